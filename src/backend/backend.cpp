@@ -1,0 +1,194 @@
+// The host fallback of each op, and the table of backends.
+#include "backend/backend.h"
+
+#include "base/error.h"
+
+namespace gptq {
+
+std::unique_ptr<Backend> open_cpu(const BackendOptions& options);
+
+namespace {
+
+struct BackendEntry {
+  std::string_view name;
+  std::unique_ptr<Backend> (*open)(const BackendOptions&);
+};
+
+constexpr BackendEntry kBackends[] = {
+    {"cpu", &open_cpu},
+};
+
+// A device matrix brought to the host for the duration of one fallback.
+class HostCopy {
+ public:
+  HostCopy(Backend& backend, ConstMatrixView device) : matrix_(host_memory(), device.dtype, device.rows, device.cols) {
+    if (!device.empty()) backend.download(matrix_.view().data, device);
+  }
+  operator ConstMatrixView() const { return matrix_; }  // NOLINT
+  operator MatrixView() { return matrix_; }             // NOLINT
+  void send(Backend& backend, MatrixView device) const {
+    if (!device.empty()) backend.upload(device, matrix_.view().data);
+  }
+
+ private:
+  Matrix matrix_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options) {
+  std::string known;
+  for (const BackendEntry& entry : kBackends) {
+    if (name == entry.name) return entry.open(options);
+    known += cat(known.empty() ? "" : ", ", entry.name);
+  }
+  throw InputError(cat("unknown device '", name, "': this build has ", known));
+}
+
+Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host) {
+  Matrix matrix(backend, dtype, rows, cols);
+  if (!matrix.empty()) backend.upload(matrix, host);
+  return matrix;
+}
+
+void Backend::gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) {
+  ++fallbacks_["gather_rows"];
+  HostCopy host_y(*this, y);
+  reference().gather_rows(HostCopy(*this, table), ids, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) {
+  ++fallbacks_["gather_columns"];
+  HostCopy host_y(*this, y);
+  reference().gather_columns(HostCopy(*this, x), ids, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::convert(ConstMatrixView x, MatrixView y) {
+  ++fallbacks_["convert"];
+  HostCopy host_y(*this, y);
+  reference().convert(HostCopy(*this, x), host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::add(ConstMatrixView x, MatrixView y) {
+  ++fallbacks_["add"];
+  HostCopy host_y(*this, y);
+  reference().add(HostCopy(*this, x), host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) {
+  ++fallbacks_["rms_norm"];
+  HostCopy host_y(*this, y);
+  reference().rms_norm(HostCopy(*this, x), HostCopy(*this, weight), eps, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
+  ++fallbacks_["linear"];
+  HostCopy host_y(*this, y);
+  reference().linear(HostCopy(*this, x), HostCopy(*this, w), HostCopy(*this, bias), host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) {
+  ++fallbacks_["rope"];
+  HostCopy host_x(*this, x);
+  reference().rope(HostCopy(*this, cos), HostCopy(*this, sin), offsets, head_dim, host_x);
+  host_x.send(*this, x);
+}
+
+void Backend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                        const AttentionShape& shape, MatrixView y) {
+  ++fallbacks_["attention"];
+  HostCopy host_y(*this, y);
+  reference().attention(HostCopy(*this, q), HostCopy(*this, k), HostCopy(*this, v), offsets, shape, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) {
+  ++fallbacks_["gate"];
+  HostCopy host_y(*this, y);
+  reference().gate(HostCopy(*this, gate), HostCopy(*this, up), activation, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
+  ++fallbacks_["add_gram"];
+  HostCopy host_h(*this, h), host_dropped(*this, dropped);
+  reference().add_gram(HostCopy(*this, x), host_h, host_dropped);
+  host_h.send(*this, h);
+  host_dropped.send(*this, dropped);
+}
+
+void Backend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) {
+  ++fallbacks_["permute_symmetric"];
+  HostCopy host_y(*this, y);
+  reference().permute_symmetric(HostCopy(*this, h), order, damp, host_y);
+  host_y.send(*this, y);
+}
+
+bool Backend::factor(MatrixView h) {
+  ++fallbacks_["factor"];
+  HostCopy host_h(*this, h);
+  const bool positive = reference().factor(host_h);
+  host_h.send(*this, h);
+  return positive;
+}
+
+void Backend::find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
+                        MatrixView scales, MatrixView zeros) {
+  ++fallbacks_["find_grid"];
+  HostCopy host_scales(*this, scales), host_zeros(*this, zeros);
+  reference().find_grid(HostCopy(*this, w), HostCopy(*this, importance), group_size, search, host_scales, host_zeros);
+  host_scales.send(*this, scales);
+  host_zeros.send(*this, zeros);
+}
+
+void Backend::quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
+                               std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
+                               MatrixView loss) {
+  ++fallbacks_["quantize_columns"];
+  const HostCopy scales(*this, grid.scales), zeros(*this, grid.zeros);
+  HostCopy host_codes(*this, codes), host_errors(*this, errors), host_loss(*this, loss);
+  reference().quantize_columns(HostCopy(*this, w), HostCopy(*this, feedback), HostCopy(*this, factor), groups,
+                               {scales, zeros, grid.bits}, host_codes, host_errors, host_loss);
+  host_codes.send(*this, codes);
+  host_errors.send(*this, errors);
+  host_loss.send(*this, loss);
+}
+
+void Backend::round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) {
+  ++fallbacks_["round_columns"];
+  const HostCopy scales(*this, grid.scales), zeros(*this, grid.zeros);
+  HostCopy host_codes(*this, codes);
+  reference().round_columns(HostCopy(*this, w), groups, {scales, zeros, grid.bits}, host_codes);
+  host_codes.send(*this, codes);
+}
+
+void Backend::dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) {
+  ++fallbacks_["dequantize"];
+  const HostCopy scales(*this, grid.scales), zeros(*this, grid.zeros);
+  HostCopy host_w(*this, w);
+  reference().dequantize(HostCopy(*this, codes), groups, {scales, zeros, grid.bits}, host_w);
+  host_w.send(*this, w);
+}
+
+void Backend::token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) {
+  ++fallbacks_["token_losses"];
+  HostCopy host_losses(*this, losses);
+  reference().token_losses(HostCopy(*this, logits), targets, host_losses);
+  host_losses.send(*this, losses);
+}
+
+void Backend::compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) {
+  ++fallbacks_["compare_logits"];
+  HostCopy host_divergence(*this, divergence), host_same_top(*this, same_top);
+  reference().compare_logits(HostCopy(*this, p), HostCopy(*this, q), host_divergence, host_same_top);
+  host_divergence.send(*this, divergence);
+  host_same_top.send(*this, same_top);
+}
+
+}  // namespace gptq

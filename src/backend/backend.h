@@ -1,0 +1,78 @@
+// A device: its memory, its in-order queue and its ops. Supply the six pure functions and every op works, computed by reference()
+// on the host; override ops for speed. Several devices are several objects; nothing is "current".
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace gptq {
+
+class Backend : public Ops, public Memory {
+ public:
+  // "cpu", "cuda:1": the name by which open_backend() finds it.
+  virtual std::string name() const = 0;
+  // One line for people: model name, threads, instruction set.
+  virtual std::string description() const = 0;
+  // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is free to use.
+  virtual void upload(MatrixView to, const void* from) = 0;
+  virtual void download(void* to, ConstMatrixView from) = 0;
+  // Returns when all queued work is done; throws the DeviceError of work that failed.
+  virtual void wait() = 0;
+  // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
+  virtual DType compute_dtype(DType stored) const = 0;
+
+  // Calls per op that ran on the host through reference() because the backend lacks them. Slowness is never silent.
+  const std::map<std::string, int64_t>& fallbacks() const { return fallbacks_; }
+
+  void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
+  void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
+  void convert(ConstMatrixView x, MatrixView y) override;
+  void add(ConstMatrixView x, MatrixView y) override;
+  void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
+  void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) override;
+  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                 const AttentionShape& shape, MatrixView y) override;
+  void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;
+  void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override;
+  void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
+  bool factor(MatrixView h) override;
+  void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
+                 MatrixView scales, MatrixView zeros) override;
+  void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
+                        std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
+                        MatrixView loss) override;
+  void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) override;
+  void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override;
+  void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override;
+  void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
+
+ private:
+  std::map<std::string, int64_t> fallbacks_;
+};
+
+struct BackendOptions {
+  int threads = 0;  // host threads of a CPU backend; 0 means all cores
+};
+
+// Opens the device called `name` ("cpu"). Throws InputError, listing what there is, for a name that this build or machine lacks.
+std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options = {});
+
+// A matrix of `memory` holding the host values (dense, rows * cols of dtype).
+Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host);
+
+// The view's elements as a dense host vector. T must be the element type.
+template <typename T>
+std::vector<T> to_host(Backend& backend, ConstMatrixView view) {
+  std::vector<T> host(static_cast<size_t>(view.size()));
+  backend.download(host.data(), view);
+  return host;
+}
+
+}  // namespace gptq

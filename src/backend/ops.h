@@ -1,0 +1,125 @@
+// Everything the quantizer computes: calls are matrix-sized, so a virtual call costs nothing. Pure virtual, so the compiler
+// proves each implementation complete. Rules for all ops:
+//   * inputs come first and are const, the output comes last; an op that updates its last argument says so;
+//   * outputs never alias inputs; strides are free; sizes of zero are allowed;
+//   * float matrices may be f32, f16 or bf16, each argument on its own, unless the op says otherwise; sums are in f32 or better;
+//   * a result rounded to its dtype is rounded to nearest, ties to even.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "tensor/matrix.h"
+
+namespace gptq {
+
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
+
+// Rows of one matrix that are several sequences after each other: sequence s is rows [offsets[s], offsets[s + 1]).
+using SequenceOffsets = std::span<const int64_t>;
+
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;  // heads is a multiple of kv_heads
+  float scale = 1;                                // scores are multiplied by it before the softmax
+};
+
+// How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by 1 - i * shrink_step, and the one with the
+// least sum_k importance_k |dequantized_k - w_k|^norm wins; the first of equals. One candidate is min-max.
+struct GridSearch {
+  int bits = 4;
+  bool symmetric = true;
+  int candidates = 1;
+  float shrink_step = 0;
+  float norm = 2;
+};
+
+// Codes q in [0, 2^bits) stand for scales[r, g] * (q - zeros[r, g]); scales are f32 holding fp16 values, zeros are u8.
+struct Grid {
+  ConstMatrixView scales, zeros;  // [rows, groups]
+  int bits = 4;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // y[i, :] = table[ids[i], :].   table [n, width], y [ids.size(), width]; ids lie in [0, n).
+  virtual void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) = 0;
+
+  // y[:, i] = x[:, ids[i]].   x [rows, n], y [rows, ids.size()]; x and y have one dtype, any.
+  virtual void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) = 0;
+
+  // y = x in y's dtype.   x, y [rows, cols] float
+  virtual void convert(ConstMatrixView x, MatrixView y) = 0;
+
+  // y += x.   x, y [tokens, width]
+  virtual void add(ConstMatrixView x, MatrixView y) = 0;
+
+  // y = x / sqrt(mean(x^2) + eps) * weight, row by row.   x, y [tokens, width], weight [1, width]
+  virtual void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) = 0;
+
+  // y = x w' + bias.   x [m, k], w [n, k], bias [1, n] or empty, y [m, n]. Products of f32 inputs keep f32 accuracy.
+  virtual void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) = 0;
+
+  // Rotates each head's first 2 * cos.cols elements, pairing i with i + cos.cols (GPT-NeoX order); updates x.
+  // cos, sin [positions, rotary_dim / 2] f32; x [tokens, heads * head_dim]; a row's position counts from its sequence's start.
+  virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) = 0;
+
+  // Causal grouped-query attention inside each sequence: y = softmax(scale q k') v, head by head, sums in f32.
+  // q, y [tokens, heads * head_dim]; k, v [tokens, kv_heads * head_dim]
+  virtual void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                         const AttentionShape& shape, MatrixView y) = 0;
+
+  // y = activation(gate) * up.   all [tokens, width]
+  virtual void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) = 0;
+
+  // Updates the lower triangle of h: h += x' x, products exact or f32, sums in f32; the upper triangle is left alone.
+  // Rows of x that hold NaN or infinity add nothing and are counted: dropped[0, 0] += their number.
+  // x [tokens, n], h [n, n] f32, dropped [1, 1] i32
+  virtual void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) = 0;
+
+  // y[i, j] = h[order[i], order[j]] for j <= i, h symmetric with its lower triangle stored, plus `damp` on the diagonal.
+  // y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
+  virtual void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) = 0;
+
+  // In place: from the lower triangle of a positive definite h to the lower triangular F with h = F' F, so R = F' is the upper
+  // triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Returns false, with h undefined,
+  // where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
+  virtual bool factor(MatrixView h) = 0;
+
+  // The scale and zero of each row and group of w, scales rounded to fp16 (at least 2^-24, at most 65504).
+  // Symmetric: scale = p 2 max|w| / (2^bits - 1), zero = 2^(bits-1). Asymmetric: [lo, hi] = p [min(w, 0), max(w, 0)],
+  // scale = (hi - lo) / (2^bits - 1), zero = round(-lo / scale). p runs over the candidates of `search`.
+  // A group of zeros has scale 2 / (2^bits - 1).
+  // w [rows, cols] f32, cols a multiple of group_size; importance [1, cols] f32, or empty for all ones;
+  // scales [rows, cols / group_size] f32, zeros [same] u8
+  virtual void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
+                         MatrixView scales, MatrixView zeros) = 0;
+
+  // GPTQ's column loop over one block of columns, in the form without an inverse. In order k = 0 .. n-1, for every row:
+  //   t = w_k + a_k / F_kk;  code_k = clamp(round(t / scale) + zero);  e_k = w_k - dequantized_k;  a_j += e_k F_jk for j > k
+  // where a starts as `feedback`. Ties round to even. loss[r] += sum_k (F_kk (t - dequantized_k))^2.
+  // w, feedback, errors [rows, n] f32; factor [n, n] f32 (a diagonal block of F); groups[k]: column of the grid that k uses;
+  // codes [rows, n] u8; loss [rows, 1] f32
+  virtual void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
+                                std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
+                                MatrixView loss) = 0;
+
+  // codes = clamp(round(w / scale) + zero).   w, codes [rows, cols]; groups[k] is the grid column of k; w f32
+  virtual void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) = 0;
+
+  // w = scale * (code - zero), rounded to w's dtype.   codes, w [rows, cols]; groups[k] is the grid column of k
+  virtual void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) = 0;
+
+  // losses[i] = log(sum(exp(logits[i, :]))) - logits[i, targets[i]].   logits [n, vocabulary], losses [n, 1] f32
+  virtual void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) = 0;
+
+  // For each row: divergence = KL(softmax(p) || softmax(q)), same_top = 1 where both have their (first) maximum in one place.
+  // p, q [n, vocabulary]; divergence, same_top [n, 1] f32
+  virtual void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) = 0;
+};
+
+// The oracle: plain loops on host memory, sums in double.
+Ops& reference();
+
+}  // namespace gptq

@@ -1,0 +1,47 @@
+// A fixed pool of threads that runs index ranges. Which thread runs an index never changes what it computes, so results
+// do not depend on the number of threads as long as each index writes only what is its own.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace gptq {
+
+class ThreadPool {
+ public:
+  // `threads` counts the caller: ThreadPool(1) starts none. 0 means one per core that this process may run on.
+  explicit ThreadPool(int threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(i) once for every i in [0, count), in any order, on all threads; returns when all are done.
+  // The first exception thrown by a body is rethrown here, after the other bodies have ended. Bodies must not call
+  // for_each on the same pool.
+  void for_each(int64_t count, const std::function<void(int64_t)>& body);
+
+ private:
+  void work();
+  void run_bodies();
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable start_, done_;
+  const std::function<void(int64_t)>* body_ = nullptr;
+  int64_t next_ = 0, count_ = 0, round_ = 0;
+  int busy_ = 0;
+  bool stopping_ = false;
+  std::exception_ptr failure_;
+};
+
+// Cores that this process may run on (affinity and cgroup quota respected), at least 1.
+int available_cores();
+
+}  // namespace gptq

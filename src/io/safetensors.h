@@ -1,0 +1,93 @@
+// Safetensors files: mapped and completely validated when opened; written with sizes known beforehand.
+// Format: https://github.com/huggingface/safetensors (8-byte little-endian header length, JSON header, data).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/matrix.h"
+
+namespace gptq {
+
+// A tensor inside a mapped file. `data` stays valid as long as the SafetensorsFile.
+struct StoredTensor {
+  std::string name;
+  std::string dtype;  // the file's spelling: "F32", "BF16", "I32", ...
+  std::vector<int64_t> shape;
+  const std::byte* data = nullptr;
+  size_t bytes = 0;
+
+  // The tensor as a matrix: shape [n] is one row. Throws InputError for other ranks or a dtype that DType lacks.
+  ConstMatrixView matrix() const;
+};
+
+// What a written tensor will be; bytes follow from dtype and shape.
+struct TensorSpec {
+  std::string name;
+  std::string dtype;
+  std::vector<int64_t> shape;
+  size_t bytes() const;
+};
+
+std::optional<DType> parse_safetensors_dtype(std::string_view name);  // "BF16" -> DType::bf16
+std::string_view safetensors_name(DType dtype);                       // DType::bf16 -> "BF16"
+std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]"
+
+class SafetensorsFile {
+ public:
+  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes, shapes (overflow), offsets that are in order,
+  // without overlap or hole and end where the file ends. Throws InputError naming file and tensor.
+  explicit SafetensorsFile(std::filesystem::path path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&& other) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in order of their offsets
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  // Tells the kernel that the tensor's pages are not needed again soon, so they stop counting as this program's memory.
+  void forget(const StoredTensor& tensor) const;
+
+ private:
+  std::filesystem::path path_;
+  std::byte* map_ = nullptr;
+  size_t size_ = 0;
+  std::vector<StoredTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+class SafetensorsWriter {
+ public:
+  // Creates the file at its final size (disk space reserved, so a full disk shows here) and writes the header with
+  // metadata {"format": "pt"}. Tensors lie in the order of `tensors`. Throws InputError when the disk is full or refuses.
+  SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors);
+  ~SafetensorsWriter();  // closes without finish(): the file is left incomplete, for its owner to remove
+  SafetensorsWriter(SafetensorsWriter&& other) noexcept;
+  SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
+
+  // Writes one tensor's bytes, in any order of tensors; each exactly once (asserted by finish()).
+  void write(std::string_view name, const void* data, size_t bytes);
+  // fsyncs and closes; throws Error when a tensor was never written.
+  void finish();
+
+  // Bytes that a file with these tensors takes on disk, header included.
+  static size_t file_size(const std::vector<TensorSpec>& tensors);
+
+ private:
+  struct Slot {
+    size_t offset = 0, bytes = 0;
+    bool written = false;
+  };
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  std::map<std::string, Slot, std::less<>> slots_;
+};
+
+}  // namespace gptq
