@@ -130,6 +130,20 @@ void Backend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> orde
   host_y.send(*this, y);
 }
 
+void Backend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
+  ++fallbacks_["targets"];
+  HostCopy host_y(*this, y);
+  reference().targets(HostCopy(*this, w), HostCopy(*this, feedback), HostCopy(*this, factor), host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::add_row_norms(ConstMatrixView x, MatrixView norms) {
+  ++fallbacks_["add_row_norms"];
+  HostCopy host_norms(*this, norms);
+  reference().add_row_norms(HostCopy(*this, x), host_norms);
+  host_norms.send(*this, norms);
+}
+
 bool Backend::factor(MatrixView h) {
   ++fallbacks_["factor"];
   HostCopy host_h(*this, h);

@@ -1,4 +1,4 @@
-// A device: its memory, its in-order queue and its ops. Supply the six pure functions and every op works, computed by reference()
+// A device: its memory, its in-order queue and its ops. Supply the pure functions and every op works, computed by reference()
 // on the host; override ops for speed. Several devices are several objects; nothing is "current".
 #pragma once
 
@@ -42,6 +42,8 @@ class Backend : public Ops, public Memory {
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;
   void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override;
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
+  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override;
+  void add_row_norms(ConstMatrixView x, MatrixView norms) override;
   bool factor(MatrixView h) override;
   void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
                  MatrixView scales, MatrixView zeros) override;

@@ -82,6 +82,13 @@ class Ops {
   // y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
   virtual void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) = 0;
 
+  // y = w + feedback / diag(factor), column by column: GPTQ's targets before a block's own corrections.
+  // w, feedback, y [rows, n] f32; factor [n, n] f32, of which the diagonal is read
+  virtual void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) = 0;
+
+  // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32
+  virtual void add_row_norms(ConstMatrixView x, MatrixView norms) = 0;
+
   // In place: from the lower triangle of a positive definite h to the lower triangular F with h = F' F, so R = F' is the upper
   // triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Returns false, with h undefined,
   // where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
