@@ -1,0 +1,152 @@
+// The public API of gptq.cpp: a Hugging Face model folder in, a GPTQ folder out. The library never prints and never exits; it throws
+// gptq::Error (gptq/error.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gptq/error.h"
+
+namespace gptq {
+
+enum class Method : uint8_t { gptq, rtn };                          // rtn: round to nearest, no calibration
+enum class ScaleSearch : uint8_t { diag, mse, minmax };             // diag: errors weighted with the Hessian's diagonal
+enum class Order : uint8_t { diagonal, group_aware, natural };      // of the columns; never visible in the file
+enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2 };  // automatic: gptq when sym, gptq_v2 otherwise
+
+// How weights become codes. Names and meanings are those of Optimum's GPTQQuantizer where it has them.
+struct Recipe {
+  Method method = Method::gptq;
+  int bits = 4;              // 2, 3, 4 or 8
+  int64_t group_size = 128;  // inputs that share a scale; -1: all
+  bool sym = true;
+  ScaleSearch scale_search = ScaleSearch::diag;
+  Order order = Order::diagonal;
+  bool static_groups = true;   // all scales before the first column; false: a group's scale when its first column comes
+  bool desc_act = false;       // falling diagonal with groups in that order: shuffled g_idx
+  double damp_percent = 0.01;  // of the Hessian's mean diagonal, added to the diagonal
+  bool true_sequential = true;
+  std::vector<std::vector<std::string>> modules_in_block_to_quantize;  // {{"self_attn.q_proj", ...}, ...}; empty: all
+  CheckpointFormat checkpoint_format = CheckpointFormat::automatic;
+};
+
+// "default" (the measured best of one pass), "paper" (Frantar et al., 2022) or "group-aware" (GPTQModel's default).
+Recipe recipe_preset(const std::string& name);
+
+struct Calibration {
+  std::string file;  // .txt, .jsonl or "-" for stdin
+  int64_t samples = 128, sequence_length = 2048;
+  uint64_t seed = 0;
+};
+
+struct Job {
+  std::string model, output;
+  Calibration calibration;
+  Recipe recipe;
+  int64_t batch_size = 0;  // sequences at a time; 0: about 2048 tokens
+  int threads = 0;         // 0: all cores
+  int64_t max_shard_bytes = 5'000'000'000;
+  bool overwrite = false;
+  std::stop_token stop;  // ask to end: Cancelled is thrown, nothing is left behind
+};
+
+struct Progress {
+  enum class Kind : uint8_t { message, warning, step } kind = Kind::step;
+  std::string text;                // message, warning; for a step its linears: "q_proj,k_proj,v_proj"
+  int64_t block = 0, blocks = 0;   // the block at work, from 0
+  double fraction = 0;             // of the whole job's arithmetic
+  double loss = 0;                 // of the linear solved last
+  double tokens_per_second = 0;    // tokens that passed a whole block
+  double seconds = 0, remaining_seconds = 0;
+  int64_t memory_bytes = 0;  // resident now
+};
+using ProgressFunction = std::function<void(const Progress&)>;
+
+struct LinearReport {
+  std::string name;
+  int64_t rows = 0, cols = 0;  // out_features, in_features
+  int bits = 0;
+  int64_t group_size = 0;
+  double loss = 0;          // mean over tokens of |(W - Q) x|^2 (gptq), mean square of W - Q (rtn)
+  double error = 0;         // the same relative to |W x|^2, or to W's mean square
+  double damp_percent = 0;  // what the factorization took in the end
+  int64_t dead_columns = 0;
+};
+
+struct Report {
+  std::string model, output, device, compute_dtype, checkpoint_format;
+  Recipe recipe;
+  std::vector<LinearReport> linears;
+  int64_t sequences = 0, tokens = 0, dropped_rows = 0;
+  int64_t source_bytes = 0, output_bytes = 0, quantized_weights = 0;
+  double bits_per_weight = 0;  // of the quantized linears, scales and zeros included
+  double seconds = 0, cpu_seconds = 0;
+  int64_t peak_memory_bytes = 0;
+  std::vector<std::pair<std::string, double>> stage_seconds;
+  std::vector<std::pair<std::string, int64_t>> fallbacks;  // ops the device lacks, and how often the host ran them
+  std::vector<std::string> warnings;
+};
+
+Report quantize(const Job& job, const ProgressFunction& progress = {});
+std::string to_json(const Report& report);
+
+struct Evaluation {
+  std::string model, text;  // text: as Calibration::file
+  int64_t context = 2048, windows = 0;  // 0: all
+  int threads = 0;
+  std::stop_token stop;
+};
+
+struct Perplexity {
+  double perplexity = 0, mean_nll = 0;
+  int64_t predicted_tokens = 0, windows = 0;
+  double seconds = 0;
+};
+
+// Windows of `context` tokens without overlap; exp of the mean loss of each window's context - 1 predictions.
+Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& progress = {});
+
+struct Comparison {
+  Perplexity model, quantized;
+  double mean_kl = 0;   // KL(model || quantized) per predicted token, in nats
+  double same_top = 0;  // share of tokens where both have one most likely next token
+};
+
+// Both models on the same tokens, as the first model's tokenizer makes them.
+Comparison compare(const Evaluation& evaluation, const std::string& quantized, const ProgressFunction& progress = {});
+
+struct LoaderVerdict {
+  std::string loader, reason;  // reason: empty where it is accepted without a remark
+  bool accepts = false;
+};
+
+struct Inspection {
+  struct Module {
+    std::string name, dtype;  // dtype as stored: "BF16", or "gptq"
+    std::vector<int64_t> shape;
+    int bits = 0;  // 0: not quantized
+    int64_t group_size = 0, bytes = 0;
+  };
+  std::string model, model_type, checkpoint_format;  // format: empty where not quantized
+  int64_t blocks = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0, vocabulary = 0, parameters = 0, bytes = 0;
+  bool tied_embeddings = false, sym = true, desc_act = false;
+  int bits = 0;
+  int64_t group_size = 0;
+  std::vector<Module> modules;
+  std::vector<LoaderVerdict> loaders;
+};
+Inspection inspect(const std::string& model);
+
+// Token ids of each document of `text` (a .txt is one document).
+std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text);
+
+// `tokens` most likely next tokens after the prompt, one after the other; returns their text.
+std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0);
+
+std::string version();
+
+}  // namespace gptq

@@ -1,0 +1,21 @@
+// What this process has used so far: memory and time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace gptq {
+
+int64_t resident_bytes();       // now
+int64_t peak_resident_bytes();  // highest so far
+double cpu_seconds();           // user and system time of all threads
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace gptq

@@ -1,0 +1,51 @@
+// The GPTQ checkpoint format: the tensors of a quantized linear, the quantization_config, and both back again.
+// Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "io/checkpoint.h"
+#include "model/block.h"
+#include "quant/solver.h"
+
+namespace gptq {
+
+// What a quantization_config says.
+struct QuantizationConfig {
+  int bits = 0;
+  int64_t group_size = 0;
+  bool sym = true, desc_act = false;
+  CheckpointFormat format = CheckpointFormat::gptq;
+};
+
+// Throws InputError naming `where` for anything but a GPTQ config of a known format.
+QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
+
+// The quantization_config that goes, the same object, to config.json and to quantize_config.json.
+Json quantization_config(const Recipe& recipe);
+
+// Throws InputError, naming the linear and the sizes that would work, where the format cannot hold it.
+void check_shape(const LinearSpec& linear, const Recipe& recipe);
+
+// qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16 [groups, out], g_idx I32 [in].
+std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe& recipe);
+
+// The bytes of those tensors, in the same order.
+struct PackedLinear {
+  std::vector<uint32_t> qweight, qzeros;
+  std::vector<uint16_t> scales;  // fp16
+  std::vector<int32_t> g_idx;
+};
+PackedLinear pack(Backend& backend, const Quantized& quantized, CheckpointFormat format);
+
+// Writes the tensors of quantized_tensors().
+void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed);
+
+// Reads dequantized weights of a quantized checkpoint (linears that are not quantized as they are), for Model.
+// The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.
+WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend);
+
+}  // namespace gptq

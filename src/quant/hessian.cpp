@@ -1,0 +1,91 @@
+#include "quant/hessian.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+#include <string>
+
+#include "base/error.h"
+
+namespace gptq {
+
+Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
+  const std::vector<std::byte> host(static_cast<size_t>(rows * cols) * size_of(dtype));
+  return to_device(backend, dtype, rows, cols, host.data());
+}
+
+std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size) {
+  std::vector<int32_t> columns(diagonal.size());
+  std::iota(columns.begin(), columns.end(), 0);
+  const auto falls = [&](int32_t a, int32_t b) { return diagonal[a] > diagonal[b]; };
+  if (order == Order::diagonal) std::stable_sort(columns.begin(), columns.end(), falls);
+  if (order == Order::group_aware) {
+    const int64_t groups = static_cast<int64_t>(columns.size()) / group_size;
+    for (int64_t g = 0; g < groups; ++g) {
+      std::stable_sort(columns.begin() + g * group_size, columns.begin() + (g + 1) * group_size, falls);
+    }
+    std::vector<int32_t> by_maximum(groups), sorted;  // a sorted group starts with its maximum
+    std::iota(by_maximum.begin(), by_maximum.end(), 0);
+    std::stable_sort(by_maximum.begin(), by_maximum.end(),
+                     [&](int32_t a, int32_t b) { return falls(columns[a * group_size], columns[b * group_size]); });
+    for (const int32_t g : by_maximum) {
+      sorted.insert(sorted.end(), columns.begin() + g * group_size, columns.begin() + (g + 1) * group_size);
+    }
+    columns = std::move(sorted);
+  }
+  return columns;
+}
+
+Hessian::Hessian(Backend& backend, int64_t width)
+    : backend_(backend), sum_(zeros(backend, DType::f32, width, width)), dropped_(zeros(backend, DType::i32, 1, 1)) {}
+
+void Hessian::add(ConstMatrixView x) {
+  backend_.add_gram(x, sum_, dropped_);
+  tokens_ += x.rows;
+}
+
+int64_t Hessian::dropped() { return to_host<int32_t>(backend_, dropped_)[0]; }
+
+FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
+  const int64_t n = sum_.rows();
+  FactoredHessian result;
+  result.tokens = tokens_ - dropped();
+  if (result.tokens <= 0) throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
+
+  // The diagonal is a strided view of one element a row.
+  MatrixView diagonal_view = sum_.view();
+  diagonal_view.cols = 1;
+  diagonal_view.stride = n + 1;
+  std::vector<float> diagonal = to_host<float>(backend_, diagonal_view);
+  // The paper sets a dead column's diagonal to 1 in H = (2 / tokens) sum x x'; here H is the plain sum.
+  const float dead_value = static_cast<float>(result.tokens) / 2;
+  for (int64_t k = 0; k < n; ++k) {
+    if (diagonal[k] != 0) continue;
+    diagonal[k] = dead_value;
+    result.dead.push_back(static_cast<int32_t>(k));
+  }
+  if (!result.dead.empty()) backend_.upload(diagonal_view, diagonal.data());
+
+  const double mean = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / static_cast<double>(n);
+  result.order = column_order(diagonal, recipe.order, recipe.group_size == -1 ? n : recipe.group_size);
+  result.factor = Matrix(backend_, DType::f32, n, n);
+  result.damp_percent = recipe.damp_percent;
+  for (int attempt = 0;; ++attempt) {
+    const float damp = static_cast<float>(result.damp_percent * mean);
+    backend_.permute_symmetric(sum_, result.order, damp, result.factor);
+    if (backend_.factor(result.factor)) break;
+    if (attempt == kDampingSteps) {
+      throw InputError(cat(name, ": its Hessian cannot be factored even with damping ", result.damp_percent,
+                           " of the mean diagonal; look for broken calibration text or weights, or raise --damp-percent"));
+    }
+    result.damp_percent *= 10;
+  }
+  const float damp = static_cast<float>(result.damp_percent * mean);
+  for (float& value : diagonal) value += damp;
+  result.importance = to_device(backend_, DType::f32, 1, n, diagonal.data());
+  sum_ = Matrix();
+  return result;
+}
+
+}  // namespace gptq

@@ -1,0 +1,51 @@
+// The Hessian of the linears of one step: H = sum x x' over the calibration inputs, its order, damping and factor.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "gptq/gptq.h"
+
+namespace gptq {
+
+// A factored Hessian, ready for solve(). Its scale is that of the plain sum over tokens.
+struct FactoredHessian {
+  Matrix factor;               // F [n, n] lower triangular, Hd[order, order] = F' F
+  Matrix importance;           // [1, n] f32: diagonal of the damped Hessian, natural order
+  std::vector<int32_t> order;  // order[i]: the column that is solved i-th
+  std::vector<int32_t> dead;   // columns that no token activated
+  double damp_percent = 0;     // that the factorization took in the end
+  int64_t tokens = 0;
+};
+
+class Hessian {
+ public:
+  Hessian(Backend& backend, int64_t width);
+
+  // x [tokens, width]. Rows with NaN or infinity are dropped and counted.
+  void add(ConstMatrixView x);
+
+  // Damps, orders and factors. Where the factorization fails, the damping rises tenfold, at most kDampingSteps times.
+  // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards.
+  FactoredHessian factor(const Recipe& recipe, const std::string& name);
+
+  int64_t tokens() const { return tokens_; }
+  int64_t dropped();  // rows dropped so far
+
+  static constexpr int kDampingSteps = 4;
+
+ private:
+  Backend& backend_;
+  Matrix sum_;      // [width, width] f32, lower triangle
+  Matrix dropped_;  // [1, 1] i32
+  int64_t tokens_ = 0;
+};
+
+// The order in which columns are solved: stable, by falling diagonal (all columns, or inside groups and groups by their maximum).
+std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size);
+
+// A matrix of zeros.
+Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols);
+
+}  // namespace gptq

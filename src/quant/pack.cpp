@@ -1,0 +1,79 @@
+#include "quant/pack.h"
+
+#include <cassert>
+
+namespace gptq {
+namespace {
+
+// One stream's next code, `bits` wide. A code may straddle two words.
+struct BitPosition {
+  int64_t word;
+  int shift;
+};
+
+BitPosition position(int64_t code, int bits) { return {code * bits / 32, static_cast<int>(code * bits % 32)}; }
+
+}  // namespace
+
+std::vector<uint32_t> pack_rows(std::span<const uint8_t> codes, int64_t rows, int64_t cols, int bits) {
+  assert(rows * bits % 32 == 0 && static_cast<int64_t>(codes.size()) == rows * cols);
+  std::vector<uint32_t> words(static_cast<size_t>(rows * bits / 32 * cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto [word, shift] = position(r, bits);
+    const uint8_t* from = &codes[r * cols];
+    uint32_t* to = &words[word * cols];
+    for (int64_t c = 0; c < cols; ++c) to[c] |= static_cast<uint32_t>(from[c]) << shift;
+    if (shift + bits > 32) {
+      for (int64_t c = 0; c < cols; ++c) to[cols + c] |= static_cast<uint32_t>(from[c]) >> (32 - shift);
+    }
+  }
+  return words;
+}
+
+std::vector<uint8_t> unpack_rows(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits) {
+  std::vector<uint8_t> codes(static_cast<size_t>(rows * cols));
+  const uint32_t mask = (1U << bits) - 1;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto [word, shift] = position(r, bits);
+    const uint32_t* from = &words[word * cols];
+    uint8_t* to = &codes[r * cols];
+    for (int64_t c = 0; c < cols; ++c) {
+      uint32_t value = from[c] >> shift;
+      if (shift + bits > 32) value |= from[cols + c] << (32 - shift);
+      to[c] = static_cast<uint8_t>(value & mask);
+    }
+  }
+  return codes;
+}
+
+std::vector<uint32_t> pack_cols(std::span<const uint8_t> codes, int64_t rows, int64_t cols, int bits) {
+  assert(cols * bits % 32 == 0 && static_cast<int64_t>(codes.size()) == rows * cols);
+  const int64_t width = cols * bits / 32;
+  std::vector<uint32_t> words(static_cast<size_t>(rows * width));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const auto [word, shift] = position(c, bits);
+      const uint32_t code = codes[r * cols + c];
+      words[r * width + word] |= code << shift;
+      if (shift + bits > 32) words[r * width + word + 1] |= code >> (32 - shift);
+    }
+  }
+  return words;
+}
+
+std::vector<uint8_t> unpack_cols(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits) {
+  const int64_t width = cols * bits / 32;
+  const uint32_t mask = (1U << bits) - 1;
+  std::vector<uint8_t> codes(static_cast<size_t>(rows * cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const auto [word, shift] = position(c, bits);
+      uint32_t value = words[r * width + word] >> shift;
+      if (shift + bits > 32) value |= words[r * width + word + 1] << (32 - shift);
+      codes[r * cols + c] = static_cast<uint8_t>(value & mask);
+    }
+  }
+  return codes;
+}
+
+}  // namespace gptq

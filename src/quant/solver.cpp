@@ -1,0 +1,134 @@
+#include "quant/solver.h"
+
+#include <algorithm>
+#include <numeric>
+#include <span>
+
+#include "quant/recipe.h"
+
+namespace gptq {
+namespace {
+
+// Columns that one call of the column loop solves; the rest of the feedback is matrix products.
+constexpr int64_t kBlock = 128;
+
+Quantized make_quantized(Backend& backend, ConstMatrixView weight, const Recipe& recipe) {
+  Quantized result;
+  result.bits = recipe.bits;
+  result.group_size = recipe.group_size == -1 ? weight.cols : recipe.group_size;
+  const int64_t groups = weight.cols / result.group_size;
+  result.scales = Matrix(backend, DType::f32, weight.rows, groups);
+  result.zeros = Matrix(backend, DType::u8, weight.rows, groups);
+  result.codes = Matrix(backend, DType::u8, weight.rows, weight.cols);
+  result.g_idx.resize(static_cast<size_t>(weight.cols));
+  return result;
+}
+
+double sum_of(Backend& backend, const Matrix& column) {
+  const std::vector<float> values = to_host<float>(backend, column);
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+// weight in f32 with dead columns zero, as the paper has it.
+Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<int32_t>& dead) {
+  Matrix result(backend, DType::f32, weight.rows, weight.cols);
+  backend.convert(weight, result);
+  const std::vector<float> nothing(static_cast<size_t>(weight.rows));
+  for (const int32_t column : dead) backend.upload(result.view().col_range(column, 1), nothing.data());
+  return result;
+}
+
+}  // namespace
+
+Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian, const Recipe& recipe) {
+  const int64_t rows = weight.rows, n = weight.cols;
+  Quantized result = make_quantized(backend, weight, recipe);
+  const int64_t group_size = result.group_size;
+  const std::vector<int32_t>& order = hessian.order;
+  const GridSearch search = grid_search(recipe);
+
+  // groups[i]: grid column of the column solved i-th. Only desc_act forms its groups in the order of solving.
+  std::vector<int32_t> groups(order.size()), inverse(order.size());
+  for (int64_t i = 0; i < n; ++i) {
+    inverse[order[i]] = static_cast<int32_t>(i);
+    groups[i] = static_cast<int32_t>((recipe.desc_act ? i : order[i]) / group_size);
+    result.g_idx[order[i]] = groups[i];
+  }
+
+  Matrix natural = live_weight(backend, weight, hessian.dead);
+  if (recipe.static_groups) {
+    backend.find_grid(natural, hessian.importance, group_size, search, result.scales, result.zeros);
+  }
+  Matrix W(backend, DType::f32, rows, n), importance(backend, DType::f32, 1, n);  // in the order of solving
+  backend.gather_columns(natural, order, W);
+  backend.gather_columns(hessian.importance, order, importance);
+  natural = Matrix();
+
+  const ConstMatrixView F = hessian.factor;
+  Matrix E(backend, DType::f32, rows, n);  // w - q of the columns solved so far
+  Matrix codes(backend, DType::u8, rows, n);
+  Matrix loss = zeros(backend, DType::f32, rows, 1), power = zeros(backend, DType::f32, rows, 1);
+  for (int64_t first = 0; first < n; first += kBlock) {
+    const int64_t count = std::min(kBlock, n - first);
+    // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of their columns.
+    const int64_t group_start = (first + group_size - 1) / group_size * group_size;
+    int64_t reach = first + count;
+    if (!recipe.static_groups) {
+      for (int64_t start = group_start; start < first + count; start += group_size) reach = std::max(reach, start + group_size);
+    }
+    Matrix feedback(backend, DType::f32, rows, reach - first);  // sum_{j < first} E_j R_jk
+    backend.linear(E.view().col_range(0, first), F.block(first, reach - first, 0, first), {}, feedback);
+    if (!recipe.static_groups && group_start < first + count) {
+      Matrix T(backend, DType::f32, rows, reach - first);
+      backend.targets(W.view().col_range(first, reach - first), feedback, F.block(first, reach - first, first, reach - first), T);
+      for (int64_t start = group_start; start < first + count; start += group_size) {
+        const int32_t group = groups[start];
+        backend.find_grid(T.view().col_range(start - first, group_size), importance.view().col_range(start, group_size), group_size,
+                          search, result.scales.view().col_range(group, 1), result.zeros.view().col_range(group, 1));
+      }
+    }
+    backend.quantize_columns(W.view().col_range(first, count), feedback.view().col_range(0, count), F.block(first, count, first, count),
+                             std::span(groups).subspan(first, count), result.grid(), codes.view().col_range(first, count),
+                             E.view().col_range(first, count), loss);
+
+    Matrix WR(backend, DType::f32, rows, count);  // |W R|^2 = tr(W Hd W')
+    backend.linear(W.view().col_range(0, first + count), F.block(first, count, 0, first + count), {}, WR);
+    backend.add_row_norms(WR, power);
+  }
+  backend.gather_columns(codes, inverse, result.codes);
+  result.loss = sum_of(backend, loss) / static_cast<double>(hessian.tokens);
+  const double total = sum_of(backend, power) / static_cast<double>(hessian.tokens);
+  result.error = total > 0 ? result.loss / total : 0;
+  return result;
+}
+
+Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Recipe& recipe) {
+  Quantized result = make_quantized(backend, weight, recipe);
+  for (int64_t k = 0; k < weight.cols; ++k) result.g_idx[k] = static_cast<int32_t>(k / result.group_size);
+  Recipe without_hessian = recipe;
+  if (recipe.scale_search == ScaleSearch::diag) without_hessian.scale_search = ScaleSearch::minmax;
+  Matrix W(backend, DType::f32, weight.rows, weight.cols);
+  backend.convert(weight, W);
+  backend.find_grid(W, {}, result.group_size, grid_search(without_hessian), result.scales, result.zeros);
+  backend.round_columns(W, result.g_idx, result.grid(), result.codes);
+
+  Matrix loss = zeros(backend, DType::f32, weight.rows, 1), power = zeros(backend, DType::f32, weight.rows, 1);
+  backend.add_row_norms(W, power);
+  std::vector<float> original = to_host<float>(backend, W);
+  dequantize(backend, result, W);
+  for (float& value : original) value = -value;
+  const Matrix negative = to_device(backend, DType::f32, weight.rows, weight.cols, original.data());
+  backend.add(negative, W);
+  backend.add_row_norms(W, loss);
+  const double count = static_cast<double>(weight.size());
+  result.loss = sum_of(backend, loss) / count;
+  const double total = sum_of(backend, power) / count;
+  result.error = total > 0 ? result.loss / total : 0;
+  return result;
+}
+
+void dequantize(Backend& backend, const Quantized& quantized, MatrixView weight) {
+  backend.dequantize(quantized.codes, quantized.g_idx, quantized.grid(), weight);
+}
+
+}  // namespace gptq
