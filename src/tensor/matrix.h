@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cassert>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -23,7 +24,9 @@ struct BasicMatrixView {
   BasicMatrixView(Void* data, DType dtype, int64_t rows, int64_t cols)
       : BasicMatrixView(data, dtype, rows, cols, cols) {}
   // A view that may write is a view that may read.
-  BasicMatrixView(const BasicMatrixView<void>& other) requires std::is_const_v<Void>
+  template <typename Other>
+  requires(std::is_const_v<Void> && std::is_void_v<Other> && !std::is_const_v<Other>)
+  BasicMatrixView(const BasicMatrixView<Other>& other)  // NOLINT: implicit on purpose
       : BasicMatrixView(other.data, other.dtype, other.rows, other.cols, other.stride) {}
 
   bool empty() const { return rows == 0 || cols == 0; }
