@@ -1,4 +1,5 @@
-// tokenizer.json of the Hugging Face tokenizers library: byte-level and SentencePiece-style BPE. Refuses what it does not know.
+// tokenizer.json of the Hugging Face tokenizers library: byte-level and SentencePiece-style BPE. Refuses what it does
+// not know.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,15 @@ namespace gptq {
 
 class Tokenizer {
  public:
-  // Reads FOLDER/tokenizer.json. Throws InputError when it is missing or broken, and UnsupportedError naming the part (normalizer, pre-tokenizer,
-  // model or post-processor) that it does not know; both say that ready input_ids work without a tokenizer.
+  // Reads FOLDER/tokenizer.json. Throws InputError when it is missing or broken, and UnsupportedError naming the part
+  // (normalizer, pre-tokenizer, model or post-processor) that it does not know; both say that ready input_ids work
+  // without a tokenizer.
   explicit Tokenizer(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 
-  // Token ids of a UTF-8 text, equal to tokenizers' encode(text, add_special_tokens). Throws InputError for invalid UTF-8 (byte offset said).
+  // Token ids of a UTF-8 text, equal to tokenizers' encode(text, add_special_tokens). Throws InputError for invalid
+  // UTF-8 (byte offset said).
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
   // Text of token ids, special tokens left out unless asked for; equal to tokenizers' decode.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;

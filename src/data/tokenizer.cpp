@@ -1,0 +1,111 @@
+// tokenizer.json, part by part: added tokens -> normalizer -> added tokens -> pre-tokenizer -> model -> post-processor.
+#include "data/tokenizer.h"
+
+#include <fstream>
+#include <system_error>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "data/tokenizer/added_tokens.h"
+#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/decoder.h"
+#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/post_processor.h"
+#include "data/tokenizer/pre_tokenizer.h"
+#include "data/tokenizer/unicode.h"
+
+namespace gptq {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kWayOut = "ready input_ids work without a tokenizer";
+
+json read_json(const std::filesystem::path& file) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error))
+    throw InputError(cat(file.string(), " is missing, so text cannot be tokenized (", kWayOut, ")"));
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw InputError(cat(file.string(), " cannot be opened for reading (", kWayOut, ")"));
+  return json::parse(stream);
+}
+
+// A part that is absent is the same as null.
+json part(const json& tokenizer, const char* name) { return tokenizer.contains(name) ? tokenizer.at(name) : json(); }
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  explicit Impl(const json& tokenizer)
+      : normalizer(make_normalizer(part(tokenizer, "normalizer"))),
+        pre_tokenizer(make_pre_tokenizer(part(tokenizer, "pre_tokenizer"))),
+        model(tokenizer.at("model")),
+        added(part(tokenizer, "added_tokens"), model, *normalizer),
+        special(read_post_processor(part(tokenizer, "post_processor"))),
+        decoder(make_decoder(part(tokenizer, "decoder"))) {}
+
+  std::unique_ptr<Normalizer> normalizer;
+  std::unique_ptr<PreTokenizer> pre_tokenizer;
+  BytePairEncoding model;
+  AddedTokens added;
+  SpecialTokens special;
+  std::unique_ptr<Decoder> decoder;
+};
+
+Tokenizer::Tokenizer(const std::filesystem::path& folder) {
+  std::string file = (folder / "tokenizer.json").string();
+  try {
+    impl_ = std::make_unique<Impl>(read_json(file));
+  } catch (const UnsupportedError& error) {
+    throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
+  } catch (const json::exception& error) {
+    throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
+  }
+}
+
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  if (int64_t offset = invalid_utf8_offset(text); offset >= 0)
+    throw InputError(cat("the text is not valid UTF-8 at byte ", offset, "; convert it to UTF-8 first"));
+  const Impl& impl = *impl_;
+  std::vector<int32_t> ids;
+  WordCache cache;
+  if (add_special_tokens) ids = impl.special.before;
+
+  auto encode_word = [&](Piece word) { impl.model.encode(word.text, cache, ids); };
+  auto encode_stretch = [&](std::string_view stretch, size_t start, int32_t id) {
+    if (id >= 0) return ids.push_back(id);
+    std::string normal = impl.normalizer->apply(std::string(stretch));
+    impl.added.split(normal, true, [&](std::string_view words, size_t offset, int32_t normalized_id) {
+      if (normalized_id >= 0) return ids.push_back(normalized_id);
+      impl.pre_tokenizer->split({words, start == 0 && offset == 0}, encode_word);
+    });
+  };
+  impl.added.split(text, false, encode_stretch);
+
+  if (add_special_tokens) ids.insert(ids.end(), impl.special.after.begin(), impl.special.after.end());
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (int32_t id : ids) {
+    const AddedToken* added = impl_->added.find(id);
+    if (added && added->special && skip_special_tokens) continue;
+    if (const std::string* token = added ? &added->content : impl_->model.token(id)) tokens.push_back(*token);
+  }
+  std::string text;
+  for (const std::string& token : impl_->decoder->apply(std::move(tokens))) text += token;
+  return text;
+}
+
+int32_t Tokenizer::token_id(std::string_view token) const {
+  const AddedToken* added = impl_->added.find(token);
+  return added ? added->id : impl_->model.token_id(token);
+}
+
+}  // namespace gptq

@@ -1,0 +1,77 @@
+// The byte pair encoding model: a word's characters are merged, pair by pair, in the order in which training found the
+// pairs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace gptq {
+
+struct TextHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+};
+using Vocabulary = std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>>;
+
+// Pairs of 32-bit numbers to 64-bit values: open addressing, no removal.
+class PairTable {
+ public:
+  static constexpr uint64_t kAbsent = ~uint64_t{0};
+  static uint64_t key(uint32_t first, uint32_t second) { return uint64_t{first} << 32 | second; }
+
+  void insert(uint64_t key, uint64_t value);  // replaces the value of a key that is there
+  uint64_t find(uint64_t key) const;          // kAbsent when it is not
+
+ private:
+  struct Slot {
+    uint64_t key, value = kAbsent;
+  };
+  size_t slot_of(uint64_t key) const;
+  std::vector<Slot> slots_;
+  size_t used_ = 0;
+};
+
+// Ids of words met before. Owned by one call, so that encoding needs no lock.
+struct WordCache {
+  struct Range {
+    size_t start, end;
+  };
+  std::unordered_map<std::string, Range, TextHash, std::equal_to<>> words;
+  std::vector<int32_t> ids;
+};
+
+class BytePairEncoding {
+ public:
+  // From tokenizer.json's "model". Throws UnsupportedError for another model or an option that is not known.
+  explicit BytePairEncoding(const nlohmann::json& model);
+
+  // Appends the ids of one word (valid UTF-8). O(n log n) in its length.
+  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
+
+  int32_t token_id(std::string_view token) const;  // -1 when there is none
+  const std::string* token(int32_t id) const;      // null when there is none
+  int64_t size() const { return static_cast<int64_t>(vocabulary_.size()); }
+
+ private:
+  void read_merges(const nlohmann::json& merges);
+  int32_t character_id(char32_t character) const;
+  void encode_part(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
+  std::vector<int32_t> characters_to_ids(std::string_view word) const;
+  void merge(std::vector<int32_t>& ids) const;
+
+  Vocabulary vocabulary_;
+  std::vector<const std::string*> tokens_;  // by id; keys of vocabulary_
+  std::vector<int32_t> character_ids_;      // of the characters below U+10000
+  PairTable merges_;                        // (left id, right id) -> rank << 32 | id of the merged token
+  PairTable joined_;               // (character, next character) for all that stand side by side in a merged token
+  std::vector<int32_t> byte_ids_;  // of <0x00> to <0xFF>, -1 for none; empty without byte fallback
+  int32_t unknown_id_ = -1;
+  bool has_unknown_ = false, fuse_unknown_ = false, ignore_merges_ = false;
+};
+
+}  // namespace gptq

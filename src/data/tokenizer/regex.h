@@ -1,0 +1,50 @@
+// Regular expressions as tokenizer.json has them: Oniguruma's Ruby syntax, run by PCRE2.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <nlohmann/json_fwd.hpp>
+#include <pcre2.h>
+
+namespace gptq {
+
+// The PCRE2 pattern that matches what `pattern` matches in Oniguruma: character classes are Unicode's, classes nest and
+// intersect, an interval is never possessive. Throws UnsupportedError for a character class that does not end.
+std::string translate_oniguruma(std::string_view pattern);
+
+using MatchSink = std::function<void(size_t start, size_t end)>;
+
+class Regex {
+ public:
+  // Throws UnsupportedError for a pattern that PCRE2 does not compile.
+  explicit Regex(std::string_view pattern);
+
+  // Calls found for every match in `text` (valid UTF-8), from left to right; matches do not overlap, and an empty one
+  // never touches the one before. Throws Error when matching exceeds PCRE2's limits.
+  void for_each_match(std::string_view text, const MatchSink& found) const;
+
+ private:
+  struct Release {
+    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+  };
+  std::string pattern_;
+  std::unique_ptr<pcre2_code, Release> code_;
+};
+
+// What Split and Replace search for: {"String": text} or {"Regex": pattern}.
+class TextPattern {
+ public:
+  explicit TextPattern(const nlohmann::json& description);
+  void for_each_match(std::string_view text, const MatchSink& found) const;
+
+ private:
+  std::string literal_;
+  std::unique_ptr<Regex> regex_;  // none: literal_ is searched
+};
+
+}  // namespace gptq
