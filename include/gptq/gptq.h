@@ -1,5 +1,5 @@
-// The public API of gptq.cpp: a Hugging Face model folder in, a GPTQ folder out. The library never prints and never exits; it throws
-// gptq::Error (gptq/error.h).
+// The public API of gptq.cpp: a Hugging Face model folder in, a GPTQ folder out. The library never prints and never
+// exits; it throws gptq::Error (gptq/error.h).
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@
 
 namespace gptq {
 
-enum class Method : uint8_t { gptq, rtn };                          // rtn: round to nearest, no calibration
-enum class ScaleSearch : uint8_t { diag, mse, minmax };             // diag: errors weighted with the Hessian's diagonal
-enum class Order : uint8_t { diagonal, group_aware, natural };      // of the columns; never visible in the file
+enum class Method : uint8_t { gptq, rtn };                      // rtn: round to nearest, no calibration
+enum class ScaleSearch : uint8_t { diag, mse, minmax };         // diag: errors weighted with the Hessian's diagonal
+enum class Order : uint8_t { diagonal, group_aware, natural };  // of the columns; never visible in the file
 enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2 };  // automatic: gptq when sym, gptq_v2 otherwise
 
 // How weights become codes. Names and meanings are those of Optimum's GPTQQuantizer where it has them.
@@ -38,8 +38,9 @@ struct Recipe {
 Recipe recipe_preset(const std::string& name);
 
 struct Calibration {
-  std::string file;  // .txt, .jsonl or "-" for stdin
-  int64_t samples = 128, sequence_length = 2048;
+  std::string
+      file;  // .txt, .jsonl or "-" for stdin; empty: calibration.txt beside the model's folder, where there is one
+  int64_t samples = 128, sequence_length = 2048;  // a sequence is cut to the model's positions
   uint64_t seed = 0;
 };
 
@@ -56,11 +57,11 @@ struct Job {
 
 struct Progress {
   enum class Kind : uint8_t { message, warning, step } kind = Kind::step;
-  std::string text;                // message, warning; for a step its linears: "q_proj,k_proj,v_proj"
-  int64_t block = 0, blocks = 0;   // the block at work, from 0
-  double fraction = 0;             // of the whole job's arithmetic
-  double loss = 0;                 // of the linear solved last
-  double tokens_per_second = 0;    // tokens that passed a whole block
+  std::string text;               // message, warning; for a step its linears: "q_proj,k_proj,v_proj"
+  int64_t block = 0, blocks = 0;  // the block at work, from 0
+  double fraction = 0;            // of the whole job's arithmetic
+  double loss = 0;                // of the linear solved last
+  double tokens_per_second = 0;   // tokens that passed a whole block
   double seconds = 0, remaining_seconds = 0;
   int64_t memory_bytes = 0;  // resident now
 };
@@ -92,11 +93,17 @@ struct Report {
 };
 
 Report quantize(const Job& job, const ProgressFunction& progress = {});
+
+// Removes what a quantize() of this process that cannot end in time has written beside `output` so far: for a program
+// that is about to exit.
+void remove_partial_output(const std::string& output);
+
 std::string to_json(const Report& report);
 
 struct Evaluation {
   std::string model, text;  // text: as Calibration::file
-  int64_t context = 2048, windows = 0;  // 0: all
+  int64_t context = 0;      // tokens in a window; 0: 2048, or the model's positions where they are fewer
+  int64_t windows = 0;      // 0: all
   int threads = 0;
   std::stop_token stop;
 };
@@ -132,7 +139,8 @@ struct Inspection {
     int64_t group_size = 0, bytes = 0;
   };
   std::string model, model_type, checkpoint_format;  // format: empty where not quantized
-  int64_t blocks = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0, vocabulary = 0, parameters = 0, bytes = 0;
+  int64_t blocks = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0, vocabulary = 0,
+          parameters = 0, bytes = 0;
   bool tied_embeddings = false, sym = true, desc_act = false;
   int bits = 0;
   int64_t group_size = 0;

@@ -1,5 +1,5 @@
-// A device: its memory, its in-order queue and its ops. Supply the pure functions and every op works, computed by reference()
-// on the host; override ops for speed. Several devices are several objects; nothing is "current".
+// A device: its memory, its in-order queue and its ops. Supply the pure functions and every op works, computed by
+// reference() on the host; override ops for speed. Several devices are several objects; nothing is "current".
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ class Backend : public Ops, public Memory {
   virtual std::string name() const = 0;
   // One line for people: model name, threads, instruction set.
   virtual std::string description() const = 0;
-  // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is free to use.
+  // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is
+  // free to use.
   virtual void upload(MatrixView to, const void* from) = 0;
   virtual void download(void* to, ConstMatrixView from) = 0;
   // Returns when all queued work is done; throws the DeviceError of work that failed.
@@ -63,7 +64,8 @@ struct BackendOptions {
   int threads = 0;  // host threads of a CPU backend; 0 means all cores
 };
 
-// Opens the device called `name` ("cpu"). Throws InputError, listing what there is, for a name that this build or machine lacks.
+// Opens the device called `name` ("cpu"). Throws InputError, listing what there is, for a name that this build or
+// machine lacks.
 std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options = {});
 
 // A matrix of `memory` holding the host values (dense, rows * cols of dtype).

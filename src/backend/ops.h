@@ -1,8 +1,9 @@
-// Everything the quantizer computes: calls are matrix-sized, so a virtual call costs nothing. Pure virtual, so the compiler
-// proves each implementation complete. Rules for all ops:
+// Everything the quantizer computes: calls are matrix-sized, so a virtual call costs nothing. Pure virtual, so the
+// compiler proves each implementation complete. Rules for all ops:
 //   * inputs come first and are const, the output comes last; an op that updates its last argument says so;
 //   * outputs never alias inputs; strides are free; sizes of zero are allowed;
-//   * float matrices may be f32, f16 or bf16, each argument on its own, unless the op says otherwise; sums are in f32 or better;
+//   * float matrices may be f32, f16 or bf16, each argument on its own, unless the op says otherwise; sums are in f32
+//   or better;
 //   * a result rounded to its dtype is rounded to nearest, ties to even.
 #pragma once
 
@@ -23,8 +24,8 @@ struct AttentionShape {
   float scale = 1;                                // scores are multiplied by it before the softmax
 };
 
-// How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by 1 - i * shrink_step, and the one with the
-// least sum_k importance_k |dequantized_k - w_k|^norm wins; the first of equals. One candidate is min-max.
+// How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by 1 - i * shrink_step, and the one
+// with the least sum_k importance_k |dequantized_k - w_k|^norm wins; the first of equals. One candidate is min-max.
 struct GridSearch {
   int bits = 4;
   bool symmetric = true;
@@ -62,8 +63,10 @@ class Ops {
   virtual void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) = 0;
 
   // Rotates each head's first 2 * cos.cols elements, pairing i with i + cos.cols (GPT-NeoX order); updates x.
-  // cos, sin [positions, rotary_dim / 2] f32; x [tokens, heads * head_dim]; a row's position counts from its sequence's start.
-  virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) = 0;
+  // cos, sin [positions, rotary_dim / 2] f32; x [tokens, heads * head_dim]; a row's position counts from its sequence's
+  // start.
+  virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
+                    MatrixView x) = 0;
 
   // Causal grouped-query attention inside each sequence: y = softmax(scale q k') v, head by head, sums in f32.
   // q, y [tokens, heads * head_dim]; k, v [tokens, kv_heads * head_dim]
@@ -78,8 +81,8 @@ class Ops {
   // x [tokens, n], h [n, n] f32, dropped [1, 1] i32
   virtual void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) = 0;
 
-  // y[i, j] = h[order[i], order[j]] for j <= i, h symmetric with its lower triangle stored, plus `damp` on the diagonal.
-  // y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
+  // y[i, j] = h[order[i], order[j]] for j <= i, h symmetric with its lower triangle stored, plus `damp` on the
+  // diagonal. y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
   virtual void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) = 0;
 
   // y = w + feedback / diag(factor), column by column: GPTQ's targets before a block's own corrections.
@@ -89,9 +92,9 @@ class Ops {
   // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32
   virtual void add_row_norms(ConstMatrixView x, MatrixView norms) = 0;
 
-  // In place: from the lower triangle of a positive definite h to the lower triangular F with h = F' F, so R = F' is the upper
-  // triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Returns false, with h undefined,
-  // where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
+  // In place: from the lower triangle of a positive definite h to the lower triangular F with h = F' F, so R = F' is
+  // the upper triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Returns false,
+  // with h undefined, where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
   virtual bool factor(MatrixView h) = 0;
 
   // The scale and zero of each row and group of w, scales rounded to fp16 (at least 2^-24, at most 65504).
@@ -104,16 +107,18 @@ class Ops {
                          MatrixView scales, MatrixView zeros) = 0;
 
   // GPTQ's column loop over one block of columns, in the form without an inverse. In order k = 0 .. n-1, for every row:
-  //   t = w_k + a_k / F_kk;  code_k = clamp(round(t / scale) + zero);  e_k = w_k - dequantized_k;  a_j += e_k F_jk for j > k
+  //   t = w_k + a_k / F_kk;  code_k = clamp(round(t / scale) + zero);  e_k = w_k - dequantized_k;  a_j += e_k F_jk for
+  //   j > k
   // where a starts as `feedback`. Ties round to even. loss[r] += sum_k (F_kk (t - dequantized_k))^2.
-  // w, feedback, errors [rows, n] f32; factor [n, n] f32 (a diagonal block of F); groups[k]: column of the grid that k uses;
-  // codes [rows, n] u8; loss [rows, 1] f32
+  // w, feedback, errors [rows, n] f32; factor [n, n] f32 (a diagonal block of F); groups[k]: column of the grid that k
+  // uses; codes [rows, n] u8; loss [rows, 1] f32
   virtual void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
                                 std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
                                 MatrixView loss) = 0;
 
   // codes = clamp(round(w / scale) + zero).   w, codes [rows, cols]; groups[k] is the grid column of k; w f32
-  virtual void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) = 0;
+  virtual void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid,
+                             MatrixView codes) = 0;
 
   // w = scale * (code - zero), rounded to w's dtype.   codes, w [rows, cols]; groups[k] is the grid column of k
   virtual void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) = 0;
@@ -121,8 +126,8 @@ class Ops {
   // losses[i] = log(sum(exp(logits[i, :]))) - logits[i, targets[i]].   logits [n, vocabulary], losses [n, 1] f32
   virtual void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) = 0;
 
-  // For each row: divergence = KL(softmax(p) || softmax(q)), same_top = 1 where both have their (first) maximum in one place.
-  // p, q [n, vocabulary]; divergence, same_top [n, 1] f32
+  // For each row: divergence = KL(softmax(p) || softmax(q)), same_top = 1 where both have their (first) maximum in one
+  // place. p, q [n, vocabulary]; divergence, same_top [n, 1] f32
   virtual void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) = 0;
 };
 

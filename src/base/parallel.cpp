@@ -1,12 +1,12 @@
 #include "base/parallel.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <string>
 #include <utility>
+
+#include <sched.h>
 
 namespace gptq {
 

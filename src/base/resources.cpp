@@ -1,9 +1,9 @@
 #include "base/resources.h"
 
+#include <fstream>
+
 #include <sys/resource.h>
 #include <unistd.h>
-
-#include <fstream>
 
 #include "gptq/gptq.h"
 
@@ -26,7 +26,9 @@ int64_t peak_resident_bytes() {
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6; };
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 

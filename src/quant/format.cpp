@@ -22,15 +22,16 @@ std::span<const T> elements(const StoredTensor& tensor) {
   return {reinterpret_cast<const T*>(tensor.data), tensor.bytes / sizeof(T)};
 }
 
-const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name, const std::vector<std::string>& dtypes,
-                            const std::vector<int64_t>& shape) {
+const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
+                            const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape) {
   const StoredTensor& tensor = checkpoint.tensor(name);
   if (tensor.shape != shape) {
-    throw InputError(cat(checkpoint.folder().string(), ": ", name, " has shape ", shape_string(tensor.shape), ", where the linear needs ",
-                         shape_string(shape)));
+    throw InputError(cat(checkpoint.folder().string(), ": ", name, " has shape ", shape_string(tensor.shape),
+                         ", where the linear needs ", shape_string(shape)));
   }
   if (std::find(dtypes.begin(), dtypes.end(), tensor.dtype) == dtypes.end()) {
-    throw InputError(cat(checkpoint.folder().string(), ": ", name, " is ", tensor.dtype, ", where GPTQ stores ", dtypes[0]));
+    throw InputError(
+        cat(checkpoint.folder().string(), ": ", name, " is ", tensor.dtype, ", where GPTQ stores ", dtypes[0]));
   }
   return tensor;
 }
@@ -57,8 +58,8 @@ Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const Line
   // Modules may differ in bits ("dynamic"): the shapes say which.
   const int bits = qweight.shape.size() == 2 && in > 0 ? static_cast<int>(qweight.shape[0] * 32 / in) : 0;
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
-    throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".qweight has shape ", shape_string(qweight.shape),
-                         ", which is no 2, 3, 4 or 8 bit packing of ", in, " inputs"));
+    throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".qweight has shape ",
+                         shape_string(qweight.shape), ", which is no 2, 3, 4 or 8 bit packing of ", in, " inputs"));
   }
   checked(checkpoint, spec.name + ".qweight", {"I32"}, {in * bits / 32, out});
   const int64_t groups = scales.shape.empty() ? 0 : scales.shape[0];
@@ -75,7 +76,8 @@ Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const Line
   }
   for (const int32_t group : g_idx) {
     if (group < 0 || group >= groups) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".g_idx names group ", group, " of ", groups));
+      throw InputError(
+          cat(checkpoint.folder().string(), ": ", spec.name, ".g_idx names group ", group, " of ", groups));
     }
   }
 
@@ -85,8 +87,10 @@ Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const Line
   for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + offset) & mask);
 
   const Matrix device_codes = to_device(backend, DType::u8, out, in, transposed<uint8_t>(codes, in, out).data());
-  const Matrix device_scales = to_device(backend, DType::f32, out, groups, transposed<float>(to_floats(scales), groups, out).data());
-  const Matrix device_zeros = to_device(backend, DType::u8, out, groups, transposed<uint8_t>(zeros, groups, out).data());
+  const Matrix device_scales =
+      to_device(backend, DType::f32, out, groups, transposed<float>(to_floats(scales), groups, out).data());
+  const Matrix device_zeros =
+      to_device(backend, DType::u8, out, groups, transposed<uint8_t>(zeros, groups, out).data());
   for (const char* part : {".qweight", ".qzeros", ".scales"}) checkpoint.forget(checkpoint.tensor(spec.name + part));
   Matrix weight(backend, dtype, out, in);
   backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
@@ -99,9 +103,11 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
   const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": ", what)); };
   if (!config.is_object()) fail("quantization_config is not a JSON object");
   const std::string method = config.value("quant_method", config.value("method", std::string("gptq")));
-  if (method != "gptq") fail(cat("quantized with '", method, "'; this program reads GPTQ folders and unquantized ones"));
+  if (method != "gptq")
+    fail(cat("quantized with '", method, "'; this program reads GPTQ folders and unquantized ones"));
   const std::string format = config.value("checkpoint_format", config.value("format", std::string("gptq")));
-  if (format != "gptq" && format != "gptq_v2") fail(cat("checkpoint_format '", format, "' is not read; gptq and gptq_v2 are"));
+  if (format != "gptq" && format != "gptq_v2")
+    fail(cat("checkpoint_format '", format, "' is not read; gptq and gptq_v2 are"));
   QuantizationConfig result;
   try {
     result.bits = config.at("bits").get<int>();
@@ -148,13 +154,14 @@ void check_shape(const LinearSpec& linear, const Recipe& recipe) {
     for (const int64_t size : {1024, 512, 256, 128, 64, 32, 16}) {
       if (linear.in_features % size == 0) divisors += cat(divisors.empty() ? "" : ", ", size);
     }
-    throw InputError(cat("--group-size ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ", linear.name,
-                         ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"));
+    throw InputError(cat("--group-size ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
+                         linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"));
   }
   for (const int64_t size : {linear.in_features, linear.out_features}) {
     if (size * recipe.bits % 32 == 0) continue;
-    throw InputError(cat(linear.name, " [", linear.out_features, ", ", linear.in_features, "]: the GPTQ format packs ", recipe.bits,
-                         " bits into 32-bit words, so both sizes must be multiples of ", recipe.bits == 3 ? 32 : 32 / recipe.bits,
+    throw InputError(cat(linear.name, " [", linear.out_features, ", ", linear.in_features, "]: the GPTQ format packs ",
+                         recipe.bits, " bits into 32-bit words, so both sizes must be multiples of ",
+                         recipe.bits == 3 ? 32 : 32 / recipe.bits,
                          "; leave it out with --modules-in-block-to-quantize or choose other --bits"));
   }
 }
@@ -191,10 +198,12 @@ void write_linear(CheckpointWriter& writer, const std::string& name, const Packe
 }
 
 WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend) {
-  const QuantizationConfig config = parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
+  const QuantizationConfig config =
+      parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
   return [&checkpoint, &backend, config](const LinearSpec& spec, DType dtype) {
     if (checkpoint.has(spec.name + ".qweight")) return read_quantized(checkpoint, backend, spec, dtype, config);
-    const ConstMatrixView stored = checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features}).matrix();
+    const ConstMatrixView stored =
+        checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features}).matrix();
     const Matrix copy = to_device(backend, stored.dtype, stored.rows, stored.cols, stored.data);
     Matrix weight(backend, dtype, stored.rows, stored.cols);
     backend.convert(copy, weight);

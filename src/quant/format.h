@@ -1,5 +1,6 @@
 // The GPTQ checkpoint format: the tensors of a quantized linear, the quantization_config, and both back again.
-// Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
+// Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of AutoGPTQ, GPTQModel, vLLM and
+// ExLlamaV2.
 #pragma once
 
 #include <span>

@@ -51,7 +51,8 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
   const int64_t n = sum_.rows();
   FactoredHessian result;
   result.tokens = tokens_ - dropped();
-  if (result.tokens <= 0) throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
+  if (result.tokens <= 0)
+    throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
 
   // The diagonal is a strided view of one element a row.
   MatrixView diagonal_view = sum_.view();
@@ -76,8 +77,9 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
     backend_.permute_symmetric(sum_, result.order, damp, result.factor);
     if (backend_.factor(result.factor)) break;
     if (attempt == kDampingSteps) {
-      throw InputError(cat(name, ": its Hessian cannot be factored even with damping ", result.damp_percent,
-                           " of the mean diagonal; look for broken calibration text or weights, or raise --damp-percent"));
+      throw InputError(
+          cat(name, ": its Hessian cannot be factored even with damping ", result.damp_percent,
+              " of the mean diagonal; look for broken calibration text or weights, or raise --damp-percent"));
     }
     result.damp_percent *= 10;
   }

@@ -42,7 +42,8 @@ class Hessian {
   int64_t tokens_ = 0;
 };
 
-// The order in which columns are solved: stable, by falling diagonal (all columns, or inside groups and groups by their maximum).
+// The order in which columns are solved: stable, by falling diagonal (all columns, or inside groups and groups by their
+// maximum).
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size);
 
 // A matrix of zeros.

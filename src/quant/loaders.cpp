@@ -12,23 +12,28 @@ namespace {
 std::string odd_size(const std::vector<LinearSpec>& linears, int64_t in_multiple, int64_t out_multiple) {
   for (const LinearSpec& linear : linears) {
     if (linear.in_features % in_multiple == 0 && linear.out_features % out_multiple == 0) continue;
-    return cat("its kernels need inputs in multiples of ", in_multiple, " and outputs in multiples of ", out_multiple, "; ", linear.name,
-               " is [", linear.out_features, ", ", linear.in_features, "]");
+    return cat("its kernels need inputs in multiples of ", in_multiple, " and outputs in multiples of ", out_multiple,
+               "; ", linear.name, " is [", linear.out_features, ", ", linear.in_features, "]");
   }
   return {};
 }
 
-bool is_one_of(int64_t value, std::initializer_list<int64_t> values) { return std::find(values.begin(), values.end(), value) != values.end(); }
+bool is_one_of(int64_t value, std::initializer_list<int64_t> values) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
 
 std::string vllm(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   if (!config.sym) return "it takes symmetric weights only";
   if (config.bits != 4 && config.bits != 8) return cat("it takes 4 and 8 bits only, not ", config.bits);
   if (config.desc_act && config.group_size != -1) return "it refuses desc_act with groups";
-  if (!is_one_of(config.group_size, {-1, 32, 64, 128})) return cat("its kernels know groups of 32, 64, 128 and -1, not ", config.group_size);
+  if (!is_one_of(config.group_size, {-1, 32, 64, 128}))
+    return cat("its kernels know groups of 32, 64, 128 and -1, not ", config.group_size);
   return odd_size(linears, 32, 64);
 }
 
-std::string transformers(const QuantizationConfig& /*config*/, const std::vector<LinearSpec>& linears) { return odd_size(linears, 32, 32); }
+std::string transformers(const QuantizationConfig& /*config*/, const std::vector<LinearSpec>& linears) {
+  return odd_size(linears, 32, 32);
+}
 
 std::string sglang(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   if (config.bits == 3 && !config.sym) return "3 bits asymmetric is not among its kernels";
@@ -38,7 +43,8 @@ std::string sglang(const QuantizationConfig& config, const std::vector<LinearSpe
 std::string exllamav2(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   if (config.bits != 4) return cat("it takes 4 bits only, not ", config.bits);
   const int64_t group_size = config.group_size;
-  if (group_size != -1 && (group_size & (group_size - 1)) != 0) return cat("its groups are powers of two, not ", group_size);
+  if (group_size != -1 && (group_size & (group_size - 1)) != 0)
+    return cat("its groups are powers of two, not ", group_size);
   return odd_size(linears, 32, 32);
 }
 
@@ -55,7 +61,8 @@ std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, con
   add("SGLang", sglang(config, linears));
   add("ExLlamaV2", exllamav2(config, linears));
   if (config.sym && config.format == CheckpointFormat::gptq_v2) {
-    verdicts[0].reason = "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere";
+    verdicts[0].reason =
+        "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere";
   }
   return verdicts;
 }

@@ -9,8 +9,8 @@
 
 namespace gptq {
 
-// `linears`: the quantized linears of the model. Sources of the rules: vLLM's auto_gptq.py, transformers' GPTQConfig with GPTQModel,
-// SGLang's gptq.py, ExLlamaV2's ext.py.
+// `linears`: the quantized linears of the model. Sources of the rules: vLLM's auto_gptq.py, transformers' GPTQConfig
+// with GPTQModel, SGLang's gptq.py, ExLlamaV2's ext.py.
 std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, const std::vector<LinearSpec>& linears);
 
 }  // namespace gptq

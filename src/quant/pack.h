@@ -1,5 +1,5 @@
-// The packer: codes and zeros as 32-bit words. One rule covers 2, 3, 4 and 8 bits: a dense stream, code i at bit i * bits, low bits
-// first, cut into 32-bit words. Sizes must fill whole words.
+// The packer: codes and zeros as 32-bit words. One rule covers 2, 3, 4 and 8 bits: a dense stream, code i at bit i *
+// bits, low bits first, cut into 32-bit words. Sizes must fill whole words.
 #pragma once
 
 #include <cstdint>

@@ -74,7 +74,8 @@ Params find_params(std::span<const double> w, const PaperOptions& options) {
   }
   const double scale =
       std::clamp(static_cast<double>(static_cast<float>(Half(static_cast<float>((hi - lo) / maxq)))), 0x1p-24, 65504.0);
-  const int zero = options.sym ? (maxq + 1) / 2 : static_cast<int>(std::clamp(std::nearbyint(-lo / scale), 0.0, double(maxq)));
+  const int zero =
+      options.sym ? (maxq + 1) / 2 : static_cast<int>(std::clamp(std::nearbyint(-lo / scale), 0.0, double(maxq)));
   return {scale, zero};
 }
 

@@ -1,5 +1,5 @@
-// The GPTQ paper's algorithm (Frantar et al., 2022, Algorithm 1, with the group handling of its published code), in double
-// precision and in its own notation: the oracle that solver.cpp is tested against. It is written to be read.
+// The GPTQ paper's algorithm (Frantar et al., 2022, Algorithm 1, with the group handling of its published code), in
+// double precision and in its own notation: the oracle that solver.cpp is tested against. It is written to be read.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,15 @@ struct PaperOptions {
 };
 
 struct PaperResult {
-  std::vector<uint8_t> codes;   // [rows, cols]
-  std::vector<double> scales;   // [rows, groups], rounded to fp16
-  std::vector<uint8_t> zeros;   // [rows, groups]
+  std::vector<uint8_t> codes;       // [rows, cols]
+  std::vector<double> scales;       // [rows, groups], rounded to fp16
+  std::vector<uint8_t> zeros;       // [rows, groups]
   std::vector<double> dequantized;  // Q [rows, cols]
-  double loss = 0;              // sum of (w - q)^2 / d^2
+  double loss = 0;                  // sum of (w - q)^2 / d^2
 };
 
-// W [rows, cols] and H [cols, cols] row-major; H need not be scaled. Throws Error when the damped H is not positive definite.
+// W [rows, cols] and H [cols, cols] row-major; H need not be scaled. Throws Error when the damped H is not positive
+// definite.
 PaperResult paper_gptq(std::span<const double> W, std::span<const double> H, int64_t rows, int64_t cols,
                        const PaperOptions& options);
 

@@ -26,22 +26,29 @@ void validate(const Recipe& recipe) {
     throw InputError(cat("--bits ", recipe.bits, ": the GPTQ format holds 2, 3, 4 or 8"));
   }
   if (recipe.group_size != -1 && recipe.group_size <= 0) {
-    throw InputError(cat("--group-size ", recipe.group_size, ": give a positive divisor of the input sizes, or -1 for one group per row"));
+    throw InputError(cat("--group-size ", recipe.group_size,
+                         ": give a positive divisor of the input sizes, or -1 for one group per row"));
   }
   if (!(recipe.damp_percent > 0 && recipe.damp_percent < 1)) {
-    throw InputError(cat("--damp-percent ", recipe.damp_percent, ": it is a share of the mean diagonal, more than 0 and less than 1"));
+    throw InputError(cat("--damp-percent ", recipe.damp_percent,
+                         ": it is a share of the mean diagonal, more than 0 and less than 1"));
   }
   if (recipe.desc_act && recipe.static_groups) {
-    throw InputError("--desc-act with static groups: that is --order diagonal, the default; drop --desc-act, or add --no-static-groups");
+    throw InputError(
+        "--desc-act with static groups: that is --order diagonal, the default; drop --desc-act, or add "
+        "--no-static-groups");
   }
   if (recipe.desc_act && recipe.order != Order::diagonal) {
     throw InputError(cat("--desc-act means the order of falling diagonal: drop --order ", name_of(recipe.order)));
   }
   if (recipe.method == Method::gptq && !recipe.desc_act && !recipe.static_groups && recipe.order == Order::diagonal) {
-    throw InputError("--order diagonal with --no-static-groups shuffles g_idx: say so with --desc-act, or keep static groups");
+    throw InputError(
+        "--order diagonal with --no-static-groups shuffles g_idx: say so with --desc-act, or keep static groups");
   }
   if (!recipe.sym && recipe.checkpoint_format == CheckpointFormat::gptq) {
-    throw InputError("--asym with --checkpoint-format gptq: its stored zero - 1 is read differently by different loaders when a zero is 0; use gptq_v2");
+    throw InputError(
+        "--asym with --checkpoint-format gptq: its stored zero - 1 is read differently by different loaders when a "
+        "zero is 0; use gptq_v2");
   }
 }
 

@@ -11,7 +11,8 @@ namespace gptq {
 // Throws InputError naming the flag for bits, group sizes, damping or combinations that make no sense.
 void validate(const Recipe& recipe);
 
-// The search that a recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates down to 0.2).
+// The search that a recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates down to
+// 0.2).
 GridSearch grid_search(const Recipe& recipe);
 
 // The format a recipe is written in: never automatic.

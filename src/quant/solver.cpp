@@ -70,26 +70,31 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   Matrix loss = zeros(backend, DType::f32, rows, 1), power = zeros(backend, DType::f32, rows, 1);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
-    // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of their columns.
+    // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of
+    // their columns.
     const int64_t group_start = (first + group_size - 1) / group_size * group_size;
     int64_t reach = first + count;
     if (!recipe.static_groups) {
-      for (int64_t start = group_start; start < first + count; start += group_size) reach = std::max(reach, start + group_size);
+      for (int64_t start = group_start; start < first + count; start += group_size)
+        reach = std::max(reach, start + group_size);
     }
     Matrix feedback(backend, DType::f32, rows, reach - first);  // sum_{j < first} E_j R_jk
     backend.linear(E.view().col_range(0, first), F.block(first, reach - first, 0, first), {}, feedback);
     if (!recipe.static_groups && group_start < first + count) {
       Matrix T(backend, DType::f32, rows, reach - first);
-      backend.targets(W.view().col_range(first, reach - first), feedback, F.block(first, reach - first, first, reach - first), T);
+      backend.targets(W.view().col_range(first, reach - first), feedback,
+                      F.block(first, reach - first, first, reach - first), T);
       for (int64_t start = group_start; start < first + count; start += group_size) {
         const int32_t group = groups[start];
-        backend.find_grid(T.view().col_range(start - first, group_size), importance.view().col_range(start, group_size), group_size,
-                          search, result.scales.view().col_range(group, 1), result.zeros.view().col_range(group, 1));
+        backend.find_grid(T.view().col_range(start - first, group_size), importance.view().col_range(start, group_size),
+                          group_size, search, result.scales.view().col_range(group, 1),
+                          result.zeros.view().col_range(group, 1));
       }
     }
-    backend.quantize_columns(W.view().col_range(first, count), feedback.view().col_range(0, count), F.block(first, count, first, count),
-                             std::span(groups).subspan(first, count), result.grid(), codes.view().col_range(first, count),
-                             E.view().col_range(first, count), loss);
+    backend.quantize_columns(W.view().col_range(first, count), feedback.view().col_range(0, count),
+                             F.block(first, count, first, count), std::span(groups).subspan(first, count),
+                             result.grid(), codes.view().col_range(first, count), E.view().col_range(first, count),
+                             loss);
 
     Matrix WR(backend, DType::f32, rows, count);  // |W R|^2 = tr(W Hd W')
     backend.linear(W.view().col_range(0, first + count), F.block(first, count, 0, first + count), {}, WR);

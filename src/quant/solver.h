@@ -10,7 +10,8 @@
 
 namespace gptq {
 
-// One quantized linear, columns in natural order: weight[r, k] = scales[r, g_idx[k]] * (codes[r, k] - zeros[r, g_idx[k]]).
+// One quantized linear, columns in natural order: weight[r, k] = scales[r, g_idx[k]] * (codes[r, k] - zeros[r,
+// g_idx[k]]).
 struct Quantized {
   Matrix codes;                // [rows, cols] u8
   Matrix scales, zeros;        // [rows, groups] f32 (fp16 values), u8
@@ -23,12 +24,13 @@ struct Quantized {
   Grid grid() const { return {scales.view(), zeros.view(), bits}; }
 };
 
-// GPTQ (arXiv 2210.17323) in its form without an inverse (LDLQ, arXiv 2307.13304): with Hd[order, order] = R R', R upper triangular,
-// the target of column k is w_k + sum_{j<k} (w_j - q_j) R_jk / R_kk, which gives the paper's codes. W is read only.
-// weight [rows, cols] float on the backend.
+// GPTQ (arXiv 2210.17323) in its form without an inverse (LDLQ, arXiv 2307.13304): with Hd[order, order] = R R', R
+// upper triangular, the target of column k is w_k + sum_{j<k} (w_j - q_j) R_jk / R_kk, which gives the paper's codes. W
+// is read only. weight [rows, cols] float on the backend.
 Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian, const Recipe& recipe);
 
-// Every weight to the nearest point of its group's grid; recipe.scale_search diag means minmax here, as there is no Hessian.
+// Every weight to the nearest point of its group's grid; recipe.scale_search diag means minmax here, as there is no
+// Hessian.
 Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Recipe& recipe);
 
 // weight = the quantized values, in weight's dtype.

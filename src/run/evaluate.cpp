@@ -1,5 +1,5 @@
-// Perplexity of a folder, comparison of two, token ids of a text, and a few words of greedy text. Blocks pass by one at a time, so a
-// model never has to fit into memory whole.
+// Perplexity of a folder, comparison of two, token ids of a text, and a few words of greedy text. Blocks pass by one at
+// a time, so a model never has to fit into memory whole.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -54,7 +54,10 @@ class Rounds {
     ++done_;
     tokens_ += static_cast<double>(tokens) / static_cast<double>(blocks);
     if (!progress_) return;
-    Progress progress{.text = "forward", .block = block, .blocks = blocks, .fraction = static_cast<double>(done_) / static_cast<double>(steps_)};
+    Progress progress{.text = "forward",
+                      .block = block,
+                      .blocks = blocks,
+                      .fraction = static_cast<double>(done_) / static_cast<double>(steps_)};
     progress.seconds = watch_.seconds();
     progress.remaining_seconds = progress.seconds * (1 / progress.fraction - 1);
     progress.tokens_per_second = tokens_ / progress.seconds;
@@ -132,29 +135,38 @@ struct Losses {
   }
 };
 
-std::vector<TokenSequence> windows_of(const Evaluation& evaluation, const Checkpoint& checkpoint) {
+std::vector<TokenSequence> windows_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
   std::unique_ptr<Tokenizer> tokenizer;
-  return read_windows({evaluation.text, tokenizer_of(checkpoint, tokenizer)}, evaluation.context, evaluation.windows);
+  return read_windows({evaluation.text, tokenizer_of(checkpoint, tokenizer)}, context, evaluation.windows);
 }
 
-void check_context(const Evaluation& evaluation, const Model& model, const ProgressFunction& progress) {
-  if (evaluation.context < 2) throw InputError(cat("--context ", evaluation.context, ": a window needs at least 2 tokens to predict one"));
-  if (evaluation.windows < 0) throw InputError(cat("--windows ", evaluation.windows, ": give a positive number, or 0 for all"));
-  if (evaluation.context > model.config().max_positions && progress) {
+void check(const Evaluation& evaluation) {
+  if (evaluation.windows < 0)
+    throw InputError(cat("--windows ", evaluation.windows, ": give a positive number, or 0 for all"));
+}
+
+// Tokens in a window, checked.
+int64_t context_of(const Evaluation& evaluation, const Model& model, const ProgressFunction& progress) {
+  const int64_t positions = model.config().max_positions, context = evaluation.context;
+  if (context == 0) return std::min<int64_t>(2048, positions);
+  if (context < 2) throw InputError(cat("--context ", context, ": a window needs at least 2 tokens to predict one"));
+  if (context > positions && progress) {
     progress({.kind = Progress::Kind::warning,
-              .text = cat("--context ", evaluation.context, " is longer than the ", model.config().max_positions,
+              .text = cat("--context ", context, " is longer than the ", positions,
                           " positions that the model was made for")});
   }
+  return context;
 }
 
 }  // namespace
 
 Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& progress) {
   const Stopwatch watch;
+  check(evaluation);
   const std::unique_ptr<Backend> backend = open_backend("cpu", {.threads = evaluation.threads});
   OpenModel opened(evaluation.model, *backend);
-  check_context(evaluation, *opened.model, progress);
-  const std::vector<TokenSequence> windows = windows_of(evaluation, opened.checkpoint);
+  const std::vector<TokenSequence> windows =
+      windows_of(evaluation, opened.checkpoint, context_of(evaluation, *opened.model, progress));
   const auto all_rounds = rounds_of(windows);
   Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * opened.model->config().blocks);
   Losses losses;
@@ -173,6 +185,7 @@ Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& prog
 
 Comparison compare(const Evaluation& evaluation, const std::string& quantized, const ProgressFunction& progress) {
   const Stopwatch watch;
+  check(evaluation);
   const std::unique_ptr<Backend> backend = open_backend("cpu", {.threads = evaluation.threads});
   OpenModel first(evaluation.model, *backend), second(quantized, *backend);
   const int64_t vocabulary = first.model->config().vocabulary;
@@ -180,11 +193,12 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
     throw InputError(cat(evaluation.model, " has a vocabulary of ", vocabulary, " tokens and ", quantized, " one of ",
                          second.model->config().vocabulary, ": only models of one vocabulary can be compared"));
   }
-  check_context(evaluation, *first.model, progress);
-  const std::vector<TokenSequence> windows = windows_of(evaluation, first.checkpoint);
+  const std::vector<TokenSequence> windows =
+      windows_of(evaluation, first.checkpoint, context_of(evaluation, *first.model, progress));
   const auto all_rounds = rounds_of(windows);
-  Rounds rounds(evaluation, progress,
-                static_cast<int64_t>(all_rounds.size()) * (first.model->config().blocks + second.model->config().blocks));
+  Rounds rounds(
+      evaluation, progress,
+      static_cast<int64_t>(all_rounds.size()) * (first.model->config().blocks + second.model->config().blocks));
   Losses first_losses, second_losses;
   double divergence_sum = 0, same_sum = 0;
   for (const auto& round : all_rounds) {
@@ -195,7 +209,8 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
       for_predictions(batches[b], [&](int64_t row, std::span<const int32_t> targets) {
         rounds.check_stop();
         const auto count = static_cast<int64_t>(targets.size());
-        const Matrix p = first.model->logits(first_states[b], row, count), q = second.model->logits(second_states[b], row, count);
+        const Matrix p = first.model->logits(first_states[b], row, count),
+                     q = second.model->logits(second_states[b], row, count);
         first_losses.add(*backend, p, targets);
         second_losses.add(*backend, q, targets);
         Matrix divergence(*backend, DType::f32, count, 1), same_top(*backend, DType::f32, count, 1);
@@ -208,8 +223,8 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
   }
   const auto count = static_cast<int64_t>(windows.size());
   const auto tokens = static_cast<double>(first_losses.tokens);
-  return {first_losses.result(count, watch.seconds()), second_losses.result(count, watch.seconds()), divergence_sum / tokens,
-          same_sum / tokens};
+  return {first_losses.result(count, watch.seconds()), second_losses.result(count, watch.seconds()),
+          divergence_sum / tokens, same_sum / tokens};
 }
 
 std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {
@@ -227,7 +242,8 @@ std::string generate(const std::string& model, const std::string& prompt, int64_
   std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
   if (sequence[0].empty()) throw InputError("the prompt is empty");
   std::vector<Block> blocks;
-  for (int64_t index = 0; index < opened.model->config().blocks; ++index) blocks.push_back(opened.model->load_block(index));
+  for (int64_t index = 0; index < opened.model->config().blocks; ++index)
+    blocks.push_back(opened.model->load_block(index));
   for (int64_t i = 0; i < tokens; ++i) {
     Batch batch = opened.model->embed(sequence);
     for (const Block& block : blocks) opened.model->forward(block, batch);

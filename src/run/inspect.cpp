@@ -42,11 +42,15 @@ Inspection inspect(const std::string& folder) {
   std::vector<LinearSpec> quantized;
   for (const StoredTensor* tensor : checkpoint.tensors()) {
     const size_t dot = tensor->name.rfind('.');
-    const std::string module = tensor->name.substr(0, dot), part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);
+    const std::string module = tensor->name.substr(0, dot),
+                      part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);
     if (part == "qzeros" || part == "scales" || part == "g_idx") {
       if (checkpoint.has(module + ".qweight")) continue;  // counted with its qweight
     }
-    Inspection::Module entry{.name = tensor->name, .dtype = tensor->dtype, .shape = tensor->shape, .bytes = static_cast<int64_t>(tensor->bytes)};
+    Inspection::Module entry{.name = tensor->name,
+                             .dtype = tensor->dtype,
+                             .shape = tensor->shape,
+                             .bytes = static_cast<int64_t>(tensor->bytes)};
     if (const auto linear = linears.find(module); part == "qweight" && linear != linears.end()) {
       const LinearSpec& spec = linear->second;
       quantized.push_back(spec);

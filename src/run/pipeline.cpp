@@ -1,6 +1,7 @@
 #include "run/pipeline.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <span>
@@ -24,7 +25,8 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
 
 std::string short_names(const std::vector<LinearSpec>& linears) {
   std::string names;
-  for (const LinearSpec& linear : linears) names += (names.empty() ? "" : ",") + linear.name.substr(linear.name.rfind('.') + 1);
+  for (const LinearSpec& linear : linears)
+    names += (names.empty() ? "" : ",") + linear.name.substr(linear.name.rfind('.') + 1);
   return names;
 }
 
@@ -37,7 +39,8 @@ struct Work {
     for (const LinearSpec& linear : step) per_token += static_cast<double>(linear.in_features * linear.out_features);
     return per_token * static_cast<double>(tokens);
   }
-  static double solve(const LinearSpec& linear) {  // W R and its feedback, the search, and the factor shared out roughly
+  static double solve(
+      const LinearSpec& linear) {  // W R and its feedback, the search, and the factor shared out roughly
     const auto n = static_cast<double>(linear.in_features), rows = static_cast<double>(linear.out_features);
     return rows * n * (n + 200) + n * n * n / 6;
   }
@@ -113,11 +116,15 @@ void Quantizer::step_done(const std::vector<LinearSpec>& specs, double work) {
 }
 
 bool Quantizer::any_selected(const std::vector<LinearSpec>& specs) const {
-  return std::any_of(specs.begin(), specs.end(), [&](const LinearSpec& linear) { return is_selected(job_.recipe, linear); });
+  return std::any_of(specs.begin(), specs.end(),
+                     [&](const LinearSpec& linear) { return is_selected(job_.recipe, linear); });
 }
 
 void Quantizer::open() {
   validate(job_.recipe);
+  if (job_.batch_size < 0)
+    throw InputError(cat("--batch-size ", job_.batch_size, ": give a positive number of sequences, or 0 to choose"));
+  if (job_.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
   checkpoint_ = std::make_unique<Checkpoint>(job_.model);
   if (!checkpoint_->quantization_config().is_null()) {
     throw InputError(cat(job_.model, ": its weights are already quantized; give the unquantized model"));
@@ -127,7 +134,8 @@ void Quantizer::open() {
   for (const StoredTensor* tensor : checkpoint_->tensors()) {
     if (first_float == nullptr && tensor->shape.size() == 2) first_float = tensor;
   }
-  const DType stored = first_float != nullptr ? parse_safetensors_dtype(first_float->dtype).value_or(DType::f32) : DType::f32;
+  const DType stored =
+      first_float != nullptr ? parse_safetensors_dtype(first_float->dtype).value_or(DType::f32) : DType::f32;
   const DType computed = backend_->compute_dtype(stored);
   model_ = std::make_unique<Model>(*checkpoint_, *backend_, computed);
   report_.device = backend_->description();
@@ -175,15 +183,34 @@ void Quantizer::plan_output() {
       tensors.push_back(std::move(spec));
     }
   }
-  report_.bits_per_weight = 8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(report_.quantized_weights, 1));
+  report_.bits_per_weight =
+      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(report_.quantized_weights, 1));
   writer_ = std::make_unique<CheckpointWriter>(checkpoint_->folder(), job_.output, job_.overwrite, std::move(tensors),
                                                static_cast<size_t>(job_.max_shard_bytes));
 }
 
 void Quantizer::read_calibration_data() {
-  const Calibration& calibration = job_.calibration;
+  Calibration calibration = job_.calibration;
+  const std::filesystem::path beside =
+      std::filesystem::absolute(checkpoint_->folder()).lexically_normal() / "../calibration.txt";
+  if (calibration.samples <= 0)
+    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
+  if (calibration.sequence_length <= 0) {
+    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
+  }
+  if (calibration.file.empty() && std::filesystem::exists(beside))
+    calibration.file = beside.lexically_normal().string();
   if (calibration.file.empty()) {
-    throw InputError("no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method rtn, which needs none");
+    throw InputError(
+        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
+        "rtn, which needs none");
+  }
+  const int64_t positions = model_->config().max_positions;
+  if (calibration.sequence_length > positions) {
+    tell(Progress::Kind::message,
+         cat("calibration: sequences of ", positions, " tokens, as many as the model has positions, instead of ",
+             calibration.sequence_length));
+    calibration.sequence_length = positions;
   }
   std::unique_ptr<Tokenizer> tokenizer;
   const TextSource source{calibration.file, [&]() -> const Tokenizer& {
@@ -196,11 +223,13 @@ void Quantizer::read_calibration_data() {
   for (const TokenSequence& sequence : sequences) tokens_ += static_cast<int64_t>(sequence.size());
   report_.tokens = tokens_;
   if (report_.sequences < calibration.samples) {
-    tell(Progress::Kind::warning, cat("calibration: ", calibration.file, " gives ", report_.sequences, " sequences (", tokens_,
-                                      " tokens), fewer than the ", calibration.samples, " of --samples"));
+    tell(Progress::Kind::warning, cat("calibration: ", calibration.file, " gives ", report_.sequences, " sequences (",
+                                      tokens_, " tokens), fewer than the ", calibration.samples, " of --samples"));
   }
-  tell(Progress::Kind::message, cat("calibration: ", report_.sequences, " sequences, ", tokens_, " tokens"));
-  for (const auto& sequences_of_batch : make_batches(sequences, job_.batch_size)) batches_.push_back(model_->embed(sequences_of_batch));
+  tell(Progress::Kind::message,
+       cat("calibration: ", report_.sequences, " sequences, ", tokens_, " tokens of ", calibration.file));
+  for (const auto& sequences_of_batch : make_batches(sequences, job_.batch_size))
+    batches_.push_back(model_->embed(sequences_of_batch));
 }
 
 void Quantizer::carry_over() {
@@ -228,11 +257,12 @@ void Quantizer::carry_over() {
 }
 
 void Quantizer::keep(Linear& linear, const Quantized& quantized, double damp_percent, int64_t dead) {
-  timed("pack and write", [&] { write_linear(*writer_, linear.name, pack(*backend_, quantized, resolved_format(job_.recipe))); });
+  timed("pack and write",
+        [&] { write_linear(*writer_, linear.name, pack(*backend_, quantized, resolved_format(job_.recipe))); });
   dequantize(*backend_, quantized, linear.weight);
   last_loss_ = quantized.loss;
-  report_.linears.push_back({linear.name, linear.weight.rows(), linear.weight.cols(), quantized.bits, quantized.group_size, quantized.loss,
-                             quantized.error, damp_percent, dead});
+  report_.linears.push_back({linear.name, linear.weight.rows(), linear.weight.cols(), quantized.bits,
+                             quantized.group_size, quantized.loss, quantized.error, damp_percent, dead});
 }
 
 void Quantizer::solve_step(Step& step, const std::vector<LinearSpec>& specs, Hessian& hessian) {
@@ -240,14 +270,16 @@ void Quantizer::solve_step(Step& step, const std::vector<LinearSpec>& specs, Hes
   report_.dropped_rows += hessian.dropped();
   const FactoredHessian factored = timed("factorization", [&] { return hessian.factor(job_.recipe, name); });
   if (factored.damp_percent > job_.recipe.damp_percent) {
-    tell(Progress::Kind::warning, cat(name, ": its Hessian needed damping ", factored.damp_percent, " instead of ", job_.recipe.damp_percent));
+    tell(Progress::Kind::warning,
+         cat(name, ": its Hessian needed damping ", factored.damp_percent, " instead of ", job_.recipe.damp_percent));
   }
   double work = 0;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (!is_selected(job_.recipe, specs[i])) continue;
     check_stop();
     Linear& linear = step.linears[i];
-    const Quantized quantized = timed("columns", [&] { return solve(*backend_, linear.weight, factored, job_.recipe); });
+    const Quantized quantized =
+        timed("columns", [&] { return solve(*backend_, linear.weight, factored, job_.recipe); });
     keep(linear, quantized, factored.damp_percent, static_cast<int64_t>(factored.dead.size()));
     work += Work::solve(specs[i]);
   }
@@ -260,7 +292,8 @@ void Quantizer::sweep_sequential(Block& block, const std::vector<std::vector<Lin
     const bool selected = any_selected(specs[s]);
     Hessian hessian(*backend_, selected ? specs[s][0].in_features : 0);
     for (Batch& batch : batches_) {
-      const ConstMatrixView x = timed("forward", [&] { return model_->advance(block, static_cast<int64_t>(s), batch); });
+      const ConstMatrixView x =
+          timed("forward", [&] { return model_->advance(block, static_cast<int64_t>(s), batch); });
       if (selected) timed("Hessian", [&] { hessian.add(x); });
       step_done(specs[s], Work::sweep(specs[s], batch.tokens()));
     }
@@ -273,12 +306,14 @@ void Quantizer::sweep_sequential(Block& block, const std::vector<std::vector<Lin
   }
 }
 
-// Without true_sequential: all Hessians from one pass through the unquantized block, then a pass through the quantized one.
+// Without true_sequential: all Hessians from one pass through the unquantized block, then a pass through the quantized
+// one.
 void Quantizer::sweep_at_once(Block& block, const std::vector<std::vector<LinearSpec>>& specs) {
   std::vector<Hessian> hessians;
   for (const auto& step : specs) hessians.emplace_back(*backend_, step[0].in_features);
   for (const Batch& batch : batches_) {
-    Batch copy{batch.offsets, Matrix(*backend_, batch.residual.dtype(), batch.residual.rows(), batch.residual.cols()), {}};
+    Batch copy{
+        batch.offsets, Matrix(*backend_, batch.residual.dtype(), batch.residual.rows(), batch.residual.cols()), {}};
     backend_->convert(batch.residual, copy.residual);
     for (size_t s = 0; s < specs.size(); ++s) {
       const ConstMatrixView x = timed("forward", [&] { return model_->advance(block, static_cast<int64_t>(s), copy); });
@@ -340,7 +375,8 @@ Report Quantizer::run() {
   report_.source_bytes = static_cast<int64_t>(checkpoint_->bytes());
   report_.output_bytes = static_cast<int64_t>(writer_->output_bytes());
   if (report_.dropped_rows > 0) {
-    tell(Progress::Kind::warning, cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
+    tell(Progress::Kind::warning,
+         cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
   }
   for (const auto& [op, count] : backend_->fallbacks()) report_.fallbacks.emplace_back(op, count);
   for (const auto& [stage, seconds] : stages_) report_.stage_seconds.emplace_back(stage, seconds);
@@ -356,8 +392,10 @@ std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequ
   std::vector<std::vector<TokenSequence>> batches;
   for (const TokenSequence& sequence : sequences) {
     const auto length = static_cast<int64_t>(sequence.size());
-    const int64_t limit = batch_size > 0 ? batch_size : std::max<int64_t>(1, kBatchTokens / std::max<int64_t>(length, 1));
-    const bool fits = !batches.empty() && batches.back()[0].size() == sequence.size() && static_cast<int64_t>(batches.back().size()) < limit;
+    const int64_t limit =
+        batch_size > 0 ? batch_size : std::max<int64_t>(1, kBatchTokens / std::max<int64_t>(length, 1));
+    const bool fits = !batches.empty() && batches.back()[0].size() == sequence.size() &&
+                      static_cast<int64_t>(batches.back().size()) < limit;
     if (!fits) batches.emplace_back();
     batches.back().push_back(sequence);
   }
@@ -373,6 +411,8 @@ bool is_selected(const Recipe& recipe, const LinearSpec& linear) {
   }
   return false;
 }
+
+void remove_partial_output(const std::string& output) { CheckpointWriter::remove_partial(output); }
 
 Report quantize(const Job& job, const ProgressFunction& progress) { return Quantizer(job, progress).run(); }
 

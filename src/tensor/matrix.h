@@ -25,8 +25,8 @@ struct BasicMatrixView {
       : BasicMatrixView(data, dtype, rows, cols, cols) {}
   // A view that may write is a view that may read.
   template <typename Other>
-  requires(std::is_const_v<Void> && std::is_void_v<Other> && !std::is_const_v<Other>)
-  BasicMatrixView(const BasicMatrixView<Other>& other)  // NOLINT: implicit on purpose
+  requires(std::is_const_v<Void>&& std::is_void_v<Other> && !std::is_const_v<Other>)
+      BasicMatrixView(const BasicMatrixView<Other>& other)  // NOLINT: implicit on purpose
       : BasicMatrixView(other.data, other.dtype, other.rows, other.cols, other.stride) {}
 
   bool empty() const { return rows == 0 || cols == 0; }

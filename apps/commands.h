@@ -1,0 +1,21 @@
+// The commands that need more than a call.
+#pragma once
+
+#include <stop_token>
+#include <string>
+
+#include "terminal.h"
+
+namespace gptq {
+
+struct DemoOptions {
+  std::string folder;  // empty: where it is installed, or in the source tree
+  std::string keep;    // folder in which the quantized models stay; empty: they are removed
+  int threads = 0;
+  bool json = false;
+};
+
+// The demo model unquantized, rounded to nearest and quantized with GPTQ at 4 and 3 bits: one table, some text.
+void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token stop);
+
+}  // namespace gptq

@@ -1,0 +1,132 @@
+// gptq demo: what GPTQ buys over rounding, on a small trained model that comes with the program.
+#include <cstdio>
+#include <filesystem>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "commands.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Row {
+  std::string method;
+  int bits = 16;
+  double perplexity = 0, seconds = 0;
+  int64_t bytes = 0;
+  std::string folder;
+};
+
+fs::path find_demo(const std::string& given) {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
+  const std::vector<fs::path> places = given.empty()
+                                           ? std::vector<fs::path>{program / GPTQ_INSTALLED_DEMO, GPTQ_SOURCE_DEMO}
+                                           : std::vector<fs::path>{given};
+  for (const fs::path& place : places) {
+    if (fs::exists(place / "model" / "config.json")) return fs::weakly_canonical(place);
+  }
+  throw InputError(places.front().lexically_normal().string() +
+                   ": the demo model is not there; name its folder with --folder");
+}
+
+// A folder for the quantized models, removed at the end unless the user wants to keep them.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const std::string& keep) : keep_(!keep.empty()), path_(keep) {
+    if (!keep_) path_ = fs::temp_directory_path() / ("gptq-demo-" + std::to_string(getpid()));
+  }
+  ~WorkFolder() {
+    std::error_code ignored;
+    if (!keep_) fs::remove_all(path_, ignored);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  bool keep_;
+  fs::path path_;
+};
+
+std::string name_of(const Row& row) {
+  if (row.method == "fp") return "unquantized (bf16)";
+  return (row.method == "rtn" ? "round to nearest, " : "GPTQ, ") + std::to_string(row.bits) + " bits";
+}
+
+void print_json(const std::vector<Row>& rows) {
+  nlohmann::ordered_json json = {{"rows", nlohmann::ordered_json::array()}};
+  for (const Row& row : rows) {
+    json["rows"].push_back({{"method", row.method},
+                            {"bits", row.bits},
+                            {"perplexity", row.perplexity},
+                            {"seconds", row.seconds},
+                            {"bytes", row.bytes}});
+  }
+  std::printf("%s\n", json.dump(2).c_str());
+}
+
+void print_table(const std::vector<Row>& rows) {
+  std::printf("\n%-26s %12s %12s %10s %10s\n", "", "perplexity", "over fp", "seconds", "weights");
+  for (const Row& row : rows) {
+    std::printf("%-26s %12.3f %+11.1f%% %10.1f %10s\n", name_of(row).c_str(), row.perplexity,
+                100 * (row.perplexity / rows[0].perplexity - 1), row.seconds,
+                format_bytes(static_cast<double>(row.bytes)).c_str());
+  }
+}
+
+}  // namespace
+
+void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token stop) {
+  const fs::path demo = find_demo(options.folder);
+  const std::string model = demo / "model";
+  const WorkFolder work(options.keep);
+  const auto progress = [&](const Progress& p) {
+    if (p.kind != Progress::Kind::message) terminal(p);
+  };
+  const auto measure = [&](const std::string& folder) {
+    return perplexity(
+        {.model = folder, .text = demo / "heldout.txt", .context = 256, .threads = options.threads, .stop = stop},
+        progress);
+  };
+
+  std::vector<Row> rows;
+  terminal.line("A Llama of 3.3 million parameters that writes short stories; perplexity on text it has not seen.");
+  rows.push_back(
+      {.method = "fp", .perplexity = measure(model).perplexity, .bytes = inspect(model).bytes, .folder = model});
+  for (const int bits : {4, 3}) {
+    for (const Method method : {Method::rtn, Method::gptq}) {
+      Row row{.method = method == Method::rtn ? "rtn" : "gptq", .bits = bits};
+      row.folder = work.path() / (row.method + "-" + std::to_string(bits) + "bit");
+      terminal.line(name_of(row) + " ...");
+      Job job{.model = model, .output = row.folder, .threads = options.threads, .overwrite = true, .stop = stop};
+      job.calibration = {.file = demo / "calibration.txt", .samples = 128, .sequence_length = 256};
+      job.recipe.method = method;
+      job.recipe.bits = bits;
+      const Report report = quantize(job, progress);
+      row.seconds = report.seconds;
+      row.bytes = report.output_bytes;
+      row.perplexity = measure(row.folder).perplexity;
+      rows.push_back(row);
+    }
+  }
+  terminal.end_bar();
+  if (options.json) {
+    print_json(rows);
+    return;
+  }
+  print_table(rows);
+  std::printf("\nWhat each of them writes (most likely words):\n");
+  for (const Row& row : rows) {
+    const std::string text =
+        generate(row.folder, "<|endoftext|>Once upon a time, there was a little fox who", 40, options.threads);
+    std::printf("\n%s\n  %s\n", name_of(row).c_str(), text.c_str());
+  }
+  std::printf("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");
+}
+
+}  // namespace gptq

@@ -1,0 +1,345 @@
+// The command line of gptq: flags -> Job, Progress -> terminal, errors -> one sentence and an exit code
+// (0 done, 1 device or internal error, 2 bad input, 130 interrupted).
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "commands.h"
+#include "options.h"
+#include "terminal.h"
+
+namespace gptq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Turns SIGINT and SIGTERM into a stop request. Where the work at hand cannot end within `kPatience`, what it has
+// written so far is removed and the program exits at once.
+class Interrupt {
+ public:
+  Interrupt() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGUSR1);  // from the destructor: nothing to wait for any more
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    waiter_ = std::thread([this] { wait(); });
+  }
+  ~Interrupt() {
+    {
+      std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    finished_.notify_all();
+    pthread_kill(waiter_.native_handle(), SIGUSR1);
+    waiter_.join();
+  }
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  std::stop_token token() const { return source_.get_token(); }
+  void remove_on_exit(const std::string& output) {
+    std::lock_guard lock(mutex_);
+    output_ = output;
+  }
+
+ private:
+  static constexpr auto kPatience = std::chrono::milliseconds(700);
+
+  void wait() {
+    int signal = 0;
+    sigwait(&signals_, &signal);
+    if (signal == SIGUSR1) return;
+    source_.request_stop();
+    std::unique_lock lock(mutex_);
+    if (finished_.wait_for(lock, kPatience, [this] { return done_; })) return;
+    if (!output_.empty()) remove_partial_output(output_);
+    std::fputs("\ngptq: interrupted\n", stderr);
+    std::_Exit(130);
+  }
+
+  sigset_t signals_{};
+  std::stop_source source_;
+  std::mutex mutex_;
+  std::condition_variable finished_;
+  bool done_ = false;
+  std::string output_;
+  std::thread waiter_;
+};
+
+Json to_json(const Perplexity& result) {
+  return {{"perplexity", result.perplexity},
+          {"mean_nll", result.mean_nll},
+          {"predicted_tokens", result.predicted_tokens},
+          {"windows", result.windows},
+          {"seconds", result.seconds}};
+}
+
+void print_summary(const Report& report) {
+  std::printf("%s: %.3f bits per weight in %zu linears; weights %s -> %s; %.1f s, peak memory %s.\n",
+              report.output.c_str(), report.bits_per_weight, report.linears.size(),
+              format_bytes(static_cast<double>(report.source_bytes)).c_str(),
+              format_bytes(static_cast<double>(report.output_bytes)).c_str(), report.seconds,
+              format_bytes(static_cast<double>(report.peak_memory_bytes)).c_str());
+  std::vector<const LinearReport*> worst;
+  for (const LinearReport& linear : report.linears) worst.push_back(&linear);
+  std::sort(worst.begin(), worst.end(), [](const auto* a, const auto* b) { return a->error > b->error; });
+  if (worst.size() > 3) worst.resize(3);
+  std::string text;
+  for (const LinearReport* linear : worst) {
+    char buffer[32];
+    std::snprintf(buffer, sizeof buffer, " (%.2g)", linear->error);
+    text += (text.empty() ? "" : ", ") + linear->name + buffer;
+  }
+  std::printf("Largest relative output errors: %s.\n", text.c_str());
+  std::printf(
+      "Next: gptq eval %s --text FILE, or gptq compare %s %s --text FILE. To load it: transformers (with optimum and "
+      "gptqmodel)\n"
+      "AutoModelForCausalLM.from_pretrained(\"%s\"), or vllm serve %s; gptq inspect %s says which loaders take it.\n",
+      report.output.c_str(), report.model.c_str(), report.output.c_str(), report.output.c_str(), report.output.c_str(),
+      report.output.c_str());
+}
+
+void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
+  Job job = make_job(options);
+  job.stop = interrupt.token();
+  interrupt.remove_on_exit(job.output);
+  std::ofstream report_file;
+  if (!options.report_file.empty()) {  // opened first: a run must not fail at its end for a typing error
+    report_file.open(options.report_file);
+    if (!report_file) throw InputError("--report " + options.report_file + ": the file cannot be written");
+  }
+  using Verbosity = Terminal::Verbosity;
+  Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
+  const Report report = quantize(job, [&](const Progress& progress) { terminal(progress); });
+  terminal.end_bar();
+  if (report_file.is_open() && !(report_file << to_json(report) << "\n" << std::flush)) {
+    throw InputError("--report " + options.report_file + ": writing it failed; the quantized model is complete");
+  }
+  if (options.json) {
+    std::printf("%s\n", to_json(report).c_str());
+  } else if (!options.quiet) {
+    if (options.verbose) {
+      for (const LinearReport& linear : report.linears) {
+        std::printf("%-48s loss %-12.5g error %.4g\n", linear.name.c_str(), linear.loss, linear.error);
+      }
+    }
+    print_summary(report);
+  }
+}
+
+struct EvaluationOptions {
+  Evaluation evaluation;
+  std::string quantized;
+  bool json = false, quiet = false;
+};
+
+void add_options(CLI::App& command, EvaluationOptions& o) {
+  command.add_option("--text", o.evaluation.text, ".txt, .jsonl (text, messages or input_ids), - for stdin")
+      ->required();
+  command
+      .add_option("--context", o.evaluation.context, "tokens of a window; 0: 2048, or the model's positions if fewer")
+      ->capture_default_str();
+  command.add_option("--windows", o.evaluation.windows, "at most so many windows; 0: all")->capture_default_str();
+  command.add_option("--threads", o.evaluation.threads, "0: all cores")->capture_default_str();
+  command.add_flag("--json", o.json, "print the result as JSON on stdout, nothing else there");
+  command.add_flag("--quiet", o.quiet, "no progress");
+}
+
+void run_eval(EvaluationOptions& options, const Interrupt& interrupt) {
+  options.evaluation.stop = interrupt.token();
+  Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
+  const Perplexity result = perplexity(options.evaluation, [&](const Progress& progress) { terminal(progress); });
+  terminal.end_bar();
+  if (options.json) {
+    std::printf("%s\n", to_json(result).dump(2).c_str());
+  } else {
+    std::printf("perplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
+                result.perplexity, result.mean_nll, static_cast<long long>(result.predicted_tokens),
+                static_cast<long long>(result.windows), result.seconds);
+  }
+}
+
+void run_compare(EvaluationOptions& options, const Interrupt& interrupt) {
+  options.evaluation.stop = interrupt.token();
+  Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
+  const Comparison result =
+      compare(options.evaluation, options.quantized, [&](const Progress& progress) { terminal(progress); });
+  terminal.end_bar();
+  if (options.json) {
+    const Json json = {{"model", to_json(result.model)},
+                       {"quantized", to_json(result.quantized)},
+                       {"mean_kl", result.mean_kl},
+                       {"same_top", result.same_top}};
+    std::printf("%s\n", json.dump(2).c_str());
+    return;
+  }
+  std::printf("perplexity of %s: %.4f\nperplexity of %s: %.4f (%+.2f %%)\n", options.evaluation.model.c_str(),
+              result.model.perplexity, options.quantized.c_str(), result.quantized.perplexity,
+              100 * (result.quantized.perplexity / result.model.perplexity - 1));
+  std::printf("mean KL divergence: %.5f nats; same most likely token: %.2f %% of %lld\n", result.mean_kl,
+              100 * result.same_top, static_cast<long long>(result.model.predicted_tokens));
+}
+
+Json to_json(const Inspection& inspection) {
+  Json json = {{"model", inspection.model},
+               {"model_type", inspection.model_type},
+               {"parameters", inspection.parameters},
+               {"bytes", inspection.bytes},
+               {"blocks", inspection.blocks},
+               {"hidden", inspection.hidden},
+               {"intermediate", inspection.intermediate},
+               {"heads", inspection.heads},
+               {"kv_heads", inspection.kv_heads},
+               {"head_dim", inspection.head_dim},
+               {"vocabulary", inspection.vocabulary},
+               {"tied_embeddings", inspection.tied_embeddings}};
+  json["quantization"] = nullptr;
+  if (!inspection.checkpoint_format.empty()) {
+    json["quantization"] = {{"checkpoint_format", inspection.checkpoint_format},
+                            {"bits", inspection.bits},
+                            {"group_size", inspection.group_size},
+                            {"sym", inspection.sym},
+                            {"desc_act", inspection.desc_act}};
+  }
+  json["modules"] = Json::array();
+  for (const auto& module : inspection.modules) {
+    Json entry = {{"name", module.name}, {"dtype", module.dtype}, {"shape", module.shape}, {"bytes", module.bytes}};
+    if (module.bits != 0) {
+      entry["bits"] = module.bits;
+      entry["group_size"] = module.group_size;
+    }
+    json["modules"].push_back(std::move(entry));
+  }
+  json["loaders"] = Json::array();
+  for (const LoaderVerdict& verdict : inspection.loaders) {
+    json["loaders"].push_back({{"loader", verdict.loader}, {"accepts", verdict.accepts}, {"reason", verdict.reason}});
+  }
+  return json;
+}
+
+void run_inspect(const std::string& model, bool as_json, bool verbose) {
+  const Inspection found = inspect(model);
+  if (as_json) {
+    std::printf("%s\n", to_json(found).dump(2).c_str());
+    return;
+  }
+  const auto number = [](int64_t value) { return static_cast<long long>(value); };
+  std::printf("%s: %s, %.1f million parameters, %s\n", model.c_str(), found.model_type.c_str(),
+              static_cast<double>(found.parameters) / 1e6, format_bytes(static_cast<double>(found.bytes)).c_str());
+  std::printf(
+      "%lld blocks, hidden %lld, intermediate %lld, %lld heads (%lld for keys) of %lld, vocabulary %lld, %s "
+      "embeddings\n",
+      number(found.blocks), number(found.hidden), number(found.intermediate), number(found.heads),
+      number(found.kv_heads), number(found.head_dim), number(found.vocabulary),
+      found.tied_embeddings ? "tied" : "untied");
+  if (found.checkpoint_format.empty()) {
+    std::printf("not quantized\n");
+  } else {
+    std::printf("%s: %d bits, group %lld, %s, desc_act %s\n", found.checkpoint_format.c_str(), found.bits,
+                number(found.group_size), found.sym ? "symmetric" : "asymmetric", found.desc_act ? "true" : "false");
+  }
+  for (const LoaderVerdict& verdict : found.loaders) {
+    std::printf("  %-24s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
+                verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
+  }
+  if (!verbose) return;
+  for (const auto& module : found.modules) {
+    std::string shape;
+    for (const int64_t size : module.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(size);
+    std::printf("  %-52s %-5s %-16s", module.name.c_str(), module.dtype.c_str(), shape.c_str());
+    if (module.bits != 0) std::printf(" %d bits, group %lld", module.bits, number(module.group_size));
+    std::printf("\n");
+  }
+}
+
+void run_tokenize(const std::string& model, const std::string& text) {
+  for (const auto& document : tokenize(model, text)) std::printf("%s\n", Json(document).dump().c_str());
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("GPTQ quantization of Hugging Face causal language models", "gptq");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", version());
+  app.get_formatter()->column_width(34);
+
+  QuantizeOptions quantize_options;
+  CLI::App* quantize_command = app.add_subcommand("quantize", "a model folder in, a GPTQ folder out");
+  add_options(*quantize_command, quantize_options);
+
+  EvaluationOptions eval_options, compare_options;
+  CLI::App* eval_command = app.add_subcommand("eval", "perplexity of a plain or a quantized folder");
+  eval_command->add_option("MODEL", eval_options.evaluation.model, "model folder")->required();
+  add_options(*eval_command, eval_options);
+  CLI::App* compare_command =
+      app.add_subcommand("compare", "perplexity of both, KL divergence, share of equal top tokens");
+  compare_command->add_option("MODEL", compare_options.evaluation.model, "unquantized model folder")->required();
+  compare_command->add_option("QUANTIZED", compare_options.quantized, "quantized folder")->required();
+  add_options(*compare_command, compare_options);
+
+  std::string inspected, tokenized, text;
+  bool inspect_json = false, inspect_verbose = false;
+  CLI::App* inspect_command = app.add_subcommand("inspect", "what is in a folder, and which loaders accept it");
+  inspect_command->add_option("MODEL", inspected, "model folder")->required();
+  inspect_command->add_flag("--json", inspect_json, "everything as JSON on stdout");
+  inspect_command->add_flag("--verbose", inspect_verbose, "list every module");
+  CLI::App* tokenize_command = app.add_subcommand("tokenize", "token ids of a text, one JSON array a line");
+  tokenize_command->add_option("MODEL", tokenized, "folder with tokenizer.json")->required();
+  tokenize_command->add_option("--text", text, ".txt, .jsonl (text, messages or input_ids), - for stdin")->required();
+
+  DemoOptions demo_options;
+  bool demo_quiet = false;
+  CLI::App* demo_command = app.add_subcommand("demo", "a small trained model: unquantized, rounded, GPTQ");
+  demo_command->add_option("--folder", demo_options.folder,
+                           "where the demo is, if neither installed nor in its source tree");
+  demo_command->add_option("--keep", demo_options.keep, "keep the quantized models in this folder");
+  demo_command->add_option("--threads", demo_options.threads, "0: all cores")->capture_default_str();
+  demo_command->add_flag("--json", demo_options.json, "print the table as JSON on stdout, nothing else there");
+  demo_command->add_flag("--quiet", demo_quiet, "no progress");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::fprintf(stderr, "gptq: %s (see gptq --help)\n", error.what());
+    return 2;
+  }
+
+  Interrupt interrupt;
+  try {
+    if (*quantize_command) run_quantize(quantize_options, interrupt);
+    if (*eval_command) run_eval(eval_options, interrupt);
+    if (*compare_command) run_compare(compare_options, interrupt);
+    if (*inspect_command) run_inspect(inspected, inspect_json, inspect_verbose);
+    if (*tokenize_command) run_tokenize(tokenized, text);
+    if (*demo_command) {
+      Terminal terminal(demo_quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
+      run_demo(demo_options, terminal, interrupt.token());
+    }
+    return 0;
+  } catch (const Cancelled&) {
+    std::fputs("gptq: interrupted\n", stderr);
+    return 130;
+  } catch (const InputError& error) {
+    std::fprintf(stderr, "gptq: %s\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "gptq: %s\n", error.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace gptq
+
+int main(int argc, char** argv) { return gptq::run(argc, argv); }

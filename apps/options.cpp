@@ -1,0 +1,140 @@
+#include "options.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+namespace gptq {
+namespace {
+
+template <typename Value>
+Value choice(const std::string& flag, const std::string& word, const std::map<std::string, Value>& choices) {
+  if (const auto found = choices.find(word); found != choices.end()) return found->second;
+  std::string known;
+  for (const auto& entry : choices) known += (known.empty() ? "" : ", ") + entry.first;
+  throw InputError(flag + " " + word + ": there are " + known);
+}
+
+// A JSON list of lists of names, as Optimum takes it, or names with commas.
+std::vector<std::vector<std::string>> parse_modules(const std::string& text) {
+  if (text.empty()) return {};
+  if (text.front() == '[') {
+    try {
+      const auto json = nlohmann::json::parse(text);
+      if (!json.empty() && json.front().is_string()) return {json.get<std::vector<std::string>>()};
+      return json.get<std::vector<std::vector<std::string>>>();
+    } catch (const nlohmann::json::exception&) {
+      throw InputError("--modules-in-block-to-quantize " + text +
+                       ": give a JSON list of lists of names, or names with commas");
+    }
+  }
+  std::vector<std::string> names;
+  std::istringstream stream(text);
+  for (std::string name; std::getline(stream, name, ',');) names.push_back(name);
+  return {names};
+}
+
+}  // namespace
+
+int64_t parse_bytes(const std::string& text) {
+  size_t end = 0;
+  double number = 0;
+  try {
+    number = std::stod(text, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  std::string unit = text.substr(end);
+  std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return std::toupper(c); });
+  const std::map<std::string, double> units = {{"", 1},         {"B", 1},       {"KB", 1e3},     {"MB", 1e6},
+                                               {"GB", 1e9},     {"TB", 1e12},   {"KIB", 0x1p10}, {"MIB", 0x1p20},
+                                               {"GIB", 0x1p30}, {"TIB", 0x1p40}};
+  const auto found = units.find(unit);
+  if (end == 0 || found == units.end() || !(number > 0) || number * found->second > 9e18) {
+    throw InputError("'" + text + "' is no size: write it as 5GB, 800MiB or a number of bytes");
+  }
+  return std::llround(number * found->second);
+}
+
+void add_options(CLI::App& command, QuantizeOptions& o) {
+  command.add_option("MODEL", o.job.model, "Hugging Face model folder")->required();
+  command.add_option("OUT", o.job.output, "folder to write")->required();
+  command.add_option("--calibration", o.job.calibration.file,
+                     ".txt, .jsonl (text, messages or input_ids), - for stdin");
+  command.add_option("--samples", o.job.calibration.samples, "calibration sequences")->capture_default_str();
+  command.add_option("--sequence-length", o.job.calibration.sequence_length, "tokens of a sequence")
+      ->capture_default_str();
+  command.add_option("--batch-size", o.job.batch_size, "sequences at a time; 0: about 2048 tokens")
+      ->capture_default_str();
+  command.add_option("--seed", o.job.calibration.seed, "which sequences; 0: spread evenly")->capture_default_str();
+  command.add_option("--bits", o.bits, "2, 3, 4 or 8")->capture_default_str();
+  command.add_option("--group-size", o.group_size, "inputs that share a scale; -1: all")->capture_default_str();
+  command.add_flag("--asym", o.asym, "zero points of their own (default: symmetric)");
+  command.add_option("--preset", o.preset, "default, paper or group-aware; single options override it")
+      ->capture_default_str();
+  command.add_option("--scale-search", o.scale_search, "diag, mse or minmax [diag]");
+  command.add_option("--order", o.order, "of columns: diagonal, group-aware or natural [diagonal]");
+  command.add_flag("--static-groups,!--no-static-groups", o.static_groups, "all scales before any column [yes]");
+  command.add_flag("--desc-act", o.desc_act, "groups in the order of columns: shuffled g_idx");
+  command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
+  command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
+  command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
+  command.add_option("--method", o.method, "gptq, or rtn: round to nearest")->capture_default_str();
+  command.add_option("--checkpoint-format", o.checkpoint_format, "gptq, gptq_v2; auto: gptq, or gptq_v2 with --asym")
+      ->capture_default_str();
+  command.add_option("--max-shard-size", o.max_shard_size, "of one safetensors file")->capture_default_str();
+  command.add_option("--threads", o.job.threads, "0: all cores")->capture_default_str();
+  command.add_flag("--overwrite", o.job.overwrite, "replace OUT once the new one is whole");
+  command.add_option("--report", o.report_file, "write the full report as JSON");
+  command.add_flag("--json", o.json, "print the report as JSON on stdout, nothing else there");
+  command.add_flag("--quiet", o.quiet, "no progress, no summary");
+  command.add_flag("--verbose", o.verbose, "a line for every step and linear");
+}
+
+Job make_job(const QuantizeOptions& o) {
+  Job job = o.job;
+  if (o.quiet && o.verbose) throw InputError("--quiet and --verbose contradict each other");
+  if (job.threads < 0)
+    throw InputError("--threads " + std::to_string(job.threads) + ": give a positive number, or 0 for all cores");
+  job.max_shard_bytes = parse_bytes(o.max_shard_size);
+  Recipe& recipe = job.recipe = recipe_preset(o.preset);
+  recipe.bits = o.bits;
+  recipe.group_size = o.group_size;
+  recipe.sym = !o.asym;
+  recipe.method = choice<Method>("--method", o.method, {{"gptq", Method::gptq}, {"rtn", Method::rtn}});
+  recipe.checkpoint_format = choice<CheckpointFormat>("--checkpoint-format", o.checkpoint_format,
+                                                      {{"auto", CheckpointFormat::automatic},
+                                                       {"gptq", CheckpointFormat::gptq},
+                                                       {"gptq_v2", CheckpointFormat::gptq_v2}});
+  if (o.scale_search) {
+    recipe.scale_search =
+        choice<ScaleSearch>("--scale-search", *o.scale_search,
+                            {{"diag", ScaleSearch::diag}, {"mse", ScaleSearch::mse}, {"minmax", ScaleSearch::minmax}});
+    if (recipe.method == Method::rtn && recipe.scale_search == ScaleSearch::diag) {
+      throw InputError("--scale-search diag needs a Hessian, and --method rtn has none: use mse or minmax");
+    }
+  }
+  if (o.order) {
+    recipe.order = choice<Order>(
+        "--order", *o.order,
+        {{"diagonal", Order::diagonal}, {"group-aware", Order::group_aware}, {"natural", Order::natural}});
+  }
+  if (o.desc_act) {
+    recipe.desc_act = true;
+    recipe.static_groups = false;
+    if (!o.order) recipe.order = Order::diagonal;
+  }
+  if (o.static_groups) recipe.static_groups = *o.static_groups;
+  if (o.damp_percent) recipe.damp_percent = *o.damp_percent;
+  recipe.true_sequential = !o.no_true_sequential;
+  recipe.modules_in_block_to_quantize = parse_modules(o.modules);
+  if (recipe.method == Method::rtn && o.desc_act)
+    throw InputError("--desc-act orders GPTQ's columns, and --method rtn has no order: drop one");
+  return job;
+}
+
+}  // namespace gptq

@@ -1,0 +1,105 @@
+#include "terminal.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+namespace gptq {
+namespace {
+
+template <typename... Args>
+std::string print(const char* format, Args... args) {
+  char buffer[256];
+  std::snprintf(buffer, sizeof buffer, format, args...);
+  return buffer;
+}
+
+size_t terminal_width() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+std::string figures(const Progress& progress) {
+  std::string text = print("block %lld/%lld %s", static_cast<long long>(progress.block + 1),
+                           static_cast<long long>(progress.blocks), progress.text.c_str());
+  if (progress.loss > 0) text += print("  loss %.3g", progress.loss);
+  return text + print("  %.0f tok/s  ETA %s  %s", progress.tokens_per_second,
+                      format_seconds(progress.remaining_seconds).c_str(),
+                      format_bytes(static_cast<double>(progress.memory_bytes)).c_str());
+}
+
+}  // namespace
+
+std::string format_bytes(double bytes) {
+  const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  int unit = 0;
+  while (bytes >= 1000 && unit < 4) {
+    bytes /= 1000;
+    ++unit;
+  }
+  return print(unit == 0 || bytes >= 100 ? "%.0f %s" : "%.3g %s", bytes, units[unit]);
+}
+
+std::string format_seconds(double seconds) {
+  const auto whole = static_cast<long long>(std::llround(std::max(seconds, 0.0)));
+  if (whole >= 3600) return print("%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
+  return print("%lld:%02lld", whole / 60, whole % 60);
+}
+
+Terminal::Terminal(Verbosity verbosity) : verbosity_(verbosity), is_terminal_(isatty(STDERR_FILENO) != 0) {}
+
+Terminal::~Terminal() { end_bar(); }
+
+void Terminal::operator()(const Progress& progress) {
+  switch (progress.kind) {
+    case Progress::Kind::message:
+      line(progress.text);
+      break;
+    case Progress::Kind::warning:
+      line("warning: " + progress.text);
+      break;
+    case Progress::Kind::step:
+      if (verbosity_ == Verbosity::quiet) return;
+      is_terminal_ ? draw_bar(progress) : plain_line(progress);
+      break;
+  }
+}
+
+void Terminal::line(const std::string& text) {
+  if (verbosity_ == Verbosity::quiet) return;
+  end_bar();
+  std::fprintf(stderr, "%s\n", text.c_str());
+}
+
+void Terminal::end_bar() {
+  if (bar_drawn_) std::fputs("\r\033[K", stderr);
+  bar_drawn_ = false;
+}
+
+void Terminal::draw_bar(const Progress& progress) {
+  constexpr double kInterval = 0.1;  // seconds between two drawings
+  if (progress.seconds - last_drawn_ < kInterval && progress.fraction < 1) return;
+  last_drawn_ = progress.seconds;
+  constexpr int kCells = 20;
+  const int filled = static_cast<int>(progress.fraction * kCells);
+  std::string text =
+      "[" + std::string(filled, '#') + std::string(kCells - filled, '.') + print("] %3.0f%% ", progress.fraction * 100);
+  text += figures(progress);
+  std::fprintf(stderr, "\r\033[K%s", text.substr(0, terminal_width() - 1).c_str());
+  std::fflush(stderr);
+  bar_drawn_ = true;
+}
+
+// One line a block, and one every ten seconds inside a long block; all steps when verbose.
+void Terminal::plain_line(const Progress& progress) {
+  const bool due = progress.block != last_block_ || progress.seconds - last_drawn_ > 10;
+  if (!due && verbosity_ != Verbosity::verbose) return;
+  last_block_ = progress.block;
+  last_drawn_ = progress.seconds;
+  std::fprintf(stderr, "%3.0f%% %s\n", progress.fraction * 100, figures(progress).c_str());
+}
+
+}  // namespace gptq
