@@ -1,0 +1,310 @@
+// The whole job on a tiny random model: what comes out, and what must not depend on how it was run.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "gptq/gptq.h"
+#include "quant/format.h"
+#include "quant/pack.h"
+#include "quant/paper.h"
+#include "run/pipeline.h"
+#include "tiny_model.h"
+
+namespace gptq {
+namespace {
+
+using namespace testing_model;  // NOLINT: the fixture's words
+
+class Quantize : public testing::Test {
+ protected:
+  void SetUp() override {
+    write_tiny_model(folder_ / "model");
+    write_ids(folder_ / "ids.jsonl", 12, 40);
+  }
+  Job job(const std::string& output) const {
+    Job job{.model = folder_ / "model", .output = folder_ / output, .threads = 1};
+    job.calibration = {.file = folder_ / "ids.jsonl", .samples = 12, .sequence_length = 40};
+    job.recipe.group_size = 32;
+    return job;
+  }
+  double perplexity_of(const std::string& name) const {
+    return perplexity({.model = folder_ / name, .text = folder_ / "ids.jsonl", .context = 40, .threads = 1}).perplexity;
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(Quantize, WritesAFolderThatHoldsTheFormat) {
+  const Report report = quantize(job("out"));
+  const Checkpoint source(folder_ / "model"), out(folder_ / "out");
+  EXPECT_EQ(report.linears.size(), 14U);
+  EXPECT_EQ(read_json(folder_ / "out" / "quantize_config.json"), out.config().at("quantization_config"));
+  Json config = out.config();
+  config.erase("quantization_config");
+  EXPECT_EQ(config, source.config());
+  for (const char* file : {"generation_config.json", "LICENSE"}) {
+    EXPECT_EQ(read_file(folder_ / "out" / file), read_file(folder_ / "model" / file)) << file;
+  }
+  for (const StoredTensor* tensor : source.tensors()) {
+    if (tensor->name.ends_with("_proj.weight")) {
+      const std::string module = tensor->name.substr(0, tensor->name.size() - 7);
+      EXPECT_FALSE(out.has(tensor->name));
+      const int64_t rows = tensor->shape[0], cols = tensor->shape[1];
+      EXPECT_EQ(out.tensor(module + ".qweight").shape, (std::vector<int64_t>{cols / 8, rows}));
+      EXPECT_EQ(out.tensor(module + ".qzeros").shape, (std::vector<int64_t>{cols / 32, rows / 8}));
+      EXPECT_EQ(out.tensor(module + ".scales").shape, (std::vector<int64_t>{cols / 32, rows}));
+      EXPECT_EQ(out.tensor(module + ".g_idx").shape, (std::vector<int64_t>{cols}));
+    } else {
+      const StoredTensor& kept = out.tensor(tensor->name);
+      EXPECT_EQ(kept.dtype, tensor->dtype);
+      EXPECT_EQ(std::string(reinterpret_cast<const char*>(kept.data), kept.bytes),
+                std::string(reinterpret_cast<const char*>(tensor->data), tensor->bytes));
+    }
+  }
+}
+
+TEST_F(Quantize, GivesTheSameBytesEveryTimeAndForAnyNumberOfThreads) {
+  quantize(job("first"));
+  quantize(job("second"));
+  Job many = job("threads");
+  many.threads = 3;
+  quantize(many);
+  EXPECT_EQ(contents(folder_ / "first"), contents(folder_ / "second"));
+  EXPECT_EQ(contents(folder_ / "first"), contents(folder_ / "threads"));
+}
+
+TEST_F(Quantize, EightBitsChangeNextToNothingAndFewerBitsMore) {
+  const double plain = perplexity_of("model");
+  for (const int bits : {8, 4, 3, 2}) {
+    Job bits_job = job(std::to_string(bits));
+    bits_job.recipe.bits = bits;
+    quantize(bits_job);
+  }
+  EXPECT_NEAR(perplexity_of("8") / plain, 1, 0.01);
+  const Evaluation evaluation{.model = folder_ / "model", .text = folder_ / "ids.jsonl", .context = 40, .threads = 1};
+  double last = 0;
+  for (const char* name : {"8", "4", "3", "2"}) {
+    const Comparison comparison = compare(evaluation, folder_ / name);
+    EXPECT_GT(comparison.mean_kl, last) << name << " bits";
+    EXPECT_LE(comparison.same_top, 1);
+    last = comparison.mean_kl;
+  }
+  const Comparison itself = compare(evaluation, folder_ / "model");
+  EXPECT_NEAR(itself.mean_kl, 0, 1e-6);
+  EXPECT_EQ(itself.same_top, 1);
+  EXPECT_EQ(itself.model.perplexity, plain);
+}
+
+TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
+  Job paper = job("paper");
+  paper.recipe = recipe_preset("paper");
+  paper.recipe.group_size = 32;
+  quantize(paper);
+
+  // The first step's inputs are norms of embeddings: worked out here in double.
+  const Checkpoint source(folder_ / "model"), out(folder_ / "paper");
+  const ConstMatrixView embedding = source.tensor("model.embed_tokens.weight").matrix();
+  const ConstMatrixView norm = source.tensor("model.layers.0.input_layernorm.weight").matrix();
+  const int64_t n = 64;
+  std::vector<double> H(n * n);
+  for (const TokenSequence& sequence : read_calibration({paper.calibration.file, {}}, {12, 40, 0})) {
+    for (const int32_t id : sequence) {
+      const float* row = embedding.row<float>(id);
+      double mean = 0;
+      for (int64_t k = 0; k < n; ++k) mean += static_cast<double>(row[k]) * row[k] / n;
+      std::vector<double> x(n);
+      for (int64_t k = 0; k < n; ++k) x[k] = row[k] / std::sqrt(mean + 1e-5) * norm.row<float>(0)[k];
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t j = 0; j < n; ++j) H[i * n + j] += x[i] * x[j];
+      }
+    }
+  }
+  for (const std::string name : {"q_proj", "k_proj", "v_proj"}) {
+    const std::string module = "model.layers.0.self_attn." + name;
+    const ConstMatrixView weight = source.tensor(module + ".weight").matrix();
+    const float* w = weight.row<float>(0);
+    const PaperResult oracle = paper_gptq(std::vector<double>(w, w + weight.size()), H, weight.rows, n, {.group_size = 32});
+    const StoredTensor& words = out.tensor(module + ".qweight");
+    const std::vector<uint8_t> codes = transposed<uint8_t>(
+        unpack_rows({reinterpret_cast<const uint32_t*>(words.data), words.bytes / 4}, n, weight.rows, 4), n, weight.rows);
+    int64_t equal = 0;
+    for (size_t i = 0; i < codes.size(); ++i) equal += codes[i] == oracle.codes[i] ? 1 : 0;
+    EXPECT_GE(static_cast<double>(equal) / static_cast<double>(codes.size()), 0.995) << name;
+  }
+}
+
+TEST_F(Quantize, RoundingNeedsNoCalibration) {
+  Job rtn = job("rtn");
+  rtn.recipe.method = Method::rtn;
+  rtn.calibration.file.clear();
+  const Report report = quantize(rtn);
+  EXPECT_EQ(report.tokens, 0);
+  EXPECT_TRUE(std::isfinite(perplexity_of("rtn")));
+}
+
+TEST_F(Quantize, LossesOfGptqBeatRounding) {
+  // Outputs at 3 bits, judged by the whole model.
+  for (const Method method : {Method::rtn, Method::gptq}) {
+    Job three = job(method == Method::rtn ? "rtn3" : "gptq3");
+    three.recipe.bits = 3;
+    three.recipe.method = method;
+    quantize(three);
+  }
+  const Evaluation evaluation{.model = folder_ / "model", .text = folder_ / "ids.jsonl", .context = 40, .threads = 1};
+  EXPECT_LT(compare(evaluation, folder_ / "gptq3").mean_kl, compare(evaluation, folder_ / "rtn3").mean_kl);
+}
+
+TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
+  Job asym = job("asym");
+  asym.recipe.sym = false;
+  quantize(asym);
+  EXPECT_EQ(Checkpoint(folder_ / "asym").quantization_config().at("checkpoint_format"), "gptq_v2");
+  Job v2 = job("v2");
+  v2.recipe.checkpoint_format = CheckpointFormat::gptq_v2;
+  quantize(v2);
+  quantize(job("v1"));
+  EXPECT_EQ(perplexity_of("v1"), perplexity_of("v2")) << "the same codes, zeros stored differently";
+  EXPECT_NEAR(perplexity_of("asym") / perplexity_of("model"), 1, 0.2);
+}
+
+TEST_F(Quantize, DescActShufflesGroupIndicesAndIsReadBack) {
+  Job desc = job("desc");
+  desc.recipe.desc_act = true;
+  desc.recipe.static_groups = false;
+  quantize(desc);
+  const Checkpoint out(folder_ / "desc");
+  EXPECT_EQ(out.quantization_config().at("desc_act"), true);
+  EXPECT_NEAR(perplexity_of("desc") / perplexity_of("model"), 1, 0.2);
+}
+
+TEST_F(Quantize, OnlyTheModulesThatWereAskedForChange) {
+  Job some = job("some");
+  some.recipe.modules_in_block_to_quantize = {{"self_attn.q_proj", "self_attn.v_proj"}, {"mlp.down_proj"}};
+  EXPECT_EQ(quantize(some).linears.size(), 6U);
+  const Checkpoint out(folder_ / "some");
+  EXPECT_TRUE(out.has("model.layers.1.mlp.down_proj.qweight"));
+  EXPECT_TRUE(out.has("model.layers.1.self_attn.k_proj.weight"));
+  EXPECT_EQ(out.quantization_config().at("modules_in_block_to_quantize"), Json(some.recipe.modules_in_block_to_quantize));
+  EXPECT_TRUE(std::isfinite(perplexity_of("some")));
+  Job unknown = job("unknown");
+  unknown.recipe.modules_in_block_to_quantize = {{"self_attn.query"}};
+  EXPECT_THROW(quantize(unknown), InputError);
+}
+
+TEST_F(Quantize, WithoutTrueSequentialTheFirstStepIsTheSameAndTheRestIsNot) {
+  Job at_once = job("at_once");
+  at_once.recipe.true_sequential = false;
+  quantize(at_once);
+  quantize(job("sequential"));
+  const Checkpoint a(folder_ / "at_once"), b(folder_ / "sequential");
+  const auto bytes = [](const Checkpoint& checkpoint, const std::string& name) {
+    const StoredTensor& tensor = checkpoint.tensor(name);
+    return std::string(reinterpret_cast<const char*>(tensor.data), tensor.bytes);
+  };
+  EXPECT_EQ(bytes(a, "model.layers.0.self_attn.q_proj.qweight"), bytes(b, "model.layers.0.self_attn.q_proj.qweight"));
+  EXPECT_NE(bytes(a, "model.layers.0.mlp.down_proj.qweight"), bytes(b, "model.layers.0.mlp.down_proj.qweight"));
+}
+
+TEST_F(Quantize, BiasesTiedHeadsAndShardsAreCarriedThrough) {
+  write_tiny_model(folder_ / "biased", {.tied = true, .bias = true});
+  Job biased = job("out");
+  biased.model = folder_ / "biased";
+  biased.max_shard_bytes = 20'000;
+  quantize(biased);
+  EXPECT_TRUE(fs::exists(folder_ / "out" / "model.safetensors.index.json"));
+  EXPECT_TRUE(Checkpoint(folder_ / "out").has("model.layers.0.self_attn.q_proj.bias"));
+  EXPECT_NEAR(perplexity_of("out") / perplexity_of("biased"), 1, 0.3);
+}
+
+TEST_F(Quantize, SequencesOfDifferentLengthsAreKeptAsTheyAre) {
+  write_file(folder_ / "ragged.jsonl", "{\"input_ids\": [1,2,3,4,5,6,7,8,9]}\n{\"input_ids\": [4]}\n{\"input_ids\": [9,8,7,6,5,4,3,2,1,0,11]}\n");
+  Job ragged = job("out");
+  ragged.calibration.file = folder_ / "ragged.jsonl";
+  const Report report = quantize(ragged);
+  EXPECT_EQ(report.sequences, 3);
+  EXPECT_EQ(report.tokens, 21);
+  EXPECT_FALSE(report.warnings.empty()) << "fewer sequences than asked for";
+}
+
+TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
+  std::stop_source stop;
+  Job stopped = job("out");
+  stopped.stop = stop.get_token();
+  int steps = 0;
+  EXPECT_THROW(quantize(stopped, [&](const Progress& progress) {
+                 if (progress.kind == Progress::Kind::step && ++steps == 3) stop.request_stop();
+               }),
+               Cancelled);
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+  for (const auto& entry : fs::directory_iterator(folder_.path())) {
+    EXPECT_EQ(entry.path().filename().string().find("partial"), std::string::npos) << entry.path();
+  }
+}
+
+TEST_F(Quantize, TellsHowFarItIs) {
+  double last = 0;
+  bool finished = false;
+  quantize(job("out"), [&](const Progress& progress) {
+    if (progress.kind != Progress::Kind::step) return;
+    EXPECT_GE(progress.fraction, last);
+    EXPECT_LE(progress.fraction, 1);
+    EXPECT_EQ(progress.blocks, 2);
+    EXPECT_GT(progress.memory_bytes, 0);
+    last = progress.fraction;
+    finished = progress.fraction > 0.999;
+  });
+  EXPECT_TRUE(finished);
+}
+
+TEST_F(Quantize, ReportsEveryLinearAndNoFallback) {
+  const Report report = quantize(job("out"));
+  EXPECT_TRUE(report.fallbacks.empty());
+  EXPECT_NEAR(report.bits_per_weight, 4 + 20.0 / 32, 0.6);
+  for (const LinearReport& linear : report.linears) {
+    EXPECT_GT(linear.loss, 0) << linear.name;
+    EXPECT_GT(linear.error, 0) << linear.name;
+    EXPECT_LT(linear.error, 0.1) << linear.name;
+  }
+  const Json json = Json::parse(to_json(report));
+  EXPECT_EQ(json.at("linears").size(), 14U);
+  EXPECT_EQ(json.at("recipe").at("bits"), 4);
+}
+
+TEST_F(Quantize, InspectSaysWhatIsThere) {
+  quantize(job("out"));
+  const Inspection plain = inspect(folder_ / "model"), quantized = inspect(folder_ / "out");
+  EXPECT_EQ(plain.checkpoint_format, "");
+  EXPECT_EQ(quantized.checkpoint_format, "gptq");
+  EXPECT_EQ(quantized.parameters, plain.parameters);
+  EXPECT_EQ(quantized.bits, 4);
+  int64_t with_bits = 0, bytes = 0;
+  for (const auto& module : quantized.modules) {
+    bytes += module.bytes;
+    if (module.bits == 0) continue;
+    ++with_bits;
+    EXPECT_EQ(module.bits, 4);
+    EXPECT_EQ(module.group_size, 32);
+  }
+  EXPECT_EQ(with_bits, 14);
+  EXPECT_EQ(bytes, quantized.bytes);
+  EXPECT_EQ(quantized.loaders.size(), 4U);
+}
+
+TEST_F(Quantize, RefusesWhatIsAlreadyQuantized) {
+  quantize(job("out"));
+  Job again = job("again");
+  again.model = folder_ / "out";
+  EXPECT_THROW(quantize(again), InputError);
+}
+
+TEST(Batches, HoldSequencesOfOneLength) {
+  const std::vector<TokenSequence> sequences = {TokenSequence(4), TokenSequence(4), TokenSequence(4), TokenSequence(7), TokenSequence(4)};
+  const auto batches = make_batches(sequences, 2);
+  ASSERT_EQ(batches.size(), 4U);
+  EXPECT_EQ(batches[0].size(), 2U);
+  EXPECT_EQ(batches[1].size(), 1U);
+  EXPECT_EQ(batches[2][0].size(), 7U);
+  EXPECT_EQ(make_batches(std::vector<TokenSequence>(9, TokenSequence(512)), 0).size(), 3U) << "about 2048 tokens a batch";
+}
+
+}  // namespace
+}  // namespace gptq
