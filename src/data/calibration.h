@@ -1,4 +1,5 @@
-// Text, jsonl or ready token ids -> token sequences, for calibration and for evaluation. Sequences are cut, never padded.
+// Text, jsonl or ready token ids -> token sequences, for calibration and for evaluation. Sequences are cut, never
+// padded.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,10 @@ namespace gptq {
 
 using TokenSequence = std::vector<int32_t>;
 
-// A file of one of the kinds: .txt (one stream), .jsonl with "text", "messages" or "input_ids" on each line, "-" for stdin (jsonl
-// when its first non-blank character is '{', else text). The tokenizer is made only when text has to be tokenized.
+// A file of one of the kinds: .jsonl or .json with "text", "messages" or "input_ids" on each line (or a bare array of
+// ids, as `gptq tokenize` prints them), any other name one stream of text, "-" stdin (jsonl when its first non-blank
+// character is '{', else text). The tokenizer is made only when text has to be tokenized; "messages" are rendered with
+// the chat template beside it.
 struct TextSource {
   std::string file;
   std::function<const Tokenizer&()> tokenizer;
@@ -25,14 +28,20 @@ struct CalibrationRequest {
   uint64_t seed = 0;
 };
 
-// Calibration sequences. A .txt: tokenized once, `samples` windows of sequence_length spread evenly over it; a shorter stream gives as many whole
-// windows as it has. jsonl text: documents tokenized one by one and concatenated in file order, cut into windows; input_ids: each line one sequence, cut to
-// sequence_length, kept as it is when shorter, at most `samples` lines. Throws InputError for missing, empty, non-UTF-8 or too short input (tokens found and
-// needed said), broken lines (line number said), mixed kinds.
+// Calibration sequences, in the order of the file.
+// Text: one stream, which for jsonl is the documents one after the other, each tokenized by itself (special tokens as
+// the tokenizer adds them; rendered messages bring their own). The stream is cut into whole windows of sequence_length
+// without overlap, the rest is dropped. Of n windows, seed 0 takes number floor(i * n / samples) for i = 0, 1, ...,
+// samples - 1, spread evenly over the stream; any other seed draws a set of `samples` windows of its own, the same on
+// every machine; where n <= samples all are taken. input_ids: each line is one sequence, cut to sequence_length, kept
+// as it is when shorter; seed 0 takes the first `samples` lines, any other seed draws. Throws InputError for missing,
+// empty, non-UTF-8 or too short input (tokens found and needed said), broken lines (line number said), lines of
+// different kinds; UnsupportedError for messages whose chat template is not known.
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request);
 
-// Evaluation windows: the whole text tokenized once (special tokens as the tokenizer adds them), cut into windows of `context` without overlap,
-// the rest dropped; at most `windows` (0: all). A jsonl with input_ids is taken line by line as it is (lines of at least 2 tokens).
+// Evaluation windows: the stream of text as above, cut into windows of `context` without overlap, the rest dropped; the
+// first `windows` of them (0: all). input_ids are taken line by line as they are; lines of fewer than 2 tokens, which
+// predict nothing, are left out.
 std::vector<TokenSequence> read_windows(const TextSource& source, int64_t context, int64_t windows);
 
 // All tokens of the source, one sequence per document (a .txt is one document): what `gptq tokenize` prints.

@@ -37,14 +37,16 @@ json part(const json& tokenizer, const char* name) { return tokenizer.contains(n
 }  // namespace
 
 struct Tokenizer::Impl {
-  explicit Impl(const json& tokenizer)
-      : normalizer(make_normalizer(part(tokenizer, "normalizer"))),
+  Impl(const std::filesystem::path& from, const json& tokenizer)
+      : folder(from),
+        normalizer(make_normalizer(part(tokenizer, "normalizer"))),
         pre_tokenizer(make_pre_tokenizer(part(tokenizer, "pre_tokenizer"))),
         model(tokenizer.at("model")),
         added(part(tokenizer, "added_tokens"), model, *normalizer),
         special(read_post_processor(part(tokenizer, "post_processor"))),
         decoder(make_decoder(part(tokenizer, "decoder"))) {}
 
+  std::filesystem::path folder;
   std::unique_ptr<Normalizer> normalizer;
   std::unique_ptr<PreTokenizer> pre_tokenizer;
   BytePairEncoding model;
@@ -56,7 +58,7 @@ struct Tokenizer::Impl {
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
   std::string file = (folder / "tokenizer.json").string();
   try {
-    impl_ = std::make_unique<Impl>(read_json(file));
+    impl_ = std::make_unique<Impl>(folder, read_json(file));
   } catch (const UnsupportedError& error) {
     throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
   } catch (const json::exception& error) {
@@ -102,6 +104,8 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   for (const std::string& token : impl_->decoder->apply(std::move(tokens))) text += token;
   return text;
 }
+
+const std::filesystem::path& Tokenizer::folder() const { return impl_->folder; }
 
 int32_t Tokenizer::token_id(std::string_view token) const {
   const AddedToken* added = impl_->added.find(token);

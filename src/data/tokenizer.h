@@ -26,6 +26,8 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
   // Text of token ids, special tokens left out unless asked for; equal to tokenizers' decode.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
+  // The folder that it was read from.
+  const std::filesystem::path& folder() const;
   // The id of a token's exact text (special tokens included), or -1.
   int32_t token_id(std::string_view token) const;
 
