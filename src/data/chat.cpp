@@ -92,28 +92,34 @@ std::string token_text(const json& config, const char* name) {
   return token.is_object() ? token.value("content", "") : "";
 }
 
+// "chat_template": a template, or several with names of which one is "default". Empty for none.
+std::string template_in(const json& config) {
+  if (!config.is_object() || !config.contains("chat_template")) return "";
+  const json& source = config.at("chat_template");
+  if (source.is_string()) return source.get<std::string>();
+  for (const json& named : source)
+    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
+  return "";
+}
+
 bool has_system(std::span<const ChatMessage> messages) { return !messages.empty() && messages[0].role == "system"; }
 
 }  // namespace
 
 ChatTemplate::ChatTemplate(const std::filesystem::path& folder) {
   std::filesystem::path config_file = folder / "tokenizer_config.json", jinja_file = folder / "chat_template.jinja";
-  std::error_code error;
   json config = json::parse(read_file(config_file), nullptr, false);
   bos_ = token_text(config, "bos_token"), eos_ = token_text(config, "eos_token");
-  if (std::filesystem::is_regular_file(jinja_file, error)) return recognize(read_file(jinja_file), jinja_file.string());
-  if (config.is_object() && config.contains("chat_template")) {
-    const json& source = config.at("chat_template");
-    if (source.is_string()) return recognize(source.get<std::string>(), config_file.string());
-    if (source.is_array()) {
-      for (const json& one : source)
-        if (one.is_object() && one.value("name", "") == "default")
-          return recognize(one.value("template", ""), config_file.string());
-    }
+  std::error_code error;
+  if (std::filesystem::is_regular_file(jinja_file, error)) {
+    recognize(read_file(jinja_file), jinja_file.string());
+  } else if (std::string source = template_in(config); !source.empty()) {
+    recognize(source, config_file.string());
+  } else {
+    throw InputError(
+        cat("\"messages\" need a chat template, and ", folder.string(),
+            " has none (no chat_template.jinja and no \"chat_template\" in tokenizer_config.json): ", kWayOut));
   }
-  throw InputError(cat("\"messages\" need a chat template, and ", folder.string(),
-                       " has none (no chat_template.jinja and no ",
-                       "\"chat_template\" in tokenizer_config.json): ", kWayOut));
 }
 
 void ChatTemplate::recognize(const std::string& source, const std::string& file) {
