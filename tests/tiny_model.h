@@ -1,7 +1,6 @@
-// A tiny random Llama as a Hugging Face folder, made at run time, for tests that need a whole model and not a particular one.
+// A tiny random Llama as a Hugging Face folder, made at run time, for tests that need a whole model and not a
+// particular one.
 #pragma once
-
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,6 +8,8 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 #include "io/checkpoint.h"
 
@@ -125,12 +126,14 @@ inline void write_tiny_model(const fs::path& folder, const TinyOptions& options 
 }
 
 // `count` lines of `length` random ids below `vocabulary`.
-inline void write_ids(const fs::path& file, int64_t count, int64_t length, int64_t vocabulary = 128, unsigned seed = 1) {
+inline void write_ids(const fs::path& file, int64_t count, int64_t length, int64_t vocabulary = 128,
+                      unsigned seed = 1) {
   std::mt19937 random(seed);
   std::ofstream out(file);
   for (int64_t i = 0; i < count; ++i) {
     std::vector<int64_t> ids;
-    for (int64_t t = 0; t < length; ++t) ids.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(vocabulary)));
+    for (int64_t t = 0; t < length; ++t)
+      ids.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(vocabulary)));
     out << Json{{"input_ids", ids}}.dump() << "\n";
   }
 }

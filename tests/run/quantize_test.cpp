@@ -1,7 +1,7 @@
 // The whole job on a tiny random model: what comes out, and what must not depend on how it was run.
-#include <gtest/gtest.h>
-
 #include <cmath>
+
+#include <gtest/gtest.h>
 
 #include "gptq/gptq.h"
 #include "quant/format.h"
@@ -122,10 +122,12 @@ TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
     const std::string module = "model.layers.0.self_attn." + name;
     const ConstMatrixView weight = source.tensor(module + ".weight").matrix();
     const float* w = weight.row<float>(0);
-    const PaperResult oracle = paper_gptq(std::vector<double>(w, w + weight.size()), H, weight.rows, n, {.group_size = 32});
+    const PaperResult oracle =
+        paper_gptq(std::vector<double>(w, w + weight.size()), H, weight.rows, n, {.group_size = 32});
     const StoredTensor& words = out.tensor(module + ".qweight");
     const std::vector<uint8_t> codes = transposed<uint8_t>(
-        unpack_rows({reinterpret_cast<const uint32_t*>(words.data), words.bytes / 4}, n, weight.rows, 4), n, weight.rows);
+        unpack_rows({reinterpret_cast<const uint32_t*>(words.data), words.bytes / 4}, n, weight.rows, 4), n,
+        weight.rows);
     int64_t equal = 0;
     for (size_t i = 0; i < codes.size(); ++i) equal += codes[i] == oracle.codes[i] ? 1 : 0;
     EXPECT_GE(static_cast<double>(equal) / static_cast<double>(codes.size()), 0.995) << name;
@@ -183,7 +185,8 @@ TEST_F(Quantize, OnlyTheModulesThatWereAskedForChange) {
   const Checkpoint out(folder_ / "some");
   EXPECT_TRUE(out.has("model.layers.1.mlp.down_proj.qweight"));
   EXPECT_TRUE(out.has("model.layers.1.self_attn.k_proj.weight"));
-  EXPECT_EQ(out.quantization_config().at("modules_in_block_to_quantize"), Json(some.recipe.modules_in_block_to_quantize));
+  EXPECT_EQ(out.quantization_config().at("modules_in_block_to_quantize"),
+            Json(some.recipe.modules_in_block_to_quantize));
   EXPECT_TRUE(std::isfinite(perplexity_of("some")));
   Job unknown = job("unknown");
   unknown.recipe.modules_in_block_to_quantize = {{"self_attn.query"}};
@@ -216,7 +219,8 @@ TEST_F(Quantize, BiasesTiedHeadsAndShardsAreCarriedThrough) {
 }
 
 TEST_F(Quantize, SequencesOfDifferentLengthsAreKeptAsTheyAre) {
-  write_file(folder_ / "ragged.jsonl", "{\"input_ids\": [1,2,3,4,5,6,7,8,9]}\n{\"input_ids\": [4]}\n{\"input_ids\": [9,8,7,6,5,4,3,2,1,0,11]}\n");
+  write_file(folder_ / "ragged.jsonl",
+             "{\"input_ids\": [1,2,3,4,5,6,7,8,9]}\n{\"input_ids\": [4]}\n{\"input_ids\": [9,8,7,6,5,4,3,2,1,0,11]}\n");
   Job ragged = job("out");
   ragged.calibration.file = folder_ / "ragged.jsonl";
   const Report report = quantize(ragged);
@@ -230,9 +234,10 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
   Job stopped = job("out");
   stopped.stop = stop.get_token();
   int steps = 0;
-  EXPECT_THROW(quantize(stopped, [&](const Progress& progress) {
-                 if (progress.kind == Progress::Kind::step && ++steps == 3) stop.request_stop();
-               }),
+  EXPECT_THROW(quantize(stopped,
+                        [&](const Progress& progress) {
+                          if (progress.kind == Progress::Kind::step && ++steps == 3) stop.request_stop();
+                        }),
                Cancelled);
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   for (const auto& entry : fs::directory_iterator(folder_.path())) {
@@ -297,13 +302,15 @@ TEST_F(Quantize, RefusesWhatIsAlreadyQuantized) {
 }
 
 TEST(Batches, HoldSequencesOfOneLength) {
-  const std::vector<TokenSequence> sequences = {TokenSequence(4), TokenSequence(4), TokenSequence(4), TokenSequence(7), TokenSequence(4)};
+  const std::vector<TokenSequence> sequences = {TokenSequence(4), TokenSequence(4), TokenSequence(4), TokenSequence(7),
+                                                TokenSequence(4)};
   const auto batches = make_batches(sequences, 2);
   ASSERT_EQ(batches.size(), 4U);
   EXPECT_EQ(batches[0].size(), 2U);
   EXPECT_EQ(batches[1].size(), 1U);
   EXPECT_EQ(batches[2][0].size(), 7U);
-  EXPECT_EQ(make_batches(std::vector<TokenSequence>(9, TokenSequence(512)), 0).size(), 3U) << "about 2048 tokens a batch";
+  EXPECT_EQ(make_batches(std::vector<TokenSequence>(9, TokenSequence(512)), 0).size(), 3U)
+      << "about 2048 tokens a batch";
 }
 
 }  // namespace
