@@ -1,0 +1,361 @@
+// The oracle: each op as its comment in ops.h states it, in plain loops over host memory, with all sums in double.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "backend/ops.h"
+
+namespace gptq {
+namespace {
+
+double load(ConstMatrixView m, int64_t row, int64_t col) {
+  switch (m.dtype) {
+    case DType::f32:
+      return m.row<float>(row)[col];
+    case DType::f16:
+      return static_cast<float>(m.row<Half>(row)[col]);
+    case DType::bf16:
+      return static_cast<float>(m.row<Bf16>(row)[col]);
+    case DType::i32:
+      return m.row<int32_t>(row)[col];
+    case DType::u8:
+      return m.row<uint8_t>(row)[col];
+  }
+  return 0;
+}
+
+void store(MatrixView m, int64_t row, int64_t col, double value) {
+  const auto rounded = static_cast<float>(value);
+  switch (m.dtype) {
+    case DType::f32:
+      m.row<float>(row)[col] = rounded;
+      break;
+    case DType::f16:
+      m.row<Half>(row)[col] = Half(rounded);
+      break;
+    case DType::bf16:
+      m.row<Bf16>(row)[col] = Bf16(rounded);
+      break;
+    case DType::i32:
+      m.row<int32_t>(row)[col] = static_cast<int32_t>(value);
+      break;
+    case DType::u8:
+      m.row<uint8_t>(row)[col] = static_cast<uint8_t>(value);
+      break;
+  }
+}
+
+std::vector<double> load_row(ConstMatrixView m, int64_t row) {
+  std::vector<double> values(static_cast<size_t>(m.cols));
+  for (int64_t col = 0; col < m.cols; ++col) values[col] = load(m, row, col);
+  return values;
+}
+
+void add_to(MatrixView m, int64_t row, int64_t col, double value) { store(m, row, col, load(m, row, col) + value); }
+
+double activate(Activation activation, double x) {
+  switch (activation) {
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::gelu:
+      return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::relu:
+      return std::max(x, 0.0);
+  }
+  return 0;
+}
+
+// x becomes x - log(sum(exp(x))).
+void log_softmax(std::vector<double>& x) {
+  const double top = *std::max_element(x.begin(), x.end());
+  double sum = 0;
+  for (const double value : x) sum += std::exp(value - top);
+  for (double& value : x) value -= top + std::log(sum);
+}
+
+// The code of w on a grid: clamp(round(w / scale) + zero).
+double code_of(double w, double scale, double zero, int bits) {
+  return std::clamp(std::nearbyint(w / scale) + zero, 0.0, static_cast<double>((1 << bits) - 1));
+}
+
+struct ScaleAndZero {
+  double scale = 0, zero = 0;
+};
+
+// The grid over [lo, hi]; a symmetric one has lo = -hi.
+ScaleAndZero grid_over(double lo, double hi, const GridSearch& search) {
+  const int top = (1 << search.bits) - 1;
+  const auto half = static_cast<float>(Half(static_cast<float>((hi - lo) / top)));
+  const double scale = std::clamp(static_cast<double>(half), 0x1p-24, 65504.0);
+  const double zero =
+      search.symmetric ? (top + 1) / 2 : std::clamp(std::nearbyint(-lo / scale), 0.0, static_cast<double>(top));
+  return {scale, zero};
+}
+
+class ReferenceOps final : public Ops {
+ public:
+  void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, load(table, ids[i], j));
+    }
+  }
+
+  void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) {
+        const ConstMatrixView from = x.block(i, 1, ids[j], 1);
+        std::memcpy(y.block(i, 1, j, 1).data, from.data, size_of(from.dtype));
+      }
+    }
+  }
+
+  void convert(ConstMatrixView x, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, load(x, i, j));
+    }
+  }
+
+  void add(ConstMatrixView x, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) add_to(y, i, j, load(x, i, j));
+    }
+  }
+
+  void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override {
+    for (int64_t i = 0; i < x.rows; ++i) {
+      double squares = 0;
+      for (const double value : load_row(x, i)) squares += value * value;
+      const double norm = std::sqrt(squares / static_cast<double>(x.cols) + eps);
+      for (int64_t j = 0; j < x.cols; ++j) store(y, i, j, load(x, i, j) / norm * load(weight, 0, j));
+    }
+  }
+
+  void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override {
+    for (int64_t j = 0; j < w.rows; ++j) {
+      const std::vector<double> w_row = load_row(w, j);
+      for (int64_t i = 0; i < x.rows; ++i) {
+        double sum = bias.empty() ? 0 : load(bias, 0, j);
+        for (int64_t k = 0; k < x.cols; ++k) sum += load(x, i, k) * w_row[k];
+        store(y, i, j, sum);
+      }
+    }
+  }
+
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
+            MatrixView x) override {
+    for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+      for (int64_t row = offsets[s]; row < offsets[s + 1]; ++row) {
+        const int64_t position = row - offsets[s];
+        for (int64_t head = 0; head < x.cols; head += head_dim) {
+          for (int64_t i = 0; i < cos.cols; ++i) {
+            const double c = load(cos, position, i), sn = load(sin, position, i);
+            const double a = load(x, row, head + i), b = load(x, row, head + i + cos.cols);
+            store(x, row, head + i, a * c - b * sn);
+            store(x, row, head + i + cos.cols, b * c + a * sn);
+          }
+        }
+      }
+    }
+  }
+
+  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                 const AttentionShape& shape, MatrixView y) override {
+    const int64_t width = shape.head_dim;
+    for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+      for (int64_t head = 0; head < shape.heads; ++head) {
+        const int64_t column = head * width, kv_column = head / (shape.heads / shape.kv_heads) * width;
+        for (int64_t row = offsets[s]; row < offsets[s + 1]; ++row) {
+          std::vector<double> scores;
+          for (int64_t key = offsets[s]; key <= row; ++key) {
+            double sum = 0;
+            for (int64_t d = 0; d < width; ++d) sum += load(q, row, column + d) * load(k, key, kv_column + d);
+            scores.push_back(sum * shape.scale);
+          }
+          log_softmax(scores);
+          for (int64_t d = 0; d < width; ++d) {
+            double sum = 0;
+            for (int64_t key = offsets[s]; key <= row; ++key) {
+              sum += std::exp(scores[key - offsets[s]]) * load(v, key, kv_column + d);
+            }
+            store(y, row, column + d, sum);
+          }
+        }
+      }
+    }
+  }
+
+  void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, activate(activation, load(gate, i, j)) * load(up, i, j));
+    }
+  }
+
+  void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override {
+    std::vector<std::vector<double>> finite_rows;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      std::vector<double> values = load_row(x, row);
+      if (std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) {
+        finite_rows.push_back(std::move(values));
+      } else {
+        dropped.row<int32_t>(0)[0] += 1;
+      }
+    }
+    for (int64_t i = 0; i < x.cols; ++i) {
+      for (int64_t j = 0; j <= i; ++j) {
+        double sum = 0;
+        for (const std::vector<double>& row : finite_rows) sum += row[i] * row[j];
+        add_to(h, i, j, sum);
+      }
+    }
+  }
+
+  void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) {
+        const int64_t a = order[i], b = order[j];
+        const double value = load(h, std::max(a, b), std::min(a, b));
+        store(y, i, j, j > i ? 0 : j == i ? value + damp : value);
+      }
+    }
+  }
+
+  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, load(w, i, j) + load(feedback, i, j) / load(factor, j, j));
+    }
+  }
+
+  void add_row_norms(ConstMatrixView x, MatrixView norms) override {
+    for (int64_t i = 0; i < x.rows; ++i) {
+      double sum = 0;
+      for (const double value : load_row(x, i)) sum += value * value;
+      add_to(norms, i, 0, sum);
+    }
+  }
+
+  // Row k of h = F' F needs only rows k and later of F, so F is found from its last row upwards.
+  bool factor(MatrixView h) override {
+    const int64_t n = h.rows;
+    std::vector<std::vector<double>> F(static_cast<size_t>(n));
+    for (int64_t k = n - 1; k >= 0; --k) {
+      F[k] = load_row(h, k);
+      for (int64_t j = 0; j <= k; ++j) {
+        for (int64_t m = k + 1; m < n; ++m) F[k][j] -= F[m][k] * F[m][j];
+      }
+      if (!(F[k][k] > 0) || !std::isfinite(F[k][k])) return false;
+      const double diagonal = std::sqrt(F[k][k]);
+      for (int64_t j = 0; j <= k; ++j) F[k][j] /= diagonal;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j <= i; ++j) store(h, i, j, F[i][j]);
+    }
+    return true;
+  }
+
+  void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
+                 MatrixView scales, MatrixView zeros) override {
+    for (int64_t row = 0; row < w.rows; ++row) {
+      for (int64_t group = 0; group < scales.cols; ++group) {
+        const std::vector<double> values = load_row(w.col_range(group * group_size, group_size), row);
+        double lo = std::min(0.0, *std::min_element(values.begin(), values.end()));
+        double hi = std::max(0.0, *std::max_element(values.begin(), values.end()));
+        if (lo == 0 && hi == 0) lo = -1, hi = 1;
+        if (search.symmetric) {
+          hi = std::max(-lo, hi);
+          lo = -hi;
+        }
+        ScaleAndZero best;
+        double least = std::numeric_limits<double>::infinity();
+        for (int candidate = 0; candidate < search.candidates; ++candidate) {
+          const double p = 1.0 - candidate * static_cast<double>(search.shrink_step);
+          const ScaleAndZero grid = grid_over(p * lo, p * hi, search);
+          double error = 0;
+          for (int64_t k = 0; k < group_size; ++k) {
+            const double code = code_of(values[k], grid.scale, grid.zero, search.bits);
+            const double weight = importance.empty() ? 1 : load(importance, 0, group * group_size + k);
+            error += weight * std::pow(std::abs(grid.scale * (code - grid.zero) - values[k]), search.norm);
+          }
+          if (candidate > 0 && !(error < least)) continue;
+          least = error;
+          best = grid;
+        }
+        store(scales, row, group, best.scale);
+        store(zeros, row, group, best.zero);
+      }
+    }
+  }
+
+  void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
+                        std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
+                        MatrixView loss) override {
+    for (int64_t row = 0; row < w.rows; ++row) {
+      std::vector<double> a = load_row(feedback, row);
+      double row_loss = 0;
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const double scale = load(grid.scales, row, groups[k]), zero = load(grid.zeros, row, groups[k]);
+        const double diagonal = load(factor, k, k);
+        const double target = load(w, row, k) + a[k] / diagonal;
+        const double code = code_of(target, scale, zero, grid.bits);
+        const double dequantized = scale * (code - zero);
+        const double error = load(w, row, k) - dequantized;
+        for (int64_t j = k + 1; j < w.cols; ++j) a[j] += error * load(factor, j, k);
+        row_loss += diagonal * (target - dequantized) * diagonal * (target - dequantized);
+        store(codes, row, k, code);
+        store(errors, row, k, error);
+      }
+      add_to(loss, row, 0, row_loss);
+    }
+  }
+
+  void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) override {
+    for (int64_t row = 0; row < w.rows; ++row) {
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const double scale = load(grid.scales, row, groups[k]), zero = load(grid.zeros, row, groups[k]);
+        store(codes, row, k, code_of(load(w, row, k), scale, zero, grid.bits));
+      }
+    }
+  }
+
+  void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override {
+    for (int64_t row = 0; row < w.rows; ++row) {
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const double scale = load(grid.scales, row, groups[k]), zero = load(grid.zeros, row, groups[k]);
+        store(w, row, k, scale * (load(codes, row, k) - zero));
+      }
+    }
+  }
+
+  void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override {
+    for (int64_t row = 0; row < logits.rows; ++row) {
+      std::vector<double> log_probabilities = load_row(logits, row);
+      log_softmax(log_probabilities);
+      store(losses, row, 0, -log_probabilities[targets[row]]);
+    }
+  }
+
+  void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override {
+    for (int64_t row = 0; row < p.rows; ++row) {
+      std::vector<double> log_p = load_row(p, row), log_q = load_row(q, row);
+      const auto top = [](const std::vector<double>& x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+      store(same_top, row, 0, top(log_p) == top(log_q) ? 1 : 0);
+      log_softmax(log_p);
+      log_softmax(log_q);
+      double sum = 0;
+      for (int64_t j = 0; j < p.cols; ++j) sum += std::exp(log_p[j]) * (log_p[j] - log_q[j]);
+      store(divergence, row, 0, sum);
+    }
+  }
+};
+
+}  // namespace
+
+Ops& reference() {
+  static ReferenceOps ops;
+  return ops;
+}
+
+}  // namespace gptq
