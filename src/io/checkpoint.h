@@ -1,4 +1,5 @@
-// A Hugging Face model folder: read whole (one safetensors file, or shards with an index), and written whole or not at all.
+// A Hugging Face model folder: read whole (one safetensors file, or shards with an index), and written whole or not at
+// all.
 #pragma once
 
 #include <filesystem>
@@ -23,14 +24,15 @@ Json read_json(const std::filesystem::path& path);
 
 class Checkpoint {
  public:
-  // Opens the folder: config.json and every safetensors file, all headers validated, the index (if any) checked against the shards.
-  // Throws InputError for a missing folder, a folder without config.json or weights (pytorch_model.bin: says how to convert),
-  // an index that names a missing shard or tensor, a tensor in two shards.
+  // Opens the folder: config.json and every safetensors file, all headers validated, the index (if any) checked against
+  // the shards. Throws InputError for a missing folder, a folder without config.json or weights (pytorch_model.bin:
+  // says how to convert), an index that names a missing shard or tensor, a tensor in two shards.
   explicit Checkpoint(std::filesystem::path folder);
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const { return config_; }
-  // The quantization_config of config.json, or of quantize_config.json where config.json has none; null when not quantized.
+  // The quantization_config of config.json, or of quantize_config.json where config.json has none; null when not
+  // quantized.
   const Json& quantization_config() const { return quantization_config_; }
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
@@ -42,8 +44,8 @@ class Checkpoint {
   std::vector<const StoredTensor*> tensors() const;
   void forget(const StoredTensor& tensor) const;
 
-  // Every other regular file of the folder, relative, that belongs to the model: not weights, not their index, not config.json or
-  // quantize_config.json; no hidden files or folders (.git, .cache); files in subfolders included.
+  // Every other regular file of the folder, relative, that belongs to the model, subfolders included: no weights of any
+  // format nor their index, not config.json or quantize_config.json, no hidden files or folders (.git, .cache).
   std::vector<std::filesystem::path> side_files() const;
   size_t bytes() const;  // of all tensors
 
@@ -58,15 +60,17 @@ class Checkpoint {
   std::unordered_map<std::string, Place> by_name_;
 };
 
-// Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole or absent.
+// Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole
+// or absent.
 class CheckpointWriter {
  public:
   // Lays the tensors out in shards of at most `max_shard_bytes` (one tensor may exceed it), in the given order:
   // model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
-  // Throws InputError: `output` exists and not `overwrite` (an existing one must be a folder that looks like a model, or an empty one);
-  // `output` is, contains or lies inside `source`; parent missing or no permission; less free space than needed (both numbers said).
-  CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite, std::vector<TensorSpec> tensors,
-                   size_t max_shard_bytes);
+  // Throws InputError: `output` exists and not `overwrite` (an existing one must be a folder that looks like a model,
+  // or an empty one); `output` is, contains or lies inside `source`; parent missing or no permission; less free space
+  // than needed (both numbers said).
+  CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite,
+                   std::vector<TensorSpec> tensors, size_t max_shard_bytes);
   ~CheckpointWriter();  // without commit(): removes everything it wrote
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -74,8 +78,12 @@ class CheckpointWriter {
   void write(std::string_view tensor, const void* data, size_t bytes);
   void write_file(const std::filesystem::path& relative, std::string_view text);
   void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
-  // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first and removed last.
+  // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first and
+  // removed last.
   void commit();
+
+  // Removes what a writer of this process that cannot be destroyed any more has written for `output` so far.
+  static void remove_partial(const std::filesystem::path& output) noexcept;
 
   size_t output_bytes() const { return output_bytes_; }  // of all weight files
 

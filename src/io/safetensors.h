@@ -41,8 +41,9 @@ std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]
 
 class SafetensorsFile {
  public:
-  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes, shapes (overflow), offsets that are in order,
-  // without overlap or hole and end where the file ends. Throws InputError naming file and tensor.
+  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes, shapes (overflow),
+  // offsets that are in order, without overlap or hole and end where the file ends. Throws InputError naming file and
+  // tensor.
   explicit SafetensorsFile(std::filesystem::path path);
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&& other) noexcept;
@@ -66,7 +67,8 @@ class SafetensorsFile {
 class SafetensorsWriter {
  public:
   // Creates the file at its final size (disk space reserved, so a full disk shows here) and writes the header with
-  // metadata {"format": "pt"}. Tensors lie in the order of `tensors`. Throws InputError when the disk is full or refuses.
+  // metadata {"format": "pt"}. Tensors lie in the order of `tensors`. Throws InputError when the disk is full or
+  // refuses.
   SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors);
   ~SafetensorsWriter();  // closes without finish(): the file is left incomplete, for its owner to remove
   SafetensorsWriter(SafetensorsWriter&& other) noexcept;
