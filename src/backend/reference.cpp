@@ -243,8 +243,8 @@ class ReferenceOps final : public Ops {
     std::vector<std::vector<double>> F(static_cast<size_t>(n));
     for (int64_t k = n - 1; k >= 0; --k) {
       F[k] = load_row(h, k);
-      for (int64_t j = 0; j <= k; ++j) {
-        for (int64_t m = k + 1; m < n; ++m) F[k][j] -= F[m][k] * F[m][j];
+      for (int64_t m = k + 1; m < n; ++m) {
+        for (int64_t j = 0; j <= k; ++j) F[k][j] -= F[m][k] * F[m][j];
       }
       if (!(F[k][k] > 0) || !std::isfinite(F[k][k])) return false;
       const double diagonal = std::sqrt(F[k][k]);
