@@ -52,8 +52,8 @@ using WeightReader = std::function<Matrix(const LinearSpec& spec, DType dtype)>;
 // A checkpoint opened as a network on one backend. Weights are read block by block, on demand.
 class Model {
  public:
-  // Validates that every tensor of every block exists with the shape that config.json implies (names of quantized linears excepted when
-  // `reader` is given). Without a reader, plain float weights are read from the checkpoint.
+  // Validates that every tensor of every block exists with the shape that config.json implies (names of quantized
+  // linears excepted when `reader` is given). Without a reader, plain float weights are read from the checkpoint.
   Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr);
 
   const ModelConfig& config() const { return config_; }
@@ -61,11 +61,12 @@ class Model {
 
   // Reads one block. Throws InputError where a weight holds NaN or infinity, naming the tensor and how many.
   Block load_block(int64_t index) const;
-  // Looks the tokens of all sequences up. Throws InputError for an id outside the vocabulary. Sequences of one batch have one length.
+  // Looks the tokens of all sequences up. Throws InputError for an id outside the vocabulary. Where rope depends on the
+  // length, the sequences of one batch must have one length.
   Batch embed(std::span<const std::vector<int32_t>> sequences);
 
-  // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards batch.input is
-  // that step's input, which is returned.
+  // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards
+  // batch.input is that step's input, which is returned.
   ConstMatrixView advance(const Block& block, int64_t step, Batch& batch);
   // Applies the last step and adds it to the residual; batch.input is empty afterwards.
   void finish(const Block& block, Batch& batch);
@@ -76,9 +77,16 @@ class Model {
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
 
  private:
-  Matrix read(const StoredTensor& tensor) const;  // to the backend in dtype_, checked for NaN and infinity
-  void load_ends();                               // embedding, final norm, head
-  const RopeTable& table(int64_t length);
+  struct RopeMatrices {
+    Matrix cos, sin;  // [positions, rotary_dim / 2] f32
+  };
+
+  void check_tensors() const;
+  Matrix upload(const StoredTensor& tensor) const;  // in the stored dtype, checked for NaN and infinity
+  Matrix read(const std::string& name, const std::vector<int64_t>& shape) const;  // in dtype_
+  Linear read_linear(const LinearSpec& spec) const;
+  Matrix apply(const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
+  const RopeMatrices& rope_for(const Batch& batch);
 
   const Checkpoint& checkpoint_;
   Backend& backend_;
@@ -86,6 +94,7 @@ class Model {
   WeightReader reader_;
   ModelConfig config_;
   Matrix embedding_, final_norm_, head_;  // embedding and head stay in the checkpoint's dtype; head_ is empty when tied
+  std::map<int64_t, RopeMatrices> ropes_;  // by length; key 0 where one table serves all
 };
 
 // How many elements of a float tensor are NaN or infinite.
