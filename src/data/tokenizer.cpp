@@ -22,13 +22,13 @@ using nlohmann::json;
 
 constexpr std::string_view kWayOut = "ready input_ids work without a tokenizer";
 
-json read_json(const std::filesystem::path& file) {
+std::ifstream open(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error))
     throw InputError(cat(file.string(), " is missing, so text cannot be tokenized (", kWayOut, ")"));
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw InputError(cat(file.string(), " cannot be opened for reading (", kWayOut, ")"));
-  return json::parse(stream);
+  return stream;
 }
 
 // A part that is absent is the same as null.
@@ -57,10 +57,13 @@ struct Tokenizer::Impl {
 
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
   std::string file = (folder / "tokenizer.json").string();
+  std::ifstream stream = open(file);
   try {
-    impl_ = std::make_unique<Impl>(folder, read_json(file));
+    impl_ = std::make_unique<Impl>(folder, json::parse(stream));
   } catch (const UnsupportedError& error) {
     throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
+  } catch (const InputError& error) {
+    throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
   } catch (const json::exception& error) {
     throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
   }
@@ -97,8 +100,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   tokens.reserve(ids.size());
   for (int32_t id : ids) {
     const AddedToken* added = impl_->added.find(id);
-    if (added && added->special && skip_special_tokens) continue;
-    if (const std::string* token = added ? &added->content : impl_->model.token(id)) tokens.push_back(*token);
+    const std::string* token = added ? &added->text : impl_->model.token(id);
+    if (!token) continue;
+    const AddedToken* named = impl_->added.find(*token);
+    if (!(skip_special_tokens && named && named->special)) tokens.push_back(*token);
   }
   std::string text;
   for (const std::string& token : impl_->decoder->apply(std::move(tokens))) text += token;

@@ -15,13 +15,11 @@ AddedTokens::AddedTokens(const nlohmann::json& description, const BytePairEncodi
   int64_t next_id = model.size();
   for (const auto& entry : description) {
     auto flag = [&](const char* name) { return entry.value(name, false); };
-    AddedToken token{entry.at("content").get<std::string>(),
-                     0,
-                     flag("single_word"),
-                     flag("lstrip"),
-                     flag("rstrip"),
-                     flag("normalized"),
-                     flag("special")};
+    AddedToken token;
+    token.content = entry.at("content").get<std::string>();
+    token.single_word = flag("single_word"), token.lstrip = flag("lstrip"), token.rstrip = flag("rstrip");
+    token.normalized = flag("normalized"), token.special = flag("special");
+    token.text = token.normalized ? normalizer.apply(token.content) : token.content;
     if (token.content.empty() || by_content_.contains(token.content)) continue;
     token.id = model.token_id(token.content);
     if (token.id < 0) token.id = static_cast<int32_t>(next_id++);
@@ -34,8 +32,7 @@ AddedTokens::AddedTokens(const nlohmann::json& description, const BytePairEncodi
     for (size_t i = 0; i < tokens_.size(); ++i) {
       const AddedToken& token = tokens_[i];
       if (token.special != special) continue;
-      std::string text = token.normalized ? normalizer.apply(token.content) : token.content;
-      (token.normalized ? normalized_ : plain_).insert(text, static_cast<int32_t>(i));
+      (token.normalized ? normalized_ : plain_).insert(token.text, static_cast<int32_t>(i));
     }
 }
 

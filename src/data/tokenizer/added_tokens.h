@@ -17,8 +17,9 @@ namespace gptq {
 
 struct AddedToken {
   std::string content;
-  int32_t id;
-  bool single_word, lstrip, rstrip, normalized, special;
+  std::string text;  // what it is in normalized text, and when decoded: content, normalized if the token is
+  int32_t id = -1;
+  bool single_word = false, lstrip = false, rstrip = false, normalized = false, special = false;
 };
 
 class AddedTokens {

@@ -12,6 +12,11 @@
 namespace gptq {
 namespace {
 
+// What Oniguruma calls \w, and the fractions and superscripts of Latin-1 that it adds outside of brackets.
+constexpr std::string_view kWordMembers =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+constexpr std::string_view kWordMembersAlone = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
+
 // Members of a class, as PCRE2 writes them between brackets, of what Oniguruma calls \s, \w, \d and \h.
 struct Shorthand {
   char name;
@@ -19,7 +24,7 @@ struct Shorthand {
 };
 constexpr std::array<Shorthand, 4> kShorthands = {{
     {'s', R"(\x09-\x0d\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"},
-    {'w', R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})"},
+    {'w', kWordMembers},
     {'d', R"(\p{Nd})"},
     {'h', "0-9A-Fa-f"},
 }};
@@ -133,8 +138,10 @@ class Translator {
 
   // An escape outside a class.
   std::string escape() {
-    if (auto [members, negated] = shorthand(); !members.empty()) return cat(negated ? "[^" : "[", members, "]");
-    return single_escape();
+    auto [members, negated] = shorthand();
+    if (members.empty()) return single_escape();
+    std::string_view more = members == kWordMembers ? kWordMembersAlone : "";
+    return cat(negated ? "[^" : "[", members, more, "]");
   }
 
   // The members of a shorthand such as \s, or of its complement \S; moves behind it. Empty when another escape stands
@@ -209,7 +216,8 @@ class Translator {
       if (at("[:")) {
         size_t close = pattern_.find(":]", position_);
         if (close == pattern_.npos) throw UnsupportedError(cat("the regular expression ", pattern_, " is not known"));
-        members += pattern_.substr(position_, close + 2 - position_);
+        std::string_view bracket = pattern_.substr(position_, close + 2 - position_);
+        members += bracket == "[:punct:]" ? std::string_view(R"(\p{P}\p{S})") : bracket;
         position_ = close + 2;
       } else if (c == '[') {
         nested.push_back(character_class());
