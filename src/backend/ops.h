@@ -85,8 +85,9 @@ class Ops {
   // diagonal. y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
   virtual void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) = 0;
 
-  // y = w + feedback / diag(factor), column by column: GPTQ's targets before a block's own corrections.
-  // w, feedback, y [rows, n] f32; factor [n, n] f32, of which the diagonal is read
+  // y = w + x with x R = feedback, R = factor': the weights as GPTQ's earlier blocks leave them, before a block's own
+  // corrections. w, feedback, y [rows, n] f32; factor [n, n] f32, of which the lower triangle (a diagonal block of F)
+  // is read
   virtual void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) = 0;
 
   // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32

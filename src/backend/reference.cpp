@@ -224,8 +224,13 @@ class ReferenceOps final : public Ops {
   }
 
   void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override {
-    for (int64_t i = 0; i < y.rows; ++i) {
-      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, load(w, i, j) + load(feedback, i, j) / load(factor, j, j));
+    for (int64_t row = 0; row < w.rows; ++row) {
+      std::vector<double> x = load_row(feedback, row);
+      for (int64_t k = 0; k < w.cols; ++k) {
+        for (int64_t j = 0; j < k; ++j) x[k] -= x[j] * load(factor, k, j);
+        x[k] /= load(factor, k, k);
+        store(y, row, k, load(w, row, k) + x[k]);
+      }
     }
   }
 
