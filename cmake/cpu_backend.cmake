@@ -1,17 +1,24 @@
-# The CPU backend: kernels.cpp is compiled once per instruction set, and the processor chooses at run time.
-gptq_layer(cpu SOURCES src/backend/cpu/cpu_backend.cpp LINK PkgConfig::OPENBLAS)
-set(GPTQ_ISAS_x86_64 "baseline\;-O3" "avx2\;-O3 -mavx2 -mfma -mf16c" "avx512\;-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512")
-set(GPTQ_ISAS ${GPTQ_ISAS_x86_64})
-if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(GPTQ_ISAS "baseline\;-O3")
+# The CPU backend. kernels.cpp is compiled once per instruction set, and the processor chooses at run time.
+gptq_layer(cpu
+  SOURCES src/backend/cpu/cpu_backend.cpp src/backend/cpu/cpu_products.cpp src/backend/cpu/cpu_attention.cpp
+          src/backend/cpu/cpu_grids.cpp src/backend/cpu/kernels_choice.cpp
+  LINK PkgConfig::OPENBLAS)
+
+set(GPTQ_ISAS baseline)
+set(GPTQ_FLAGS_baseline "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND GPTQ_ISAS avx2 avx512)
+  set(GPTQ_FLAGS_avx2 -mavx2 -mfma -mf16c)
+  set(GPTQ_FLAGS_avx512 ${GPTQ_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+else()
   target_compile_definitions(gptq_cpu PRIVATE GPTQ_BASELINE_ONLY)
 endif()
-foreach(entry IN LISTS GPTQ_ISAS)
-  list(GET entry 0 isa)
-  list(GET entry 1 flags)
+foreach(isa IN LISTS GPTQ_ISAS)
   set(copy ${CMAKE_CURRENT_BINARY_DIR}/kernels_${isa}.cpp)
   configure_file(src/backend/cpu/kernels.cpp ${copy} COPYONLY)
   target_sources(gptq_cpu PRIVATE ${copy})
-  separate_arguments(flag_list UNIX_COMMAND "${flags}")
-  set_source_files_properties(${copy} PROPERTIES COMPILE_OPTIONS "${flag_list};-fno-trapping-math" COMPILE_DEFINITIONS GPTQ_ISA=${isa})
+  # -O3 in every build type: without it even tests would crawl.
+  set_source_files_properties(${copy} PROPERTIES
+    COMPILE_OPTIONS "-O3;-fopenmp-simd;-fno-trapping-math;${GPTQ_FLAGS_${isa}}"
+    COMPILE_DEFINITIONS GPTQ_ISA=${isa})
 endforeach()

@@ -1,0 +1,267 @@
+// Opening the CPU backend, its memory, and its ops that work row by row.
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include <cblas.h>
+
+#include "base/error.h"
+
+namespace gptq {
+namespace {
+
+constexpr size_t kFloatsPerLine = 16;  // 64 bytes
+
+size_t whole_lines(int64_t count) {
+  return (static_cast<size_t>(count) + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
+}
+
+std::string processor_name() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
+  }
+  return "CPU";
+}
+
+// "OpenBLAS 0.3.21", from a text that goes on with build options.
+std::string blas_name() {
+  const std::string config = openblas_get_config();
+  const size_t first = config.find(' ');
+  return config.substr(0, first == std::string::npos ? first : config.find(' ', first + 1));
+}
+
+}  // namespace
+
+float* ScratchPool::Lease::take(int64_t count) {
+  float* start = buffer_.floats.get() + used_;
+  used_ += whole_lines(count);
+  return start;
+}
+
+ScratchPool::Lease ScratchPool::borrow(int64_t count, int pieces) {
+  const size_t size = whole_lines(count) + static_cast<size_t>(pieces) * kFloatsPerLine;
+  Buffer buffer;
+  {
+    std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      buffer = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  if (buffer.size < size) buffer = {std::unique_ptr<float[]>(new float[size]), size};
+  return {*this, std::move(buffer)};
+}
+
+void ScratchPool::give_back(Buffer buffer) {
+  std::lock_guard lock(mutex_);
+  free_.push_back(std::move(buffer));
+}
+
+// OpenBLAS's own threads are switched off for the process: they would split sums differently on each machine.
+CpuBackend::CpuBackend(const BackendOptions& options) : kernels_(kernels_for_this_cpu()), pool_(options.threads) {
+  openblas_set_num_threads(1);
+}
+
+std::unique_ptr<Backend> open_cpu(const BackendOptions& options) { return std::make_unique<CpuBackend>(options); }
+
+std::string CpuBackend::description() const {
+  return cat(processor_name(), ", ", pool_.size(), pool_.size() == 1 ? " thread, " : " threads, ", kernels_.isa, ", ",
+             blas_name());
+}
+
+void CpuBackend::upload(MatrixView to, const void* from) {
+  const size_t row_bytes = static_cast<size_t>(to.cols) * size_of(to.dtype);
+  if (row_bytes == 0) return;
+  for (int64_t r = 0; r < to.rows; ++r) {
+    std::memcpy(to.row_range(r, 1).data, static_cast<const std::byte*>(from) + r * row_bytes, row_bytes);
+  }
+}
+
+void CpuBackend::download(void* to, ConstMatrixView from) {
+  const size_t row_bytes = static_cast<size_t>(from.cols) * size_of(from.dtype);
+  if (row_bytes == 0) return;
+  for (int64_t r = 0; r < from.rows; ++r) {
+    std::memcpy(static_cast<std::byte*>(to) + r * row_bytes, from.row_range(r, 1).data, row_bytes);
+  }
+}
+
+const float* CpuBackend::as_f32(ConstMatrixView m, int64_t row, float* scratch) const {
+  switch (m.dtype) {
+    case DType::f16:
+      kernels_.f16_to_f32(m.row<uint16_t>(row), scratch, m.cols);
+      return scratch;
+    case DType::bf16:
+      kernels_.bf16_to_f32(m.row<uint16_t>(row), scratch, m.cols);
+      return scratch;
+    default:
+      return m.row<float>(row);
+  }
+}
+
+float* CpuBackend::begin_row(MatrixView m, int64_t row, float* scratch) const {
+  return m.dtype == DType::f32 ? m.row<float>(row) : scratch;
+}
+
+float* CpuBackend::update_row(MatrixView m, int64_t row, float* scratch) const {
+  as_f32(m, row, scratch);
+  return begin_row(m, row, scratch);
+}
+
+void CpuBackend::finish_row(const float* computed, MatrixView m, int64_t row) const {
+  if (m.dtype == DType::f16) kernels_.f32_to_f16(computed, m.row<uint16_t>(row), m.cols);
+  if (m.dtype == DType::bf16) kernels_.f32_to_bf16(computed, m.row<uint16_t>(row), m.cols);
+}
+
+void CpuBackend::gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) {
+  for_rows(y.rows, y.cols, 1, [&](int64_t row, float* scratch) {
+    const int64_t id = ids[row];
+    if (table.dtype == y.dtype) {
+      std::memcpy(y.row_range(row, 1).data, table.row_range(id, 1).data,
+                  static_cast<size_t>(y.cols) * size_of(y.dtype));
+    } else if (y.dtype == DType::f32) {
+      as_f32(table, id, y.row<float>(row));
+    } else {
+      finish_row(as_f32(table, id, scratch), y, row);
+    }
+  });
+}
+
+void CpuBackend::gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) {
+  const auto gather = [&](auto element, int64_t row) {
+    using Element = decltype(element);
+    const auto* from = x.row<Element>(row);
+    auto* to = y.row<Element>(row);
+    for (int64_t i = 0; i < y.cols; ++i) to[i] = from[ids[i]];
+  };
+  for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
+    if (size_of(x.dtype) == 4) gather(uint32_t{}, row);
+    if (size_of(x.dtype) == 2) gather(uint16_t{}, row);
+    if (size_of(x.dtype) == 1) gather(uint8_t{}, row);
+  });
+}
+
+void CpuBackend::convert(ConstMatrixView x, MatrixView y) {
+  for_rows(y.rows, y.cols, 1, [&](int64_t row, float* scratch) {
+    if (x.dtype == y.dtype) {
+      std::memcpy(y.row_range(row, 1).data, x.row_range(row, 1).data, static_cast<size_t>(y.cols) * size_of(y.dtype));
+    } else if (y.dtype == DType::f32) {
+      as_f32(x, row, y.row<float>(row));
+    } else {
+      finish_row(as_f32(x, row, scratch), y, row);
+    }
+  });
+}
+
+void CpuBackend::add(ConstMatrixView x, MatrixView y) {
+  for_rows(y.rows, y.cols, 2, [&](int64_t row, float* scratch) {
+    float* sum = update_row(y, row, scratch);
+    kernels_.add(as_f32(x, row, scratch + y.cols), sum, y.cols);
+    finish_row(sum, y, row);
+  });
+}
+
+void CpuBackend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) {
+  if (x.empty()) return;
+  std::vector<float> weights(static_cast<size_t>(x.cols));
+  const float* scaling = as_f32(weight, 0, weights.data());
+  for_rows(x.rows, x.cols, 2, [&](int64_t row, float* scratch) {
+    const float* values = as_f32(x, row, scratch);
+    const float mean = kernels_.sum_of_squares(values, x.cols) / static_cast<float>(x.cols);
+    float* normed = begin_row(y, row, scratch + x.cols);
+    kernels_.scale_by(values, scaling, 1 / std::sqrt(mean + eps), normed, x.cols);
+    finish_row(normed, y, row);
+  });
+}
+
+void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
+                      MatrixView x) {
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const MatrixView sequence = x.row_range(offsets[s], offsets[s + 1] - offsets[s]);
+    for_rows(sequence.rows, sequence.cols, 1, [&](int64_t row, float* scratch) {
+      float* values = update_row(sequence, row, scratch);
+      for (int64_t head = 0; head + head_dim <= sequence.cols; head += head_dim) {
+        kernels_.rotate(cos.row<float>(row), sin.row<float>(row), values + head, values + head + cos.cols, cos.cols);
+      }
+      finish_row(values, sequence, row);
+    });
+  }
+}
+
+void CpuBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) {
+  const auto kernel = [&] {
+    switch (activation) {
+      case Activation::gelu:
+        return kernels_.gelu_gate;
+      case Activation::gelu_tanh:
+        return kernels_.gelu_tanh_gate;
+      case Activation::relu:
+        return kernels_.relu_gate;
+      case Activation::silu:
+        break;
+    }
+    return kernels_.silu_gate;
+  }();
+  for_rows(y.rows, y.cols, 3, [&](int64_t row, float* scratch) {
+    float* result = begin_row(y, row, scratch);
+    kernel(as_f32(gate, row, scratch + y.cols), as_f32(up, row, scratch + 2 * y.cols), result, y.cols);
+    finish_row(result, y, row);
+  });
+}
+
+void CpuBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) {
+  for_rows(y.rows, y.cols, 0, [&](int64_t i, float*) {
+    float* row = y.row<float>(i);
+    const int64_t a = order[i];
+    const float* stored = h.row<float>(a);
+    for (int64_t j = 0; j <= i; ++j) {
+      const int64_t b = order[j];
+      row[j] = b <= a ? stored[b] : h.row<float>(b)[a];
+    }
+    row[i] += damp;
+    std::fill(row + i + 1, row + y.cols, 0.0F);
+  });
+}
+
+void CpuBackend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
+  std::vector<float> diagonal(static_cast<size_t>(y.cols));
+  for (int64_t k = 0; k < y.cols; ++k) diagonal[k] = factor.row<float>(k)[k];
+  for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
+    kernels_.targets(w.row<float>(row), feedback.row<float>(row), diagonal.data(), y.row<float>(row), y.cols);
+  });
+}
+
+void CpuBackend::add_row_norms(ConstMatrixView x, MatrixView norms) {
+  for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
+    norms.row<float>(row)[0] += kernels_.sum_of_squares(as_f32(x, row, scratch), x.cols);
+  });
+}
+
+CpuBackend::Softmax CpuBackend::softmax_of(const float* x, int64_t n) const {
+  const float top = kernels_.maximum(x, n);
+  return {top, static_cast<float>(top + std::log(kernels_.sum_of_exponentials(x, top, n)))};
+}
+
+void CpuBackend::token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) {
+  for_rows(logits.rows, logits.cols, 1, [&](int64_t row, float* scratch) {
+    const float* x = as_f32(logits, row, scratch);
+    losses.row<float>(row)[0] = softmax_of(x, logits.cols).log_sum - x[targets[row]];
+  });
+}
+
+void CpuBackend::compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) {
+  for_rows(p.rows, p.cols, 2, [&](int64_t row, float* scratch) {
+    const float *a = as_f32(p, row, scratch), *b = as_f32(q, row, scratch + p.cols);
+    const Softmax of_a = softmax_of(a, p.cols), of_b = softmax_of(b, p.cols);
+    divergence.row<float>(row)[0] = static_cast<float>(kernels_.divergence(a, of_a.log_sum, b, of_b.log_sum, p.cols));
+    const auto place = [&](const float* x, float top) { return std::find(x, x + p.cols, top) - x; };
+    same_top.row<float>(row)[0] = place(a, of_a.top) == place(b, of_b.top) ? 1.0F : 0.0F;
+  });
+}
+
+}  // namespace gptq

@@ -1,0 +1,127 @@
+// The CPU backend: matrix products by single-threaded OpenBLAS on tiles, everything else by the kernels, both spread
+// over one thread pool. How work is cut depends on shapes alone, so results are the same bits for any number of
+// threads. f16 and bf16 are widened to f32, panel by panel or row by row.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+#include "base/parallel.h"
+
+namespace gptq {
+
+// Buffers of floats that tasks borrow. They are kept, so their pages stay mapped; there are as many as threads.
+class ScratchPool {
+ public:
+  struct Buffer {
+    std::unique_ptr<float[]> floats;
+    size_t size = 0;
+  };
+
+  class Lease {
+   public:
+    Lease(ScratchPool& pool, Buffer buffer) : pool_(pool), buffer_(std::move(buffer)) {}
+    ~Lease() { pool_.give_back(std::move(buffer_)); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    // The next `count` floats of the buffer, contents undefined, 64-byte aligned relative to the first.
+    float* take(int64_t count);
+
+   private:
+    ScratchPool& pool_;
+    Buffer buffer_;
+    size_t used_ = 0;
+  };
+
+  // A buffer of room for all that is then taken from it; `count` is the sum of the counts, `pieces` their number.
+  Lease borrow(int64_t count, int pieces = 1);
+
+ private:
+  void give_back(Buffer buffer);
+
+  std::mutex mutex_;
+  std::vector<Buffer> free_;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions& options);
+
+  std::string name() const override { return "cpu"; }
+  std::string description() const override;
+  void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
+  void release(void* block, size_t bytes) noexcept override { host_memory().release(block, bytes); }
+  void upload(MatrixView to, const void* from) override;
+  void download(void* to, ConstMatrixView from) override;
+  void wait() override {}
+  DType compute_dtype(DType /*stored*/) const override { return DType::f32; }
+
+  void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
+  void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
+  void convert(ConstMatrixView x, MatrixView y) override;
+  void add(ConstMatrixView x, MatrixView y) override;
+  void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
+  void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) override;
+  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                 const AttentionShape& shape, MatrixView y) override;
+  void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;
+  void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override;
+  void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
+  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override;
+  void add_row_norms(ConstMatrixView x, MatrixView norms) override;
+  bool factor(MatrixView h) override;
+  void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
+                 MatrixView scales, MatrixView zeros) override;
+  void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
+                        std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
+                        MatrixView loss) override;
+  void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) override;
+  void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override;
+  void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override;
+  void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
+
+ private:
+  // Row `row` of a float matrix as f32: the row itself where it is f32, else `scratch` (m.cols floats), filled.
+  const float* as_f32(ConstMatrixView m, int64_t row, float* scratch) const;
+  // Where to compute row `row` of a float matrix: the row itself where it is f32, else `scratch`, which finish_row()
+  // then rounds to the row. update_row() does the same for a row that is updated, with its present values.
+  float* begin_row(MatrixView m, int64_t row, float* scratch) const;
+  float* update_row(MatrixView m, int64_t row, float* scratch) const;
+  void finish_row(const float* computed, MatrixView m, int64_t row) const;
+  // Calls body(row, scratch) for all rows on all threads, `scratch` being pieces * width floats of the thread's own.
+  template <typename Body>
+  void for_rows(int64_t rows, int64_t width, int pieces, const Body& body);
+  // The first top element of x and the logarithm of sum exp(x).
+  struct Softmax {
+    float top = 0, log_sum = 0;
+  };
+  Softmax softmax_of(const float* x, int64_t n) const;
+  // Lower triangle of h += alpha x' x.   x [tokens, n] f32, h [n, n] f32
+  void add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h);
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  ScratchPool scratch_;
+};
+
+template <typename Body>
+void CpuBackend::for_rows(int64_t rows, int64_t width, int pieces, const Body& body) {
+  // Elements per task: enough to outweigh handing it out.
+  constexpr int64_t kGrain = 1 << 15;
+  if (rows == 0 || width == 0) return;
+  const int64_t rows_per_task = std::max<int64_t>(1, kGrain / width);
+  pool_.for_each((rows + rows_per_task - 1) / rows_per_task, [&](int64_t task) {
+    ScratchPool::Lease lease = scratch_.borrow(pieces * width);
+    float* scratch = lease.take(pieces * width);
+    const int64_t end = std::min(rows, (task + 1) * rows_per_task);
+    for (int64_t row = task * rows_per_task; row < end; ++row) body(row, scratch);
+  });
+}
+
+}  // namespace gptq

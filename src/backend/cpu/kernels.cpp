@@ -1,0 +1,458 @@
+// Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA. Includes no header that
+// defines inline functions: the linker would merge their copies, and might keep one that this processor cannot run.
+// Loops are plain; `omp simd` lets the compiler reorder exactly the sums named in its clause.
+#include "backend/cpu/kernels.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gptq {
+namespace GPTQ_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t kLanes = 16;
+#elif defined(__AVX__)
+constexpr int64_t kLanes = 8;
+#else
+constexpr int64_t kLanes = 4;
+#endif
+
+// One register of floats, and of masks or integers.
+using Lanes = float __attribute__((vector_size(4 * kLanes)));
+using IntLanes = int32_t __attribute__((vector_size(4 * kLanes)));
+
+template <typename To, typename From>
+[[gnu::always_inline]] inline To bits_of(From value) {
+  return __builtin_bit_cast(To, value);
+}
+[[gnu::always_inline]] inline float smaller(float a, float b) { return b < a ? b : a; }
+[[gnu::always_inline]] inline float larger(float a, float b) { return a < b ? b : a; }
+[[gnu::always_inline]] inline Lanes smaller(Lanes a, Lanes b) { return b < a ? b : a; }
+[[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
+[[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
+
+// To the nearest integer, ties to even, for |x| <= 2^22: the sum has no bits left for a fraction.
+template <typename Float>
+[[gnu::always_inline]] inline Float nearest(Float x) {
+  constexpr float kMagic = 0x1.8p23F;
+  return (x + kMagic) - kMagic;
+}
+
+// exp(x) to about 1 ulp: 2^k exp(r) with |r| <= ln(2) / 2 and 8 terms of the series (the ninth is below 6e-9).
+// Results below 2^-126 are 0, above the largest float infinity.
+[[gnu::always_inline]] inline float exponential(float x) {
+  const float inside = larger(smaller(x, 88.8F), -87.4F);
+  const float k = nearest(inside * 1.442695041F);
+  const float r = (inside - k * 0.693359375F) - k * -2.12194440e-4F;  // ln(2) in two parts, the first of 9 bits
+  float series = 1.0F / 5040;
+  series = series * r + 1.0F / 720;
+  series = series * r + 1.0F / 120;
+  series = series * r + 1.0F / 24;
+  series = series * r + 1.0F / 6;
+  series = series * r + 0.5F;
+  series = series * r * r + r + 1.0F;
+  // Two factors, as 2^128 is not a float.
+  const auto half = static_cast<int32_t>(k) >> 1;
+  const auto first = bits_of<float>((half + 127) << 23);
+  const auto second = bits_of<float>((static_cast<int32_t>(k) - half + 127) << 23);
+  return x < -87.33F ? 0.0F : series * first * second;
+}
+
+// Phi(x) = P(normal <= x) to 3e-7 relative for x <= 0. With z = |x| / sqrt(2) and t = 1 / (1 + 0.4 z),
+// erfc(z) / 2 = exp(-z^2) t P(t); P is the minimax polynomial of degree 8 on 0 <= z <= 10.
+[[gnu::always_inline]] inline float normal_cdf(float x) {
+  const float z = (x < 0 ? -x : x) * 0.70710678F;
+  const float t = 1.0F / (1.0F + 0.4F * z);
+  float p = 0.020626575F;
+  p = p * t - 0.070160024F;
+  p = p * t + 0.041994780F;
+  p = p * t + 0.043980554F;
+  p = p * t + 0.039879568F;
+  p = p * t + 0.096695960F;
+  p = p * t + 0.100943983F;
+  p = p * t + 0.113221526F;
+  p = p * t + 0.112817116F;
+  const float tail = exponential(-z * z) * t * p;
+  return x < 0 ? tail : 1.0F - tail;
+}
+
+// log2(x) of a positive normal x: 2^k m with m in [sqrt(1/2), sqrt(2)), ln(m) = 2 atanh((m - 1) / (m + 1)).
+[[gnu::always_inline]] inline Lanes log2(Lanes x) {
+  const auto bits = bits_of<IntLanes>(x);
+  const IntLanes k = (bits - 0x3f3504f3) >> 23;
+  const auto m = bits_of<Lanes>(bits - (k << 23));
+  const Lanes s = (m - 1.0F) / (m + 1.0F), s2 = s * s;
+  Lanes series = 1.0F / 9 + s2 * (1.0F / 11);
+  series = series * s2 + 1.0F / 7;
+  series = series * s2 + 1.0F / 5;
+  series = series * s2 + 1.0F / 3;
+  series = series * s2 + 1.0F;
+  return __builtin_convertvector(k, Lanes) + series * s * (2 * 1.442695041F);
+}
+
+// 2^x, 0 below 2^-126; x < 127.
+[[gnu::always_inline]] inline Lanes exp2(Lanes x) {
+  const Lanes inside = larger(x, broadcast(-126.0F));
+  const Lanes k = nearest(inside), r = (inside - k) * 0.693147181F;
+  Lanes series = r * (1.0F / 5040) + 1.0F / 720;
+  series = series * r + 1.0F / 120;
+  series = series * r + 1.0F / 24;
+  series = series * r + 1.0F / 6;
+  series = series * r + 0.5F;
+  series = series * r * r + r + 1.0F;
+  const auto power = bits_of<Lanes>((__builtin_convertvector(k, IntLanes) + 127) << 23);
+  return x < -126.0F ? broadcast(0.0F) : series * power;
+}
+
+[[gnu::always_inline]] inline float float_of_half(uint16_t half) {
+  const auto magnitude = static_cast<uint32_t>(half & 0x7fffU) << 13;
+  // Multiplying by 2^112 moves the exponent's bias from 15 to 127 and normalizes subnormals; all exact.
+  const auto finite = bits_of<uint32_t>(bits_of<float>(magnitude) * 0x1p112F);
+  const uint32_t positive = magnitude >= 0x0f800000U ? magnitude | 0x7f800000U : finite;
+  return bits_of<float>(positive | static_cast<uint32_t>(half & 0x8000U) << 16);
+}
+
+// As Half(float) in tensor/dtype.h, without branches.
+[[gnu::always_inline]] inline uint16_t half_of_float(float value) {
+  const auto word = bits_of<uint32_t>(value);
+  const uint32_t magnitude = word & 0x7fffffffU;
+  const uint32_t small = bits_of<uint32_t>(bits_of<float>(magnitude) + 0.5F) - 0x3f000000U;
+  const uint32_t normal = (magnitude + 0xfffU + ((magnitude >> 13) & 1U) - 0x38000000U) >> 13;
+  const uint32_t special = magnitude > 0x7f800000U ? 0x7e00U : 0x7c00U;
+  const uint32_t finite = magnitude < 0x38800000U ? small : normal;
+  return static_cast<uint16_t>(((word >> 16) & 0x8000U) | (magnitude >= 0x47800000U ? special : finite));
+}
+
+[[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
+  const auto word = bits_of<uint32_t>(value);
+  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
+  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
+}
+
+void f16_to_f32(const uint16_t* x, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = float_of_half(x[i]);
+}
+
+void bf16_to_f32(const uint16_t* x, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = bits_of<float>(static_cast<uint32_t>(x[i]) << 16);
+}
+
+void f32_to_f16(const float* x, uint16_t* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = half_of_float(x[i]);
+}
+
+void f32_to_bf16(const float* x, uint16_t* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = bf16_of_float(x[i]);
+}
+
+void add(const float* x, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+void scale(const float* x, float factor, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
+}
+
+void scale_by(const float* x, const float* weight, float factor, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * weight[i];
+}
+
+float sum_of_squares(const float* x, int64_t n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+bool all_finite(const float* x, int64_t n) {
+  uint32_t largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = bits_of<uint32_t>(x[i]) & 0x7fffffffU;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest < 0x7f800000U;
+}
+
+void rotate(const float* cos, const float* sin, float* low, float* high, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float a = low[i], b = high[i];
+    low[i] = a * cos[i] - b * sin[i];
+    high[i] = b * cos[i] + a * sin[i];
+  }
+}
+
+void silu_gate(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0F + exponential(-gate[i])) * up[i];
+}
+
+void gelu_gate(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] * normal_cdf(gate[i]) * up[i];
+}
+
+// (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), with u = sqrt(2 / pi) (x + 0.044715 x^3)
+void gelu_tanh_gate(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = gate[i];
+    const float u = 0.797884561F * (x + 0.044715F * x * x * x);
+    y[i] = x / (1.0F + exponential(-2 * u)) * up[i];
+  }
+}
+
+void relu_gate(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = larger(gate[i], 0.0F) * up[i];
+}
+
+void targets(const float* w, const float* feedback, const float* diagonal, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = w[i] + feedback[i] / diagonal[i];
+}
+
+float maximum(const float* x, int64_t n) {
+  float top = x[0];
+#pragma omp simd reduction(max : top)
+  for (int64_t i = 0; i < n; ++i) top = larger(top, x[i]);
+  return top;
+}
+
+float exponentials(float* x, float top, int64_t n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = exponential(x[i] - top);
+    x[i] = value;
+    sum += value;
+  }
+  return sum;
+}
+
+// Partial sums of this many terms are in f32, the sum of those in double.
+constexpr int64_t kChunk = 1024;
+
+double sum_of_exponentials(const float* x, float top, int64_t n) {
+  double total = 0;
+  for (int64_t start = 0; start < n; start += kChunk) {
+    const int64_t end = start + kChunk < n ? start + kChunk : n;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = start; i < end; ++i) sum += exponential(x[i] - top);
+    total += static_cast<double>(sum);
+  }
+  return total;
+}
+
+double divergence(const float* p, float log_p, const float* q, float log_q, int64_t n) {
+  double total = 0;
+  for (int64_t start = 0; start < n; start += kChunk) {
+    const int64_t end = start + kChunk < n ? start + kChunk : n;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = start; i < end; ++i) {
+      const float a = p[i] - log_p, b = q[i] - log_q;
+      sum += exponential(a) * (a - b);
+    }
+    total += static_cast<double>(sum);
+  }
+  return total;
+}
+
+// y[k] = column k of x: lane r is row r. Rows that x lacks repeat its last, and are never written back.
+void transpose_in(FloatRows x, int64_t rows, int64_t cols, float* y) {
+  for (int64_t r = 0; r < kLanes; ++r) {
+    const float* row = x.data + (r < rows ? r : rows - 1) * x.stride;
+    for (int64_t k = 0; k < cols; ++k) y[k * kLanes + r] = row[k];
+  }
+}
+
+[[gnu::always_inline]] inline Lanes load(const float* x) {
+  Lanes value;
+  __builtin_memcpy(&value, x, sizeof value);
+  return value;
+}
+[[gnu::always_inline]] inline void save(float* x, Lanes value) { __builtin_memcpy(x, &value, sizeof value); }
+
+// sum_k importance_k |scale q_k - w_k|^norm with q_k = clamp(round(w_k / scale), low, high), lane by lane. Multiplying
+// by 1 / scale may choose the other of two codes at a tie; both have the same error.
+template <bool kSquare>
+[[gnu::always_inline]] inline Lanes grid_error(const float* w, const float* importance, int64_t n, Lanes scale,
+                                               Lanes low, Lanes high, float norm) {
+  const Lanes inverse = 1.0F / scale;
+  Lanes sum{};
+  for (int64_t k = 0; k < n; ++k) {
+    const Lanes value = load(w + k * kLanes);
+    const Lanes q = nearest(smaller(larger(value * inverse, low), high));
+    const Lanes error = scale * q - value;
+    if constexpr (kSquare) {
+      sum += importance[k] * error * error;
+    } else {
+      const Lanes magnitude = larger(error, -error);
+      const Lanes power = exp2(norm * log2(larger(magnitude, broadcast(0x1p-126F))));
+      sum += importance[k] * power;
+    }
+  }
+  return sum;
+}
+
+void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group_size, int bits, bool symmetric,
+               int candidates, float shrink_step, float norm, float* scales, int64_t scale_stride, uint8_t* zeros,
+               int64_t zero_stride, float* scratch) {
+  transpose_in(w, rows, group_size, scratch);
+  const auto top = static_cast<float>((1 << bits) - 1);
+  Lanes lo{}, hi{};
+  for (int64_t k = 0; k < group_size; ++k) {
+    lo = smaller(lo, load(scratch + k * kLanes));
+    hi = larger(hi, load(scratch + k * kLanes));
+  }
+  const IntLanes nothing = (lo == 0.0F) & (hi == 0.0F);
+  lo = nothing ? broadcast(-1.0F) : lo;
+  hi = nothing ? broadcast(1.0F) : hi;
+  if (symmetric) {
+    hi = larger(-lo, hi);
+    lo = -hi;
+  }
+  Lanes best_scale{}, best_zero{}, least = broadcast(__builtin_inff());
+  for (int i = 0; i < candidates; ++i) {
+    const float p = 1.0F - static_cast<float>(i) * shrink_step;
+    Lanes scale = (hi - lo) * p / top;
+    for (int64_t r = 0; r < kLanes; ++r) scale[r] = float_of_half(half_of_float(scale[r]));
+    scale = smaller(larger(scale, broadcast(0x1p-24F)), broadcast(65504.0F));
+    Lanes zero = broadcast((top + 1) / 2);
+    if (!symmetric) zero = nearest(smaller(-lo * p / scale, broadcast(top)));
+    const Lanes error = norm == 2.0F
+                            ? grid_error<true>(scratch, importance, group_size, scale, -zero, top - zero, norm)
+                            : grid_error<false>(scratch, importance, group_size, scale, -zero, top - zero, norm);
+    const IntLanes better = i == 0 ? IntLanes{} - 1 : error < least;
+    least = better ? error : least;
+    best_scale = better ? scale : best_scale;
+    best_zero = better ? zero : best_zero;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    scales[r * scale_stride] = best_scale[r];
+    zeros[r * zero_stride] = static_cast<uint8_t>(best_zero[r]);
+  }
+}
+
+// Columns whose errors are kept in registers and added to all later columns in one pass over those.
+constexpr int64_t kPass = 8;
+
+// Lanes are rows. scratch: w, later overwritten by the codes, and the feedback, later overwritten by the errors.
+void quantize_columns(int64_t rows, int64_t n, FloatRows w, FloatRows feedback, FloatRows factor, GridRows grid,
+                      uint8_t* codes, int64_t code_stride, float* errors, int64_t error_stride, float* loss,
+                      int64_t loss_stride, float* scratch) {
+  float *values = scratch, *sums = scratch + n * kLanes;
+  transpose_in(w, rows, n, values);
+  transpose_in(feedback, rows, n, sums);
+  const auto top = static_cast<float>((1 << grid.bits) - 1);
+  Lanes total{}, scale{}, zero{};
+  int32_t group = -1;
+  for (int64_t start = 0; start < n; start += kPass) {
+    const int64_t end = start + kPass < n ? start + kPass : n;
+    Lanes pass[kPass] = {};
+    for (int64_t k = start; k < end; ++k) {
+      if (grid.groups[k] != group) {
+        group = grid.groups[k];
+        for (int64_t r = 0; r < kLanes; ++r) {
+          const int64_t row = r < rows ? r : rows - 1;
+          scale[r] = grid.scales[row * grid.scale_stride + group];
+          zero[r] = grid.zeros[row * grid.zero_stride + group];
+        }
+      }
+      const float* f = factor.data + k * factor.stride;
+      Lanes sum = load(sums + k * kLanes);
+      for (int64_t j = start; j < k; ++j) sum += pass[j - start] * f[j];
+      const Lanes weight = load(values + k * kLanes);
+      const Lanes target = weight + sum / f[k];
+      const Lanes q = nearest(smaller(larger(target / scale, -zero), top - zero));
+      const Lanes miss = (target - scale * q) * f[k];
+      total += miss * miss;
+      const Lanes error = weight - scale * q;
+      pass[k - start] = error;
+      save(values + k * kLanes, q + zero);
+      save(sums + k * kLanes, error);
+    }
+    for (int64_t k = end; k < n; ++k) {
+      const float* f = factor.data + k * factor.stride + start;
+      Lanes sum = load(sums + k * kLanes);
+      for (int64_t j = 0; j < kPass; ++j) sum += pass[j] * f[j];
+      save(sums + k * kLanes, sum);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    uint8_t* code_row = codes + r * code_stride;
+    float* error_row = errors + r * error_stride;
+    for (int64_t k = 0; k < n; ++k) {
+      code_row[k] = static_cast<uint8_t>(static_cast<int32_t>(values[k * kLanes + r]));
+      error_row[k] = sums[k * kLanes + r];
+    }
+    loss[r * loss_stride] += total[r];
+  }
+}
+
+void round_columns(int64_t n, const float* w, const float* scales, const uint8_t* zeros, const int32_t* groups,
+                   int bits, uint8_t* codes) {
+  const auto top = static_cast<float>((1 << bits) - 1);
+#pragma omp simd
+  for (int64_t k = 0; k < n; ++k) {
+    const auto zero = static_cast<float>(zeros[groups[k]]);
+    const float q = nearest(smaller(larger(w[k] / scales[groups[k]], -zero), top - zero));
+    codes[k] = static_cast<uint8_t>(static_cast<int32_t>(q + zero));
+  }
+}
+
+void dequantize(int64_t n, const uint8_t* codes, const float* scales, const uint8_t* zeros, const int32_t* groups,
+                float* w) {
+#pragma omp simd
+  for (int64_t k = 0; k < n; ++k) {
+    w[k] = scales[groups[k]] * static_cast<float>(static_cast<int32_t>(codes[k]) - zeros[groups[k]]);
+  }
+}
+
+#define GPTQ_TEXT_OF(name) #name
+#define GPTQ_TEXT(name) GPTQ_TEXT_OF(name)
+
+}  // namespace
+
+extern const Kernels kKernels;
+const Kernels kKernels = {
+    .isa = GPTQ_TEXT(GPTQ_ISA),
+    .lanes = kLanes,
+    .f16_to_f32 = f16_to_f32,
+    .bf16_to_f32 = bf16_to_f32,
+    .f32_to_f16 = f32_to_f16,
+    .f32_to_bf16 = f32_to_bf16,
+    .add = add,
+    .scale = scale,
+    .scale_by = scale_by,
+    .sum_of_squares = sum_of_squares,
+    .all_finite = all_finite,
+    .rotate = rotate,
+    .silu_gate = silu_gate,
+    .gelu_gate = gelu_gate,
+    .gelu_tanh_gate = gelu_tanh_gate,
+    .relu_gate = relu_gate,
+    .targets = targets,
+    .maximum = maximum,
+    .exponentials = exponentials,
+    .sum_of_exponentials = sum_of_exponentials,
+    .divergence = divergence,
+    .find_grid = find_grid,
+    .quantize_columns = quantize_columns,
+    .round_columns = round_columns,
+    .dequantize = dequantize,
+};
+
+}  // namespace GPTQ_ISA
+}  // namespace gptq

@@ -1,0 +1,72 @@
+// The inner loops of the CPU backend: one thread, raw pointers, f32 in and out. kernels.cpp is compiled once per
+// instruction set, and each copy fills one table; the processor chooses among the tables at run time.
+#pragma once
+
+#include <cstdint>
+
+namespace gptq {
+
+// Rows of a float matrix on their way through a grid kernel. Row r starts at data + r * stride.
+struct FloatRows {
+  const float* data = nullptr;
+  int64_t stride = 0;
+};
+
+struct GridRows {
+  const float* scales = nullptr;
+  const uint8_t* zeros = nullptr;
+  int64_t scale_stride = 0, zero_stride = 0;
+  const int32_t* groups = nullptr;  // groups[k]: grid column of column k
+  int bits = 4;
+};
+
+struct Kernels {
+  const char* isa;
+  // Rows that one call of a grid kernel takes at most; each SIMD lane is a row.
+  int64_t lanes;
+
+  void (*f16_to_f32)(const uint16_t* x, float* y, int64_t n);
+  void (*bf16_to_f32)(const uint16_t* x, float* y, int64_t n);
+  void (*f32_to_f16)(const float* x, uint16_t* y, int64_t n);
+  void (*f32_to_bf16)(const float* x, uint16_t* y, int64_t n);
+
+  void (*add)(const float* x, float* y, int64_t n);                                          // y += x
+  void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
+  void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
+  float (*sum_of_squares)(const float* x, int64_t n);
+  bool (*all_finite)(const float* x, int64_t n);
+  void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
+  void (*silu_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*gelu_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*gelu_tanh_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*relu_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*targets)(const float* w, const float* feedback, const float* diagonal, float* y, int64_t n);
+
+  float (*maximum)(const float* x, int64_t n);  // n > 0
+  // x = exp(x - top); returns the sum of the new x.
+  float (*exponentials)(float* x, float top, int64_t n);
+  // sum exp(x - top)
+  double (*sum_of_exponentials)(const float* x, float top, int64_t n);
+  // sum exp(p - log_p) * ((p - log_p) - (q - log_q)): the divergence of two rows of logits, given their log-sum-exps
+  double (*divergence)(const float* p, float log_p, const float* q, float log_q, int64_t n);
+
+  // The ops of these names for `rows` <= lanes rows. find_grid writes one group; `scratch` holds lanes * group_size
+  // floats. importance is never null.
+  void (*find_grid)(int64_t rows, FloatRows w, const float* importance, int64_t group_size, int bits, bool symmetric,
+                    int candidates, float shrink_step, float norm, float* scales, int64_t scale_stride, uint8_t* zeros,
+                    int64_t zero_stride, float* scratch);
+  // `scratch` holds 2 * lanes * n floats; loss is a column.
+  void (*quantize_columns)(int64_t rows, int64_t n, FloatRows w, FloatRows feedback, FloatRows factor, GridRows grid,
+                           uint8_t* codes, int64_t code_stride, float* errors, int64_t error_stride, float* loss,
+                           int64_t loss_stride, float* scratch);
+  void (*round_columns)(int64_t n, const float* w, const float* scales, const uint8_t* zeros, const int32_t* groups,
+                        int bits, uint8_t* codes);  // one row
+  void (*dequantize)(int64_t n, const uint8_t* codes, const float* scales, const uint8_t* zeros, const int32_t* groups,
+                     float* w);  // one row
+};
+
+// The table for this processor's best instruction set. The environment variable GPTQ_CPU_ISA (baseline, avx2, avx512)
+// chooses another, for tests. Throws InputError for one that this build or processor lacks.
+const Kernels& kernels_for_this_cpu();
+
+}  // namespace gptq
