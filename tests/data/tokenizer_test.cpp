@@ -24,7 +24,8 @@ json golden(const std::string& name) {
 }
 
 json base_tokenizer(const std::string& name) {
-  if (name == "demo") return json::parse(std::ifstream(std::filesystem::path(GPTQ_SOURCE) / "demo/model/tokenizer.json"));
+  if (name == "demo")
+    return json::parse(std::ifstream(std::filesystem::path(GPTQ_SOURCE) / "demo/model/tokenizer.json"));
   return golden("bases.json").at(name);
 }
 
@@ -90,8 +91,9 @@ TEST_F(TokenizerTest, LeavesUnknownIdsOutOfDecodedText) {
 
 TEST_F(TokenizerTest, RefusesInvalidUtf8WithTheByteOffset) {
   Tokenizer tokenizer = make(base_tokenizer("gpt2"));
-  for (const std::string& broken : {std::string("abcde\x80"), std::string("abcde\xff\xfe"), std::string("abcde\xc0\xaf"),
-                                    std::string("abcde\xed\xa0\x80"), std::string("abcde\xe6\xbc"), std::string("abcde\xf5\x80\x80\x80")}) {
+  for (const std::string& broken :
+       {std::string("abcde\x80"), std::string("abcde\xff\xfe"), std::string("abcde\xc0\xaf"),
+        std::string("abcde\xed\xa0\x80"), std::string("abcde\xe6\xbc"), std::string("abcde\xf5\x80\x80\x80")}) {
     try {
       tokenizer.encode(broken);
       FAIL() << "no error for " << testing::PrintToString(broken);
@@ -139,8 +141,8 @@ TEST_F(TokenizerTest, RefusesABrokenFileNamingIt) {
   bad_merge["model"]["merges"].push_back({"Hello", "nowhere"});
   json bad_id = base_tokenizer("gpt2");
   bad_id["model"]["vocab"]["odd"] = -3;
-  for (const std::string& content : {std::string(""), std::string("{"), std::string("[1]"), std::string("\"x\""), std::string("null"),
-                                     without_model.dump(), bad_merge.dump(), bad_id.dump()})
+  for (const std::string& content : {std::string(""), std::string("{"), std::string("[1]"), std::string("\"x\""),
+                                     std::string("null"), without_model.dump(), bad_merge.dump(), bad_id.dump()})
     EXPECT_NE(message(content).find("tokenizer.json"), std::string::npos) << message(content);
   EXPECT_NE(message(bad_merge.dump()).find("nowhere"), std::string::npos) << message(bad_merge.dump());
 }
@@ -176,12 +178,16 @@ TEST_F(TokenizerTest, EncodesALongWordAsItsPartsWouldBeInOneWord) {
   description["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
   Tokenizer whole = make(description);
   Tokenizer split = make(base_tokenizer("gpt2"));
-  std::string sentence = "Once upon a time there was a small house by the sea, and in it lived an old man with his dog.";
+  std::string sentence =
+      "Once upon a time there was a small house by the sea, and in it lived an old man with his dog.";
   EXPECT_EQ(whole.encode(sentence), split.encode(sentence));
 }
 
 TEST(UnicodeTest, ReplacesEachMaximalInvalidPart) {
-  EXPECT_EQ(lossy_utf8("a\xe6\xbc" "b\xff\xfe\xf0\x9f\x98" "c"), "a\ufffdb\ufffd\ufffd\ufffdc");
+  EXPECT_EQ(lossy_utf8("a\xe6\xbc"
+                       "b\xff\xfe\xf0\x9f\x98"
+                       "c"),
+            "a\ufffdb\ufffd\ufffd\ufffdc");
   EXPECT_EQ(lossy_utf8("\xed\xa0\x80"), "\ufffd\ufffd\ufffd");
 }
 
@@ -207,8 +213,8 @@ TEST(UnicodeTest, NormalizesAcrossTheEdgesOfAsciiRuns) {
 }
 
 TEST(RegexTest, ReportsAMatchThatExceedsTheLimits) {
-  Regex regex("(?:(a+)+)+$(?!x)b");
-  std::string text(40, 'a');
+  Regex regex("(a+)+c");
+  std::string text = std::string(60, 'a') + "!c";
   EXPECT_THROW(regex.for_each_match(text, [](size_t, size_t) {}), Error);
 }
 

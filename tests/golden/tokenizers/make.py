@@ -9,7 +9,6 @@ every string: ids with and without special tokens, decoded texts), chats.json (c
 import json
 import pathlib
 import sys
-import tempfile
 
 import tokenizers
 import transformers
@@ -88,7 +87,8 @@ def bases():
     vocabulary["Ġtablet"] = len(vocabulary)
     for token in llama3["added_tokens"]:
         token["id"] += token["id"] >= len(vocabulary) - 1
-    llama3["post_processor"]["processors"][1]["special_tokens"]["<|begin|>"]["ids"] = [llama3["added_tokens"][-8]["id"]]
+    begin = next(token["id"] for token in llama3["added_tokens"] if token["content"] == "<|begin|>")
+    llama3["post_processor"]["processors"][1]["special_tokens"]["<|begin|>"]["ids"] = [begin]
     return {"gpt2": json.loads(gpt2.to_str()), "llama3": llama3, "llama2": description}
 
 
@@ -152,7 +152,7 @@ def variants():
 
 # Rendered in full only for this many variants; the others keep a selection, which is what makes the file small.
 def chosen(name):
-    return range(len(STRINGS)) if name in ("gpt2", "llama3", "llama2", "demo") else [i for i, text in enumerate(STRINGS) if len(text) < 120]
+    return range(len(STRINGS)) if name in ("gpt2", "llama3", "llama2", "demo") else [i for i, text in enumerate(STRINGS) if len(text) < 90]
 
 
 def answers(tokenizer, name):
@@ -236,8 +236,8 @@ TEMPLATES = {
 
 
 def write(name, value):
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(part, separators=(',', ':'))}" for key, part in value.items())
-    (HERE / name).write_text("{\n" + lines + "\n}\n")
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(part, separators=(',', ':'), ensure_ascii=False)}" for key, part in value.items())
+    (HERE / name).write_bytes(("{\n" + lines + "\n}\n").encode())
 
 
 def main():
