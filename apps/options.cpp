@@ -78,7 +78,8 @@ void add_options(CLI::App& command, QuantizeOptions& o) {
       ->capture_default_str();
   command.add_option("--scale-search", o.scale_search, "diag, mse or minmax [diag]");
   command.add_option("--order", o.order, "of columns: diagonal, group-aware or natural [diagonal]");
-  command.add_flag("--static-groups,!--no-static-groups", o.static_groups, "all scales before any column [yes]");
+  command.add_flag("--static-groups", o.static_groups, "all scales before any column [yes]");
+  command.add_flag("--no-static-groups", o.no_static_groups, "a group's scale when its first column comes");
   command.add_flag("--desc-act", o.desc_act, "groups in the order of columns: shuffled g_idx");
   command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
@@ -128,7 +129,8 @@ Job make_job(const QuantizeOptions& o) {
     recipe.static_groups = false;
     if (!o.order) recipe.order = Order::diagonal;
   }
-  if (o.static_groups) recipe.static_groups = *o.static_groups;
+  if (o.static_groups && o.no_static_groups) throw InputError("--static-groups and --no-static-groups contradict each other");
+  if (o.static_groups || o.no_static_groups) recipe.static_groups = o.static_groups;
   if (o.damp_percent) recipe.damp_percent = *o.damp_percent;
   recipe.true_sequential = !o.no_true_sequential;
   recipe.modules_in_block_to_quantize = parse_modules(o.modules);

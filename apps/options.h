@@ -16,9 +16,8 @@ struct QuantizeOptions {
   Job job;
   std::string preset = "default", max_shard_size = "5GB", report_file, modules;
   std::optional<std::string> scale_search, order;
-  std::optional<bool> static_groups;
   std::optional<double> damp_percent;
-  bool asym = false, no_true_sequential = false, desc_act = false;
+  bool asym = false, no_true_sequential = false, desc_act = false, static_groups = false, no_static_groups = false;
   std::string method = "gptq", checkpoint_format = "auto";
   int bits = 4;
   int64_t group_size = 128;
