@@ -4,7 +4,10 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <random>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -154,6 +157,36 @@ TEST_F(TokenizerTest, SaysThatTheFileIsMissing) {
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what()).find("tokenizer.json is missing"), std::string::npos) << error.what();
   }
+}
+
+// Replaces a random part of a sound tokenizer.json: whatever comes, the only exceptions are ours.
+TEST_F(TokenizerTest, OnlyEverRaisesErrorsOfItsOwnOnMutatedFiles) {
+  json all = golden("tokenizers.json");
+  std::vector<json> sound;
+  for (const auto& [name, variant] : all.items()) {
+    if (!variant.is_object() || !variant.contains("answers")) continue;
+    sound.push_back(base_tokenizer(variant.at("base")));
+    sound.back().update(variant.at("changes"));
+  }
+  const json strange = {nullptr, true,      -1,      3.5,  1e300,         100000000000,  "", "x", "[",
+                        "(?<",   "\\p{Zz}", "a{3}+", "\\", json::array(), json::object()};
+  std::mt19937 random(7);
+  auto below = [&](size_t limit) { return static_cast<size_t>(random() % limit); };
+  int refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    json description = sound[below(sound.size())];
+    json* part = &description;
+    for (size_t depth = 1 + below(6); depth > 0 && part->is_structured() && !part->empty(); --depth)
+      part = &*std::next(part->begin(), static_cast<int64_t>(below(std::min<size_t>(part->size(), 60))));
+    *part = strange[below(strange.size())];
+    try {
+      Tokenizer tokenizer = make(description);
+      tokenizer.decode(tokenizer.encode("Hello <s> w\u00f6rld \u6f22 1234\n"));
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 100);
 }
 
 // A megabyte without a place to cut: quadratic code would take minutes.
