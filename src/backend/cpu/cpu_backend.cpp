@@ -228,14 +228,6 @@ void CpuBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> o
   });
 }
 
-void CpuBackend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
-  std::vector<float> diagonal(static_cast<size_t>(y.cols));
-  for (int64_t k = 0; k < y.cols; ++k) diagonal[k] = factor.row<float>(k)[k];
-  for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
-    kernels_.targets(w.row<float>(row), feedback.row<float>(row), diagonal.data(), y.row<float>(row), y.cols);
-  });
-}
-
 void CpuBackend::add_row_norms(ConstMatrixView x, MatrixView norms) {
   for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
     norms.row<float>(row)[0] += kernels_.sum_of_squares(as_f32(x, row, scratch), x.cols);

@@ -184,4 +184,21 @@ bool CpuBackend::factor(MatrixView h) {
   return true;
 }
 
+// Rows are independent: each task solves x F' = feedback for some of them in place.
+void CpuBackend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
+  if (y.empty()) return;
+  const Cut cut(y.rows, 128);
+  pool_.for_each(cut.count, [&](int64_t task) {
+    const MatrixView x = y.row_range(cut.start(task), cut.length(task));
+    for (int64_t r = 0; r < x.rows; ++r) {
+      std::copy_n(feedback.row<float>(cut.start(task) + r), x.cols, x.row<float>(r));
+    }
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, as_blas(x.rows), as_blas(x.cols), 1,
+                factor.row<float>(0), as_blas(factor.stride), x.row<float>(0), as_blas(x.stride));
+    for (int64_t r = 0; r < x.rows; ++r) {
+      kernels_.add(w.row<float>(cut.start(task) + r), x.row<float>(r), x.cols);
+    }
+  });
+}
+
 }  // namespace gptq

@@ -216,11 +216,6 @@ void relu_gate(const float* gate, const float* up, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = larger(gate[i], 0.0F) * up[i];
 }
 
-void targets(const float* w, const float* feedback, const float* diagonal, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = w[i] + feedback[i] / diagonal[i];
-}
-
 float maximum(const float* x, int64_t n) {
   float top = x[0];
 #pragma omp simd reduction(max : top)
@@ -443,7 +438,6 @@ const Kernels kKernels = {
     .gelu_gate = gelu_gate,
     .gelu_tanh_gate = gelu_tanh_gate,
     .relu_gate = relu_gate,
-    .targets = targets,
     .maximum = maximum,
     .exponentials = exponentials,
     .sum_of_exponentials = sum_of_exponentials,

@@ -40,7 +40,6 @@ struct Kernels {
   void (*gelu_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*gelu_tanh_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*relu_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*targets)(const float* w, const float* feedback, const float* diagonal, float* y, int64_t n);
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
   // x = exp(x - top); returns the sum of the new x.

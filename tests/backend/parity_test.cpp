@@ -1,0 +1,467 @@
+// Every op of the model against reference(), on every backend, in every float dtype, on awkward shapes. Limits are a
+// priori bounds: a sum of K products computed in f32 in any order is within K 2^-24 sum |terms| of the true one, and
+// the result is rounded once more to its dtype.
+#include <algorithm>
+
+#include "backend/devices.h"
+
+namespace gptq {
+namespace {
+
+using Parity = OnEveryDevice;
+INSTANTIATE_TEST_SUITE_P(Backends, Parity, testing::ValuesIn(devices()), name_of_device);
+
+struct Size {
+  int64_t rows, cols;
+};
+constexpr Size kSizes[] = {{1, 1}, {1, 33}, {5, 64}, {33, 7}, {3, 1000}, {0, 8}, {8, 0}};
+
+TEST_P(Parity, ConversionsRoundToNearestTiesToEven) {
+  for (const DType from : float_dtypes()) {
+    for (const DType to : float_dtypes()) {
+      SCOPED_TRACE(cat(name_of(from), " to ", name_of(to)));
+      for (const Size size : kSizes) {
+        Operand x(backend(), from, size.rows, size.cols, normal(1)), y(backend(), to, size.rows, size.cols);
+        backend().convert(x.device(), y.device());
+        reference().convert(x.host, y.host);
+        expect_same(y);
+      }
+    }
+  }
+}
+
+TEST_P(Parity, ConversionsOfSpecialValues) {
+  const std::vector<double> special = {
+      0.0,      -0.0,        1 + 0x1p-11, 1 + 3 * 0x1p-11, 1 + 0x1p-8, 1 + 3 * 0x1p-8, 65504,
+      65519.99, 65520,       1e30,        -1e30,           0x1p-24,    0x1p-25,        0x1.8p-25,
+      0x1p-14,  0x1.ffcp-15, INFINITY,    -INFINITY,       NAN,        3.4e38,         1e-40};
+  for (const DType from : float_dtypes()) {
+    for (const DType to : float_dtypes()) {
+      SCOPED_TRACE(cat(name_of(from), " to ", name_of(to)));
+      const auto count = static_cast<int64_t>(special.size());
+      Operand x(backend(), from, 1, count, [&](int64_t, int64_t c) { return special[c]; }), y(backend(), to, 1, count);
+      backend().convert(x.device(), y.device());
+      reference().convert(x.host, y.host);
+      expect_same(y);
+    }
+  }
+}
+
+TEST_P(Parity, AllHalvesWidenExactly) {
+  for (const DType from : {DType::f16, DType::bf16}) {
+    Operand x(backend(), from, 256, 256), y(backend(), DType::f32, 256, 256);
+    for (int64_t i = 0; i < 65536; ++i) x.host.row<uint16_t>(i / 256)[i % 256] = static_cast<uint16_t>(i);
+    x.copy_to_device();
+    backend().convert(x.device(), y.device());
+    reference().convert(x.host, y.host);
+    expect_same(y);
+  }
+}
+
+TEST_P(Parity, GatheredRowsAreTheTablesRows) {
+  for (const DType from : float_dtypes()) {
+    for (const DType to : float_dtypes()) {
+      const std::vector<int32_t> ids = {6, 0, 6, 3};
+      Operand table(backend(), from, 7, 33, normal(2)), y(backend(), to, 4, 33);
+      backend().gather_rows(table.device(), ids, y.device());
+      reference().gather_rows(table.host, ids, y.host);
+      expect_same(y);
+    }
+  }
+}
+
+TEST_P(Parity, GatheredColumnsAreTheInputsColumnsInAnyDType) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::u8}) {
+    const std::vector<int32_t> ids = {32, 0, 5, 5, 31};
+    Operand x(backend(), dtype, 9, 33, [](int64_t r, int64_t c) { return static_cast<double>((r * 33 + c) % 200); });
+    Operand y(backend(), dtype, 9, 5);
+    backend().gather_columns(x.device(), ids, y.device());
+    reference().gather_columns(x.host, ids, y.host);
+    expect_same(y);
+  }
+}
+
+TEST_P(Parity, AddRoundsOnce) {
+  for (const DType from : float_dtypes()) {
+    for (const DType to : float_dtypes()) {
+      for (const Size size : kSizes) {
+        Operand x(backend(), from, size.rows, size.cols, normal(3)), y(backend(), to, size.rows, size.cols, normal(4));
+        backend().add(x.device(), y.device());
+        reference().add(x.host, y.host);
+        expect_close(y, [](int64_t, int64_t) { return 0.0; });
+      }
+    }
+  }
+}
+
+// The sum of squares has no negative terms, so its relative error is at most cols 2^-24, and half that after the root.
+TEST_P(Parity, RmsNorm) {
+  for (const DType dtype : float_dtypes()) {
+    for (const Size size : {Size{1, 1}, Size{1, 33}, Size{5, 576}, Size{0, 8}}) {
+      Operand x(backend(), dtype, size.rows, size.cols, normal(5)), w(backend(), dtype, 1, size.cols, normal(6));
+      Operand y(backend(), dtype, size.rows, size.cols);
+      backend().rms_norm(x.device(), w.device(), 1e-5F, y.device());
+      reference().rms_norm(x.host, w.host, 1e-5F, y.host);
+      expect_close(y, [&](int64_t r, int64_t c) {
+        return (static_cast<double>(size.cols) / 2 + 8) * kUnit * std::abs(element(y.host, r, c));
+      });
+    }
+  }
+}
+
+struct ProductSize {
+  int64_t m, k, n;
+};
+
+// sum_k |x_ik w_jk| + |bias_j|, which bounds every partial sum.
+Matrix magnitude_of_product(const Operand& x, const Operand& w, const Operand* bias) {
+  const auto absolute = [](const Matrix& m) {
+    Matrix result(host_memory(), DType::f32, m.rows(), m.cols());
+    for (int64_t r = 0; r < m.rows(); ++r) {
+      for (int64_t c = 0; c < m.cols(); ++c) result.row<float>(r)[c] = static_cast<float>(std::abs(element(m, r, c)));
+    }
+    return result;
+  };
+  Matrix y(host_memory(), DType::f32, x.host.rows(), w.host.rows());
+  const Matrix a = absolute(x.host), b = absolute(w.host), c = bias != nullptr ? absolute(bias->host) : Matrix();
+  reference().linear(a, b, c, y);
+  return y;
+}
+
+TEST_P(Parity, Linear) {
+  const ProductSize sizes[] = {{1, 1, 1},     {1, 33, 33},  {33, 100, 7}, {7, 64, 1}, {130, 70, 129},
+                               {300, 9, 300}, {2, 1100, 3}, {4, 0, 5},    {0, 5, 5},  {5, 5, 0}};
+  for (const DType x_dtype : float_dtypes()) {
+    for (const DType w_dtype : float_dtypes()) {
+      const DType y_dtype = w_dtype == DType::f16 ? DType::f32 : x_dtype;
+      for (const auto& [m, k, n] : sizes) {
+        for (const bool with_bias : {false, true}) {
+          SCOPED_TRACE(
+              cat(name_of(x_dtype), " ", name_of(w_dtype), " ", m, " x ", k, " x ", n, with_bias ? " +b" : ""));
+          Operand x(backend(), x_dtype, m, k, normal(7)), w(backend(), w_dtype, n, k, normal(8)),
+              bias(backend(), w_dtype, 1, n, normal(9)), y(backend(), y_dtype, m, n);
+          backend().linear(x.device(), w.device(), with_bias ? bias.device() : MatrixView(), y.device());
+          reference().linear(x.host, w.host, with_bias ? ConstMatrixView(bias.host) : ConstMatrixView(), y.host);
+          const Matrix bound = magnitude_of_product(x, w, with_bias ? &bias : nullptr);
+          expect_close(y, [&, k = k](int64_t r, int64_t c) {
+            return static_cast<double>(k + 1) * kUnit * static_cast<double>(bound.row<float>(r)[c]);
+          });
+        }
+      }
+    }
+  }
+}
+
+// Two products of f32 and one sum of them; cos and sin are at most 1.
+TEST_P(Parity, RopeRotatesEachSequenceFromItsStart) {
+  const std::vector<int64_t> offsets = {0, 1, 8, 8, 13};
+  for (const DType dtype : float_dtypes()) {
+    for (const int64_t pairs : {1, 16, 32}) {  // of heads with 64 elements, so 1 and 16 rotate a part
+      Operand cos(backend(), DType::f32, 9, pairs, [](int64_t r, int64_t c) { return std::cos(r * 0.3 + c); });
+      Operand sin(backend(), DType::f32, 9, pairs, [](int64_t r, int64_t c) { return std::sin(r * 0.3 + c); });
+      Operand x(backend(), dtype, 13, 3 * 64, normal(10));
+      backend().rope(cos.device(), sin.device(), offsets, 64, x.device());
+      reference().rope(cos.host, sin.host, offsets, 64, x.host);
+      expect_close(x, [](int64_t, int64_t) { return 3 * kUnit * 5; });
+    }
+  }
+}
+
+// A score is wrong by at most (d + 2) 2^-24 scale |q| |k|; twice that, plus one 2^-24 for each of the summed
+// probabilities and 8 for the exponential and the divisions, is the relative error of a probability.
+TEST_P(Parity, AttentionIsCausalInsideEachSequence) {
+  struct Case {
+    std::vector<int64_t> offsets;
+    AttentionShape shape;
+  };
+  const Case cases[] = {{{0, 1}, {1, 1, 64, 0.125F}},       {{0, 3, 4, 4, 37}, {6, 2, 16, 0.25F}},
+                        {{0, 65, 200}, {9, 3, 64, 0.125F}}, {{0, 130}, {5, 1, 33, 0.5F}},
+                        {{0, 70}, {4, 4, 80, 0.1F}},        {{0}, {4, 2, 8, 0.1F}}};
+  for (const DType dtype : float_dtypes()) {
+    for (const auto& [offsets, shape] : cases) {
+      SCOPED_TRACE(cat(name_of(dtype), " ", shape.heads, "/", shape.kv_heads, " x ", shape.head_dim));
+      const int64_t tokens = offsets.back(), d = shape.head_dim;
+      Operand q(backend(), dtype, tokens, shape.heads * d, normal(11)),
+          k(backend(), dtype, tokens, shape.kv_heads * d, normal(12)),
+          v(backend(), dtype, tokens, shape.kv_heads * d, normal(13)), y(backend(), dtype, tokens, shape.heads * d);
+      backend().attention(q.device(), k.device(), v.device(), offsets, shape, y.device());
+      reference().attention(q.host, k.host, v.host, offsets, shape, y.host);
+      const auto longest_head = [&](const Matrix& m) {
+        double longest = 0;
+        for (int64_t r = 0; r < m.rows(); ++r) {
+          for (int64_t head = 0; head < m.cols(); head += d) {
+            double squares = 0;
+            for (int64_t c = head; c < head + d; ++c) squares += element(m, r, c) * element(m, r, c);
+            longest = std::max(longest, std::sqrt(squares));
+          }
+        }
+        return longest;
+      };
+      double largest = 0;
+      for (int64_t r = 0; r < tokens; ++r) {
+        for (int64_t c = 0; c < v.host.cols(); ++c) largest = std::max(largest, std::abs(element(v.host, r, c)));
+      }
+      const double score_error =
+          static_cast<double>(d + 2) * kUnit * shape.scale * longest_head(q.host) * longest_head(k.host);
+      const double limit = (2 * score_error + static_cast<double>(2 * tokens + 8) * kUnit) * largest;
+      expect_close(y, [&](int64_t, int64_t) { return limit; });
+    }
+  }
+}
+
+// exp(u) with u wrong by a few 2^-24 |u| is wrong by that factor; |u| is at most about x^2 here.
+TEST_P(Parity, GateOfEveryActivation) {
+  for (const Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+    for (const DType dtype : float_dtypes()) {
+      for (const Size size : kSizes) {
+        Operand gate(backend(), dtype, size.rows, size.cols, normal(14, 3)),
+            up(backend(), dtype, size.rows, size.cols, normal(15)), y(backend(), dtype, size.rows, size.cols);
+        backend().gate(gate.device(), up.device(), activation, y.device());
+        reference().gate(gate.host, up.host, activation, y.host);
+        expect_close(y, [&](int64_t r, int64_t c) {
+          const double x = element(gate.host, r, c);
+          return (16 + 8 * x * x) * kUnit * std::abs(element(y.host, r, c)) + 1e-37;
+        });
+      }
+    }
+  }
+}
+
+TEST_P(Parity, ActivationsOfHugeInputsStayFinite) {
+  const std::vector<double> huge = {-1e4, -200, -90, -88, 88, 90, 200, 1e4};
+  for (const Activation activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+    Operand gate(backend(), DType::f32, 1, 8, [&](int64_t, int64_t c) { return huge[c]; });
+    Operand up(backend(), DType::f32, 1, 8, [](int64_t, int64_t) { return 1; }), y(backend(), DType::f32, 1, 8);
+    backend().gate(gate.device(), up.device(), activation, y.device());
+    reference().gate(gate.host, up.host, activation, y.host);
+    expect_close(y, [](int64_t, int64_t) { return 1e-33; });
+  }
+}
+
+// Every term is an exact or once rounded product; (tokens + 1) additions follow, to what h held.
+TEST_P(Parity, GramAddsToTheLowerTriangleOnly) {
+  const Size sizes[] = {{1, 1}, {1, 33}, {70, 33}, {33, 200}, {9, 300}, {0, 5}, {2100, 17}};
+  for (const DType dtype : float_dtypes()) {
+    for (const auto& [tokens, n] : sizes) {
+      SCOPED_TRACE(cat(name_of(dtype), " ", tokens, " x ", n));
+      Operand x(backend(), dtype, tokens, n, normal(16)), h(backend(), DType::f32, n, n, normal(17)),
+          dropped(backend(), DType::i32, 1, 1, [](int64_t, int64_t) { return 5; });
+      Matrix bound(host_memory(), DType::f32, n, n);
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+          double sum = std::abs(element(h.host, i, j));
+          for (int64_t t = 0; t < tokens; ++t) sum += std::abs(element(x.host, t, i) * element(x.host, t, j));
+          bound.row<float>(i)[j] = static_cast<float>(sum);
+        }
+      }
+      backend().add_gram(x.device(), h.device(), dropped.device());
+      reference().add_gram(x.host, h.host, dropped.host);
+      expect_close(h, [&, tokens = tokens](int64_t r, int64_t c) {
+        return c > r ? -2 * kUnit * std::abs(element(h.host, r, c))  // the upper triangle is left alone
+                     : static_cast<double>(tokens + 1) * kUnit * static_cast<double>(bound.row<float>(r)[c]);
+      });
+      expect_same(dropped);
+    }
+  }
+}
+
+TEST_P(Parity, GramDropsAndCountsRowsThatAreNotFinite) {
+  for (const DType dtype : float_dtypes()) {
+    Operand x(backend(), dtype, 40, 35, normal(18)), h(backend(), DType::f32, 35, 35, normal(19)),
+        dropped(backend(), DType::i32, 1, 1, [](int64_t, int64_t) { return 2; });
+    set_element(x.host, 0, 0, NAN);
+    set_element(x.host, 17, 34, INFINITY);
+    set_element(x.host, 17, 2, NAN);
+    set_element(x.host, 39, 20, -INFINITY);
+    x.copy_to_device();
+    backend().add_gram(x.device(), h.device(), dropped.device());
+    reference().add_gram(x.host, h.host, dropped.host);
+    EXPECT_EQ(dropped.host.row<int32_t>(0)[0], 5);
+    expect_same(dropped);
+    // 41 terms, each at most 5 deviations squared
+    expect_close(h, [&](int64_t, int64_t) { return 41 * kUnit * 41 * 25; });
+  }
+}
+
+TEST_P(Parity, PermuteSymmetricReadsTheLowerTriangle) {
+  for (const int64_t n : {0, 1, 33, 130}) {
+    std::vector<int32_t> order(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
+    std::shuffle(order.begin(), order.end(), std::mt19937(20));
+    Operand h(backend(), DType::f32, n, n, normal(21)), y(backend(), DType::f32, n, n);
+    backend().permute_symmetric(h.device(), order, 0.5F, y.device());
+    reference().permute_symmetric(h.host, order, 0.5F, y.host);
+    expect_same(y);
+  }
+}
+
+// x = y - w solves x R = feedback with a componentwise backward error of n 2^-24, and y is rounded once.
+TEST_P(Parity, TargetsSolveForTheChangeOfTheWeights) {
+  for (const Size size : {Size{1, 1}, Size{7, 33}, Size{200, 130}, Size{0, 4}}) {
+    const auto& [rows, n] = size;
+    Operand w(backend(), DType::f32, rows, n, normal(22)), feedback(backend(), DType::f32, rows, n, normal(23)),
+        y(backend(), DType::f32, rows, n),
+        factor(backend(), DType::f32, n, n, [noise = normal(24, 0.1)](int64_t r, int64_t c) mutable {
+          return r == c ? 1.5 : c < r ? noise(r, c) : 1e30;  // above the diagonal is nothing to read
+        });
+    backend().targets(w.device(), feedback.device(), factor.device(), y.device());
+    const Matrix got = y.fetch();
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < n; ++k) {
+        double sum = 0, magnitude = 0;
+        for (int64_t j = 0; j <= k; ++j) {
+          const double x = element(got, r, j) - element(w.host, r, j), f = element(factor.host, k, j);
+          sum += x * f;
+          magnitude += (std::abs(x) + std::abs(element(got, r, j))) * std::abs(f);
+        }
+        ASSERT_LE(std::abs(sum - element(feedback.host, r, k)), static_cast<double>(n + 2) * kUnit * magnitude);
+      }
+    }
+  }
+}
+
+TEST_P(Parity, RowNormsAreAdded) {
+  for (const DType dtype : float_dtypes()) {
+    for (const Size size : kSizes) {
+      Operand x(backend(), dtype, size.rows, size.cols, normal(24)),
+          norms(backend(), DType::f32, size.rows, 1, normal(25));
+      backend().add_row_norms(x.device(), norms.device());
+      reference().add_row_norms(x.host, norms.host);
+      expect_close(norms, [&](int64_t r, int64_t) {
+        return static_cast<double>(size.cols + 2) * kUnit * (std::abs(element(norms.host, r, 0)) + 4);
+      });
+    }
+  }
+}
+
+// Componentwise backward error of a Cholesky factorization: |h - F'F| <= (n + 1) 2^-24 |F|'|F|, and the right side is
+// at most sqrt(h_ii h_jj) in each place.
+TEST_P(Parity, FactorTimesItselfIsTheMatrix) {
+  for (const int64_t n : {0, 1, 2, 33, 256, 257, 600}) {
+    SCOPED_TRACE(n);
+    Operand x(backend(), DType::f32, n + 10, n, normal(26)),
+        h(backend(), DType::f32, n, n, [](int64_t, int64_t) { return 0; }), dropped(backend(), DType::i32, 1, 1);
+    Matrix gram(host_memory(), DType::f32, n, n);
+    std::fill_n(gram.row<float>(0), n * n, 0.0F);
+    reference().add_gram(x.host, gram, dropped.host);
+    std::memcpy(h.host.view().data, gram.view().data, gram.bytes());
+    h.copy_to_device();
+    ASSERT_TRUE(backend().factor(h.device()));
+    const Matrix F = h.fetch();
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        if (j > i) {
+          ASSERT_EQ(F.row<float>(i)[j], 0.0F);
+          continue;
+        }
+        double sum = 0;
+        for (int64_t k = i; k < n; ++k) sum += static_cast<double>(F.row<float>(k)[i]) * F.row<float>(k)[j];
+        const double size = std::sqrt(element(gram, i, i) * element(gram, j, j));
+        ASSERT_LE(std::abs(sum - element(gram, i, j)), static_cast<double>(n + 1) * kUnit * size) << i << ", " << j;
+      }
+    }
+  }
+}
+
+TEST_P(Parity, FactorRefusesWhatIsNotPositiveDefinite) {
+  for (const int64_t n : {1, 5, 300}) {
+    for (const double bad : {-1.0, 0.0, static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+      for (const int64_t place : {int64_t{0}, n / 2, n - 1}) {
+        Operand h(backend(), DType::f32, n, n, [](int64_t r, int64_t c) { return r == c ? 2.0 : 0.0; });
+        set_element(h.host, place, place, bad);
+        h.copy_to_device();
+        EXPECT_FALSE(backend().factor(h.device())) << n << ", " << bad << " at " << place;
+      }
+    }
+  }
+  Operand h(backend(), DType::f32, 300, 300, [](int64_t r, int64_t c) { return r == c ? 2.0 : 0.0; });
+  set_element(h.host, 290, 3, NAN);
+  h.copy_to_device();
+  EXPECT_FALSE(backend().factor(h.device()));
+}
+
+// Sums of up to 1024 exponentials are in f32; the rest is a few roundings of numbers as large as the logits.
+TEST_P(Parity, TokenLosses) {
+  for (const DType dtype : float_dtypes()) {
+    for (const Size size : {Size{1, 1}, Size{5, 33}, Size{2, 5000}, Size{0, 10}}) {
+      Operand logits(backend(), dtype, size.rows, size.cols, normal(27, 5)),
+          losses(backend(), DType::f32, size.rows, 1);
+      std::vector<int32_t> targets;
+      for (int64_t r = 0; r < size.rows; ++r) targets.push_back(static_cast<int32_t>(r * 13 % size.cols));
+      backend().token_losses(logits.device(), targets, losses.device());
+      reference().token_losses(logits.host, targets, losses.host);
+      expect_close(losses, [&](int64_t, int64_t) {
+        return (static_cast<double>(std::min<int64_t>(size.cols, 1024)) + 8 * 25) * kUnit;
+      });
+    }
+  }
+}
+
+TEST_P(Parity, DivergenceAndSameTop) {
+  for (const DType dtype : float_dtypes()) {
+    for (const Size size : {Size{1, 1}, Size{5, 33}, Size{3, 5000}, Size{0, 10}}) {
+      Operand p(backend(), dtype, size.rows, size.cols, normal(28, 3)),
+          q(backend(), dtype, size.rows, size.cols, normal(29, 3));
+      Operand divergence(backend(), DType::f32, size.rows, 1), same_top(backend(), DType::f32, size.rows, 1);
+      const bool tie = size.rows > 1 && size.cols > 20;
+      if (tie) {  // one row with a tie for the maximum, and the first counts
+        set_element(p.host, 1, 3, 50);
+        set_element(p.host, 1, 20, 50);
+        set_element(q.host, 1, 3, 50);
+        p.copy_to_device();
+        q.copy_to_device();
+      }
+      backend().compare_logits(p.device(), q.device(), divergence.device(), same_top.device());
+      reference().compare_logits(p.host, q.host, divergence.host, same_top.host);
+      expect_same(same_top);
+      if (tie) {
+        EXPECT_EQ(same_top.host.row<float>(1)[0], 1.0F);
+      }
+      // A log-probability is wrong by about 4 2^-24 of the largest logit (50), its ratio to another is at most 70.
+      expect_close(divergence, [&](int64_t, int64_t) {
+        return (static_cast<double>(std::min<int64_t>(size.cols, 1024)) + 4 * 50) * kUnit * 70;
+      });
+    }
+  }
+}
+
+// Where a backend lacks an op, reference() computes it on the host, and that is counted; the CPU lacks none.
+TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
+  Backend& ops = backend();
+  Matrix rows(ops, DType::f32, 0, 8), wide(ops, DType::f32, 1, 8), nothing(ops, DType::f32, 0, 0),
+      column(ops, DType::f32, 0, 1);
+  Matrix bytes(ops, DType::u8, 0, 8), small(ops, DType::f32, 0, 1), zeros(ops, DType::u8, 0, 1);
+  const std::vector<float> ones(64, 1.0F);
+  Matrix square = to_device(ops, DType::f32, 8, 8, ones.data());
+  const int32_t none = 0;
+  Matrix count = to_device(ops, DType::i32, 1, 1, &none);
+  const std::vector<int32_t> ids, groups(8);
+  const std::vector<int64_t> offsets = {0, 0};
+  ops.gather_rows(rows, ids, rows);
+  ops.gather_columns(nothing, ids, nothing);
+  ops.convert(rows, rows);
+  ops.add(rows, rows);
+  ops.rms_norm(rows, wide, 1e-5F, rows);
+  ops.linear(rows, square, {}, rows);
+  ops.rope(wide, wide, offsets, 8, rows);
+  ops.attention(rows, rows, rows, offsets, {1, 1, 8, 1}, rows);
+  ops.gate(rows, rows, Activation::silu, rows);
+  ops.add_gram(rows, square, count);
+  ops.permute_symmetric(nothing, ids, 1, nothing);
+  ops.targets(rows, rows, square, rows);
+  ops.add_row_norms(rows, column);
+  EXPECT_TRUE(ops.factor(nothing));
+  ops.find_grid(rows, {}, 8, {}, small, zeros);
+  ops.quantize_columns(rows, rows, square, groups, {small, zeros, 4}, bytes, rows, column);
+  ops.round_columns(rows, groups, {small, zeros, 4}, bytes);
+  ops.dequantize(bytes, groups, {small, zeros, 4}, rows);
+  ops.token_losses(rows, ids, column);
+  ops.compare_logits(rows, rows, column, column);
+  EXPECT_EQ(to_host<float>(ops, square), ones);
+  const size_t kOps = 20;
+  EXPECT_EQ(ops.fallbacks().size(), GetParam().complete ? 0 : kOps);
+  for (const auto& [op, calls] : ops.fallbacks()) EXPECT_EQ(calls, 1) << op;
+}
+
+}  // namespace
+}  // namespace gptq
