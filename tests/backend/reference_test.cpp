@@ -1,0 +1,180 @@
+// The oracle itself against examples worked by hand.
+#include <cmath>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "backend/ops.h"
+
+namespace gptq {
+namespace {
+
+Matrix matrix(int64_t rows, int64_t cols, const std::vector<float>& values) {
+  Matrix m(host_memory(), DType::f32, rows, cols);
+  for (int64_t i = 0; i < rows * cols; ++i) m.row<float>(0)[i] = values[i];
+  return m;
+}
+
+Matrix bytes(int64_t rows, int64_t cols, const std::vector<uint8_t>& values) {
+  Matrix m(host_memory(), DType::u8, rows, cols);
+  for (int64_t i = 0; i < rows * cols; ++i) m.row<uint8_t>(0)[i] = values[i];
+  return m;
+}
+
+void expect_near(const Matrix& m, const std::vector<float>& expected, float limit = 1e-6F) {
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(m.row<float>(0)[i], expected[i], limit) << "element " << i;
+}
+
+TEST(Reference, LinearMultipliesByTheTransposeAndAddsTheBias) {
+  Matrix y = matrix(1, 2, {9, 9});
+  reference().linear(matrix(1, 3, {1, 2, 3}), matrix(2, 3, {1, 0, -1, 2, 2, 2}), matrix(1, 2, {10, 20}), y);
+  expect_near(y, {8, 32});
+}
+
+TEST(Reference, RmsNormDividesByTheRootMeanSquare) {
+  Matrix y = matrix(1, 2, {0, 0});
+  reference().rms_norm(matrix(1, 2, {3, 4}), matrix(1, 2, {1, 2}), 0, y);  // sqrt(25 / 2)
+  expect_near(y, {0.8485281F, 2.2627417F});
+}
+
+TEST(Reference, RopeTurnsPairsHalfAHeadApart) {
+  // A quarter turn at position 1: (a, b) becomes (-b, a). The second sequence starts at position 0 again.
+  Matrix x = matrix(3, 4, {1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8});
+  reference().rope(matrix(2, 2, {1, 1, 0, 0}), matrix(2, 2, {0, 0, 1, 1}), std::vector<int64_t>{0, 2, 3}, 4, x);
+  expect_near(x, {1, 2, 3, 4, -3, -4, 1, 2, 5, 6, 7, 8});
+}
+
+TEST(Reference, RopeLeavesTheRestOfAHeadAlone) {
+  Matrix x = matrix(1, 4, {1, 2, 3, 4});
+  reference().rope(matrix(1, 1, {0}), matrix(1, 1, {1}), std::vector<int64_t>{0, 1}, 4, x);
+  expect_near(x, {-2, 1, 3, 4});
+}
+
+TEST(Reference, AttentionSeesOnlyEarlierTokensOfItsSequence) {
+  // One head of width 1 and q = k = 0, so each token averages v over its sequence so far.
+  const Matrix zeros = matrix(4, 1, {0, 0, 0, 0});
+  Matrix y = matrix(4, 1, {0, 0, 0, 0});
+  reference().attention(zeros, zeros, matrix(4, 1, {2, 4, 9, 7}), std::vector<int64_t>{0, 3, 4}, {1, 1, 1, 1}, y);
+  expect_near(y, {2, 3, 5, 7});
+}
+
+TEST(Reference, AttentionWeighsByTheExponentialOfScaledScores) {
+  // Scores 0 and ln(3) / 2 * 2: weights 1/4 and 3/4. Two query heads share one key head.
+  const float half_log3 = std::log(3.0F) / 2;
+  Matrix y = matrix(2, 2, {0, 0, 0, 0});
+  reference().attention(matrix(2, 2, {1, 0, 1, 0}), matrix(2, 1, {0, half_log3}), matrix(2, 1, {4, 8}),
+                        std::vector<int64_t>{0, 2}, {2, 1, 1, 2}, y);
+  expect_near(y, {4, 4, 7, 6});
+}
+
+TEST(Reference, GatesOfOne) {
+  const auto gated = [](Activation activation) {
+    Matrix y = matrix(1, 2, {0, 0});
+    reference().gate(matrix(1, 2, {1, -1}), matrix(1, 2, {2, 2}), activation, y);
+    return y;
+  };
+  expect_near(gated(Activation::silu), {2 * 0.7310586F, -2 * 0.2689414F});
+  expect_near(gated(Activation::gelu), {2 * 0.8413447F, -2 * 0.1586553F});
+  expect_near(gated(Activation::gelu_tanh), {2 * 0.8411920F, -2 * 0.1588080F});
+  expect_near(gated(Activation::relu), {2, 0});
+}
+
+TEST(Reference, GramAddsOuterProductsOfFiniteRows) {
+  Matrix h = matrix(2, 2, {1, 100, 1, 1}), dropped(host_memory(), DType::i32, 1, 1);
+  dropped.row<int32_t>(0)[0] = 3;
+  reference().add_gram(matrix(3, 2, {1, 2, NAN, 5, 3, 4}), h, dropped);
+  expect_near(h, {11, 100, 15, 21});
+  EXPECT_EQ(dropped.row<int32_t>(0)[0], 4);
+}
+
+TEST(Reference, PermuteSymmetricReordersRowsAndColumns) {
+  // The symmetric matrix {1 2 4, 2 3 5, 4 5 6}, with rubbish above its diagonal.
+  Matrix y = matrix(3, 3, std::vector<float>(9, 7.0F));
+  reference().permute_symmetric(matrix(3, 3, {1, 99, 99, 2, 3, 99, 4, 5, 6}), std::vector<int32_t>{2, 0, 1}, 0.5F, y);
+  expect_near(y, {6.5F, 0, 0, 4, 1.5F, 0, 5, 2, 3.5F});
+}
+
+TEST(Reference, FactorIsTheLowerTriangleWhoseTransposeComesFirst) {
+  // F = {2 0, 1 3}: F' F = {5 3, 3 9}.
+  Matrix h = matrix(2, 2, {5, 0, 3, 9});
+  ASSERT_TRUE(reference().factor(h));
+  expect_near(h, {2, 0, 1, 3});
+  Matrix indefinite = matrix(2, 2, {1, 0, 3, 9});
+  EXPECT_FALSE(reference().factor(indefinite));
+}
+
+TEST(Reference, TargetsSolveAgainstTheFactor) {
+  // x F' = feedback with F = {2 0, 1 4}: x0 = 6 / 2, x1 = (11 - 3) / 4.
+  Matrix y = matrix(1, 2, {0, 0});
+  reference().targets(matrix(1, 2, {10, 20}), matrix(1, 2, {6, 11}), matrix(2, 2, {2, 99, 1, 4}), y);
+  expect_near(y, {13, 22});
+}
+
+TEST(Reference, SymmetricGridSpansTheLargestMagnitude) {
+  Matrix scales = matrix(1, 2, {0, 0}), zeros = bytes(1, 2, {0, 0});
+  reference().find_grid(matrix(1, 4, {-3, 1, 0, 0}), {}, 2, {2, true, 1, 0, 2}, scales, zeros);
+  expect_near(scales, {2, static_cast<float>(Half(2.0F / 3))});  // 2 * 3 / 3, and 2 / 3 for a group of zeros
+  EXPECT_EQ(zeros.row<uint8_t>(0)[0], 2);
+  EXPECT_EQ(zeros.row<uint8_t>(0)[1], 2);
+}
+
+TEST(Reference, AsymmetricGridSpansZeroToo) {
+  Matrix scales = matrix(2, 1, {0, 0}), zeros = bytes(2, 1, {0, 0});
+  reference().find_grid(matrix(2, 2, {-1, 2, 4, 6}), {}, 2, {2, false, 1, 0, 2}, scales, zeros);
+  expect_near(scales, {1, 2});  // [-1, 2] and [0, 6] in 3 steps
+  EXPECT_EQ(zeros.row<uint8_t>(0)[0], 1);
+  EXPECT_EQ(zeros.row<uint8_t>(1)[0], 0);
+}
+
+TEST(Reference, GridSearchKeepsTheLeastWeightedError) {
+  // 2 bits, symmetric: levels -2 .. 1 times the scale. At full width the scale is 2 and the three ones become 0 or 2;
+  // at half width it is 1, and the ones are exact but 3 becomes 1.
+  const Matrix w = matrix(1, 4, {3, 1, 1, 1});
+  const GridSearch search = {2, true, 2, 0.5F, 2};
+  Matrix scales = matrix(1, 1, {0}), zeros = bytes(1, 1, {0});
+  reference().find_grid(w, {}, 4, search, scales, zeros);  // 1 + 3 against 4: the first of equals
+  expect_near(scales, {2});
+  reference().find_grid(w, matrix(1, 4, {1, 2, 2, 2}), 4, search, scales, zeros);  // 1 + 6 against 4
+  expect_near(scales, {1});
+}
+
+TEST(Reference, ColumnsPassTheirErrorsOn) {
+  // Scale 1, zero 2, codes 0 .. 3. Column 0: 0.4 rounds to 0, error 0.4; column 1 receives 0.4 * 3 / 2 = 0.6: 0.2 + 0.6
+  // rounds to 1, and its own error counts from 0.2.
+  Matrix codes = bytes(1, 2, {0, 0}), errors = matrix(1, 2, {0, 0}), loss = matrix(1, 1, {1});
+  const Matrix scales = matrix(1, 1, {1}), zeros = bytes(1, 1, {2});
+  reference().quantize_columns(matrix(1, 2, {0.4F, 0.2F}), matrix(1, 2, {0, 0}), matrix(2, 2, {1, 0, 3, 2}),
+                               std::vector<int32_t>{0, 0}, {scales, zeros, 2}, codes, errors, loss);
+  EXPECT_EQ(codes.row<uint8_t>(0)[0], 2);
+  EXPECT_EQ(codes.row<uint8_t>(0)[1], 3);
+  expect_near(errors, {0.4F, -0.8F});
+  expect_near(loss, {1 + 0.16F + 0.16F});  // (1 * 0.4)^2 + (2 * -0.2)^2
+}
+
+TEST(Reference, RoundedCodesAreClampedAndDequantizeBack) {
+  const Matrix scales = matrix(1, 2, {0.5F, 2}), zeros = bytes(1, 2, {2, 0});
+  const std::vector<int32_t> groups = {0, 0, 1, 1};
+  Matrix codes = bytes(1, 4, {0, 0, 0, 0}), w = matrix(1, 4, {0, 0, 0, 0});
+  reference().round_columns(matrix(1, 4, {0.6F, -9, 5.5F, -1}), groups, {scales, zeros, 2}, codes);
+  reference().dequantize(codes, groups, {scales, zeros, 2}, w);
+  EXPECT_EQ(std::vector<uint8_t>(codes.row<uint8_t>(0), codes.row<uint8_t>(0) + 4), (std::vector<uint8_t>{3, 0, 3, 0}));
+  expect_near(w, {0.5F, -1, 6, 0});
+}
+
+TEST(Reference, LossOfATokenIsItsNegativeLogProbability) {
+  Matrix losses = matrix(2, 1, {0, 0});
+  reference().token_losses(matrix(2, 2, {0, 0, 0, std::log(3.0F)}), std::vector<int32_t>{1, 1}, losses);
+  expect_near(losses, {std::log(2.0F), std::log(4.0F / 3)});
+}
+
+TEST(Reference, DivergenceOfTwoCoins) {
+  // Probabilities 1/2, 1/2 against 1/4, 3/4: (ln 2 + ln(2/3)) / 2. Of equal maxima the first counts.
+  Matrix divergence = matrix(2, 1, {0, 0}), same_top = matrix(2, 1, {9, 9});
+  const float log3 = std::log(3.0F);
+  reference().compare_logits(matrix(2, 2, {0, 0, 0, log3}), matrix(2, 2, {0, log3, 0, log3}), divergence, same_top);
+  expect_near(divergence, {std::log(4.0F / 3) / 2, 0});
+  expect_near(same_top, {0, 1});
+}
+
+}  // namespace
+}  // namespace gptq
