@@ -2,33 +2,86 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <cstdio>
 #include <numeric>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include <fcntl.h>
-#include <sys/statvfs.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "io/file.h"
 
 namespace gptq {
 namespace {
 
 namespace fs = std::filesystem;
 
+// An index names every tensor of a model, up to hundreds of thousands: sorted, so that looking one up is quick.
+using IndexJson = nlohmann::json;
+
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
+// Deeper than any model's configuration; keeps recursion over parsed values bounded.
+constexpr int kMaxJsonDepth = 100;
 
-// Weights in other formats: they would be stale beside quantized ones, so they are not carried over.
-bool is_other_weight_file(const fs::path& relative) {
-  const std::string name = relative.filename().string(), extension = relative.extension().string();
-  return extension == ".safetensors" || extension == ".bin" || extension == ".pt" || extension == ".pth" ||
-         extension == ".gguf" || extension == ".h5" || extension == ".msgpack" || extension == ".onnx" ||
-         name.ends_with(".index.json");
+// What lies at `path`, links followed; file_type::not_found where nothing does.
+fs::file_type type_of(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::status(path, error).type();
+  if (type == fs::file_type::none) throw cannot(path, "look at it", error.value());
+  return type;
+}
+
+bool is_there(const fs::path& path) { return type_of(path) != fs::file_type::not_found; }
+
+bool is_weight_file(const fs::path& relative) {
+  static constexpr std::string_view kExtensions[] = {".safetensors", ".pt", ".pth",     ".ckpt", ".gguf",
+                                                     ".h5",          ".ot", ".msgpack", ".onnx", ".onnx_data"};
+  const std::string extension = relative.extension().string();
+  return std::count(std::begin(kExtensions), std::end(kExtensions), extension) != 0 ||
+         (extension == ".bin" && relative.stem().string().find("model") != std::string::npos);
+}
+
+bool is_weight_index(const fs::path& relative) {
+  const std::string name = relative.filename().string();
+  constexpr std::string_view suffix = ".index.json";
+  return name.ends_with(suffix) && is_weight_file(name.substr(0, name.size() - suffix.size()));
+}
+
+std::string read_text(const fs::path& path) {
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) throw cannot(path, "read it", errno);
+  std::string text;
+  std::vector<char> buffer(1 << 20);
+  for (;;) {
+    const ssize_t count = read(*file, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw cannot(path, "read it", errno);
+    if (count == 0) return text;
+    text.append(buffer.data(), static_cast<size_t>(count));
+  }
+}
+
+template <typename AnyJson>
+AnyJson parse_json_file(const fs::path& path) {
+  const std::string text = read_text(path);
+  const auto watch = [&](int depth, typename AnyJson::parse_event_t /*event*/, AnyJson& /*value*/) {
+    if (depth > kMaxJsonDepth) throw InputError(cat(path.string(), ": nested deeper than ", kMaxJsonDepth, " levels"));
+    return true;
+  };
+  try {
+    return AnyJson::parse(text, watch);
+  } catch (const typename AnyJson::parse_error& error) {
+    const std::string_view seen = std::string_view(text).substr(0, error.byte);
+    const auto line = std::count(seen.begin(), seen.end(), '\n') + 1;
+    throw InputError(
+        cat(path.string(), ": no valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1)));
+  } catch (const typename AnyJson::exception&) {
+    throw InputError(cat(path.string(), ": holds a number that is too large"));
+  }
 }
 
 int64_t edit_distance(std::string_view a, std::string_view b) {
@@ -46,105 +99,152 @@ int64_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-// The safetensors files of a folder, relative; checked against the index where there is one.
-std::vector<std::string> weight_files(const fs::path& folder, const Json& index) {
-  std::set<std::string> files;
-  if (!index.is_null()) {
-    for (const auto& [tensor, file] : index.at("weight_map").items()) {
-      const fs::path shard = file.get<std::string>();
-      if (shard.is_absolute() || shard.lexically_normal().string().starts_with("..")) {
-        throw InputError(cat((folder / kIndexName).string(), ": tensor '", tensor, "' is said to be in ",
-                             shard.string(), ", outside the folder"));
-      }
-      if (!fs::exists(folder / shard)) {
-        throw InputError(cat((folder / kIndexName).string(), ": tensor '", tensor, "' is said to be in ",
-                             shard.string(), ", which is missing: the download is not complete"));
-      }
-      files.insert(shard.string());
+// The weight_map of an index: tensor name to shard. Every shard lies in the folder and exists.
+std::map<std::string, fs::path> read_index(const fs::path& folder) {
+  const fs::path path = folder / kIndexName;
+  const IndexJson index = parse_json_file<IndexJson>(path);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
+      index["weight_map"].empty()) {
+    throw InputError(cat(path.string(), ": no weight_map of tensor names to files"));
+  }
+  std::map<std::string, fs::path> shards;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string()) throw InputError(cat(path.string(), ": tensor '", tensor, "' has no file name"));
+    const fs::path shard = file.get<std::string>();
+    if (shard.empty() || shard.is_absolute() || std::count(shard.begin(), shard.end(), "..") != 0) {
+      throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in '", shard.string(),
+                           "', which is no file of this folder"));
     }
-    if (!files.empty()) return {files.begin(), files.end()};
+    if (!is_there(folder / shard)) {
+      throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in ", shard.string(),
+                           ", which is missing: the download is not complete"));
+    }
+    shards[tensor] = shard.lexically_normal();
   }
-  if (fs::exists(folder / kSingleName)) return {kSingleName};
-  std::string others;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.path().extension() == ".safetensors") files.insert(name);
-    if (is_other_weight_file(name)) others = name;
-  }
-  if (files.size() == 1) return {files.begin(), files.end()};
-  if (files.size() > 1)
-    throw InputError(
-        cat(folder.string(), ": several safetensors files and no ", kIndexName, " that says what belongs together"));
-  if (!others.empty()) {
-    throw InputError(cat(folder.string(), ": its weights are in ", others,
-                         "; convert them to safetensors: python -c \"from transformers import ",
-                         "AutoModelForCausalLM as A; A.from_pretrained('", folder.string(),
-                         "').save_pretrained('NEW_FOLDER')\""));
-  }
-  throw InputError(cat(folder.string(), ": no ", kSingleName, " and no ", kIndexName, " in this folder"));
+  return shards;
 }
 
-InputError cannot(const fs::path& path, const char* what, int error) {
-  return InputError(cat(path.string(), ": cannot ", what, " (", std::strerror(error), ")"));
+InputError needs_conversion(const fs::path& folder, const std::string& weights) {
+  const std::string gguf = weights.ends_with(".gguf") ? ", gguf_file='" + weights + "'" : "";
+  return InputError(cat(folder.string(), ": its weights are in ", weights,
+                        "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
+                        "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
+                        ").save_pretrained('NEW_FOLDER', safe_serialization=True)\""));
 }
 
-void sync_path(const fs::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool done = descriptor >= 0 && fsync(descriptor) == 0;
-  const int error = errno;
-  if (descriptor >= 0) close(descriptor);
-  if (!done) throw cannot(path, "write it to disk", error);
+// The safetensors file of a folder without an index.
+std::string single_weight_file(const fs::path& folder) {
+  if (is_there(folder / kSingleName)) return kSingleName;
+  std::set<std::string> files, others;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const fs::path name = entry->path().filename();
+    if (name.extension() == ".safetensors") {
+      files.insert(name.string());
+    } else if (is_weight_file(name)) {
+      others.insert(name.string());
+    }
+  }
+  if (error) throw cannot(folder, "list it", error.value());
+  if (files.size() == 1) return *files.begin();
+  if (files.size() > 1) {
+    throw InputError(cat(folder.string(), ": several safetensors files (", *files.begin(), ", ", *files.rbegin(),
+                         ") and no ", kIndexName, " that says what belongs together"));
+  }
+  if (!others.empty()) throw needs_conversion(folder, *others.begin());
+  throw InputError(cat(folder.string(), ": no weights in it: neither ", kSingleName, " nor ", kIndexName));
 }
 
-fs::path resolved(const fs::path& path) { return fs::weakly_canonical(fs::absolute(path)); }
+// Absolute, links resolved as far as the path exists, without a slash at its end.
+fs::path resolved(const fs::path& path) {
+  std::error_code error;
+  fs::path real = fs::weakly_canonical(fs::absolute(path, error), error);
+  if (error) throw cannot(path, "find it", error.value());
+  return real.filename().empty() ? real.parent_path() : real;
+}
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
-  const auto [folder_end, unused] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-  return folder_end == folder.end();
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
 }
 
 fs::path temporary_of(const fs::path& output) { return output.string() + ".partial-" + std::to_string(getpid()); }
+fs::path old_of(const fs::path& output) { return output.string() + ".old-" + std::to_string(getpid()); }
 
-}  // namespace
-
-Json read_json(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw cannot(path, "read it", errno);
-  std::ostringstream text;
-  text << file.rdbuf();
-  try {
-    return Json::parse(text.str());
-  } catch (const nlohmann::json::parse_error& error) {
-    const std::string seen = text.str().substr(0, error.byte);
-    const auto line = std::count(seen.begin(), seen.end(), '\n') + 1;
+// Refuses an output that must not be written; `output` is as the user spelled it, `target` and `source` are resolved.
+void check_output(const fs::path& output, const fs::path& target, const fs::path& source, bool overwrite) {
+  if (is_inside(target, source) || is_inside(source, target)) {
+    throw InputError(cat(output.string(), ": the output must be another folder than the model ", source.string(),
+                         ", neither inside nor around it"));
+  }
+  const fs::file_type type = type_of(target);
+  if (type == fs::file_type::not_found) {
+    std::error_code error;
+    if (fs::is_symlink(target, error)) throw InputError(cat(output.string(), ": a link to a folder that is missing"));
+    return;
+  }
+  if (!overwrite)
     throw InputError(
-        cat(path.string(), ": no valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1)));
+        cat(output.string(), ": exists already; pass --overwrite to replace it, or choose another folder"));
+  std::error_code error;
+  const bool empty = type == fs::file_type::directory && fs::is_empty(target, error);
+  if (error) throw cannot(output, "list it", error.value());
+  if (type != fs::file_type::directory || (!empty && !is_there(target / "config.json"))) {
+    throw InputError(
+        cat(output.string(), ": is no model folder, so --overwrite does not replace it; choose another folder"));
   }
 }
 
+// The tensors of each shard, in their order: a new one where the next tensor would exceed the limit.
+std::vector<std::vector<TensorSpec>> cut_shards(std::vector<TensorSpec> tensors, size_t max_shard_bytes) {
+  std::vector<std::vector<TensorSpec>> shards(1);
+  size_t shard_bytes = 0;
+  for (TensorSpec& tensor : tensors) {
+    const size_t bytes = tensor.bytes();
+    if (!shards.back().empty() && (shard_bytes > max_shard_bytes || bytes > max_shard_bytes - shard_bytes)) {
+      shards.emplace_back();
+      shard_bytes = 0;
+    }
+    shard_bytes += bytes;
+    shards.back().push_back(std::move(tensor));
+  }
+  return shards;
+}
+
+std::string shard_name(size_t shard, size_t count) {
+  if (count == 1) return kSingleName;
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", shard + 1, count);
+  return name;
+}
+
+}  // namespace
+
+Json read_json(const fs::path& path) { return parse_json_file<Json>(path); }
+
 Checkpoint::Checkpoint(fs::path folder) : folder_(std::move(folder)) {
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
-  std::error_code error;
-  if (!fs::exists(folder_, error)) throw InputError(cat(folder_.string(), ": no such folder"));
-  if (!fs::is_directory(folder_, error))
+  if (!is_there(folder_)) throw InputError(cat(folder_.string(), ": no such folder"));
+  if (type_of(folder_) != fs::file_type::directory)
     throw InputError(cat(folder_.string(), ": not a folder; give the folder that holds config.json"));
-  if (!fs::exists(folder_ / "config.json", error))
+  if (!is_there(folder_ / "config.json"))
     throw InputError(cat(folder_.string(), ": no config.json in it, so it is no Hugging Face model folder"));
   config_ = read_json(folder_ / "config.json");
   if (!config_.is_object()) throw InputError(cat((folder_ / "config.json").string(), ": not a JSON object"));
   if (const auto found = config_.find("quantization_config"); found != config_.end()) quantization_config_ = *found;
-  if (quantization_config_.is_null() && fs::exists(folder_ / "quantize_config.json"))
+  if (quantization_config_.is_null() && is_there(folder_ / "quantize_config.json"))
     quantization_config_ = read_json(folder_ / "quantize_config.json");
+  if (!quantization_config_.is_null() && !quantization_config_.is_object())
+    throw InputError(cat(folder_.string(), ": its quantization_config is no JSON object"));
 
-  Json index;
-  if (fs::exists(folder_ / kIndexName)) {
-    index = read_json(folder_ / kIndexName);
-    const auto map = index.is_object() ? index.find("weight_map") : index.end();
-    const bool strings = index.is_object() && map != index.end() && map->is_object() &&
-                         std::all_of(map->begin(), map->end(), [](const Json& file) { return file.is_string(); });
-    if (!strings) throw InputError(cat((folder_ / kIndexName).string(), ": no weight_map of tensor names to files"));
+  std::map<std::string, fs::path> index;
+  std::set<fs::path> names;
+  if (is_there(folder_ / kIndexName)) {
+    index = read_index(folder_);
+    for (const auto& [tensor, shard] : index) names.insert(shard);
+  } else {
+    names.insert(single_weight_file(folder_));
   }
-  for (const std::string& name : weight_files(folder_, index)) {
+  for (const fs::path& name : names) {
     files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
     for (const StoredTensor& tensor : files_.back()->tensors()) {
       const auto [other, added] = by_name_.try_emplace(tensor.name, Place{files_.back().get(), &tensor});
@@ -153,12 +253,11 @@ Checkpoint::Checkpoint(fs::path folder) : folder_(std::move(folder)) {
                              files_.back()->path().string()));
     }
   }
-  if (index.is_null()) return;
-  for (const auto& [name, file] : index.at("weight_map").items()) {
+  for (const auto& [name, shard] : index) {
     const auto place = by_name_.find(name);
-    if (place == by_name_.end() || place->second.file->path() != folder_ / file.get<std::string>()) {
-      throw InputError(cat((folder_ / kIndexName).string(), ": tensor '", name, "' is said to be in ",
-                           file.get<std::string>(), ", but it is not there"));
+    if (place == by_name_.end() || place->second.file->path() != folder_ / shard) {
+      throw InputError(cat((folder_ / kIndexName).string(), ": tensor '", name, "' is said to be in ", shard.string(),
+                           ", but it is not there"));
     }
   }
 }
@@ -197,13 +296,23 @@ void Checkpoint::forget(const StoredTensor& tensor) const {
 
 std::vector<fs::path> Checkpoint::side_files() const {
   std::vector<fs::path> files;
-  for (auto entry = fs::recursive_directory_iterator(folder_); entry != fs::recursive_directory_iterator(); ++entry) {
-    const fs::path relative = fs::relative(entry->path(), folder_);
-    const bool hidden = relative.filename().string().starts_with(".");
-    if (entry->is_directory() && hidden) entry.disable_recursion_pending();
-    const bool config = relative == "config.json" || relative == "quantize_config.json";
-    if (entry->is_regular_file() && !hidden && !config && !is_other_weight_file(relative)) files.push_back(relative);
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
+    const fs::path relative = entry->path().lexically_relative(folder_);  // a link keeps its own name
+    if (relative.filename().string().starts_with(".") || relative == "original") {
+      entry.disable_recursion_pending();
+      continue;
+    }
+    if (relative == "config.json" || relative == "quantize_config.json" || is_weight_file(relative) ||
+        is_weight_index(relative)) {
+      continue;
+    }
+    const fs::file_type type = type_of(entry->path());
+    if (type == fs::file_type::not_found)
+      throw InputError(cat(entry->path().string(), ": a link to a file that is missing: the download is not complete"));
+    if (type == fs::file_type::regular) files.push_back(relative);
   }
+  if (error) throw cannot(folder_, "list it", error.value());
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -219,79 +328,72 @@ CheckpointWriter::CheckpointWriter(const fs::path& source, fs::path output, bool
     : overwrite_(overwrite) {
   if (output.empty()) throw InputError("no output folder given");
   output_ = resolved(output);
-  if (output_.filename().empty()) output_ = output_.parent_path();
-  const fs::path from = resolved(source);
-  if (is_inside(output_, from) || is_inside(from, output_)) {
-    throw InputError(
-        cat(output.string(), ": the output must lie outside the input ", source.string(), ", and not hold it"));
-  }
-  if (fs::exists(output_)) {
-    if (!overwrite)
-      throw InputError(
-          cat(output.string(), ": exists already; pass --overwrite to replace it, or choose another folder"));
-    if (!fs::is_directory(output_) || (!fs::is_empty(output_) && !fs::exists(output_ / "config.json"))) {
-      throw InputError(cat(output.string(), ": is no model folder, so --overwrite does not replace it"));
-    }
-  }
-
-  // Shards: tensors in their order, a new one where the next would exceed the limit.
-  std::vector<std::vector<TensorSpec>> layout(1);
-  size_t shard_bytes = 0, total = 0;
-  for (TensorSpec& tensor : tensors) {
-    const size_t bytes = tensor.bytes();
-    if (shard_bytes > 0 && shard_bytes + bytes > max_shard_bytes) {
-      layout.emplace_back();
-      shard_bytes = 0;
-    }
-    shard_bytes += bytes;
-    total += bytes;
-    layout.back().push_back(std::move(tensor));
-  }
-  for (const auto& shard : layout) output_bytes_ += SafetensorsWriter::file_size(shard);
-
-  std::error_code error;
-  fs::create_directories(output_.parent_path(), error);
-  if (error) throw cannot(output_.parent_path(), "create it", error.value());
-  struct statvfs disk {};
-  if (statvfs(output_.parent_path().c_str(), &disk) == 0) {
-    const uint64_t free_bytes = uint64_t{disk.f_bavail} * disk.f_frsize;
-    if (free_bytes < output_bytes_) {
-      throw InputError(
-          cat(output.string(), ": the output needs ", output_bytes_, " bytes, but its disk has ", free_bytes, " free"));
-    }
-  }
   temporary_ = temporary_of(output_);
-  if (!fs::create_directory(temporary_, error)) throw cannot(output_, "create it", error ? error.value() : EEXIST);
+  old_ = old_of(output_);
+  check_output(output, output_, resolved(source), overwrite);
+  if (is_there(temporary_)) throw InputError(cat(temporary_.string(), ": left by a run that was killed; remove it"));
+  if (is_there(old_)) {
+    throw InputError(cat(old_.string(), ": the output that a run was replacing when it was killed; move it back to ",
+                         output.string(), " or remove it"));
+  }
+
+  std::vector<std::vector<TensorSpec>> layout = cut_shards(std::move(tensors), max_shard_bytes);
+  for (const auto& shard : layout) output_bytes_ += SafetensorsWriter::file_size(shard);
+  fs::path existing = output_.parent_path();
+  for (; !is_there(existing); existing = existing.parent_path())
+    created_parents_.insert(created_parents_.begin(), existing);
+  if (const std::optional<uint64_t> room = free_bytes(existing); room && *room < output_bytes_) {
+    throw InputError(
+        cat(output.string(), ": the output needs ", output_bytes_, " bytes, but its disk has ", *room, " free"));
+  }
+
   try {
-    Json weight_map = Json::object();
+    std::error_code error;
+    for (const fs::path& parent : created_parents_) {
+      if (!fs::create_directory(parent, error) && error) throw cannot(parent, "create it", error.value());
+    }
+    if (!fs::create_directory(temporary_, error)) throw cannot(output, "create it", error ? error.value() : EEXIST);
+    IndexJson weight_map = IndexJson::object();
+    size_t total = 0;
     for (size_t i = 0; i < layout.size(); ++i) {
-      char numbered[64];
-      std::snprintf(numbered, sizeof numbered, "model-%05zu-of-%05zu.safetensors", i + 1, layout.size());
-      const std::string name = layout.size() == 1 ? kSingleName : numbered;
+      const std::string name = shard_name(i, layout.size());
       for (const TensorSpec& tensor : layout[i]) {
-        shard_of_[tensor.name] = i;
+        if (!shard_of_.emplace(tensor.name, i).second)
+          throw Error(cat("tensor '", tensor.name, "' is to be written twice"));
         weight_map[tensor.name] = name;
+        total += tensor.bytes();
       }
       shards_.emplace_back(temporary_ / name, std::move(layout[i]));
     }
     if (shards_.size() > 1) {
-      const std::map<std::string, Json> sorted = weight_map.get<std::map<std::string, Json>>();
-      index_ = Json{{"metadata", {{"total_size", total}}}, {"weight_map", sorted}}.dump(2) + "\n";
+      const IndexJson index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weight_map)}};
+      index_ = index.dump(2) + "\n";
     }
   } catch (...) {
-    fs::remove_all(temporary_, error);
+    abandon();
     throw;
   }
 }
 
 CheckpointWriter::~CheckpointWriter() {
-  if (!committed_) remove_partial(output_);
+  if (!committed_) abandon();
+}
+
+void CheckpointWriter::abandon() noexcept {
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+  // Innermost first; one that somebody else has put something in stays.
+  std::for_each(created_parents_.rbegin(), created_parents_.rend(),
+                [&](const fs::path& parent) { fs::remove(parent, ignored); });
 }
 
 void CheckpointWriter::remove_partial(const fs::path& output) noexcept {
-  std::error_code ignored;
-  const fs::path temporary = temporary_of(fs::weakly_canonical(fs::absolute(output, ignored), ignored));
-  fs::remove_all(temporary, ignored);
+  try {
+    std::error_code ignored;
+    // A thread that still writes may add a file while the folder is emptied: once more, then.
+    for (int attempt = 0; attempt < 3; ++attempt) fs::remove_all(temporary_of(resolved(output)), ignored);
+  } catch (...) {  // no memory, or no such path: nothing that can be removed
+  }
 }
 
 void CheckpointWriter::write(std::string_view tensor, const void* data, size_t bytes) {
@@ -300,50 +402,62 @@ void CheckpointWriter::write(std::string_view tensor, const void* data, size_t b
   shards_[shard->second].write(tensor, data, bytes);
 }
 
-void CheckpointWriter::write_file(const fs::path& relative, std::string_view text) {
+fs::path CheckpointWriter::create(const fs::path& relative) const {
   const fs::path path = temporary_ / relative;
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
-  std::ofstream file(path, std::ios::binary);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  file.close();
-  if (!file)
-    throw InputError(
-        cat(path.string(), ": cannot write it (", std::strerror(errno), "): ", text.size(), " bytes are needed"));
-  sync_path(path);
+  if (error) throw cannot(path.parent_path(), "create it", error.value());
+  return path;
+}
+
+void CheckpointWriter::write_file(const fs::path& relative, std::string_view text) {
+  const fs::path path = create(relative);
+  const Descriptor file(open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666));
+  if (!file) throw write_failure(path, errno, text.size());
+  write_all(*file, path, text.data(), text.size(), 0);
+  if (fsync(*file) != 0) throw write_failure(path, errno, text.size());
 }
 
 void CheckpointWriter::copy_file(const fs::path& from, const fs::path& relative) {
-  const fs::path path = temporary_ / relative;
-  std::error_code error;
-  fs::create_directories(path.parent_path(), error);
-  fs::copy_file(from, path, fs::copy_options::none, error);
-  if (error) {
-    throw InputError(cat(path.string(), ": cannot copy ", from.string(), " (", error.message(),
-                         "): ", fs::file_size(from, error), " bytes are needed"));
+  const fs::path path = create(relative);
+  const Descriptor source(open(from.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!source) throw cannot(from, "read it", errno);
+  const Descriptor file(open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666));
+  if (!file) throw write_failure(path, errno, 0);
+  std::vector<char> buffer(1 << 20);
+  for (size_t done = 0;;) {
+    const ssize_t count = read(*source, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw cannot(from, "read it", errno);
+    if (count == 0) break;
+    write_all(*file, path, buffer.data(), static_cast<size_t>(count), done);
+    done += static_cast<size_t>(count);
   }
-  sync_path(path);
+  if (fsync(*file) != 0) throw write_failure(path, errno, 0);
 }
 
 void CheckpointWriter::commit() {
   for (SafetensorsWriter& shard : shards_) shard.finish();
   if (!index_.empty()) write_file(kIndexName, index_);
-  sync_path(temporary_);
   std::error_code error;
-  const fs::path old = output_.string() + ".old-" + std::to_string(getpid());
-  const bool replaces = fs::exists(output_);
+  for (fs::recursive_directory_iterator entry(temporary_, error), end; !error && entry != end; entry.increment(error)) {
+    if (entry->is_directory()) sync_folder(entry->path());
+  }
+  sync_folder(temporary_);
+  const bool replaces = is_there(output_);
   if (replaces && !overwrite_)
     throw InputError(cat(output_.string(), ": somebody created it meanwhile; pass --overwrite to replace it"));
-  if (replaces) fs::rename(output_, old, error);
-  if (!error) fs::rename(temporary_, output_, error);
+  if (replaces) fs::rename(output_, old_, error);
+  if (error) throw cannot(output_, "move the old output aside", error.value());
+  fs::rename(temporary_, output_, error);
   if (error) {
     const int reason = error.value();
-    if (replaces && fs::exists(old)) fs::rename(old, output_, error);
+    if (replaces) fs::rename(old_, output_, error);
     throw cannot(output_, "put the finished folder in place", reason);
   }
   committed_ = true;
-  sync_path(output_.parent_path());
-  if (replaces) fs::remove_all(old, error);
+  sync_folder(output_.parent_path());
+  if (replaces) fs::remove_all(old_, error);
 }
 
 }  // namespace gptq

@@ -24,9 +24,11 @@ Json read_json(const std::filesystem::path& path);
 
 class Checkpoint {
  public:
-  // Opens the folder: config.json and every safetensors file, all headers validated, the index (if any) checked against
-  // the shards. Throws InputError for a missing folder, a folder without config.json or weights (pytorch_model.bin:
-  // says how to convert), an index that names a missing shard or tensor, a tensor in two shards.
+  // Opens the folder: config.json and its safetensors files, all headers validated. Those are the shards that
+  // model.safetensors.index.json names, else model.safetensors, else the only *.safetensors there is; a tensor that the
+  // index leaves out belongs to the model too. Throws InputError for a missing folder, a folder without config.json or
+  // weights (pytorch_model.bin: says how to convert), an index that names a missing shard or tensor or a file outside
+  // the folder, a tensor in two shards.
   explicit Checkpoint(std::filesystem::path folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -44,8 +46,11 @@ class Checkpoint {
   std::vector<const StoredTensor*> tensors() const;
   void forget(const StoredTensor& tensor) const;
 
-  // Every other regular file of the folder, relative, that belongs to the model, subfolders included: no weights of any
-  // format nor their index, not config.json or quantize_config.json, no hidden files or folders (.git, .cache).
+  // Every other regular file of the folder, relative and sorted, that belongs to the model, subfolders included; linked
+  // files count, linked folders do not. Left out: config.json and quantize_config.json; hidden files and folders (.git,
+  // .cache); weights of any format and their indices, which would be the unquantized ones once more: *.safetensors,
+  // *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot, *.onnx, *.onnx_data; and the folder original/,
+  // where some models keep a copy in their maker's own format.
   std::vector<std::filesystem::path> side_files() const;
   size_t bytes() const;  // of all tensors
 
@@ -67,8 +72,8 @@ class CheckpointWriter {
   // Lays the tensors out in shards of at most `max_shard_bytes` (one tensor may exceed it), in the given order:
   // model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
   // Throws InputError: `output` exists and not `overwrite` (an existing one must be a folder that looks like a model,
-  // or an empty one); `output` is, contains or lies inside `source`; parent missing or no permission; less free space
-  // than needed (both numbers said).
+  // or an empty one); `output` is, contains or lies inside `source`; no permission; less free space than needed (both
+  // numbers said). Missing parent folders are created, and removed again without commit().
   CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite,
                    std::vector<TensorSpec> tensors, size_t max_shard_bytes);
   ~CheckpointWriter();  // without commit(): removes everything it wrote
@@ -78,8 +83,8 @@ class CheckpointWriter {
   void write(std::string_view tensor, const void* data, size_t bytes);
   void write_file(const std::filesystem::path& relative, std::string_view text);
   void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
-  // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first and
-  // removed last.
+  // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first
+  // (OUTPUT.old-PID), put back if the new one cannot take its place, and removed last.
   void commit();
 
   // Removes what a writer of this process that cannot be destroyed any more has written for `output` so far.
@@ -88,7 +93,11 @@ class CheckpointWriter {
   size_t output_bytes() const { return output_bytes_; }  // of all weight files
 
  private:
-  std::filesystem::path output_, temporary_;
+  std::filesystem::path create(const std::filesystem::path& relative) const;  // the path to write a file at
+  void abandon() noexcept;                                                    // removes what there is so far
+
+  std::filesystem::path output_, temporary_, old_;
+  std::vector<std::filesystem::path> created_parents_;  // outermost first
   bool overwrite_ = false, committed_ = false;
   size_t output_bytes_ = 0;
   std::vector<SafetensorsWriter> shards_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -10,7 +11,6 @@
 #include <nlohmann/json.hpp>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -18,54 +18,66 @@
 namespace gptq {
 namespace {
 
-using Json = nlohmann::ordered_json;
+// Sorted, not in order of appearance: headers hold up to hundreds of thousands of names, each looked up once.
+using HeaderJson = nlohmann::json;
 
 // The format's own limit on a header (huggingface/safetensors, MAX_HEADER_SIZE).
 constexpr uint64_t kMaxHeader = 100'000'000;
-// Where tensor data starts in files written here, so that every tensor of a mapped file is aligned.
-constexpr size_t kAlignment = 64;
+// Where tensor data starts in files written here.
+constexpr size_t kDataAlignment = 64;
+// What a repository cloned without git-lfs holds in place of a large file.
+constexpr std::string_view kLfsPointer = "version https://git-lfs";
 
-struct DTypeName {
+struct StoredType {
   std::string_view name;
-  size_t bytes;
+  size_t bits;
 };
-constexpr DTypeName kDTypes[] = {{"F64", 8},  {"F32", 4},     {"F16", 2},     {"BF16", 2},    {"I64", 8}, {"I32", 4},
-                                 {"I16", 2},  {"I8", 1},      {"U64", 8},     {"U32", 4},     {"U16", 2}, {"U8", 1},
-                                 {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1}, {"C64", 8}};
+constexpr StoredType kStoredTypes[] = {
+    {"F64", 64},        {"I64", 64},    {"U64", 64},    {"C64", 64},    {"F32", 32},    {"I32", 32},
+    {"U32", 32},        {"F16", 16},    {"BF16", 16},   {"I16", 16},    {"U16", 16},    {"I8", 8},
+    {"U8", 8},          {"BOOL", 8},    {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4}};
 
-size_t element_size(std::string_view dtype) {
-  for (const DTypeName& entry : kDTypes) {
-    if (entry.name == dtype) return entry.bytes;
+// Bits of an element; 0 for a name that the format does not know.
+size_t element_bits(std::string_view dtype) {
+  for (const StoredType& type : kStoredTypes) {
+    if (type.name == dtype) return type.bits;
   }
   return 0;
 }
 
-// Bytes of a tensor; nothing where they do not fit a size_t.
-std::optional<size_t> byte_count(size_t element, const std::vector<int64_t>& shape) {
-  size_t bytes = element;
+// Bytes whose multiple an element's address must be; elements narrower than a byte are packed.
+size_t alignment_of(size_t bits) { return std::max<size_t>(bits / 8, 1); }
+
+// Bytes of a tensor; nothing where they do not fit a size_t or end inside a byte.
+std::optional<size_t> byte_count(size_t bits, const std::vector<int64_t>& shape) {
+  size_t total = bits;
   for (const int64_t size : shape) {
-    if (size < 0 || __builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes)) return std::nullopt;
+    if (size < 0 || __builtin_mul_overflow(total, static_cast<size_t>(size), &total)) return std::nullopt;
   }
-  return bytes;
+  if (total % 8 != 0) return std::nullopt;
+  return total / 8;
 }
 
-// Parses a header, refusing what nlohmann would let pass: a key that comes twice.
-Json parse_header(std::string_view text) {
+// Parses a header, refusing what the JSON library would let pass: a key that comes twice. Depth 0 is the header, 1 a
+// tensor, 2 its shape; nothing lies deeper.
+HeaderJson parse_header(std::string_view text) {
+  if (text.empty() || text[0] != '{') throw InputError("its header is no JSON object: it is no safetensors file");
   std::vector<std::set<std::string>> open_objects;
-  const auto watch = [&](int /*depth*/, Json::parse_event_t event, Json& value) {
-    using Event = Json::parse_event_t;
+  const auto watch = [&](int depth, HeaderJson::parse_event_t event, HeaderJson& value) {
+    using Event = HeaderJson::parse_event_t;
+    const bool opens = event == Event::object_start || event == Event::array_start;
+    if (opens && depth > 2) throw InputError("its header is nested deeper than a safetensors header is");
     if (event == Event::object_start) open_objects.emplace_back();
     if (event == Event::object_end) open_objects.pop_back();
-    if (event == Event::key && !open_objects.back().insert(value.get<std::string>()).second) {
-      throw InputError(cat("the name '", value.get<std::string>(), "' comes twice"));
-    }
-    if (open_objects.size() > 3) throw InputError("it is nested deeper than a safetensors header is");
+    if (event == Event::key && !open_objects.back().insert(value.get<std::string>()).second)
+      throw InputError(cat("its header has the name '", value.get<std::string>(), "' twice"));
     return true;
   };
-  return Json::parse(text, watch);
+  return HeaderJson::parse(text, watch);
 }
 
-StoredTensor parse_tensor(const std::string& name, const Json& entry, const std::byte* data, size_t data_size) {
+StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, const std::byte* data, size_t data_size) {
   const auto fail = [&](const std::string& what) -> InputError {
     return InputError(cat("tensor '", name, "' ", what));
   };
@@ -75,14 +87,14 @@ StoredTensor parse_tensor(const std::string& name, const Json& entry, const std:
     throw fail("lacks a dtype, a shape or two data_offsets");
   }
   StoredTensor tensor{.name = name, .dtype = entry["dtype"].get<std::string>()};
-  const size_t element = element_size(tensor.dtype);
-  if (element == 0) throw fail(cat("has the dtype '", tensor.dtype, "', which the format does not know"));
-  for (const Json& size : entry["shape"]) {
+  const size_t bits = element_bits(tensor.dtype);
+  if (bits == 0) throw fail(cat("has the dtype '", tensor.dtype, "', which the format does not know"));
+  for (const HeaderJson& size : entry["shape"]) {
     if (!size.is_number_unsigned() || size.get<uint64_t>() > INT64_MAX)
       throw fail("has a shape that is no list of sizes");
     tensor.shape.push_back(size.get<int64_t>());
   }
-  for (const Json& offset : entry["data_offsets"]) {
+  for (const HeaderJson& offset : entry["data_offsets"]) {
     if (!offset.is_number_unsigned()) throw fail("has data_offsets that are no offsets");
   }
   const auto begin = entry["data_offsets"][0].get<uint64_t>(), end = entry["data_offsets"][1].get<uint64_t>();
@@ -90,50 +102,62 @@ StoredTensor parse_tensor(const std::string& name, const Json& entry, const std:
     throw fail(cat("lies at bytes ", begin, " to ", end, " of ", data_size,
                    " bytes of data: the file is truncated or its header is broken"));
   }
-  const std::optional<size_t> bytes = byte_count(element, tensor.shape);
+  const std::optional<size_t> bytes = byte_count(bits, tensor.shape);
   if (!bytes || *bytes != end - begin) {
     throw fail(cat("is ", tensor.dtype, " ", shape_string(tensor.shape), " but has ", end - begin, " bytes"));
   }
   tensor.bytes = *bytes;
   tensor.data = data + begin;
-  if (reinterpret_cast<uintptr_t>(tensor.data) % element != 0) {
-    throw fail(cat("starts at byte ", begin,
-                   ", which is not aligned to its elements: save it again with the safetensors library"));
-  }
+  if (reinterpret_cast<uintptr_t>(tensor.data) % alignment_of(bits) != 0)
+    throw fail("does not start at a multiple of its element size: save the file again with the safetensors library");
   return tensor;
 }
 
-InputError write_failure(const std::filesystem::path& path, int error, size_t needed) {
-  struct statvfs disk {};
-  std::string free_space;
-  if (statvfs(path.parent_path().c_str(), &disk) == 0)
-    free_space = cat(", and ", uint64_t{disk.f_bavail} * disk.f_frsize, " bytes are free there");
-  return InputError(
-      cat(path.string(), ": cannot write it (", std::strerror(error), "): ", needed, " bytes are needed", free_space));
+// Where each tensor of a file lies and the header that says so, with its length before it and padded with spaces so
+// that the data after it is aligned.
+struct Layout {
+  std::vector<size_t> offsets;  // of `tensors[i]`, from the start of the file
+  std::string header;
+  size_t size = 0;
+};
+
+Layout lay_out(const std::vector<TensorSpec>& tensors) {
+  std::vector<size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return alignment_of(element_bits(tensors[a].dtype)) > alignment_of(element_bits(tensors[b].dtype));
+  });
+  Layout layout{.offsets = std::vector<size_t>(tensors.size())};
+  HeaderJson json = {{"__metadata__", {{"format", "pt"}}}};
+  size_t data_size = 0;
+  for (const size_t i : order) {
+    const TensorSpec& tensor = tensors[i];
+    const size_t begin = data_size;
+    if (__builtin_add_overflow(begin, tensor.bytes(), &data_size) || data_size > INT64_MAX - 2 * kMaxHeader)
+      throw InputError(cat("tensor '", tensor.name, "' makes the file larger than any file"));
+    if (json.contains(tensor.name)) throw Error(cat("tensor '", tensor.name, "' is to be written twice"));
+    layout.offsets[i] = begin;
+    json[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data_size}}};
+  }
+  std::string text = json.dump();
+  text.resize((8 + text.size() + kDataAlignment - 1) / kDataAlignment * kDataAlignment - 8, ' ');
+  if (text.size() > kMaxHeader) throw InputError("the names of the tensors do not fit a safetensors header");
+  const uint64_t length = text.size();
+  layout.header.assign(reinterpret_cast<const char*>(&length), sizeof length);
+  layout.header += text;
+  for (size_t& offset : layout.offsets) offset += layout.header.size();
+  layout.size = layout.header.size() + data_size;
+  return layout;
 }
 
-void write_all(int descriptor, const std::filesystem::path& path, const void* data, size_t bytes, size_t offset) {
-  const auto* from = static_cast<const char*>(data);
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t written = pwrite(descriptor, from + done, bytes - done, static_cast<off_t>(offset + done));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw write_failure(path, written == 0 ? EIO : errno, bytes - done);
-    done += static_cast<size_t>(written);
-  }
-}
-
-// Header text, padded with spaces so that the data after it is aligned.
-std::string header_text(const std::vector<TensorSpec>& tensors) {
-  Json header = {{"__metadata__", {{"format", "pt"}}}};
-  size_t offset = 0;
-  for (const TensorSpec& tensor : tensors) {
-    header[tensor.name] = {
-        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes()}}};
-    offset += tensor.bytes();
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 8 + kAlignment - 1) / kAlignment * kAlignment - 8, ' ');
-  return text;
+// Gives the file its final size, on disk where the file system can.
+void reserve(int descriptor, const std::filesystem::path& path, size_t size) {
+  int error = 0;
+  do {
+    error = fallocate(descriptor, 0, 0, static_cast<off_t>(size)) == 0 ? 0 : errno;
+  } while (error == EINTR);
+  if (error == EOPNOTSUPP || error == ENOSYS) error = ftruncate(descriptor, static_cast<off_t>(size)) == 0 ? 0 : errno;
+  if (error != 0) throw write_failure(path, error, size);
 }
 
 }  // namespace
@@ -177,143 +201,115 @@ ConstMatrixView StoredTensor::matrix() const {
 }
 
 size_t TensorSpec::bytes() const {
-  const std::optional<size_t> count = byte_count(element_size(dtype), shape);
-  if (!count) throw InputError(cat("tensor '", name, "' of shape ", shape_string(shape), " is larger than any file"));
+  const size_t bits = element_bits(dtype);
+  if (bits == 0)
+    throw InputError(cat("tensor '", name, "' has the dtype '", dtype, "', which no safetensors file has"));
+  const std::optional<size_t> count = byte_count(bits, shape);
+  if (!count) throw InputError(cat("tensor '", name, "' cannot be stored as ", dtype, " ", shape_string(shape)));
   return *count;
 }
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-  const auto fail = [&](const std::string& what) -> InputError { return InputError(cat(path_.string(), ": ", what)); };
-  const int descriptor = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) throw fail(cat("cannot open it (", std::strerror(errno), ")"));
-  struct stat status {};
-  const bool regular = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-  size_ = regular ? static_cast<size_t>(status.st_size) : 0;
-  void* map = size_ >= 8 ? mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0) : nullptr;
-  close(descriptor);
-  if (!regular) throw fail("not a regular file");
-  if (size_ < 8) throw fail(cat("has ", size_, " bytes, too few for a safetensors file: the download is not complete"));
-  if (map == MAP_FAILED) throw fail(cat("cannot be mapped (", std::strerror(errno), ")"));
-  map_ = static_cast<std::byte*>(map);
+void SafetensorsFile::Unmap::operator()(std::byte* map) const noexcept { munmap(map, size); }
 
+SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
+  // Non-blocking, so that a pipe of that name is refused and not waited for.
+  const Descriptor file(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat status {};
+  if (!file || fstat(*file, &status) != 0) throw cannot(path_, "open it", errno);
+  if (!S_ISREG(status.st_mode)) throw InputError(cat(path_.string(), ": not a regular file"));
+  const auto size = static_cast<size_t>(status.st_size);
+  if (size < 8) {
+    throw InputError(
+        cat(path_.string(), ": has ", size, " bytes, too few for a safetensors file: the download is not complete"));
+  }
+  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, *file, 0);
+  if (map == MAP_FAILED) throw cannot(path_, "map it", errno);
+  map_ = {static_cast<std::byte*>(map), Unmap{size}};
   try {
-    uint64_t header = 0;
-    std::memcpy(&header, map_, sizeof header);
-    if (header > kMaxHeader)
-      throw InputError(cat("says that its header has ", header,
-                           " bytes, more than any safetensors file has: it is no safetensors file"));
-    if (header > size_ - 8)
-      throw InputError(cat("says that its header has ", header, " bytes, but the file has ", size_,
-                           ": it is truncated or no safetensors file"));
-    const Json json = parse_header({reinterpret_cast<const char*>(map_) + 8, header});
-    if (!json.is_object()) throw InputError("its header is no JSON object");
-    const std::byte* data = map_ + 8 + header;
-    const size_t data_size = size_ - 8 - header;
-    for (const auto& [name, entry] : json.items()) {
-      if (name != "__metadata__") {
-        tensors_.push_back(parse_tensor(name, entry, data, data_size));
-        continue;
-      }
-      if (!entry.is_object()) throw InputError("its __metadata__ is no JSON object");
-      for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) throw InputError(cat("its __metadata__ '", key, "' is no string"));
-        metadata_[key] = value.get<std::string>();
-      }
-    }
-    std::stable_sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-      return std::pair(a.data, a.bytes) < std::pair(b.data, b.bytes);
-    });
-    const std::byte* expected = data;
-    for (const StoredTensor& tensor : tensors_) {
-      if (tensor.data < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
-      if (tensor.data > expected)
-        throw InputError(
-            cat("there is a hole of ", tensor.data - expected, " bytes before tensor '", tensor.name, "'"));
-      expected += tensor.bytes;
-    }
-    if (expected != data + data_size)
-      throw InputError(cat("has ", data + data_size - expected, " bytes after its last tensor"));
-  } catch (const nlohmann::json::exception& error) {
-    munmap(map_, size_);
-    throw fail(cat("its header is no valid JSON: it is broken or no safetensors file"));
+    parse();
+  } catch (const HeaderJson::exception&) {
+    throw InputError(cat(path_.string(), ": its header is no valid JSON: it is broken or no safetensors file"));
   } catch (const InputError& error) {
-    munmap(map_, size_);
-    throw fail(error.what());
+    throw InputError(cat(path_.string(), ": ", error.what()));
   }
 }
 
-SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      map_(std::exchange(other.map_, nullptr)),
-      size_(other.size_),
-      tensors_(std::move(other.tensors_)),
-      metadata_(std::move(other.metadata_)) {}
-
-SafetensorsFile::~SafetensorsFile() {
-  if (map_ != nullptr) munmap(map_, size_);
+void SafetensorsFile::parse() {
+  const size_t size = map_.get_deleter().size;
+  const std::string_view all(reinterpret_cast<const char*>(map_.get()), size);
+  if (all.starts_with(kLfsPointer)) throw InputError("holds a git-lfs pointer, not the weights: run 'git lfs pull'");
+  uint64_t header = 0;
+  std::memcpy(&header, all.data(), sizeof header);
+  if (header > kMaxHeader)
+    throw InputError(cat("says that its header has ", header,
+                         " bytes, more than the format allows: it is broken or no safetensors file"));
+  if (header > size - 8)
+    throw InputError(cat("says that its header has ", header, " bytes, but the whole file has ", size,
+                         ": the download is not complete"));
+  const HeaderJson json = parse_header(all.substr(8, header));
+  const std::byte* data = map_.get() + 8 + header;
+  const size_t data_size = size - 8 - header;
+  for (const auto& [name, entry] : json.items()) {
+    if (name != "__metadata__") {
+      tensors_.push_back(parse_tensor(name, entry, data, data_size));
+      continue;
+    }
+    if (!entry.is_object()) throw InputError("its __metadata__ is no JSON object");
+    for (const auto& [key, value] : entry.items()) {
+      if (!value.is_string()) throw InputError(cat("its __metadata__ '", key, "' is no string"));
+      metadata_[key] = value.get<std::string>();
+    }
+  }
+  std::stable_sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::pair(a.data, a.bytes) < std::pair(b.data, b.bytes);
+  });
+  const std::byte* expected = data;
+  for (const StoredTensor& tensor : tensors_) {
+    if (tensor.data < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
+    if (tensor.data > expected)
+      throw InputError(cat("there is a hole of ", tensor.data - expected, " bytes before tensor '", tensor.name, "'"));
+    expected += tensor.bytes;
+  }
+  if (expected != data + data_size)
+    throw InputError(cat("has ", data + data_size - expected, " bytes after its last tensor"));
 }
 
 void SafetensorsFile::forget(const StoredTensor& tensor) const {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data) + tensor.bytes) / page * page;
+  const auto first = reinterpret_cast<uintptr_t>(tensor.data);
+  const uintptr_t begin = (first + page - 1) / page * page, end = (first + tensor.bytes) / page * page;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors)
     : path_(std::move(path)) {
-  const std::string header = header_text(tensors);
-  const uint64_t header_size = header.size();
-  size_t offset = 8 + header.size();
-  for (const TensorSpec& tensor : tensors) {
-    slots_[tensor.name] = {offset, tensor.bytes(), tensor.bytes() == 0};
-    offset += tensor.bytes();
-  }
-  descriptor_ = open(path_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) throw write_failure(path_, errno, offset);
-  try {
-    int error = posix_fallocate(descriptor_, 0, static_cast<off_t>(offset));
-    if (error == EOPNOTSUPP || error == EINVAL)
-      error = ftruncate(descriptor_, static_cast<off_t>(offset)) == 0 ? 0 : errno;
-    if (error != 0) throw write_failure(path_, error, offset);
-    write_all(descriptor_, path_, &header_size, sizeof header_size, 0);
-    write_all(descriptor_, path_, header.data(), header.size(), sizeof header_size);
-  } catch (...) {
-    close(descriptor_);
-    throw;
-  }
-}
-
-SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&& other) noexcept
-    : path_(std::move(other.path_)),
-      descriptor_(std::exchange(other.descriptor_, -1)),
-      slots_(std::move(other.slots_)) {}
-
-SafetensorsWriter::~SafetensorsWriter() {
-  if (descriptor_ >= 0) close(descriptor_);
+  const Layout layout = lay_out(tensors);
+  size_ = layout.size;
+  for (size_t i = 0; i < tensors.size(); ++i) slots_[tensors[i].name] = {layout.offsets[i], tensors[i].bytes()};
+  file_ = Descriptor(open(path_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666));
+  if (!file_) throw write_failure(path_, errno, size_);
+  reserve(*file_, path_, size_);
+  write_all(*file_, path_, layout.header.data(), layout.header.size(), 0);
 }
 
 void SafetensorsWriter::write(std::string_view name, const void* data, size_t bytes) {
-  const auto slot = slots_.find(name);
-  if (slot == slots_.end()) throw Error(cat(path_.string(), ": tensor '", name, "' is not in its layout"));
-  if (slot->second.bytes != bytes)
-    throw Error(cat(path_.string(), ": tensor '", name, "' has ", slot->second.bytes, " bytes, not ", bytes));
-  write_all(descriptor_, path_, data, bytes, slot->second.offset);
-  slot->second.written = true;
+  const auto found = slots_.find(name);
+  if (found == slots_.end()) throw Error(cat(path_.string(), ": tensor '", name, "' is not in its layout"));
+  Slot& slot = found->second;
+  if (slot.bytes != bytes)
+    throw Error(cat(path_.string(), ": tensor '", name, "' has ", slot.bytes, " bytes, not ", bytes));
+  if (slot.written || !file_) throw Error(cat(path_.string(), ": tensor '", name, "' is written twice or too late"));
+  write_all(*file_, path_, data, bytes, slot.offset);
+  slot.written = true;
 }
 
 void SafetensorsWriter::finish() {
   for (const auto& [name, slot] : slots_) {
-    if (!slot.written) throw Error(cat(path_.string(), ": tensor '", name, "' was never written"));
+    if (!slot.written && slot.bytes > 0) throw Error(cat(path_.string(), ": tensor '", name, "' was never written"));
   }
-  if (fsync(descriptor_) != 0) throw write_failure(path_, errno, 0);
-  if (close(std::exchange(descriptor_, -1)) != 0) throw write_failure(path_, errno, 0);
+  if (fsync(*file_) != 0 || close(file_.release()) != 0) throw write_failure(path_, errno, size_);
 }
 
-size_t SafetensorsWriter::file_size(const std::vector<TensorSpec>& tensors) {
-  size_t size = 8 + header_text(tensors).size();
-  for (const TensorSpec& tensor : tensors) size += tensor.bytes();
-  return size;
-}
+size_t SafetensorsWriter::file_size(const std::vector<TensorSpec>& tensors) { return lay_out(tensors).size; }
 
 }  // namespace gptq

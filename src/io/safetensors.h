@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "io/file.h"
 #include "tensor/matrix.h"
 
 namespace gptq {
@@ -32,7 +34,7 @@ struct TensorSpec {
   std::string name;
   std::string dtype;
   std::vector<int64_t> shape;
-  size_t bytes() const;
+  size_t bytes() const;  // throws InputError for an unknown dtype, or a shape too large for any file
 };
 
 std::optional<DType> parse_safetensors_dtype(std::string_view name);  // "BF16" -> DType::bf16
@@ -41,13 +43,10 @@ std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]
 
 class SafetensorsFile {
  public:
-  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes, shapes (overflow),
-  // offsets that are in order, without overlap or hole and end where the file ends. Throws InputError naming file and
-  // tensor.
+  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes (all of the format are
+  // taken), shapes (overflow), alignment, offsets without overlap or hole that end where the file ends. Throws
+  // InputError naming file and tensor.
   explicit SafetensorsFile(std::filesystem::path path);
-  ~SafetensorsFile();
-  SafetensorsFile(SafetensorsFile&& other) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in order of their offsets
@@ -57,9 +56,14 @@ class SafetensorsFile {
   void forget(const StoredTensor& tensor) const;
 
  private:
+  struct Unmap {
+    size_t size;
+    void operator()(std::byte* map) const noexcept;
+  };
+  void parse();  // fills tensors_ and metadata_ from the mapped bytes; its errors do not name the file
+
   std::filesystem::path path_;
-  std::byte* map_ = nullptr;
-  size_t size_ = 0;
+  std::unique_ptr<std::byte, Unmap> map_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;
 };
@@ -67,14 +71,12 @@ class SafetensorsFile {
 class SafetensorsWriter {
  public:
   // Creates the file at its final size (disk space reserved, so a full disk shows here) and writes the header with
-  // metadata {"format": "pt"}. Tensors lie in the order of `tensors`. Throws InputError when the disk is full or
-  // refuses.
+  // metadata {"format": "pt"}. Tensors lie in the order of `tensors`, those of larger elements first, so that each is
+  // aligned. Throws InputError when the disk is full or refuses.
   SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors);
-  ~SafetensorsWriter();  // closes without finish(): the file is left incomplete, for its owner to remove
-  SafetensorsWriter(SafetensorsWriter&& other) noexcept;
-  SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
+  // Destroyed without finish(), it leaves the file incomplete, for its owner to remove.
 
-  // Writes one tensor's bytes, in any order of tensors; each exactly once (asserted by finish()).
+  // Writes one tensor's bytes, in any order of tensors and from any thread; each exactly once, else Error.
   void write(std::string_view name, const void* data, size_t bytes);
   // fsyncs and closes; throws Error when a tensor was never written.
   void finish();
@@ -88,7 +90,8 @@ class SafetensorsWriter {
     bool written = false;
   };
   std::filesystem::path path_;
-  int descriptor_ = -1;
+  size_t size_ = 0;  // of the whole file
+  Descriptor file_;
   std::map<std::string, Slot, std::less<>> slots_;
 };
 

@@ -1,0 +1,80 @@
+// Files and folders of the operating system, with errors that name the path and say why.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+namespace gptq {
+
+// An open file, closed with its owner. Negative when there is none.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int number) : number_(number) {}
+  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (number_ >= 0) close(number_);
+  }
+  explicit operator bool() const { return number_ >= 0; }
+  int operator*() const { return number_; }
+  int release() { return std::exchange(number_, -1); }
+
+ private:
+  int number_ = -1;
+};
+
+inline InputError cannot(const std::filesystem::path& path, const char* what, int error) {
+  return InputError(cat(path.string(), ": cannot ", what, " (", std::strerror(error), ")"));
+}
+
+// Bytes that this user may still write on the disk of `path`; nothing where the system does not say.
+inline std::optional<uint64_t> free_bytes(const std::filesystem::path& path) {
+  struct statvfs disk {};
+  if (statvfs(path.empty() ? "." : path.c_str(), &disk) != 0) return std::nullopt;
+  return uint64_t{disk.f_bavail} * disk.f_frsize;
+}
+
+// Why `needed` bytes could not be written; both numbers where the disk is the reason.
+inline InputError write_failure(const std::filesystem::path& path, int error, size_t needed) {
+  if (error != ENOSPC && error != EDQUOT && error != EFBIG && error != EIO) return cannot(path, "write it", error);
+  const std::optional<uint64_t> room = free_bytes(path.parent_path());
+  return InputError(cat(path.string(), ": cannot write it (", std::strerror(error), "): ", needed, " bytes are needed",
+                        room ? cat(", and its disk has ", *room, " free") : ""));
+}
+
+inline void write_all(int descriptor, const std::filesystem::path& path, const void* data, size_t bytes,
+                      size_t offset) {
+  const auto* from = static_cast<const char*>(data);
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t written = pwrite(descriptor, from + done, bytes - done, static_cast<off_t>(offset + done));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) throw write_failure(path, written == 0 ? EIO : errno, bytes - done);
+    done += static_cast<size_t>(written);
+  }
+}
+
+// Makes the entries of a folder survive a power cut. File systems that cannot do that for folders say EINVAL, and a
+// folder that may be written but not listed cannot be opened: both are let pass.
+inline void sync_folder(const std::filesystem::path& path) {
+  const Descriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if ((!folder || fsync(*folder) != 0) && errno != EINVAL && errno != EACCES)
+    throw cannot(path, "write it to disk", errno);
+}
+
+}  // namespace gptq
