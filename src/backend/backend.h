@@ -25,6 +25,8 @@ class Backend : public Ops, public Memory {
   virtual void download(void* to, ConstMatrixView from) = 0;
   // Returns when all queued work is done; throws the DeviceError of work that failed.
   virtual void wait() = 0;
+  // Gives memory that is held for reuse back to the device.
+  virtual void trim() noexcept {}
   // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
   virtual DType compute_dtype(DType stored) const = 0;
 

@@ -369,7 +369,10 @@ Report Quantizer::run() {
       if (is_selected(job_.recipe, linear)) work_.total += static_cast<double>(blocks) * Work::solve(linear);
     }
   }
-  for (int64_t block = 0; block < blocks; ++block) quantize_block(block);
+  for (int64_t block = 0; block < blocks; ++block) {
+    quantize_block(block);
+    backend_->trim();
+  }
   timed("pack and write", [&] { writer_->commit(); });
 
   report_.source_bytes = static_cast<int64_t>(checkpoint_->bytes());

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "base/parallel.h"
+#include "tensor/memory_pool.h"
 
 namespace gptq {
 
@@ -54,8 +55,8 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
-  void* allocate(size_t bytes) override { return host_memory().allocate(bytes); }
-  void release(void* block, size_t bytes) noexcept override { host_memory().release(block, bytes); }
+  void* allocate(size_t bytes) override;
+  void release(void* block, size_t bytes) noexcept override;
   void upload(MatrixView to, const void* from) override;
   void download(void* to, ConstMatrixView from) override;
   void wait() override {}
@@ -105,6 +106,7 @@ class CpuBackend final : public Backend {
   // Lower triangle of h += alpha x' x.   x [tokens, n] f32, h [n, n] f32
   void add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h);
 
+  MemoryPool memory_{host_memory()};
   const Kernels& kernels_;
   ThreadPool pool_;
   ScratchPool scratch_;

@@ -1,0 +1,72 @@
+#include "tensor/memory_pool.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace gptq {
+namespace {
+
+// Host memory that counts what is out, and has only so much.
+class CountingMemory final : public Memory {
+ public:
+  explicit CountingMemory(size_t limit = 1 << 30) : limit_(limit) {}
+  void* allocate(size_t bytes) override {
+    if (out + bytes > limit_) throw DeviceError("no room");
+    out += bytes;
+    ++requests;
+    return host_memory().allocate(bytes);
+  }
+  void release(void* block, size_t bytes) noexcept override {
+    out -= bytes;
+    host_memory().release(block, bytes);
+  }
+  size_t out = 0;
+  int requests = 0;
+
+ private:
+  size_t limit_;
+};
+
+TEST(MemoryPool, ReusesABlockOfTheSameSize) {
+  CountingMemory source;
+  MemoryPool pool(source);
+  void* first = pool.allocate(4096);
+  pool.release(first, 4096);
+  EXPECT_EQ(pool.bytes_held(), 4096U);
+  EXPECT_EQ(pool.allocate(4096), first);
+  EXPECT_EQ(source.requests, 1);
+  pool.release(first, 4096);
+}
+
+TEST(MemoryPool, TrimGivesEverythingBack) {
+  CountingMemory source;
+  MemoryPool pool(source);
+  { const Matrix a(pool, DType::f32, 10, 10), b(pool, DType::f32, 20, 10); }
+  EXPECT_GT(source.out, 0U);
+  pool.trim();
+  EXPECT_EQ(source.out, 0U);
+  EXPECT_EQ(pool.bytes_held(), 0U);
+}
+
+TEST(MemoryPool, HoldsAFewBlocksOfASizeOnly) {
+  CountingMemory source;
+  MemoryPool pool(source);
+  std::vector<Matrix> many;
+  for (int i = 0; i < 100; ++i) many.emplace_back(pool, DType::f32, 16, 16);
+  many.clear();
+  EXPECT_LE(pool.bytes_held(), 4 * 16 * 16 * sizeof(float));
+  EXPECT_EQ(source.out, pool.bytes_held());
+}
+
+TEST(MemoryPool, MakesRoomFromWhatItHoldsBeforeItFails) {
+  CountingMemory source(1000);
+  MemoryPool pool(source);
+  pool.release(pool.allocate(600), 600);
+  void* block = pool.allocate(800);
+  pool.release(block, 800);
+  EXPECT_THROW(pool.allocate(2000), DeviceError);
+}
+
+}  // namespace
+}  // namespace gptq
