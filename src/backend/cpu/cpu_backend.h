@@ -55,8 +55,8 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
-  void* allocate(size_t bytes) override;
-  void release(void* block, size_t bytes) noexcept override;
+  void* allocate(size_t bytes) override { return memory_.allocate(bytes); }
+  void release(void* block, size_t bytes) noexcept override { memory_.release(block, bytes); }
   void upload(MatrixView to, const void* from) override;
   void download(void* to, ConstMatrixView from) override;
   void wait() override {}

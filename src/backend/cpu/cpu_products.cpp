@@ -26,14 +26,19 @@ struct Cut {
   int64_t length(int64_t i) const { return std::min(piece, size - start(i)); }
 };
 
-// Edge of the tiles of an [m, n] product: the largest that still gives 32 tiles to share. sgemm reaches 95 % of its
-// peak on tiles of 64 and more.
-int64_t tile_edge(int64_t m, int64_t n) {
+struct TileShape {
+  int64_t rows, cols;
+};
+
+// Tiles of an [m, n] product: the largest that still give 32 of them to share. Tall ones come first, as sgemm is the
+// faster on them; it reaches 95 % of its peak even on the smallest.
+TileShape tile_shape(int64_t m, int64_t n) {
   constexpr int64_t kTiles = 32;
-  for (const int64_t edge : {512, 256, 128}) {
-    if (Cut(m, edge).count * Cut(n, edge).count >= kTiles) return edge;
+  constexpr TileShape kShapes[] = {{512, 512}, {512, 256}, {256, 256}, {256, 128}, {128, 128}, {128, 64}};
+  for (const TileShape& shape : kShapes) {
+    if (Cut(m, shape.rows).count * Cut(n, shape.cols).count >= kTiles) return shape;
   }
-  return 64;
+  return {64, 64};
 }
 
 blasint as_blas(int64_t value) { return static_cast<blasint>(value); }
@@ -45,8 +50,8 @@ constexpr int64_t kPanel = 1024;
 
 void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
   if (y.empty()) return;
-  const int64_t edge = tile_edge(y.rows, y.cols);
-  const Cut rows(y.rows, edge), cols(y.cols, edge);
+  const TileShape shape = tile_shape(y.rows, y.cols);
+  const Cut rows(y.rows, shape.rows), cols(y.cols, shape.cols);
   const bool widen_x = x.dtype != DType::f32, widen_w = w.dtype != DType::f32, narrow_y = y.dtype != DType::f32;
   const int64_t panel = widen_x || widen_w ? kPanel : std::max<int64_t>(x.cols, 1);
 
