@@ -1,0 +1,291 @@
+// Each op of the CPU backend against its ceiling, for the shapes of SmolLM2-135M and Llama-3-8B. The ceiling is
+// measured first, in the same process and with the same number of threads: sgemm of 1024 x 1024 x 1024 on each core at
+// once for products, copying of 64 MB arrays for the rest. Column `share` is the part of it that the op reaches in
+// the median call.
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+#include <cblas.h>
+
+#include "backend/backend.h"
+#include "base/parallel.h"
+#include "base/resources.h"
+
+namespace gptq {
+namespace {
+
+struct Ceiling {
+  double flops = 0, bytes = 0;  // per second; bytes counts reads and writes
+};
+
+// The best of several runs of `work` on all threads at once, in units per second.
+double best_rate(ThreadPool& pool, double units, const std::function<void(int64_t)>& work) {
+  double best = 0;
+  for (int round = 0; round < 12; ++round) {
+    const Stopwatch watch;
+    pool.for_each(pool.size(), work);
+    best = std::max(best, units * pool.size() / watch.seconds());
+  }
+  return best;
+}
+
+const Ceiling& ceiling(int threads) {
+  static std::map<int, Ceiling> known;
+  Ceiling& result = known[threads];
+  if (result.flops > 0) return result;
+  openblas_set_num_threads(1);
+  ThreadPool pool(threads);
+  constexpr int n = 1024;
+  constexpr size_t kArray = size_t{16} << 20;  // floats
+  std::vector<std::vector<float>> a(threads, std::vector<float>(kArray, 0.5F)), b = a;
+  result.flops = best_rate(pool, 2.0 * n * n * n, [&](int64_t i) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, a[i].data(), n, a[i].data() + n * n, n, 0,
+                b[i].data(), n);
+  });
+  result.bytes = best_rate(pool, 2.0 * kArray * sizeof(float),
+                           [&](int64_t i) { std::memcpy(b[i].data(), a[i].data(), kArray * sizeof(float)); });
+  return result;
+}
+
+Matrix random(Backend& backend, int64_t rows, int64_t cols, float scale = 1, DType dtype = DType::f32) {
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  std::minstd_rand generator(static_cast<unsigned>(rows + cols));
+  std::normal_distribution<float> normal(0, scale);
+  for (float& value : values) value = normal(generator);
+  Matrix m = to_device(backend, DType::f32, rows, cols, values.data());
+  if (dtype == DType::f32) return m;
+  Matrix converted(backend, dtype, rows, cols);
+  backend.convert(m, converted);
+  return converted;
+}
+
+Matrix filled(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
+  Matrix m(backend, dtype, rows, cols);
+  std::memset(m.view().data, 0, m.bytes());
+  return m;
+}
+
+struct Model {
+  const char* name;
+  int64_t tokens, sequence, hidden, heads, kv_heads, head_dim, intermediate;
+};
+constexpr Model kModels[] = {{"SmolLM2-135M", 2048, 512, 576, 9, 3, 64, 1536},
+                             {"Llama-3-8B", 512, 512, 4096, 32, 8, 128, 14336}};
+
+enum class Kind { product, bytes };
+
+// What an op is given: its operands live as long as the closure. `work` counts flops or bytes of one call.
+struct Case {
+  Kind kind;
+  double work;
+  std::function<void()> call;
+};
+
+using Setup = std::function<Case(Backend&, const Model&)>;
+
+std::vector<int64_t> sequences(const Model& model) {
+  std::vector<int64_t> offsets;
+  for (int64_t start = 0; start <= model.tokens; start += model.sequence) offsets.push_back(start);
+  return offsets;
+}
+
+template <typename T>
+std::shared_ptr<T> keep(T&& value) {
+  return std::make_shared<T>(std::forward<T>(value));
+}
+
+Case linear(Backend& backend, int64_t m, int64_t n, int64_t k, DType w_dtype = DType::f32) {
+  auto x = keep(random(backend, m, k)), w = keep(random(backend, n, k, 1, w_dtype)),
+       y = keep(Matrix(backend, DType::f32, m, n));
+  return {Kind::product, 2.0 * m * n * k, [=, &backend] { backend.linear(*x, *w, {}, *y); }};
+}
+
+Case gram(Backend& backend, int64_t tokens, int64_t n) {
+  auto x = keep(random(backend, tokens, n)), h = keep(filled(backend, DType::f32, n, n)),
+       dropped = keep(filled(backend, DType::i32, 1, 1));
+  return {Kind::product, 1.0 * tokens * n * (n + 1), [=, &backend] { backend.add_gram(*x, *h, *dropped); }};
+}
+
+Case attention(Backend& backend, const Model& model) {
+  auto q = keep(random(backend, model.tokens, model.heads * model.head_dim)),
+       k = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
+       v = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
+       y = keep(Matrix(backend, DType::f32, model.tokens, model.heads * model.head_dim));
+  const std::vector<int64_t> offsets = sequences(model);
+  const AttentionShape shape = {model.heads, model.kv_heads, model.head_dim, 0.1F};
+  // Half of the score matrix, diagonal included, times two products
+  const double pairs = static_cast<double>(model.tokens) * static_cast<double>(model.sequence + 1) / 2;
+  return {Kind::product, 4.0 * pairs * static_cast<double>(model.heads * model.head_dim),
+          [=, &backend] { backend.attention(*q, *k, *v, offsets, shape, *y); }};
+}
+
+Case factor(Backend& backend, int64_t n) {
+  auto x = keep(random(backend, n + n / 4, n)), h = keep(filled(backend, DType::f32, n, n)),
+       dropped = keep(filled(backend, DType::i32, 1, 1)), copy = keep(Matrix(backend, DType::f32, n, n));
+  backend.add_gram(*x, *h, *dropped);
+  return {Kind::product, 1.0 / 3 * n * n * n, [=, &backend] {
+            backend.convert(*h, *copy);
+            backend.factor(*copy);
+          }};
+}
+
+Case quantize(Backend& backend, int64_t rows) {
+  constexpr int64_t kCols = 128;
+  auto w = keep(random(backend, rows, kCols, 0.02F)), feedback = keep(random(backend, rows, kCols)),
+       factor = keep(filled(backend, DType::f32, kCols, kCols)), scales = keep(Matrix(backend, DType::f32, rows, 1)),
+       zeros = keep(Matrix(backend, DType::u8, rows, 1)), codes = keep(Matrix(backend, DType::u8, rows, kCols)),
+       errors = keep(Matrix(backend, DType::f32, rows, kCols)), loss = keep(filled(backend, DType::f32, rows, 1));
+  for (int64_t i = 0; i < kCols; ++i) factor->row<float>(i)[i] = 50;
+  backend.find_grid(*w, {}, kCols, {}, *scales, *zeros);
+  const std::vector<int32_t> groups(kCols);
+  return {Kind::product, 1.0 * rows * kCols * kCols, [=, &backend] {
+            backend.quantize_columns(*w, *feedback, *factor, groups, {*scales, *zeros, 4}, *codes, *errors, *loss);
+          }};
+}
+
+// 7 operations for each weight and candidate; half of sgemm's peak is all that they could reach, being no fused pairs.
+Case find_grid(Backend& backend, int64_t rows, int64_t cols, const GridSearch& search) {
+  auto w = keep(random(backend, rows, cols, 0.02F)), scales = keep(Matrix(backend, DType::f32, rows, cols / 64)),
+       zeros = keep(Matrix(backend, DType::u8, rows, cols / 64));
+  return {Kind::product, 7.0 * rows * cols * search.candidates,
+          [=, &backend] { backend.find_grid(*w, {}, 64, search, *scales, *zeros); }};
+}
+
+Case elementwise(Backend& backend, int64_t rows, int64_t cols, int arrays,
+                 const std::function<void(Matrix&, Matrix&, Matrix&)>& call, DType y_dtype = DType::f32) {
+  auto a = keep(random(backend, rows, cols)), b = keep(random(backend, rows, cols)),
+       y = keep(filled(backend, y_dtype, rows, cols));
+  const double bytes = static_cast<double>(rows * cols) * (4.0 * (arrays - 1) + static_cast<double>(size_of(y_dtype)));
+  return {Kind::bytes, bytes, [=] { call(*a, *b, *y); }};
+}
+
+const std::vector<std::pair<const char*, Setup>>& setups() {
+  static const std::vector<std::pair<const char*, Setup>> all = {
+      {"linear q", [](Backend& b, const Model& m) { return linear(b, m.tokens, m.heads * m.head_dim, m.hidden); }},
+      {"linear k", [](Backend& b, const Model& m) { return linear(b, m.tokens, m.kv_heads * m.head_dim, m.hidden); }},
+      {"linear gate", [](Backend& b, const Model& m) { return linear(b, m.tokens, m.intermediate, m.hidden); }},
+      {"linear down", [](Backend& b, const Model& m) { return linear(b, m.tokens, m.hidden, m.intermediate); }},
+      {"linear head, bf16 weights, 256 tokens",
+       [](Backend& b, const Model& m) {
+         return linear(b, 256, 49152, std::min<int64_t>(m.hidden, 1024), DType::bf16);
+       }},
+      {"add_gram hidden", [](Backend& b, const Model& m) { return gram(b, m.tokens, m.hidden); }},
+      {"add_gram intermediate",
+       [](Backend& b, const Model& m) { return gram(b, m.tokens, std::min<int64_t>(m.intermediate, 8192)); }},
+      {"attention", attention},
+      {"factor", [](Backend& b, const Model& m) { return factor(b, m.hidden); }},
+      {"quantize_columns, 128 columns", [](Backend& b, const Model& m) { return quantize(b, m.intermediate); }},
+      {"find_grid, 40 candidates",
+       [](Backend& b, const Model& m) {
+         return find_grid(b, 1024, m.hidden, {4, true, 40, 0.0175F, 2});
+       }},
+      {"find_grid, 80 candidates, norm 2.4",
+       [](Backend& b, const Model& m) {
+         return find_grid(b, 1024, m.hidden, {4, true, 80, 0.01F, 2.4F});
+       }},
+      {"rms_norm",
+       [](Backend& b, const Model& m) {
+         auto weight = keep(random(b, 1, m.hidden));
+         return elementwise(b, m.tokens, m.hidden, 2,
+                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.rms_norm(x, *weight, 1e-5F, y); });
+       }},
+      {"gate silu",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.tokens, m.intermediate, 3,
+                            [&b](Matrix& x, Matrix& up, Matrix& y) { b.gate(x, up, Activation::silu, y); });
+       }},
+      {"gate gelu",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.tokens, m.intermediate, 3,
+                            [&b](Matrix& x, Matrix& up, Matrix& y) { b.gate(x, up, Activation::gelu, y); });
+       }},
+      {"add",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, y); });
+       }},
+      {"rope",
+       [](Backend& b, const Model& m) {
+         auto cos = keep(random(b, m.sequence, m.head_dim / 2)), sin = keep(random(b, m.sequence, m.head_dim / 2, 0));
+         for (int64_t i = 0; i < cos->view().size(); ++i) cos->row<float>(0)[i] = 1;
+         const std::vector<int64_t> offsets = sequences(m);
+         return elementwise(b, m.tokens, m.heads * m.head_dim, 2,
+                            [=, &b](Matrix& x, Matrix&, Matrix&) { b.rope(*cos, *sin, offsets, m.head_dim, x); });
+       }},
+      {"convert to bf16",
+       [](Backend& b, const Model& m) {
+         return elementwise(
+             b, m.tokens, m.intermediate, 2, [&b](Matrix& x, Matrix&, Matrix& y) { b.convert(x, y); }, DType::bf16);
+       }},
+      {"token_losses, 256 x 49152",
+       [](Backend& b, const Model&) {
+         const std::vector<int32_t> targets(256);
+         return elementwise(b, 256, 49152, 1, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.token_losses(x, targets, y.view().col_range(0, 1));
+         });
+       }},
+      {"permute_symmetric",
+       [](Backend& b, const Model& m) {
+         std::vector<int32_t> order(static_cast<size_t>(m.hidden));
+         for (int64_t i = 0; i < m.hidden; ++i) order[i] = static_cast<int32_t>(i);
+         std::shuffle(order.begin(), order.end(), std::minstd_rand(1));
+         return elementwise(b, m.hidden, m.hidden, 2,
+                            [=, &b](Matrix& h, Matrix&, Matrix& y) { b.permute_symmetric(h, order, 1, y); });
+       }},
+  };
+  return all;
+}
+
+void run(benchmark::State& state, const Setup& setup, const Model& model, int threads) {
+  const auto backend = open_backend("cpu", {.threads = threads});
+  const Case op = setup(*backend, model);
+  op.call();
+  std::vector<double> seconds;
+  for (auto _ : state) {
+    const Stopwatch watch;
+    op.call();
+    seconds.push_back(watch.seconds());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+  const double rate = op.work / seconds[seconds.size() / 2];
+  const Ceiling& top = ceiling(threads);
+  state.counters[op.kind == Kind::product ? "GFLOP/s" : "GB/s"] = rate / 1e9;
+  state.counters["share"] = rate / (op.kind == Kind::product ? top.flops : top.bytes);
+}
+
+void register_all() {
+  std::vector<int> thread_counts = {1};
+  if (available_cores() > 1) thread_counts.push_back(available_cores());
+  for (const int threads : thread_counts) {
+    const Ceiling& top = ceiling(threads);
+    const std::string label = std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+    benchmark::AddCustomContext("ceiling, " + label, std::to_string(static_cast<int>(top.flops / 1e9)) + " GFLOP/s, " +
+                                                         std::to_string(static_cast<int>(top.bytes / 1e9)) + " GB/s");
+    for (const Model& model : kModels) {
+      for (const auto& [name, setup] : setups()) {
+        benchmark::RegisterBenchmark(
+            (std::string(model.name) + "/" + label + "/" + name).c_str(),
+            [&setup = setup, &model, threads](benchmark::State& state) { run(state, setup, model, threads); })
+            ->Unit(benchmark::kMillisecond)
+            ->UseRealTime();
+      }
+    }
+  }
+  benchmark::AddCustomContext("device", open_backend("cpu")->description());
+}
+
+}  // namespace
+}  // namespace gptq
+
+int main(int argc, char** argv) {
+  gptq::register_all();
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
