@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/error.h"
 
@@ -10,12 +11,24 @@ namespace {
 
 enum StepIndex : int64_t { kQkv, kOutput, kGateUp, kDown };
 
+// Counts are kept in Words, so that a vector register holds as many counts as elements; a chunk is short enough for
+// them.
 template <typename Word>
-int64_t count_exponent(const StoredTensor& tensor, Word exponent_mask) {
-  const auto* words = reinterpret_cast<const Word*>(tensor.data);
-  int64_t count = 0;
-  for (size_t i = 0; i < tensor.bytes / sizeof(Word); ++i) count += (words[i] & exponent_mask) == exponent_mask ? 1 : 0;
-  return count;
+int64_t count_full_exponents(const StoredTensor& tensor, Word exponent_mask) {
+  constexpr size_t kChunk = 32768;
+  const size_t size = tensor.bytes / sizeof(Word);
+  int64_t total = 0;
+  for (size_t start = 0; start < size; start += kChunk) {
+    const size_t end = std::min(size, start + kChunk);
+    Word count = 0;
+    for (size_t i = start; i < end; ++i) {
+      Word word;  // a file's tensors need not be aligned
+      std::memcpy(&word, tensor.data + i * sizeof(Word), sizeof(Word));
+      count = static_cast<Word>(count + ((word & exponent_mask) == exponent_mask ? 1 : 0));
+    }
+    total += count;
+  }
+  return total;
 }
 
 std::string join(std::string_view a, std::string_view b) { return cat(a, ".", b); }
@@ -30,9 +43,9 @@ Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backe
 
 // NaN and infinity are the values whose exponent bits are all ones.
 int64_t count_nonfinite(const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return count_exponent<uint32_t>(tensor, 0x7f800000U);
-  if (tensor.dtype == "F16") return count_exponent<uint16_t>(tensor, 0x7c00U);
-  if (tensor.dtype == "BF16") return count_exponent<uint16_t>(tensor, 0x7f80U);
+  if (tensor.dtype == "F32") return count_full_exponents<uint32_t>(tensor, 0x7f800000U);
+  if (tensor.dtype == "F16") return count_full_exponents<uint16_t>(tensor, 0x7c00U);
+  if (tensor.dtype == "BF16") return count_full_exponents<uint16_t>(tensor, 0x7f80U);
   return 0;
 }
 
@@ -89,8 +102,9 @@ void Model::check_tensors() const {
 
 Matrix Model::upload(const StoredTensor& tensor) const {
   if (const int64_t bad = count_nonfinite(tensor); bad > 0) {
-    throw InputError(cat(checkpoint_.folder().string(), ": tensor '", tensor.name, "' holds ", bad,
-                         " values that are NaN or infinite: the checkpoint is damaged; download or export it again"));
+    throw InputError(cat(checkpoint_.folder().string(), ": NaN or infinity at ", bad, " places of tensor '",
+                         tensor.name, "' ", shape_string(tensor.shape),
+                         ": the checkpoint is damaged; download or export it again"));
   }
   const ConstMatrixView stored = tensor.matrix();
   Matrix matrix = to_device(backend_, stored.dtype, stored.rows, stored.cols, stored.data);
@@ -136,15 +150,26 @@ Batch Model::embed(std::span<const std::vector<int32_t>> sequences) {
                            ": the text was tokenized for another model"));
     }
     if (depends_on_length(config_.rope) && sequence.size() != sequences[0].size()) {
-      throw InputError("sequences of different length in one batch of a model whose rope depends on the length");
+      throw InputError(cat("sequences of ", sequences[0].size(), " and ", sequence.size(),
+                           " tokens in one batch, but this model's rope depends on the length: group them by length"));
     }
     ids.insert(ids.end(), sequence.begin(), sequence.end());
     batch.offsets.push_back(static_cast<int64_t>(ids.size()));
   }
-  if (embedding_.empty()) embedding_ = upload(checkpoint_.tensor(join(config_.architecture->embedding, "weight")));
   batch.residual = Matrix(backend_, dtype_, batch.tokens(), config_.hidden);
-  backend_.gather_rows(embedding_, ids, batch.residual);
+  backend_.gather_rows(embedding(), ids, batch.residual);
   return batch;
+}
+
+const Matrix& Model::embedding() {
+  if (embedding_.empty()) embedding_ = upload(checkpoint_.tensor(join(config_.architecture->embedding, "weight")));
+  return embedding_;
+}
+
+const Matrix& Model::head() {
+  if (config_.tied_embeddings) return embedding();
+  if (head_.empty()) head_ = upload(checkpoint_.tensor(join(config_.architecture->head, "weight")));
+  return head_;
 }
 
 Matrix Model::apply(const Linear& linear, ConstMatrixView x) const {
@@ -157,13 +182,13 @@ const Model::RopeMatrices& Model::rope_for(const Batch& batch) {
   int64_t length = 0;
   for (size_t s = 0; s + 1 < batch.offsets.size(); ++s)
     length = std::max(length, batch.offsets[s + 1] - batch.offsets[s]);
-  RopeMatrices& rope = ropes_[depends_on_length(config_.rope) ? length : 0];
-  if (rope.cos.rows() < length) {
+  const bool fits = depends_on_length(config_.rope) ? rope_.cos.rows() == length : rope_.cos.rows() >= length;
+  if (!fits) {
     const RopeTable table = rope_table(config_.rope, length);
-    rope.cos = to_device(backend_, DType::f32, table.positions, table.half_dim, table.cos.data());
-    rope.sin = to_device(backend_, DType::f32, table.positions, table.half_dim, table.sin.data());
+    rope_.cos = to_device(backend_, DType::f32, table.positions, table.half_dim, table.cos.data());
+    rope_.sin = to_device(backend_, DType::f32, table.positions, table.half_dim, table.sin.data());
   }
-  return rope;
+  return rope_;
 }
 
 ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
@@ -196,10 +221,12 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
     }
     case kGateUp:
       add_to_residual(linears(kOutput)[0]);
+      batch.input = Matrix();
       batch.input = normed(block.mlp_norm);
       break;
     case kDown: {
       const Matrix gate = apply(linears(kGateUp)[0], batch.input), up = apply(linears(kGateUp)[1], batch.input);
+      batch.input = Matrix();
       Matrix y = clone_shape(backend_, gate);
       backend_.gate(gate, up, config_.activation, y);
       batch.input = std::move(y);
@@ -222,15 +249,11 @@ void Model::forward(const Block& block, Batch& batch) {
 }
 
 Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
-  const Architecture& names = *config_.architecture;
-  if (final_norm_.empty()) {
-    final_norm_ = read(join(names.final_norm, "weight"), {config_.hidden});
-    if (!config_.tied_embeddings) head_ = upload(checkpoint_.tensor(join(names.head, "weight")));
-  }
+  if (final_norm_.empty()) final_norm_ = read(join(config_.architecture->final_norm, "weight"), {config_.hidden});
   const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
   Matrix normed = clone_shape(backend_, hidden), logits(backend_, DType::f32, count, config_.vocabulary);
   backend_.rms_norm(hidden, final_norm_, config_.norm_eps, normed);
-  backend_.linear(normed, config_.tied_embeddings ? embedding_.view() : head_.view(), {}, logits);
+  backend_.linear(normed, head(), {}, logits);
   return logits;
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,6 +53,8 @@ class Model {
  public:
   // Validates that every tensor of every block exists with the shape that config.json implies (names of quantized
   // linears excepted when `reader` is given). Without a reader, plain float weights are read from the checkpoint.
+  // Tensors that config.json does not imply are ignored, as transformers does: a head beside tied embeddings, a bias
+  // that attention_bias denies.
   Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr);
 
   const ModelConfig& config() const { return config_; }
@@ -87,6 +88,8 @@ class Model {
   Linear read_linear(const LinearSpec& spec) const;
   Matrix apply(const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
   const RopeMatrices& rope_for(const Batch& batch);
+  const Matrix& embedding();
+  const Matrix& head();
 
   const Checkpoint& checkpoint_;
   Backend& backend_;
@@ -94,7 +97,7 @@ class Model {
   WeightReader reader_;
   ModelConfig config_;
   Matrix embedding_, final_norm_, head_;  // embedding and head stay in the checkpoint's dtype; head_ is empty when tied
-  std::map<int64_t, RopeMatrices> ropes_;  // by length; key 0 where one table serves all
+  RopeMatrices rope_;  // of the last batch's length, or of the longest so far where the length does not matter
 };
 
 // How many elements of a float tensor are NaN or infinite.

@@ -31,7 +31,7 @@ class Keys {
     if (value == nullptr && missing > 0) return missing;
     if (value == nullptr) throw wrong(key, "is missing");
     if (!value->is_number_integer() || value->get<double>() < 1 || value->get<double>() > 1e9) {
-      throw wrong(key, cat("is ", value->dump(), ", where a positive whole number is needed"));
+      throw wrong(key, cat("is ", value->dump(), ", where a whole number from 1 to 1000000000 is needed"));
     }
     return value->get<int64_t>();
   }
@@ -43,12 +43,13 @@ class Keys {
     return value->get<double>();
   }
 
-  double positive(const std::string& key, double missing) const {
+  double above(double least, const std::string& key, double missing) const {
     const double value = number(key, missing);
-    if (!(value > 0) || !std::isfinite(value))
-      throw wrong(key, cat("is ", value, ", where a positive number is needed"));
-    return value;
+    if (value > least && std::isfinite(value)) return value;
+    throw wrong(key, cat("is ", value, ", where a number above ", least, " is needed"));
   }
+
+  double positive(const std::string& key, double missing) const { return above(0, key, missing); }
 
   bool flag(const std::string& key, bool missing) const {
     const Json* value = find(key);
@@ -93,19 +94,23 @@ RopeKind rope_kind(const Keys& keys, const std::string& name) {
 }
 
 Rope parse_rope(const Keys& config, int64_t head_dim, int64_t max_positions) {
-  Rope rope{.theta = config.positive("rope_theta", 10000),
+  Rope rope{.theta = config.above(1, "rope_theta", 10000),
             .rotary_dim = head_dim,
             .original_positions = max_positions,
             .max_positions = max_positions};
-  const Json* parameters = config.find("rope_scaling");
-  if (parameters == nullptr || parameters->empty()) parameters = config.find("rope_parameters");
+  std::string key = "rope_scaling";  // before transformers 5; it wins where both are there
+  if (config.find(key) == nullptr || config.find(key)->empty()) key = "rope_parameters";
+  const Json* parameters = config.find(key);
   if (parameters == nullptr || parameters->empty()) return rope;
 
-  const Keys keys(*parameters, config.where() + ": rope_scaling");
+  const Keys keys(*parameters, cat(config.where(), ": ", key));
   rope.kind = rope_kind(keys, keys.word("rope_type", keys.word("type", "default")));
-  rope.theta = keys.positive("rope_theta", rope.theta);
-  if (rope.kind != RopeKind::standard && keys.number("partial_rotary_factor", 1) != 1) {
-    throw UnsupportedError(cat(keys.where(), ": partial_rotary_factor other than 1 is not known for this family"));
+  rope.theta = keys.above(1, "rope_theta", rope.theta);
+  // The default kind of this family ignores partial_rotary_factor.
+  const double rotated = keys.number("partial_rotary_factor", config.number("partial_rotary_factor", 1));
+  if (rope.kind != RopeKind::standard && rotated != 1) {
+    throw UnsupportedError(cat(keys.where(), ": partial_rotary_factor is ", rotated,
+                               "; only 1 is known together with a rope type other than default"));
   }
   rope.original_positions =
       config.size("original_max_position_embeddings", keys.size("original_max_position_embeddings", max_positions));
@@ -127,8 +132,13 @@ Rope parse_rope(const Keys& config, int64_t head_dim, int64_t max_positions) {
     if (rope.low_freq_factor == rope.high_freq_factor)
       throw keys.wrong("high_freq_factor", "must differ from low_freq_factor");
   } else if (rope.kind == RopeKind::longrope) {
+    if (rope.original_positions == 1) {
+      throw keys.wrong("original_max_position_embeddings", "is 1, whose logarithm cannot scale anything");
+    }
     rope.short_factor = keys.numbers("short_factor", head_dim / 2);
     rope.long_factor = keys.numbers("long_factor", head_dim / 2);
+  } else if (rope.kind == RopeKind::dynamic && head_dim <= 2) {
+    throw config.wrong("head_dim", cat("is ", head_dim, ", but dynamic rope needs more than 2"));
   }
   return rope;
 }

@@ -1,5 +1,6 @@
 // Rotary position embeddings in all kinds that transformers' Llama knows (modeling_rope_utils.py). Frequencies and
-// angles are f32, as there, because at thousands of positions the rounding of a frequency shows in the cosine.
+// angles are f32 and rounded in the same order as there: at thousands of positions the last bit of a frequency shows in
+// the cosine.
 #include <algorithm>
 #include <cmath>
 
@@ -10,28 +11,52 @@ namespace {
 
 using Frequencies = std::vector<float>;
 
-// 1 / base^(2i / dim)
-Frequencies inverse_powers(double base, int64_t dim) {
+float single(double value) { return static_cast<float>(value); }
+float single(int64_t value) { return static_cast<float>(value); }
+
+// base^(2i / dim), the wavelengths in units of 2 pi positions
+Frequencies powers(float base, int64_t dim) {
   Frequencies result;
-  for (int64_t i = 0; i < dim; i += 2) {
-    const float exponent = static_cast<float>(i) / static_cast<float>(dim);
-    result.push_back(1.0F / std::pow(static_cast<float>(base), exponent));
-  }
+  for (int64_t i = 0; i < dim; i += 2) result.push_back(std::pow(base, single(i) / single(dim)));
   return result;
+}
+
+Frequencies inverse_powers(float base, int64_t dim) {
+  Frequencies result = powers(base, dim);
+  for (float& value : result) value = 1 / value;
+  return result;
+}
+
+Frequencies linear(const Rope& rope) {
+  Frequencies result = inverse_powers(single(rope.theta), rope.rotary_dim);
+  for (float& frequency : result) frequency /= single(rope.factor);
+  return result;
+}
+
+// The base grows with the sequence beyond the model's positions.
+Frequencies dynamic(const Rope& rope, int64_t length) {
+  float base = single(rope.theta);
+  if (length > rope.max_positions) {
+    const float growth = single(rope.factor) * single(length) / single(rope.max_positions) - single(rope.factor - 1);
+    base *= std::pow(growth, single(static_cast<double>(rope.rotary_dim) / static_cast<double>(rope.rotary_dim - 2)));
+  }
+  return inverse_powers(base, rope.rotary_dim);
 }
 
 // Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
 Frequencies llama3(const Rope& rope) {
   const auto positions = static_cast<double>(rope.original_positions);
-  Frequencies result = inverse_powers(rope.theta, rope.rotary_dim);
+  const float longest = single(positions / rope.low_freq_factor), shortest = single(positions / rope.high_freq_factor);
+  const float factor = single(rope.factor), low = single(rope.low_freq_factor);
+  Frequencies result = inverse_powers(single(rope.theta), rope.rotary_dim);
   for (float& frequency : result) {
-    const double wavelength = 2 * M_PI / frequency;
-    if (wavelength > positions / rope.low_freq_factor) {
-      frequency = static_cast<float>(frequency / rope.factor);
-    } else if (wavelength >= positions / rope.high_freq_factor) {
-      const double smooth =
-          (positions / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-      frequency = static_cast<float>((1 - smooth) * frequency / rope.factor + smooth * frequency);
+    const float wavelength = 1 / frequency * single(2 * M_PI);
+    if (wavelength > longest) {
+      frequency /= factor;
+    } else if (wavelength >= shortest) {
+      const float kept =
+          (1 / wavelength * single(positions) - low) / single(rope.high_freq_factor - rope.low_freq_factor);
+      frequency = (1 - kept) * frequency / factor + kept * frequency;
     }
   }
   return result;
@@ -52,41 +77,37 @@ Frequencies yarn(const Rope& rope) {
   low = std::max(low, 0.0);
   high = std::min(high, dim - 1);
   if (low == high) high += 0.001;
-  Frequencies result = inverse_powers(rope.theta, rope.rotary_dim);
+  Frequencies result = powers(single(rope.theta), rope.rotary_dim);
   for (size_t i = 0; i < result.size(); ++i) {
-    const auto stretched = static_cast<float>(std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0));
-    result[i] = result[i] / static_cast<float>(rope.factor) * stretched + result[i] * (1 - stretched);
+    const float ramp = std::clamp((static_cast<float>(i) - single(low)) / single(high - low), 0.0F, 1.0F);
+    const float kept = 1 - ramp, stretched = 1 / (single(rope.factor) * result[i]);
+    result[i] = stretched * (1 - kept) + 1 / result[i] * kept;
   }
   return result;
 }
 
+// Each frequency has a divisor of its own; one set serves short sequences, another long ones.
+Frequencies longrope(const Rope& rope, int64_t length) {
+  const std::vector<double>& factors = length > rope.original_positions ? rope.long_factor : rope.short_factor;
+  Frequencies result = powers(single(rope.theta), rope.rotary_dim);
+  for (size_t i = 0; i < result.size(); ++i) result[i] = 1 / (single(factors[i]) * result[i]);
+  return result;
+}
+
 Frequencies frequencies(const Rope& rope, int64_t length) {
-  const int64_t dim = rope.rotary_dim;
   switch (rope.kind) {
     case RopeKind::standard:
-      return inverse_powers(rope.theta, dim);
-    case RopeKind::linear: {
-      Frequencies result = inverse_powers(rope.theta, dim);
-      for (float& frequency : result) frequency /= static_cast<float>(rope.factor);
-      return result;
-    }
-    case RopeKind::dynamic: {  // the base grows with the sequence beyond the model's positions
-      const auto positions = static_cast<double>(rope.max_positions),
-                 seen = std::max(static_cast<double>(length), positions);
-      const double growth = rope.factor * seen / positions - (rope.factor - 1);
-      return inverse_powers(rope.theta * std::pow(growth, static_cast<double>(dim) / static_cast<double>(dim - 2)),
-                            dim);
-    }
+      return inverse_powers(single(rope.theta), rope.rotary_dim);
+    case RopeKind::linear:
+      return linear(rope);
+    case RopeKind::dynamic:
+      return dynamic(rope, length);
     case RopeKind::yarn:
       return yarn(rope);
     case RopeKind::llama3:
       return llama3(rope);
-    case RopeKind::longrope: {
-      const std::vector<double>& factors = length > rope.original_positions ? rope.long_factor : rope.short_factor;
-      Frequencies result = inverse_powers(rope.theta, dim);
-      for (size_t i = 0; i < result.size(); ++i) result[i] /= static_cast<float>(factors[i]);
-      return result;
-    }
+    case RopeKind::longrope:
+      return longrope(rope, length);
   }
   return {};
 }
@@ -108,13 +129,13 @@ bool depends_on_length(const Rope& rope) { return rope.kind == RopeKind::dynamic
 
 RopeTable rope_table(const Rope& rope, int64_t length) {
   const Frequencies frequency = frequencies(rope, length);
-  const auto scaling = static_cast<float>(attention_scaling(rope));
+  const auto scaling = single(attention_scaling(rope));
   RopeTable table{.positions = length, .half_dim = static_cast<int64_t>(frequency.size())};
   table.cos.reserve(static_cast<size_t>(length) * frequency.size());
   table.sin.reserve(static_cast<size_t>(length) * frequency.size());
   for (int64_t position = 0; position < length; ++position) {
     for (const float f : frequency) {
-      const float angle = static_cast<float>(position) * f;
+      const float angle = single(position) * f;
       table.cos.push_back(std::cos(angle) * scaling);
       table.sin.push_back(std::sin(angle) * scaling);
     }

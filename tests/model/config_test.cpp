@@ -1,0 +1,227 @@
+// config.json in old and new spelling, and every kind of value that is refused.
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "model/architecture.h"
+#include "tiny_model.h"
+
+namespace gptq {
+namespace {
+
+Json changed(const std::string& key, Json value) {
+  Json config = testing_model::tiny_config();
+  config[key] = std::move(value);
+  return config;
+}
+
+Json without(const std::string& key) {
+  Json config = testing_model::tiny_config();
+  config.erase(key);
+  return config;
+}
+
+ModelConfig parse(const Json& config) { return parse_model_config(config, "some/folder"); }
+
+Json with_rope(Json rope) { return changed("rope_scaling", std::move(rope)); }
+
+// The message of the error of type E that parsing raises, which must name the file.
+template <typename E = InputError>
+std::string refusal(const Json& config) {
+  try {
+    parse(config);
+  } catch (const E& error) {
+    EXPECT_NE(std::string(error.what()).find("some/folder/config.json"), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted: " << config.dump();
+  return "";
+}
+
+bool names(const std::string& message, const std::string& part) { return message.find(part) != std::string::npos; }
+
+TEST(Config, ReadsTheSizes) {
+  const ModelConfig config = parse(testing_model::tiny_config());
+  EXPECT_EQ(config.model_type, "llama");
+  EXPECT_EQ(config.architecture, &architectures()[0]);
+  EXPECT_EQ(config.hidden, 64);
+  EXPECT_EQ(config.intermediate, 96);
+  EXPECT_EQ(config.blocks, 2);
+  EXPECT_EQ(config.heads, 4);
+  EXPECT_EQ(config.kv_heads, 2);
+  EXPECT_EQ(config.head_dim, 16);
+  EXPECT_EQ(config.vocabulary, 128);
+  EXPECT_EQ(config.max_positions, 256);
+  EXPECT_FLOAT_EQ(config.norm_eps, 1e-5F);
+  EXPECT_EQ(config.rope.kind, RopeKind::standard);
+  EXPECT_EQ(config.rope.rotary_dim, 16);
+}
+
+TEST(Config, FillsInWhatTransformersFillsIn) {
+  Json json = testing_model::tiny_config();
+  for (const char* key : {"num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta", "hidden_act",
+                          "attention_bias", "mlp_bias", "tie_word_embeddings"}) {
+    json.erase(key);
+  }
+  json["head_dim"] = nullptr;
+  json["hidden_size"] = 48;
+  const ModelConfig config = parse(json);
+  EXPECT_EQ(config.kv_heads, 4);
+  EXPECT_EQ(config.head_dim, 12);
+  EXPECT_EQ(config.max_positions, 2048);
+  EXPECT_FLOAT_EQ(config.norm_eps, 1e-6F);
+  EXPECT_EQ(config.rope.theta, 10000);
+  EXPECT_EQ(config.activation, Activation::silu);
+  EXPECT_FALSE(config.attention_bias);
+  EXPECT_FALSE(config.mlp_bias);
+  EXPECT_FALSE(config.tied_embeddings);
+}
+
+TEST(Config, KnowsTheActivations) {
+  EXPECT_EQ(parse(changed("hidden_act", "swish")).activation, Activation::silu);
+  EXPECT_EQ(parse(changed("hidden_act", "gelu")).activation, Activation::gelu);
+  EXPECT_EQ(parse(changed("hidden_act", "gelu_new")).activation, Activation::gelu_tanh);
+  EXPECT_EQ(parse(changed("hidden_act", "gelu_pytorch_tanh")).activation, Activation::gelu_tanh);
+  EXPECT_EQ(parse(changed("hidden_act", "relu")).activation, Activation::relu);
+  const std::string message = refusal<UnsupportedError>(changed("hidden_act", "mish"));
+  EXPECT_TRUE(names(message, "mish") && names(message, "silu")) << message;
+}
+
+TEST(Config, OldAndNewSpellingOfRopeMeanTheSame) {
+  const Json values = {
+      {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+  Json with_type = values, with_rope_type = values, with_theta = values;
+  with_type["type"] = "llama3";
+  with_rope_type["rope_type"] = "llama3";
+  with_theta["rope_type"] = "llama3";
+  with_theta["rope_theta"] = 500.0;
+  Json oldest = changed("rope_theta", 500.0), old = oldest, newest = without("rope_theta");
+  oldest["rope_scaling"] = with_type;
+  old["rope_scaling"] = with_rope_type;
+  newest["rope_parameters"] = with_theta;
+  for (const Json& config : {oldest, old, newest}) {
+    const Rope rope = parse(config).rope;
+    EXPECT_EQ(rope.kind, RopeKind::llama3);
+    EXPECT_EQ(rope.theta, 500);
+    EXPECT_EQ(rope.factor, 8);
+    EXPECT_EQ(rope.original_positions, 64);
+    EXPECT_EQ(rope.max_positions, 256);
+  }
+}
+
+TEST(Config, RopeScalingWinsOverRopeParametersUnlessItIsEmpty) {
+  Json config = with_rope({{"type", "linear"}, {"factor", 3.0}});
+  config["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 5.0}, {"rope_theta", 77.0}};
+  EXPECT_EQ(parse(config).rope.factor, 3);
+  EXPECT_EQ(parse(config).rope.theta, 10000);
+  for (const Json& nothing : {Json(nullptr), Json::object()}) {
+    config["rope_scaling"] = nothing;
+    EXPECT_EQ(parse(config).rope.factor, 5);
+    EXPECT_EQ(parse(config).rope.theta, 77);
+  }
+}
+
+TEST(Config, TheOuterOriginalLengthWinsOverTheInner) {
+  Json config = with_rope({{"type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 40}});
+  EXPECT_EQ(parse(config).rope.original_positions, 40);
+  config["original_max_position_embeddings"] = 20;
+  EXPECT_EQ(parse(config).rope.original_positions, 20);
+}
+
+TEST(Config, AFactorThatIsMissingFollowsFromTheLengths) {
+  const Json rope = {{"type", "yarn"}, {"factor", nullptr}, {"original_max_position_embeddings", 64}};
+  EXPECT_EQ(parse(with_rope(rope)).rope.factor, 4);
+}
+
+TEST(Config, AnUnknownFamilyListsTheKnownOnes) {
+  const std::string message = refusal<UnsupportedError>(changed("model_type", "mamba"));
+  EXPECT_TRUE(names(message, "mamba") && names(message, "llama")) << message;
+}
+
+TEST(Config, AnUnknownRopeTypeListsTheKnownOnes) {
+  const std::string message = refusal<UnsupportedError>(with_rope({{"rope_type", "spiral"}, {"factor", 2}}));
+  EXPECT_TRUE(names(message, "spiral") && names(message, "yarn") && names(message, "rope_scaling")) << message;
+}
+
+TEST(Config, PartialRotationIsRefusedExceptForTheDefaultKindWhichIgnoresIt) {
+  Json config = with_rope({{"type", "linear"}, {"factor", 2.0}, {"partial_rotary_factor", 0.5}});
+  EXPECT_TRUE(names(refusal<UnsupportedError>(config), "partial_rotary_factor"));
+  config["rope_scaling"].erase("partial_rotary_factor");
+  config["partial_rotary_factor"] = 0.5;
+  EXPECT_TRUE(names(refusal<UnsupportedError>(config), "partial_rotary_factor"));
+  config["rope_scaling"] = nullptr;
+  EXPECT_EQ(parse(config).rope.rotary_dim, 16);
+}
+
+TEST(Config, EverySizeMustBeAPositiveWholeNumber) {
+  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                          "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings"}) {
+    for (const Json& value : {Json(0), Json(-4), Json(2.5), Json("64"), Json(true), Json(Json::array({64})),
+                              Json(5'000'000'000), Json(18'000'000'000'000'000'000ULL)}) {
+      const std::string message = refusal(changed(key, value));
+      EXPECT_TRUE(names(message, key) && names(message, value.dump())) << message;
+    }
+  }
+}
+
+TEST(Config, NeededKeysMustBeThere) {
+  for (const char* key :
+       {"model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}) {
+    EXPECT_TRUE(names(refusal(without(key)), key));
+  }
+}
+
+TEST(Config, WrongKindsOfValuesAreRefused) {
+  const std::pair<const char*, Json> cases[] = {
+      {"model_type", 3},   {"hidden_act", 1},          {"rms_norm_eps", "small"},
+      {"rms_norm_eps", 0}, {"rms_norm_eps", -1e-5},    {"rope_theta", 0},
+      {"rope_theta", 1},   {"rope_theta", "10000"},    {"attention_bias", "true"},
+      {"mlp_bias", 1},     {"tie_word_embeddings", 0}, {"rope_scaling", "linear"},
+      {"rope_scaling", 4}, {"head_dim", 15},           {"num_hidden_layers", 20'000}};
+  for (const auto& [key, value] : cases) EXPECT_TRUE(names(refusal(changed(key, value)), key)) << key << value;
+  EXPECT_THROW(parse(Json::array({1})), InputError);
+}
+
+TEST(Config, HeadsMustBeAMultipleOfKeyValueHeads) {
+  EXPECT_TRUE(names(refusal(changed("num_key_value_heads", 3)), "num_key_value_heads"));
+  EXPECT_TRUE(names(refusal(changed("num_key_value_heads", 8)), "num_key_value_heads"));
+}
+
+TEST(Config, HeadsMustDivideTheHiddenSizeWithoutAHeadDim) {
+  Json config = without("head_dim");
+  config["hidden_size"] = 66;
+  EXPECT_TRUE(names(refusal(config), "head_dim"));
+}
+
+TEST(Config, SenselessRopeValuesAreRefused) {
+  const Json numbers = {1, 1, 1, 1, 1, 1, 1, 1}, few = {1, 1, 1}, bad = {1, 1, 1, 1, 0, 1, 1, 1};
+  const auto longrope = [&](const Json& short_factor, const Json& long_factor) {
+    return Json{{"type", "longrope"},
+                {"short_factor", short_factor},
+                {"long_factor", long_factor},
+                {"original_max_position_embeddings", 64}};
+  };
+  EXPECT_NO_THROW(parse(with_rope(longrope(numbers, numbers))));
+  const std::pair<const char*, Json> cases[] = {
+      {"factor", {{"type", "linear"}}},
+      {"factor", {{"type", "dynamic"}}},
+      {"factor", {{"type", "llama3"}}},
+      {"factor", {{"type", "linear"}, {"factor", 0}}},
+      {"factor", {{"type", "yarn"}, {"factor", "2"}}},
+      {"rope_theta", {{"type", "yarn"}, {"factor", 2}, {"rope_theta", 1}}},
+      {"truncate", {{"type", "yarn"}, {"factor", 2}, {"truncate", 1}}},
+      {"beta_fast", {{"type", "yarn"}, {"factor", 2}, {"beta_fast", -1}}},
+      {"attention_factor", {{"type", "yarn"}, {"factor", 2}, {"attention_factor", -0.5}}},
+      {"original_max_position_embeddings", {{"type", "yarn"}, {"original_max_position_embeddings", 0}}},
+      {"high_freq_factor", {{"type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}},
+      {"short_factor", longrope(few, numbers)},
+      {"short_factor", longrope(nullptr, numbers)},
+      {"long_factor", longrope(numbers, bad)},
+      {"type", {{"type", 7}}}};
+  for (const auto& [key, rope] : cases) EXPECT_TRUE(names(refusal(with_rope(rope)), key)) << key << rope;
+  Json narrow = with_rope({{"type", "dynamic"}, {"factor", 2}});
+  narrow["head_dim"] = 2;
+  EXPECT_TRUE(names(refusal(narrow), "head_dim"));
+}
+
+}  // namespace
+}  // namespace gptq

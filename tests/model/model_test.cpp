@@ -1,0 +1,390 @@
+// Whole models against transformers (tests/golden/models, made by make.py there), and what a model refuses.
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "model/block.h"
+#include "tiny_model.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_model::TemporaryFolder;
+using testing_model::TinyOptions;
+using testing_model::TinyTensor;
+
+using Sequences = std::vector<std::vector<int32_t>>;
+
+// A golden folder, opened: the model and the answers of transformers.
+struct Golden {
+  explicit Golden(const fs::path& folder) : checkpoint(folder), file(folder / "golden.safetensors") {
+    for (const StoredTensor& tensor : file.tensors()) answers[tensor.name] = tensor.matrix();
+    const ConstMatrixView ids = answers.at("input_ids");
+    for (int64_t s = 0; s < ids.rows; ++s) {
+      sequences.emplace_back(ids.row<int32_t>(s), ids.row<int32_t>(s) + ids.cols);
+    }
+  }
+
+  Checkpoint checkpoint;
+  SafetensorsFile file;
+  std::map<std::string, ConstMatrixView> answers;
+  Sequences sequences;
+};
+
+std::vector<std::string> golden_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(fs::path(GPTQ_GOLDEN) / "models")) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<float> values(Backend& backend, ConstMatrixView matrix) {
+  Matrix single(backend, DType::f32, matrix.rows, matrix.cols);
+  backend.convert(matrix, single);
+  return to_host<float>(backend, single);
+}
+
+// The largest difference, in units of the golden rows' root mean square.
+double difference(const std::vector<float>& got, ConstMatrixView golden, int64_t first_row = 0) {
+  const size_t cols = static_cast<size_t>(golden.cols), rows = got.size() / cols;
+  EXPECT_EQ(got.size(), rows * cols);
+  EXPECT_LE(first_row + static_cast<int64_t>(rows), golden.rows);
+  double largest = 0, squares = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double want = golden.row<float>(first_row)[i];
+    if (!std::isfinite(got[i])) return std::numeric_limits<double>::infinity();
+    largest = std::max(largest, std::abs(want - static_cast<double>(got[i])));
+    squares += want * want;
+  }
+  return largest / std::sqrt(squares / static_cast<double>(got.size()));
+}
+
+// A sum of K products in f32 is off by about sqrt(K) roundings of its size. A block chains six such sums, and both
+// sides round; the largest of some hundred values lies at four deviations: sqrt(2 * 6 * blocks * K) * 4.
+double limit(const ModelConfig& config, int64_t blocks, double rounding) {
+  const auto inner =
+      static_cast<double>(std::max({config.hidden, config.intermediate, config.heads * config.head_dim}));
+  return 4 * std::sqrt(12 * static_cast<double>(blocks) * inner) * rounding;
+}
+
+// Runs all blocks and compares each block's output and the logits.
+void compare_with_golden(const Golden& golden, DType dtype, double rounding) {
+  const auto backend = open_backend("cpu");
+  Model model(golden.checkpoint, *backend, dtype);
+  Batch batch = model.embed(golden.sequences);
+  double worst = 0, allowed = 0;
+  const auto check = [&](const std::string& what, const std::vector<float>& got, int64_t blocks) {
+    allowed = limit(model.config(), blocks, rounding);
+    const double found = difference(got, golden.answers.at(what));
+    worst = std::max(worst, found);
+    EXPECT_LE(found, allowed) << what;
+  };
+  for (int64_t i = 0; i < model.config().blocks; ++i) {
+    model.forward(model.load_block(i), batch);
+    EXPECT_TRUE(batch.input.empty());
+    check(cat("block.", i), values(*backend, batch.residual), i + 1);
+  }
+  const Matrix logits = model.logits(batch, 0, batch.tokens());
+  check("logits", values(*backend, logits), model.config().blocks + 1);
+  testing::Test::RecordProperty("worst", cat(worst));
+  testing::Test::RecordProperty("allowed", cat(allowed));
+}
+
+class GoldenModel : public testing::TestWithParam<std::string> {
+ protected:
+  fs::path folder() const { return fs::path(GPTQ_GOLDEN) / "models" / GetParam(); }
+};
+
+TEST_P(GoldenModel, BlocksAndLogitsEqualTransformers) {
+  const Golden golden(folder());
+  compare_with_golden(golden, DType::f32, 0x1p-24);
+}
+
+TEST_P(GoldenModel, LossEqualsTransformers) {
+  const Golden golden(folder());
+  const auto backend = open_backend("cpu");
+  Model model(golden.checkpoint, *backend, DType::f32);
+  Batch batch = model.embed(golden.sequences);
+  for (int64_t i = 0; i < model.config().blocks; ++i) model.forward(model.load_block(i), batch);
+  double sum = 0;
+  int64_t count = 0;
+  for (size_t s = 0; s < golden.sequences.size(); ++s) {
+    const std::vector<int32_t>& ids = golden.sequences[s];
+    const auto predicted = static_cast<int64_t>(ids.size()) - 1;
+    const Matrix logits = model.logits(batch, batch.offsets[s], predicted);  // a part of the rows
+    const std::vector<float> rows = to_host<float>(*backend, logits);
+    for (int64_t t = 0; t < predicted; ++t, ++count) {
+      const float* row = rows.data() + t * logits.cols();
+      double exponentials = 0;
+      for (int64_t v = 0; v < logits.cols(); ++v) exponentials += std::exp(static_cast<double>(row[v]));
+      sum += std::log(exponentials) - static_cast<double>(row[ids[static_cast<size_t>(t) + 1]]);
+    }
+  }
+  const double want = golden.answers.at("loss").row<float>(0)[0];
+  EXPECT_NEAR(sum / static_cast<double>(count), want, want * 1e-6);
+}
+
+// In 16 bits every stored value is rounded once and sums are in f32, so the roundings of a sum's K terms average out;
+// a quarter of the limit, one deviation, leaves room. A wrong formula is off by the size of the values themselves.
+TEST_P(GoldenModel, SixteenBitArithmeticStaysNear) {
+  const Golden golden(folder());
+  compare_with_golden(golden, DType::f16, 0x1p-11 / 4);
+  compare_with_golden(golden, DType::bf16, 0x1p-8 / 4);
+}
+
+// Causal: a sequence's beginning gives the same rows, whatever else is in the batch. Lengths may differ where rope does
+// not depend on them.
+TEST_P(GoldenModel, RaggedBatchesGiveEachSequenceItsOwnRows) {
+  const Golden golden(folder());
+  const auto backend = open_backend("cpu");
+  Model model(golden.checkpoint, *backend, DType::f32);
+  Sequences ragged = golden.sequences;
+  std::swap(ragged[0], ragged[1]);
+  ragged[0].resize(5);
+  if (depends_on_length(model.config().rope)) {
+    EXPECT_THROW(model.embed(ragged), InputError);
+    return;
+  }
+  Batch batch = model.embed(ragged);
+  const auto length = static_cast<int64_t>(golden.sequences[0].size());
+  EXPECT_EQ(batch.offsets, (std::vector<int64_t>{0, 5, 5 + length}));
+  model.forward(model.load_block(0), batch);
+  const double allowed = limit(model.config(), 1, 0x1p-24);
+  const ConstMatrixView rows = batch.residual, want = golden.answers.at("block.0");
+  EXPECT_LE(difference(values(*backend, rows.row_range(0, 5)), want, length), allowed);
+  EXPECT_LE(difference(values(*backend, rows.row_range(5, length)), want, 0), allowed);
+}
+
+// Weights handed over by a reader, as a quantized checkpoint's are, and the names they are asked by.
+TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
+  const Golden golden(folder());
+  const auto backend = open_backend("cpu");
+  std::vector<std::string> asked;
+  const auto reader = [&](const LinearSpec& spec, DType dtype) {
+    asked.push_back(spec.name);
+    const ConstMatrixView stored =
+        golden.checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features}).matrix();
+    const Matrix uploaded = to_device(*backend, stored.dtype, stored.rows, stored.cols, stored.data);
+    Matrix weight(*backend, dtype, stored.rows, stored.cols);
+    backend->convert(uploaded, weight);
+    return weight;
+  };
+  Model model(golden.checkpoint, *backend, DType::f32, reader);
+  Batch batch = model.embed(golden.sequences);
+  model.forward(model.load_block(0), batch);
+  EXPECT_LE(difference(values(*backend, batch.residual), golden.answers.at("block.0")),
+            limit(model.config(), 1, 0x1p-24));
+  std::vector<std::string> specs;
+  for (const auto& step : step_specs(model.config(), 0)) {
+    for (const LinearSpec& spec : step) specs.push_back(spec.name);
+  }
+  EXPECT_EQ(asked, specs);
+}
+
+std::string test_name(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, GoldenModel, testing::ValuesIn(golden_names()), test_name);
+
+TEST(GoldenFolders, AreThere) { EXPECT_GE(golden_names().size(), 19U); }
+
+// The sweep is resumable at every step, and each step's input has the width its linears read.
+TEST(Model, AdvancesStepByStepToTheWidthsOfStepSpecs) {
+  const Golden golden(fs::path(GPTQ_GOLDEN) / "models" / "biases");
+  const auto backend = open_backend("cpu");
+  Model model(golden.checkpoint, *backend, DType::f32);
+  Batch batch = model.embed(golden.sequences);
+  const Block block = model.load_block(0);
+  const auto specs = step_specs(model.config(), 0);
+  ASSERT_EQ(block.steps.size(), specs.size());
+  for (size_t step = 0; step < specs.size(); ++step) {
+    const ConstMatrixView input = model.advance(block, static_cast<int64_t>(step), batch);
+    EXPECT_EQ(input.rows, batch.tokens());
+    EXPECT_EQ(input.cols, specs[step][0].in_features);
+    ASSERT_EQ(block.steps[step].linears.size(), specs[step].size());
+    for (size_t i = 0; i < specs[step].size(); ++i) {
+      const Linear& linear = block.steps[step].linears[i];
+      EXPECT_EQ(linear.name, specs[step][i].name);
+      EXPECT_EQ(linear.weight.rows(), specs[step][i].out_features);
+      EXPECT_EQ(linear.weight.cols(), specs[step][i].in_features);
+      EXPECT_EQ(linear.bias.cols(), specs[step][i].bias ? specs[step][i].out_features : 0);
+    }
+  }
+  model.finish(block, batch);
+  EXPECT_TRUE(batch.input.empty());
+  EXPECT_LE(difference(values(*backend, batch.residual), golden.answers.at("block.0")),
+            limit(model.config(), 1, 0x1p-24));
+}
+
+TEST(Model, LogitsNeedNoEmbeddingLookedUpBefore) {
+  const Golden golden(fs::path(GPTQ_GOLDEN) / "models" / "tied");
+  const auto backend = open_backend("cpu");
+  Model first(golden.checkpoint, *backend, DType::f32), second(golden.checkpoint, *backend, DType::f32);
+  Batch batch = first.embed(golden.sequences);
+  for (int64_t i = 0; i < first.config().blocks; ++i) first.forward(first.load_block(i), batch);
+  EXPECT_EQ(values(*backend, second.logits(batch, 3, 4)), values(*backend, first.logits(batch, 3, 4)));
+}
+
+// Changes a tiny model before it is written, and opens it.
+class BrokenModel : public testing::Test {
+ protected:
+  // What Model's constructor, and then all loading, says; empty where nothing is thrown.
+  std::string constructor_message() {
+    return message_of([&](const Checkpoint& checkpoint, Backend& backend) { Model(checkpoint, backend, DType::f32); });
+  }
+  std::string loading_message() {
+    return message_of([&](const Checkpoint& checkpoint, Backend& backend) {
+      Model model(checkpoint, backend, DType::f32);
+      Batch batch = model.embed(Sequences{{1, 2}});
+      for (int64_t i = 0; i < model.config().blocks; ++i) model.forward(model.load_block(i), batch);
+      model.logits(batch, 0, 1);
+    });
+  }
+  TinyTensor& tensor(const std::string& name) {
+    const auto found =
+        std::find_if(tensors_.begin(), tensors_.end(), [&](const TinyTensor& t) { return t.spec.name == name; });
+    if (found == tensors_.end()) throw Error("no tensor " + name);
+    return *found;
+  }
+  void erase(const std::string& name) {
+    std::erase_if(tensors_, [&](const TinyTensor& tensor) { return tensor.spec.name == name; });
+  }
+
+  Json config_ = testing_model::tiny_config();
+  std::vector<TinyTensor> tensors_ = testing_model::tiny_tensors();
+
+ private:
+  template <typename Function>
+  std::string message_of(const Function& function) {
+    const TemporaryFolder folder;
+    testing_model::write_model(folder / "model", config_, tensors_);
+    const Checkpoint checkpoint(folder / "model");
+    const auto backend = open_backend("cpu");
+    try {
+      function(checkpoint, *backend);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(BrokenModel, NothingIsSaidOfASoundOne) { EXPECT_EQ(loading_message(), ""); }
+
+TEST_F(BrokenModel, EveryTensorIsMissedBeforeAnythingIsRead) {
+  const std::vector<TinyTensor> all = tensors_;
+  for (const TinyTensor& missing : all) {
+    tensors_ = all;
+    erase(missing.spec.name);
+    EXPECT_NE(constructor_message().find(missing.spec.name), std::string::npos) << missing.spec.name;
+  }
+}
+
+TEST_F(BrokenModel, EveryShapeIsCheckedBeforeAnythingIsRead) {
+  const std::vector<TinyTensor> all = tensors_;
+  for (size_t i = 0; i < all.size(); ++i) {
+    tensors_ = all;
+    TinyTensor& changed = tensors_[i];
+    changed.spec.shape[0] += 1;
+    changed.values.resize(changed.spec.bytes() / sizeof(float));
+    const std::string message = constructor_message();
+    EXPECT_NE(message.find(changed.spec.name), std::string::npos) << message;
+    EXPECT_NE(message.find(shape_string(changed.spec.shape)), std::string::npos) << message;
+    EXPECT_NE(message.find(shape_string(all[i].spec.shape)), std::string::npos) << message;
+  }
+}
+
+TEST_F(BrokenModel, BiasesThatTheConfigPromisesMustBeThere) {
+  config_["mlp_bias"] = true;
+  EXPECT_NE(constructor_message().find("gate_proj.bias"), std::string::npos);
+}
+
+TEST_F(BrokenModel, WithAReaderOnlyTheWeightsOfLinearsMayBeMissing) {
+  std::erase_if(tensors_,
+                [](const TinyTensor& tensor) { return tensor.spec.name.find("_proj.") != std::string::npos; });
+  const TemporaryFolder folder;
+  testing_model::write_model(folder / "model", config_, tensors_);
+  const Checkpoint checkpoint(folder / "model");
+  const auto backend = open_backend("cpu");
+  const auto reader = [&](const LinearSpec& spec, DType dtype) {
+    return Matrix(*backend, dtype, spec.out_features, spec.in_features);
+  };
+  EXPECT_THROW(Model(checkpoint, *backend, DType::f32), InputError);
+  EXPECT_NO_THROW(Model(checkpoint, *backend, DType::f32, reader));
+}
+
+TEST_F(BrokenModel, OtherDtypesThanF32F16AndBf16AreRefused) {
+  TinyTensor& weight = tensor("model.layers.1.mlp.up_proj.weight");
+  for (const std::string dtype : {"F64", "I32", "F8_E4M3"}) {
+    weight.spec.dtype = dtype;
+    weight.values.resize(weight.spec.bytes() / sizeof(float));
+    const std::string message = constructor_message();
+    EXPECT_NE(message.find(weight.spec.name), std::string::npos) << message;
+    EXPECT_NE(message.find(dtype), std::string::npos) << message;
+  }
+}
+
+TEST_F(BrokenModel, NaNAndInfinityAreCountedInEveryTensor) {
+  const std::vector<TinyTensor> all = tensors_;
+  for (size_t i = 0; i < all.size(); ++i) {
+    tensors_ = all;
+    tensors_[i].values[1] = std::numeric_limits<float>::quiet_NaN();
+    tensors_[i].values[7] = std::numeric_limits<float>::infinity();
+    tensors_[i].values.back() = -std::numeric_limits<float>::infinity();
+    const std::string message = loading_message();
+    EXPECT_NE(message.find(all[i].spec.name), std::string::npos) << message;
+    EXPECT_NE(message.find(" 3 "), std::string::npos) << message;
+  }
+}
+
+TEST(Model, TakesNoIdOutsideTheVocabulary) {
+  const Golden golden(fs::path(GPTQ_GOLDEN) / "models" / "plain");
+  const auto backend = open_backend("cpu");
+  Model model(golden.checkpoint, *backend, DType::f32);
+  const auto vocabulary = static_cast<int32_t>(model.config().vocabulary);
+  EXPECT_NO_THROW(model.embed(Sequences{{0, vocabulary - 1}}));
+  EXPECT_THROW(model.embed(Sequences{{0, vocabulary}}), InputError);
+  EXPECT_THROW(model.embed(Sequences{{0}, {3, -1}}), InputError);
+}
+
+// Every bit pattern of a 16-bit float once, so that all chunk ends and both infinities are met; and a start at an odd
+// address.
+TEST(CountNonfinite, CountsExactlyTheFullExponents) {
+  std::vector<uint16_t> words(3 * 65536 + 5);
+  for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<uint16_t>(i);
+  std::vector<std::byte> bytes(words.size() * 2 + 1);
+  std::memcpy(bytes.data() + 1, words.data(), words.size() * 2);
+  StoredTensor tensor{.name = "w", .shape = {static_cast<int64_t>(words.size())}, .data = bytes.data() + 1};
+  tensor.bytes = words.size() * 2;
+  tensor.dtype = "F16";
+  EXPECT_EQ(count_nonfinite(tensor), 3 * 2 * 1024);
+  tensor.dtype = "BF16";
+  EXPECT_EQ(count_nonfinite(tensor), 3 * 2 * 128);
+}
+
+TEST(CountNonfinite, KnowsF32) {
+  using Limits = std::numeric_limits<float>;
+  std::vector<float> values(100'003, Limits::max());
+  values.front() = Limits::quiet_NaN();
+  values[50'000] = -Limits::infinity();
+  values.back() = Limits::infinity();
+  StoredTensor tensor{.name = "w", .dtype = "F32", .shape = {100'003}};
+  tensor.data = reinterpret_cast<const std::byte*>(values.data());
+  tensor.bytes = values.size() * sizeof(float);
+  EXPECT_EQ(count_nonfinite(tensor), 3);
+}
+
+}  // namespace
+}  // namespace gptq
