@@ -12,7 +12,7 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
+#include <semaphore.h>
 
 #include "commands.h"
 #include "options.h"
@@ -23,16 +23,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// The one thing that a signal handler can reach: it may only post here.
+sem_t interrupted;
+
 // Turns SIGINT and SIGTERM into a stop request. Where the work at hand cannot end within `kPatience`, what it has
 // written so far is removed and the program exits at once.
 class Interrupt {
  public:
   Interrupt() {
-    sigemptyset(&signals_);
-    sigaddset(&signals_, SIGINT);
-    sigaddset(&signals_, SIGTERM);
-    sigaddset(&signals_, SIGUSR1);  // from the destructor: nothing to wait for any more
-    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    sem_init(&interrupted, 0, 0);
+    struct sigaction action {};
+    action.sa_handler = [](int) { sem_post(&interrupted); };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
     waiter_ = std::thread([this] { wait(); });
   }
   ~Interrupt() {
@@ -41,7 +45,7 @@ class Interrupt {
       done_ = true;
     }
     finished_.notify_all();
-    pthread_kill(waiter_.native_handle(), SIGUSR1);
+    sem_post(&interrupted);  // nothing to wait for any more
     waiter_.join();
   }
   Interrupt(const Interrupt&) = delete;
@@ -57,18 +61,17 @@ class Interrupt {
   static constexpr auto kPatience = std::chrono::milliseconds(700);
 
   void wait() {
-    int signal = 0;
-    sigwait(&signals_, &signal);
-    if (signal == SIGUSR1) return;
-    source_.request_stop();
+    while (sem_wait(&interrupted) != 0) {
+    }
     std::unique_lock lock(mutex_);
+    if (done_) return;
+    source_.request_stop();
     if (finished_.wait_for(lock, kPatience, [this] { return done_; })) return;
     if (!output_.empty()) remove_partial_output(output_);
     std::fputs("\ngptq: interrupted\n", stderr);
     std::_Exit(130);
   }
 
-  sigset_t signals_{};
   std::stop_source source_;
   std::mutex mutex_;
   std::condition_variable finished_;

@@ -129,7 +129,8 @@ Job make_job(const QuantizeOptions& o) {
     recipe.static_groups = false;
     if (!o.order) recipe.order = Order::diagonal;
   }
-  if (o.static_groups && o.no_static_groups) throw InputError("--static-groups and --no-static-groups contradict each other");
+  if (o.static_groups && o.no_static_groups)
+    throw InputError("--static-groups and --no-static-groups contradict each other");
   if (o.static_groups || o.no_static_groups) recipe.static_groups = o.static_groups;
   if (o.damp_percent) recipe.damp_percent = *o.damp_percent;
   recipe.true_sequential = !o.no_true_sequential;

@@ -418,6 +418,7 @@ TEST_F(Cli, InterruptsEndWithinASecondAndCleanUp) {
   write_tiny_model(folder_ / "long", {.hidden = 256, .intermediate = 512, .blocks = 24, .heads = 8, .head_dim = 32});
   write_ids(folder_ / "ids.jsonl", 64, 128);
   for (const int signal_number : {SIGINT, SIGTERM}) {
+    fs::remove(folder_ / "stderr");  // so that what it says is this run's
     const pid_t child = start(quantize({"--samples", "64", "--sequence-length", "128"}, "long"), folder_ / "stdout",
                               folder_ / "stderr");
     for (int i = 0; i < 3000 && read_file(folder_ / "stderr").find("block 1/") == std::string::npos; ++i)

@@ -91,6 +91,13 @@ struct PaperCase {
   bool sym;
 };
 
+std::string name_of_case(const testing::TestParamInfo<PaperCase>& info) {
+  const PaperCase& c = info.param;
+  const std::string group = c.group_size == -1 ? "all" : std::to_string(c.group_size);
+  return std::to_string(c.rows) + "x" + std::to_string(c.cols) + "_" + std::to_string(c.bits) + "bits_group_" + group +
+         (c.sym ? "_sym" : "_asym");
+}
+
 class SolverAgainstPaper : public testing::TestWithParam<PaperCase> {};
 
 TEST_P(SolverAgainstPaper, GivesThePapersCodesAndLoss) {
@@ -113,7 +120,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, SolverAgainstPaper,
                          testing::Values(PaperCase{24, 160, 4, 32, true}, PaperCase{17, 96, 3, -1, false},
                                          PaperCase{8, 256, 2, 64, true}, PaperCase{12, 192, 8, 96, true},
                                          PaperCase{33, 128, 4, 16, false}, PaperCase{6, 512, 4, 256, true},
-                                         PaperCase{1, 64, 4, 64, true}, PaperCase{40, 144, 3, 48, true}));
+                                         PaperCase{1, 64, 4, 64, true}, PaperCase{40, 144, 3, 48, true}),
+                         name_of_case);
 
 TEST(Solver, TreatsDeadColumnsAsThePaperDoes) {
   const Problem problem(16, 128, 600, 3, /*dead=*/40);
