@@ -210,7 +210,7 @@ TEST_F(Safetensors, MutatedFilesAreReadOrRefused) {
   const std::string alphabet = "{}[]\",:-.e0129 \\u\x80\xff";
   std::mt19937 random(6);
   int accepted = 0, refused = 0;
-  for (int round = 0; round < 6000; ++round) {
+  for (int round = 0; round < 2000; ++round) {
     std::string bytes = sound;
     const size_t header_end = sound.size() - 35;
     for (size_t change = 0, changes = 1 + random() % 3; change < changes && !bytes.empty(); ++change) {
@@ -244,9 +244,9 @@ TEST_F(Safetensors, MutatedFilesAreReadOrRefused) {
       ++refused;
     }
   }
-  EXPECT_EQ(accepted + refused, 6000);
-  EXPECT_GT(accepted, 50);
-  EXPECT_GT(refused, 3000);
+  EXPECT_EQ(accepted + refused, 2000);
+  EXPECT_GT(accepted, 20);
+  EXPECT_GT(refused, 1000);
 }
 
 TEST_F(Safetensors, ForgettingATensorGivesItsMemoryBackAndKeepsItsBytes) {

@@ -1,0 +1,496 @@
+// Model folders: read with everything that hub caches and interrupted downloads hold, written whole or not at all.
+#include "io/checkpoint.h"
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "io/child.h"
+#include "tiny_model.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_io::become_nobody;
+using testing_io::in_child;
+using testing_io::limit_file_size;
+using testing_model::contents;
+using testing_model::read_file;
+using testing_model::TemporaryFolder;
+using testing_model::write_file;
+
+// A file of vectors, each holding its name's length and its place in the list.
+void write_tensors(const fs::path& path, const std::vector<std::string>& names) {
+  fs::create_directories(path.parent_path());
+  std::vector<TensorSpec> specs;
+  for (const std::string& name : names) specs.push_back({name, "F32", {2}});
+  SafetensorsWriter writer(path, specs);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const float values[] = {static_cast<float>(names[i].size()), static_cast<float>(i)};
+    writer.write(names[i], values, sizeof values);
+  }
+  writer.finish();
+}
+
+std::string refusal(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  CheckpointTest() {
+    fs::create_directory(model_);
+    write_file(model_ / "config.json", R"({"model_type": "llama"})");
+  }
+  void write_index(const std::string& weight_map) {
+    write_file(model_ / "model.safetensors.index.json",
+               R"({"metadata": {"total_size": 16}, "weight_map": )" + weight_map + "}");
+  }
+  void expect_refusal(const std::vector<std::string>& parts) const {
+    const std::string message = refusal([&] { const Checkpoint checkpoint(model_); });
+    for (const std::string& part : parts)
+      EXPECT_NE(message.find(part), std::string::npos) << "says '" << part << "': " << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+  std::vector<std::string> names() const {
+    const Checkpoint checkpoint(model_);
+    std::vector<std::string> all;
+    for (const StoredTensor* tensor : checkpoint.tensors()) all.push_back(tensor->name);
+    return all;
+  }
+
+  TemporaryFolder folder_;
+  fs::path model_ = folder_ / "model";
+};
+
+TEST_F(CheckpointTest, ReadsASingleFile) {
+  write_tensors(model_ / "model.safetensors", {"model.norm.weight", "lm_head.weight"});
+  const Checkpoint checkpoint(model_.string() + "/");
+  EXPECT_EQ(checkpoint.folder(), model_) << "without the slash at its end";
+  EXPECT_EQ(checkpoint.config().at("model_type"), "llama");
+  EXPECT_TRUE(checkpoint.quantization_config().is_null());
+  EXPECT_EQ(checkpoint.bytes(), 16U);
+  EXPECT_TRUE(checkpoint.has("lm_head.weight"));
+  EXPECT_FALSE(checkpoint.has("lm_head"));
+  const StoredTensor& tensor = checkpoint.tensor("lm_head.weight", {2});
+  EXPECT_EQ(tensor.matrix().row<float>(0)[0], 14);
+  checkpoint.forget(tensor);
+  EXPECT_EQ(tensor.matrix().row<float>(0)[1], 1);
+  write_file(model_ / "other.safetensors", "not read");
+  EXPECT_EQ(names(), (std::vector<std::string>{"model.norm.weight", "lm_head.weight"}));
+}
+
+TEST_F(CheckpointTest, ReadsTheOnlySafetensorsFileWhateverItsName) {
+  write_tensors(model_ / "weights.safetensors", {"a"});
+  EXPECT_EQ(names(), std::vector<std::string>{"a"});
+  write_tensors(model_ / "more.safetensors", {"b"});
+  expect_refusal({model_.string(), "more.safetensors", "weights.safetensors", "index.json"});
+}
+
+TEST_F(CheckpointTest, ReadsTheShardsThatTheIndexNames) {
+  write_tensors(model_ / "model-00001-of-00002.safetensors", {"b", "a"});
+  write_tensors(model_ / "model-00002-of-00002.safetensors", {"c", "left out"});
+  write_tensors(model_ / "consolidated.safetensors", {"a"});
+  write_index(R"({"a": "model-00001-of-00002.safetensors", "b": "./model-00001-of-00002.safetensors",
+                  "c": "model-00002-of-00002.safetensors"})");
+  EXPECT_EQ(names(), (std::vector<std::string>{"b", "a", "c", "left out"})) << "file by file, in order of offset";
+}
+
+TEST_F(CheckpointTest, AnIndexThatDoesNotFitItsShardsIsRefused) {
+  const std::string index = (model_ / "model.safetensors.index.json").string();
+  write_tensors(model_ / "one.safetensors", {"a"});
+  write_tensors(model_ / "two.safetensors", {"b"});
+  write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"})");
+  expect_refusal({index, "'c'", "three.safetensors", "missing"});
+  write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"})");
+  expect_refusal({index, "'c'", "two.safetensors", "not there"});
+  write_index(R"({"a": "two.safetensors", "b": "one.safetensors"})");
+  expect_refusal({index, "'a'", "two.safetensors", "not there"});
+  for (const char* outside : {"../model/one.safetensors", "x/../one.safetensors", ""}) {
+    write_index(cat(R"({"a": ")", outside, R"("})"));
+    expect_refusal({index, "'a'", "no file of this folder"});
+  }
+  write_index(R"({"a": ")" + (model_ / "one.safetensors").string() + R"("})");
+  expect_refusal({index, "'a'", "no file of this folder"});
+  for (const char* map : {"[]", "{}", "null"}) {
+    write_index(map);
+    expect_refusal({index, "no weight_map"});
+  }
+  write_index(R"({"a": 1})");
+  expect_refusal({index, "'a'", "no file name"});
+  write_file(index, "[]");
+  expect_refusal({index, "no weight_map"});
+  write_tensors(model_ / "again.safetensors", {"c", "a"});
+  write_index(R"({"a": "one.safetensors", "c": "again.safetensors"})");
+  expect_refusal({"'a'", "again.safetensors", "one.safetensors", "both"});
+}
+
+TEST_F(CheckpointTest, FoldersWithoutAModelAreRefusedByName) {
+  expect_refusal({model_.string(), "no weights"});
+  write_file(model_ / "pytorch_model.bin.index.json", "{}");
+  write_file(model_ / "pytorch_model-00001-of-00001.bin", "pickle");
+  expect_refusal({model_.string(), "pytorch_model-00001-of-00001.bin", "safe_serialization=True"});
+  fs::remove(model_ / "pytorch_model-00001-of-00001.bin");
+  write_file(model_ / "llama-Q4.gguf", "GGUF");
+  expect_refusal({"llama-Q4.gguf", "gguf_file='llama-Q4.gguf'", "save_pretrained"});
+  fs::remove(model_ / "config.json");
+  expect_refusal({model_.string(), "no config.json"});
+  EXPECT_EQ(refusal([&] { const Checkpoint checkpoint(folder_ / "none"); }),
+            (folder_ / "none").string() + ": no such folder");
+  write_file(folder_ / "file", "x");
+  EXPECT_NE(refusal([&] { const Checkpoint checkpoint(folder_ / "file"); }).find("not a folder"), std::string::npos);
+}
+
+TEST_F(CheckpointTest, BrokenConfigsAreRefusedWithTheirPlace) {
+  const std::string config = (model_ / "config.json").string();
+  write_tensors(model_ / "model.safetensors", {"a"});
+  write_file(config, "{\n  \"a\": 1,\n  oops\n}");
+  expect_refusal({config, "line 3, column 3"});
+  write_file(config, "");
+  expect_refusal({config, "line 1"});
+  write_file(config, "[]");
+  expect_refusal({config, "not a JSON object"});
+  write_file(config, "{\"a\": 1e999}");
+  expect_refusal({config, "too large"});
+  write_file(config, "{\"a\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}");
+  expect_refusal({config, "nested deeper"});
+  write_file(config, R"({"quantization_config": "gptq"})");
+  expect_refusal({"quantization_config"});
+  fs::remove(config);
+  fs::create_directory(config);
+  expect_refusal({config, "directory"});
+}
+
+TEST_F(CheckpointTest, TheQuantizationConfigComesFromEitherFile) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  write_file(model_ / "quantize_config.json", R"({"bits": 3})");
+  EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 3);
+  write_file(model_ / "config.json", R"({"quantization_config": {"bits": 4}})");
+  EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 4) << "config.json goes before";
+}
+
+TEST_F(CheckpointTest, AMissingTensorIsReportedWithItsNearestNames) {
+  write_tensors(model_ / "model.safetensors",
+                {"model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"});
+  const Checkpoint checkpoint(model_);
+  const std::string message = refusal([&] { checkpoint.tensor("layers.1.mlp.up_proj.weight"); });
+  EXPECT_NE(message.find(model_.string()), std::string::npos) << message;
+  EXPECT_NE(message.find("'layers.1.mlp.up_proj.weight'"), std::string::npos) << message;
+  EXPECT_NE(message.find("nearest: model.layers.1.mlp.up_proj.weight, model.layers.0"), std::string::npos) << message;
+  const std::string shape = refusal([&] { checkpoint.tensor("lm_head.weight", {2, 4}); });
+  EXPECT_NE(shape.find("has shape [2], but config.json implies [2, 4]"), std::string::npos) << shape;
+}
+
+TEST_F(CheckpointTest, SideFilesAreAllThatIsNotWeights) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  const std::vector<fs::path> carried = {
+      "LICENSE",    "README.md",      "chat_template.jinja", "code/modeling.py",  "generation_config.json",
+      "merges.txt", "tokenizer.json", "tokenizer.model",     "training_args.bin", "vocab.index.json"};
+  const std::vector<fs::path> left = {"quantize_config.json",
+                                      "model.safetensors.index.json.bak.gguf",
+                                      "consolidated.safetensors",
+                                      "pytorch_model.bin",
+                                      "pytorch_model.bin.index.json",
+                                      "consolidated.00.pth",
+                                      "flax_model.msgpack",
+                                      "tf_model.h5",
+                                      "model-Q4.gguf",
+                                      "onnx/model.onnx",
+                                      "onnx/model.onnx_data",
+                                      "original/params.json",
+                                      ".gitattributes",
+                                      ".cache/huggingface/x.metadata"};
+  for (const auto* list : {&carried, &left}) {
+    for (const fs::path& file : *list) {
+      fs::create_directories((model_ / file).parent_path());
+      write_file(model_ / file, file == "quantize_config.json" ? "{}" : "x");
+    }
+  }
+  EXPECT_EQ(Checkpoint(model_).side_files(), carried);
+}
+
+TEST_F(CheckpointTest, FollowsTheLinksOfTheHubCache) {
+  const fs::path blobs = folder_ / "blobs";
+  write_tensors(blobs / "1111", {"a"});
+  write_file(blobs / "2222", "{}");
+  fs::create_symlink("../blobs/1111", model_ / "model.safetensors");
+  fs::create_symlink("../blobs/2222", model_ / "tokenizer.json");
+  fs::create_directory_symlink(model_, folder_ / "link");
+  const Checkpoint checkpoint(folder_ / "link");
+  EXPECT_TRUE(checkpoint.has("a"));
+  EXPECT_EQ(checkpoint.side_files(), std::vector<fs::path>{"tokenizer.json"}) << "under its own name";
+  fs::remove(blobs / "2222");
+  const std::string message = refusal([&] { checkpoint.side_files(); });
+  EXPECT_NE(message.find("tokenizer.json: a link to a file that is missing"), std::string::npos) << message;
+}
+
+TEST_F(CheckpointTest, AFolderThatMayNotBeEnteredIsRefused) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  fs::permissions(folder_.path(), fs::perms::all);
+  fs::permissions(model_, fs::perms::none);
+  const std::string outcome = in_child([&] {
+    become_nobody();
+    const Checkpoint checkpoint(model_);
+  });
+  fs::permissions(model_, fs::perms::owner_all);
+  EXPECT_EQ(outcome, "InputError: " + (model_ / "config.json").string() + ": cannot look at it (Permission denied)");
+}
+
+class CheckpointWriterTest : public CheckpointTest {
+ protected:
+  CheckpointWriterTest() { write_tensors(model_ / "model.safetensors", {"a"}); }
+
+  // A writer of tensors a, b and c with two floats each.
+  std::unique_ptr<CheckpointWriter> open(const fs::path& output, bool overwrite = false, size_t max_shard = 1 << 20) {
+    return std::make_unique<CheckpointWriter>(model_, output, overwrite, specs_, max_shard);
+  }
+  static void fill(CheckpointWriter& writer) {
+    for (const char* name : {"c", "a", "b"}) {
+      const float values[] = {static_cast<float>(name[0]), 1};
+      writer.write(name, values, sizeof values);
+    }
+    writer.write_file("config.json", "{}");
+  }
+  void expect_refused(const fs::path& output, bool overwrite, const std::vector<std::string>& parts) {
+    const std::vector<std::string> before = everything();
+    const std::string message = refusal([&] { open(output, overwrite); });
+    for (const std::string& part : parts)
+      EXPECT_NE(message.find(part), std::string::npos) << "says '" << part << "': " << message;
+    EXPECT_EQ(everything(), before) << "nothing was created or removed";
+  }
+  // Paths of all that lies in the test's folder.
+  std::vector<std::string> everything() const {
+    std::vector<std::string> paths;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_.path())) paths.push_back(entry.path().string());
+    std::sort(paths.begin(), paths.end());
+    return paths;
+  }
+
+  std::vector<TensorSpec> specs_ = {{"b", "F32", {2}}, {"a", "F32", {2}}, {"c", "F32", {2}}};
+  fs::path out_ = folder_ / "out";
+};
+
+TEST_F(CheckpointWriterTest, TheOutputIsAbsentUntilItIsWhole) {
+  const auto writer = open(out_);
+  fill(*writer);
+  write_file(model_ / "tokenizer.json", std::string(3'000'000, 't'));
+  writer->copy_file(model_ / "tokenizer.json", "sub/folder/tokenizer.json");
+  EXPECT_FALSE(fs::exists(out_));
+  writer->commit();
+  const Checkpoint written(out_);
+  EXPECT_EQ(written.tensor("c").matrix().row<float>(0)[0], 'c');
+  EXPECT_EQ(written.tensors()[0]->name, "b") << "in the order given";
+  const std::map<std::string, std::string> files = contents(out_);
+  EXPECT_EQ(files.size(), 3U);
+  EXPECT_EQ(files.at("config.json"), "{}");
+  EXPECT_EQ(files.at("sub/folder/tokenizer.json"), read_file(model_ / "tokenizer.json"));
+  EXPECT_EQ(files.at("model.safetensors").size(), writer->output_bytes());
+  for (const std::string& path : everything()) EXPECT_EQ(path.find("partial"), std::string::npos) << path;
+}
+
+TEST_F(CheckpointWriterTest, ShardsHoldAtMostTheLimitAndTheIndexNamesThem) {
+  specs_.push_back({"large", "F32", {100}});
+  specs_.push_back({"last", "F32", {2}});
+  const auto writer = open(out_, false, 16);
+  fill(*writer);
+  writer->write("large", std::string(400, 'x').data(), 400);
+  writer->write("last", std::string(8, 'x').data(), 8);
+  writer->commit();
+  EXPECT_EQ(read_file(out_ / "model.safetensors.index.json"), R"({
+  "metadata": {
+    "total_size": 432
+  },
+  "weight_map": {
+    "a": "model-00001-of-00004.safetensors",
+    "b": "model-00001-of-00004.safetensors",
+    "c": "model-00002-of-00004.safetensors",
+    "large": "model-00003-of-00004.safetensors",
+    "last": "model-00004-of-00004.safetensors"
+  }
+}
+)");
+  const Checkpoint written(out_);
+  EXPECT_EQ(written.tensors().size(), 5U);
+  EXPECT_EQ(written.bytes(), 432U);
+  EXPECT_EQ(written.tensor("a").matrix().row<float>(0)[0], 'a');
+}
+
+TEST_F(CheckpointWriterTest, WithoutCommitNothingStays) {
+  const std::vector<std::string> before = everything();
+  fill(*open(out_));
+  EXPECT_EQ(everything(), before);
+  fill(*open(folder_ / "new" / "parents" / "out"));
+  EXPECT_EQ(everything(), before) << "the parents that it created are gone too";
+  {
+    const auto writer = open(out_);
+    writer->write("a", "12345678", 8);
+    EXPECT_THROW(writer->commit(), Error) << "tensors are missing";
+  }
+  EXPECT_EQ(everything(), before);
+  const auto abandoned = open(out_);
+  fill(*abandoned);
+  CheckpointWriter::remove_partial(out_.string() + "/");
+  EXPECT_EQ(everything(), before) << "removed while its writer still lives";
+}
+
+TEST_F(CheckpointWriterTest, MissingParentsAreCreated) {
+  const fs::path out = folder_ / "new" / "parents" / "out";
+  const auto writer = open(out);
+  fill(*writer);
+  writer->commit();
+  EXPECT_TRUE(Checkpoint(out).has("b"));
+}
+
+TEST_F(CheckpointWriterTest, AnExistingOutputIsReplacedOnlyWhenAskedAndOnlyWhenItIsAModel) {
+  fs::create_directory(out_);
+  expect_refused(out_, false, {out_.string(), "--overwrite"});
+  write_file(out_ / "thesis.txt", "years of work");
+  expect_refused(out_, true, {out_.string(), "no model folder"});
+  write_file(folder_ / "file", "x");
+  expect_refused(folder_ / "file", true, {(folder_ / "file").string(), "no model folder"});
+  fs::create_symlink("nowhere", folder_ / "dangling");
+  expect_refused(folder_ / "dangling", true, {"dangling", "link"});
+
+  write_file(out_ / "config.json", "{\"old\": true}");
+  const auto writer = open(out_, true);
+  fill(*writer);
+  EXPECT_EQ(contents(out_).size(), 2U) << "the old one stays until the new one is whole";
+  writer->commit();
+  EXPECT_EQ(read_file(out_ / "config.json"), "{}");
+  EXPECT_FALSE(fs::exists(out_ / "thesis.txt"));
+  for (const std::string& path : everything()) EXPECT_EQ(path.find(".old"), std::string::npos) << path;
+
+  fs::create_directory(folder_ / "empty");
+  const auto into_empty = open(folder_ / "empty", true);
+  fill(*into_empty);
+  into_empty->commit();
+  EXPECT_TRUE(Checkpoint(folder_ / "empty").has("a"));
+}
+
+TEST_F(CheckpointWriterTest, AnOutputBehindALinkIsReplacedWhereItLies) {
+  fs::create_directory(folder_ / "disk");
+  fs::create_directory_symlink(folder_ / "disk", out_);
+  const auto writer = open(out_, true);
+  fill(*writer);
+  writer->commit();
+  EXPECT_TRUE(fs::is_symlink(out_));
+  EXPECT_TRUE(Checkpoint(folder_ / "disk").has("a"));
+}
+
+TEST_F(CheckpointWriterTest, AnOutputThatAppearsMeanwhileIsLeftAlone) {
+  {
+    const auto writer = open(out_);
+    fill(*writer);
+    fs::create_directory(out_);
+    write_file(out_ / "theirs", "x");
+    const std::string message = refusal([&] { writer->commit(); });
+    EXPECT_NE(message.find("--overwrite"), std::string::npos) << message;
+  }
+  EXPECT_EQ(contents(out_), (std::map<std::string, std::string>{{"theirs", "x"}}));
+  for (const std::string& path : everything()) EXPECT_EQ(path.find("partial"), std::string::npos) << path;
+}
+
+TEST_F(CheckpointWriterTest, TheSourceIsNeverTheOutput) {
+  fs::create_directory_symlink(model_, folder_ / "link");
+  for (const fs::path& output : {model_, model_ / "out", model_ / "new" / "out", folder_.path(), folder_ / "link",
+                                 folder_ / "link" / "out", model_ / ".." / "model", fs::path(model_.string() + "/")}) {
+    expect_refused(output, true, {output.string(), "another folder than the model"});
+  }
+  expect_refused("", true, {"no output folder"});
+  EXPECT_EQ(refusal([&] { open(folder_ / "model2"); }), "accepted") << "a longer name is another folder";
+}
+
+TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsPointedOut) {
+  for (const char* suffix : {".partial-", ".old-"}) {
+    const fs::path left = out_.string() + suffix + std::to_string(getpid());
+    fs::create_directory(left);
+    expect_refused(out_, true, {left.string(), "killed", "remove it"});
+    fs::remove(left);
+  }
+}
+
+TEST_F(CheckpointWriterTest, TooLittleSpaceIsSaidBeforeAnythingIsWritten) {
+  specs_.push_back({"huge", "U8", {int64_t{1} << 60}});
+  expect_refused(folder_ / "new" / "out", false, {"needs 1152921504606", "bytes, but its disk has ", " free"});
+}
+
+TEST_F(CheckpointWriterTest, ADiskThatFillsUpLeavesNothing) {
+  const std::vector<std::string> before = everything();
+  specs_.push_back({"large", "U8", {100'000}});
+  const std::string at_open = in_child([&] {
+    limit_file_size(50'000);
+    open(folder_ / "new" / "out");
+  });
+  EXPECT_EQ(at_open.rfind("InputError: ", 0), 0U) << at_open;
+  EXPECT_NE(at_open.find("model.safetensors: cannot write it"), std::string::npos) << at_open;
+  EXPECT_NE(at_open.find("bytes are needed"), std::string::npos) << at_open;
+  EXPECT_EQ(everything(), before);
+
+  specs_.pop_back();
+  write_file(model_ / "tokenizer.json", std::string(100'000, 't'));
+  const std::vector<std::string> with_tokenizer = everything();
+  for (const bool copied : {true, false}) {
+    const std::string later = in_child([&] {
+      limit_file_size(50'000);
+      const auto writer = open(out_);
+      fill(*writer);
+      if (copied) writer->copy_file(model_ / "tokenizer.json", "tokenizer.json");
+      writer->write_file("tokenizer.json", std::string(100'000, 't'));
+    });
+    EXPECT_EQ(later.rfind("InputError: ", 0), 0U) << later;
+    EXPECT_NE(later.find("tokenizer.json: cannot write it"), std::string::npos) << later;
+    EXPECT_EQ(everything(), with_tokenizer);
+  }
+}
+
+TEST_F(CheckpointWriterTest, PlacesThatMayNotBeWrittenAreRefusedInOneSentence) {
+  fs::permissions(folder_.path(), fs::perms::owner_all | fs::perms::others_read | fs::perms::others_exec);
+  if (geteuid() != 0) fs::permissions(folder_.path(), fs::perms::owner_read | fs::perms::owner_exec);
+  for (const fs::path& output : {out_, folder_ / "new" / "out"}) {
+    const std::vector<std::string> before = everything();
+    const std::string outcome = in_child([&] {
+      become_nobody();
+      open(output);
+    });
+    EXPECT_EQ(outcome.rfind("InputError: " + folder_.path().string(), 0), 0U) << outcome;
+    EXPECT_NE(outcome.find("cannot create it (Permission denied)"), std::string::npos) << outcome;
+    EXPECT_EQ(everything(), before);
+  }
+  fs::permissions(folder_.path(), fs::perms::owner_all);
+}
+
+TEST_F(CheckpointWriterTest, AnOldOutputThatCannotBeMovedStays) {
+  fs::create_directories(out_);
+  write_file(out_ / "config.json", "old");
+  // The sticky parent lets a user create folders in it, but not move those of others.
+  fs::permissions(folder_.path(), fs::perms::all | fs::perms::sticky_bit);
+  if (geteuid() != 0) GTEST_SKIP() << "needs a second user, which only root may become";
+  const std::vector<std::string> before = everything();
+  const std::string outcome = in_child([&] {
+    become_nobody();
+    const auto writer = open(out_, true);
+    fill(*writer);
+    writer->commit();
+  });
+  EXPECT_NE(outcome.find("cannot move the old output aside"), std::string::npos) << outcome;
+  EXPECT_EQ(everything(), before);
+  EXPECT_EQ(read_file(out_ / "config.json"), "old");
+}
+
+TEST_F(CheckpointWriterTest, AWriterHoldsItsCallerToTheLayout) {
+  const auto writer = open(out_);
+  EXPECT_THROW(writer->write("d", "12345678", 8), Error);
+  specs_.push_back(specs_.front());
+  EXPECT_THROW(open(folder_ / "other", false, 8), Error) << "one name twice, in two shards";
+  EXPECT_FALSE(fs::exists(folder_ / "other"));
+}
+
+}  // namespace
+}  // namespace gptq
