@@ -3,17 +3,19 @@
 #   cmake -DROOT=<repository> -P includes_test.cmake
 cmake_policy(VERSION 3.22)
 set(layers base tensor backend io model data quant run)
-set(errors 0)
 
 function(check file allowed)
-  file(STRINGS ${file} lines REGEX "^#include \"")
+  file(STRINGS ${file} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
   foreach(line IN LISTS lines)
-    string(REGEX REPLACE "^#include \"([^\"]+)\".*" "\\1" included ${line})
-    if(NOT included MATCHES "/")
-      continue()  # beside the file
+    string(REGEX REPLACE "^[^<\"]*([<\"])([^>\"]+)[>\"].*" "\\1;\\2" parts "${line}")
+    list(GET parts 0 quote)
+    list(GET parts 1 included)
+    string(REGEX REPLACE "/.*" "" folder "${included}")
+    if(NOT included MATCHES "/" OR (quote STREQUAL "<" AND NOT folder IN_LIST layers))
+      continue()  # beside the file, or another project's
     endif()
-    string(REGEX REPLACE "/.*" "" folder ${included})
-    if(included MATCHES "^backend/(cpu|cuda)/" AND NOT file MATCHES "/backend/(cpu|cuda)/")
+    string(REGEX MATCH "^backend/[^/]+/" own "${included}")
+    if(own AND NOT file MATCHES "/src/${own}")
       message(SEND_ERROR "${file} includes ${included}: a backend's folder is its own")
     elseif(NOT folder IN_LIST allowed)
       message(SEND_ERROR "${file} includes ${included}: allowed are ${allowed}")
