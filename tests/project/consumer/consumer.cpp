@@ -1,6 +1,6 @@
-#include <gptq/gptq.h>
-
 #include <cstdio>
+
+#include <gptq/gptq.h>
 
 int main(int, char** argv) {
   const gptq::Inspection found = gptq::inspect(argv[1]);
