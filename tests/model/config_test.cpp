@@ -218,6 +218,9 @@ TEST(Config, SenselessRopeValuesAreRefused) {
       {"long_factor", longrope(numbers, bad)},
       {"type", {{"type", 7}}}};
   for (const auto& [key, rope] : cases) EXPECT_TRUE(names(refusal(with_rope(rope)), key)) << key << rope;
+  Json one = longrope(numbers, numbers);
+  one["original_max_position_embeddings"] = 1;
+  EXPECT_TRUE(names(refusal(with_rope(one)), "original_max_position_embeddings"));
   Json narrow = with_rope({{"type", "dynamic"}, {"factor", 2}});
   narrow["head_dim"] = 2;
   EXPECT_TRUE(names(refusal(narrow), "head_dim"));

@@ -174,6 +174,10 @@ ROPES = {
         rope_type="yarn", factor=8.0, original_max_position_embeddings=4096, truncate=False, mscale=0.707,
         mscale_all_dim=1.0, rope_theta=150000.0)), 2048, ROWS),
     "yarn-no-original": (dict(max_position_embeddings=4096, rope_scaling=dict(type="yarn", factor=2.0)), 2048, ROWS),
+    "yarn-ramp-beyond-the-head": (dict(max_position_embeddings=8192, rope_parameters=dict(
+        rope_type="yarn", factor=2.0, original_max_position_embeddings=4096, rope_theta=10.0)), 2048, ROWS),
+    "yarn-no-ramp": (dict(max_position_embeddings=24, rope_scaling=dict(
+        type="yarn", factor=4.0, original_max_position_embeddings=6)), 24, [0, 1, 5, 23]),
     "longrope-short": (dict(max_position_embeddings=131072, hidden_size=3072, rope_scaling=dict(
         type="longrope", short_factor=FACTORS[0], long_factor=FACTORS[1]),
         original_max_position_embeddings=4096), 4096, ROWS),
