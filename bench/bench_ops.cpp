@@ -21,6 +21,12 @@
 namespace gptq {
 namespace {
 
+// With one thread, processor time: what else the machine runs then disturbs little. With several, time on the wall.
+double seconds_now(int threads) {
+  static const Stopwatch since_start;
+  return threads == 1 ? cpu_seconds() : since_start.seconds();
+}
+
 struct Ceiling {
   double flops = 0, bytes = 0;  // per second; bytes counts reads and writes
 };
@@ -29,9 +35,9 @@ struct Ceiling {
 double best_rate(ThreadPool& pool, double units, const std::function<void(int64_t)>& work) {
   double best = 0;
   for (int round = 0; round < 12; ++round) {
-    const Stopwatch watch;
+    const double start = seconds_now(pool.size());
     pool.for_each(pool.size(), work);
-    best = std::max(best, units * pool.size() / watch.seconds());
+    best = std::max(best, units * pool.size() / (seconds_now(pool.size()) - start));
   }
   return best;
 }
@@ -248,9 +254,9 @@ void run(benchmark::State& state, const Setup& setup, const Model& model, int th
   op.call();
   std::vector<double> seconds;
   for (auto _ : state) {
-    const Stopwatch watch;
+    const double start = seconds_now(threads);
     op.call();
-    seconds.push_back(watch.seconds());
+    seconds.push_back(std::max(seconds_now(threads) - start, 1e-9));
   }
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
   const double rate = op.work / seconds[seconds.size() / 2];
