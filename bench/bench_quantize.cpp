@@ -1,0 +1,110 @@
+// A whole run, stage by stage and end to end, against the machine's sgemm measured in the same process:
+//   bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0]
+// Useful work counts what no implementation can leave out: one forward pass of the linears, the causal half of
+// attention's two products, the lower triangle of each step's Hessian. Column solving, packing and input/output are
+// time without useful work.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <cblas.h>
+
+#include "base/parallel.h"
+#include "base/resources.h"
+#include "gptq/gptq.h"
+
+namespace gptq {
+namespace {
+
+// The best of several runs of sgemm of 1024 x 1024 x 1024 on every thread at once, in flops per second.
+double sgemm_peak(int threads) {
+  openblas_set_num_threads(1);
+  ThreadPool pool(threads);
+  constexpr int n = 1024;
+  std::vector<std::vector<float>> operands(pool.size(), std::vector<float>(3 * n * n, 0.5F));
+  double best = 0;
+  for (int round = 0; round < 12; ++round) {
+    const Stopwatch watch;
+    pool.for_each(pool.size(), [&](int64_t i) {
+      float* a = operands[i].data();
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, a, n, a + n * n, n, 0, a + 2 * n * n, n);
+    });
+    best = std::max(best, 2.0 * n * n * n * pool.size() / watch.seconds());
+  }
+  return best;
+}
+
+// Flops of a token in all blocks: linears and attention, Hessians.
+struct Useful {
+  double forward = 0, hessian = 0;
+};
+
+Useful useful_flops(const Inspection& model, double length) {
+  const double hidden = model.hidden, inner = model.intermediate, width = model.heads * model.head_dim,
+               kv = model.kv_heads * model.head_dim;
+  const double linears = 2 * (2 * hidden * width + 2 * hidden * kv + 3 * hidden * inner);
+  const double attention = 2 * width * length;  // two products of 2 flops, half of the keys
+  const auto triangle = [](double n) { return n * (n + 1); };
+  const auto blocks = static_cast<double>(model.blocks);
+  return {blocks * (linears + attention), blocks * (2 * triangle(hidden) + triangle(width) + triangle(inner))};
+}
+
+int run(int argc, char** argv) {
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0]\n");
+    return 2;
+  }
+  const auto argument = [&](int i, int64_t missing) { return argc > i ? std::atoll(argv[i]) : missing; };
+  const std::filesystem::path output = std::filesystem::temp_directory_path() / "gptq-bench-output";
+  Job job{.model = argv[1], .output = output, .threads = static_cast<int>(argument(6, 0)), .overwrite = true};
+  job.calibration = {.file = argv[2], .samples = argument(3, 128), .sequence_length = argument(4, 512)};
+  job.recipe.group_size = argument(5, 64);
+
+  const double peak = sgemm_peak(job.threads);
+  const Report report = quantize(job);
+  const double peak_after = sgemm_peak(job.threads);
+  std::filesystem::remove_all(output);
+  const Useful useful =
+      useful_flops(inspect(job.model), static_cast<double>(report.tokens) / static_cast<double>(report.sequences));
+  const auto tokens = static_cast<double>(report.tokens);
+
+  std::printf("%s\n%s: %lld tokens, %d bits, group %lld\n", report.device.c_str(), job.model.c_str(),
+              static_cast<long long>(report.tokens), job.recipe.bits, static_cast<long long>(job.recipe.group_size));
+  std::printf("sgemm peak %.0f GFLOP/s before the run, %.0f after; shares are of the mean\n\n%-16s %9s %8s %10s %8s\n",
+              peak / 1e9, peak_after / 1e9, "stage", "seconds", "of run", "TFLOP", "of peak");
+  const double mean_peak = (peak + peak_after) / 2;
+  const auto row = [&](const std::string& stage, double seconds, double flops) {
+    std::printf("%-16s %9.2f %7.1f%%", stage.c_str(), seconds, 100 * seconds / report.seconds);
+    if (flops > 0) std::printf(" %10.2f %7.1f%%", flops / 1e12, 100 * flops / seconds / mean_peak);
+    std::printf("\n");
+  };
+  double rest = report.seconds;
+  for (const auto& [stage, seconds] : report.stage_seconds) {
+    rest -= seconds;
+    row(stage, seconds,
+        stage == "forward"   ? tokens * useful.forward
+        : stage == "Hessian" ? tokens * useful.hessian
+                             : 0);
+  }
+  row("rest", rest, 0);
+  row("whole run", report.seconds, tokens * (useful.forward + useful.hessian));
+  std::printf("\nprocessor time %.1f s, peak memory %.0f MB\n", report.cpu_seconds,
+              static_cast<double>(report.peak_memory_bytes) / 1e6);
+  return 0;
+}
+
+}  // namespace
+}  // namespace gptq
+
+int main(int argc, char** argv) {
+  try {
+    return gptq::run(argc, argv);
+  } catch (const gptq::Error& error) {
+    std::fprintf(stderr, "bench_quantize: %s\n", error.what());
+    return 2;
+  }
+}
