@@ -8,6 +8,10 @@ Runs the first block of a Llama model with transformers, quantizes its linears w
 for q,k,v | o | gate,up | down, each from inputs that the quantized linears before it produce), and compares codes and
 losses, linear by linear. CALIBRATION.jsonl holds {"input_ids": [...]} lines. Exits with 1 when fewer than 99.5 % of the
 codes are equal or a loss differs by more than 0.1 %.
+
+The linears before are quantized with gptq's codes, so that each linear is judged by itself. With --own-chain they take
+the loop's codes: then one code that fell on the other side of a tie changes the inputs of all later steps, scales move
+to the next fp16 number, and shares drop from step to step although both chains are right.
 """
 import argparse
 import json
@@ -17,7 +21,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM
 
-from check import read_tensors, unstream
+from check import dequantize, read_tensors, unstream
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests" / "golden" / "gptq"))
 import paper_gptq
@@ -37,6 +41,7 @@ def main():
     parser.add_argument("quantized", type=pathlib.Path)
     parser.add_argument("--report", type=pathlib.Path, help="the report of gptq quantize, for the losses")
     parser.add_argument("--double", action="store_true", help="run the block in fp64, not fp32")
+    parser.add_argument("--own-chain", action="store_true", help="later inputs from the loop's codes, not gptq's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -76,8 +81,11 @@ def main():
         for name in step:
             linear, prefix = block.get_submodule(name), f"model.layers.0.{name}"
             result = paper_gptq.paper(linear.weight.detach(), H * (2 / tokens), bits, group_size, sym, percent=percent)
-            q = result.scales[:, result.g_idx] * (result.codes - result.zeros[:, result.g_idx])
-            linear.weight.data = q.to(dtype)
+            if options.own_chain:
+                quantized = result.scales[:, result.g_idx] * (result.codes - result.zeros[:, result.g_idx])
+            else:
+                quantized = dequantize(tensors, prefix, config["checkpoint_format"])
+            linear.weight.data = quantized.to(dtype)
 
             codes = unstream(tensors[prefix + ".qweight"].numpy(), linear.in_features, bits).T
             same = (codes == result.codes).sum().item()
