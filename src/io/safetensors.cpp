@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <numeric>
-#include <set>
+#include <unordered_set>
 #include <utility>
 
 #include <fcntl.h>
@@ -59,22 +59,57 @@ std::optional<size_t> byte_count(size_t bits, const std::vector<int64_t>& shape)
   return total / 8;
 }
 
-// Parses a header, refusing what the JSON library would let pass: a key that comes twice. Depth 0 is the header, 1 a
-// tensor, 2 its shape; nothing lies deeper.
+// Looks at a header before it is parsed, and refuses what the JSON library lets pass: a key that comes twice, and
+// nesting. Level 1 is the header, 2 a tensor, 3 its shape. (The library's parser callback could do this too, but takes
+// quadratic time.)
+class HeaderCheck : public nlohmann::json_sax<HeaderJson> {
+ public:
+  bool start_object(size_t /*size*/) override {
+    keys_.emplace_back();
+    return descend();
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    --level_;
+    return true;
+  }
+  bool start_array(size_t /*size*/) override { return descend(); }
+  bool end_array() override {
+    --level_;
+    return true;
+  }
+  bool key(std::string& name) override {
+    if (!keys_.back().insert(name).second) throw InputError(cat("its header has the name '", name, "' twice"));
+    return true;
+  }
+  bool null() override { return true; }
+  bool boolean(bool /*value*/) override { return true; }
+  bool number_integer(int64_t /*value*/) override { return true; }
+  bool number_unsigned(uint64_t /*value*/) override { return true; }
+  bool number_float(double /*value*/, const std::string& /*text*/) override { return true; }
+  bool string(std::string& /*value*/) override { return true; }
+  bool binary(HeaderJson::binary_t& /*value*/) override { return true; }
+  // Parsing proper meets the same error and reports it.
+  bool parse_error(size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::json::exception& /*error*/) override {
+    return false;
+  }
+
+ private:
+  bool descend() {
+    if (++level_ > 3) throw InputError("its header is nested deeper than a safetensors header is");
+    return true;
+  }
+
+  int level_ = 0;
+  std::vector<std::unordered_set<std::string>> keys_;  // of each open object
+};
+
 HeaderJson parse_header(std::string_view text) {
   if (text.empty() || text[0] != '{') throw InputError("its header is no JSON object: it is no safetensors file");
-  std::vector<std::set<std::string>> open_objects;
-  const auto watch = [&](int depth, HeaderJson::parse_event_t event, HeaderJson& value) {
-    using Event = HeaderJson::parse_event_t;
-    const bool opens = event == Event::object_start || event == Event::array_start;
-    if (opens && depth > 2) throw InputError("its header is nested deeper than a safetensors header is");
-    if (event == Event::object_start) open_objects.emplace_back();
-    if (event == Event::object_end) open_objects.pop_back();
-    if (event == Event::key && !open_objects.back().insert(value.get<std::string>()).second)
-      throw InputError(cat("its header has the name '", value.get<std::string>(), "' twice"));
-    return true;
-  };
-  return HeaderJson::parse(text, watch);
+  HeaderCheck check;
+  HeaderJson::sax_parse(text, &check);
+  return HeaderJson::parse(text);
 }
 
 StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, const std::byte* data, size_t data_size) {

@@ -322,6 +322,17 @@ TEST_F(CheckpointWriterTest, ShardsHoldAtMostTheLimitAndTheIndexNamesThem) {
   EXPECT_EQ(written.tensor("a").matrix().row<float>(0)[0], 'a');
 }
 
+TEST_F(CheckpointWriterTest, ATensorAboveTheLimitHasAShardOfItsOwn) {
+  specs_ = {{"large", "F32", {100}}, {"a", "F32", {2}}};
+  const auto writer = open(out_, false, 16);
+  writer->write("large", std::string(400, 'x').data(), 400);
+  writer->write("a", "12345678", 8);
+  writer->write_file("config.json", "{}");
+  writer->commit();
+  EXPECT_EQ(contents(out_).count("model-00002-of-00002.safetensors"), 1U);
+  EXPECT_EQ(Checkpoint(out_).tensors()[0]->name, "large");
+}
+
 TEST_F(CheckpointWriterTest, WithoutCommitNothingStays) {
   const std::vector<std::string> before = everything();
   fill(*open(out_));

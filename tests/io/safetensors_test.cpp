@@ -178,6 +178,7 @@ TEST_F(Safetensors, BrokenHeadersAreRefusedByName) {
     expect(cat(R"({"t":{"dtype":"F32","shape":)", shape, R"(,"data_offsets":[0,8]}})"), "tensor 't' is F32");
   }
   expect(R"({"t":{"dtype":"F4","shape":[15],"data_offsets":[0,8]}})", "tensor 't' is F4");
+  expect(R"({"t":{"dtype":"F4","shape":[15],"data_offsets":[0,7]}})", "tensor 't' is F4", 7);
   const std::string first = R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)";
   expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", "tensor 'u' overlaps", 12);
   expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "overlaps", 8);
