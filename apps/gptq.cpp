@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <thread>
@@ -113,22 +114,47 @@ void print_summary(const Report& report) {
       report.output.c_str());
 }
 
+// The file of --report, opened before the run so that a typing error shows then; a run that fails leaves no empty file.
+class ReportFile {
+ public:
+  explicit ReportFile(const std::string& path) : path_(path), is_new_(!path.empty() && !std::filesystem::exists(path)) {
+    if (path.empty()) return;
+    file_.open(path, std::ios::app);
+    if (!file_) throw InputError("--report " + path + ": the file cannot be written");
+  }
+  ~ReportFile() {
+    std::error_code ignored;
+    if (is_new_ && !written_) std::filesystem::remove(path_, ignored);
+  }
+  ReportFile(const ReportFile&) = delete;
+  ReportFile& operator=(const ReportFile&) = delete;
+
+  void write(const Report& report) {
+    if (path_.empty()) return;
+    file_.close();
+    file_.open(path_, std::ios::trunc);
+    if (!(file_ << to_json(report) << "\n" << std::flush)) {
+      throw InputError("--report " + path_ + ": writing it failed; the quantized model is complete");
+    }
+    written_ = true;
+  }
+
+ private:
+  std::string path_;
+  bool is_new_ = false, written_ = false;
+  std::ofstream file_;
+};
+
 void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   Job job = make_job(options);
   job.stop = interrupt.token();
   interrupt.remove_on_exit(job.output);
-  std::ofstream report_file;
-  if (!options.report_file.empty()) {  // opened first: a run must not fail at its end for a typing error
-    report_file.open(options.report_file);
-    if (!report_file) throw InputError("--report " + options.report_file + ": the file cannot be written");
-  }
+  ReportFile report_file(options.report_file);
   using Verbosity = Terminal::Verbosity;
   Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
   const Report report = quantize(job, [&](const Progress& progress) { terminal(progress); });
   terminal.end_bar();
-  if (report_file.is_open() && !(report_file << to_json(report) << "\n" << std::flush)) {
-    throw InputError("--report " + options.report_file + ": writing it failed; the quantized model is complete");
-  }
+  report_file.write(report);
   if (options.json) {
     std::printf("%s\n", to_json(report).c_str());
   } else if (!options.quiet) {

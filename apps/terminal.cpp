@@ -26,8 +26,8 @@ std::string figures(const Progress& progress) {
   std::string text = print("block %lld/%lld %s", static_cast<long long>(progress.block + 1),
                            static_cast<long long>(progress.blocks), progress.text.c_str());
   if (progress.loss > 0) text += print("  loss %.3g", progress.loss);
-  return text + print("  %.0f tok/s  ETA %s  %s", progress.tokens_per_second,
-                      format_seconds(progress.remaining_seconds).c_str(),
+  if (progress.tokens_per_second > 0) text += print("  %.0f tok/s", progress.tokens_per_second);
+  return text + print("  ETA %s  %s", format_seconds(progress.remaining_seconds).c_str(),
                       format_bytes(static_cast<double>(progress.memory_bytes)).c_str());
 }
 

@@ -306,6 +306,14 @@ TEST_F(Cli, WeightsThatAreNotFiniteAreRefusedWithTheirNumber) {
   expect_refusal(run(quantize({}, "changed")), {"model.layers.1.mlp.gate_proj.weight", "2"});
 }
 
+TEST_F(Cli, AFailedRunLeavesNoEmptyReport) {
+  expect_refusal(run(quantize({"--report", folder_ / "report.json"}, "missing")), {"missing"});
+  EXPECT_FALSE(fs::exists(folder_ / "report.json"));
+  write_file(folder_ / "report.json", "an older one");
+  expect_refusal(run(quantize({"--report", folder_ / "report.json"}, "missing")), {"missing"});
+  EXPECT_EQ(read_file(folder_ / "report.json"), "an older one");
+}
+
 TEST_F(Cli, QuantizedModelsAreRefused) {
   ASSERT_EQ(run(quantize({"--quiet"})).code, 0);
   fs::rename(folder_ / "out", folder_ / "quantized");
