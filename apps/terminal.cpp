@@ -83,12 +83,14 @@ void Terminal::draw_bar(const Progress& progress) {
   constexpr double kInterval = 0.1;  // seconds between two drawings
   if (progress.seconds - last_drawn_ < kInterval && progress.fraction < 1) return;
   last_drawn_ = progress.seconds;
-  constexpr int kCells = 20;
-  const int filled = static_cast<int>(progress.fraction * kCells);
-  std::string text =
-      "[" + std::string(filled, '#') + std::string(kCells - filled, '.') + print("] %3.0f%% ", progress.fraction * 100);
-  text += figures(progress);
-  std::fprintf(stderr, "\r\033[K%s", text.substr(0, terminal_width() - 1).c_str());
+  // The figures come first: the bar takes what they leave of the line.
+  const std::string share = print("] %3.0f%% ", progress.fraction * 100), text = figures(progress);
+  const size_t width = terminal_width() - 1, taken = 1 + share.size() + text.size();
+  const size_t cells = width > taken ? std::min<size_t>(20, width - taken) : 0;
+  const auto filled = static_cast<size_t>(progress.fraction * static_cast<double>(cells));
+  std::string line = "[";
+  line.append(filled, '#').append(cells - filled, '.').append(share).append(text);
+  std::fprintf(stderr, "\r\033[K%s", line.substr(0, width).c_str());
   std::fflush(stderr);
   bar_drawn_ = true;
 }
