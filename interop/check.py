@@ -200,9 +200,11 @@ def main():
         return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32)
 
     def load_gptqmodel():
-        from gptqmodel import GPTQModel
+        from gptqmodel import BACKEND, GPTQModel
 
-        return GPTQModel.load(str(folder), device="cpu", dtype=torch.float32)
+        # The kernel that it would choose itself on a CPU, TorchFusedLinear, computes in bf16 and takes every zero for
+        # the symmetric one; the plain kernel is loaded in fp16 only, which holds the scales exactly.
+        return GPTQModel.load(str(folder), device="cpu", dtype=torch.float16, backend=BACKEND.GPTQ_TORCH).float()
 
     for reader, load in (("transformers", load_transformers), ("gptqmodel", load_gptqmodel)):
         if reader not in readers:

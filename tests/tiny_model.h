@@ -9,33 +9,14 @@
 #include <string>
 #include <vector>
 
-#include <unistd.h>
-
 #include "io/checkpoint.h"
+#include "temporary_folder.h"
 
 namespace gptq::testing_model {
 
 namespace fs = std::filesystem;
 
-// A folder of its own for each test, removed afterwards.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "gptq-test-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
+using gptq::TemporaryFolder;
 
 inline std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);

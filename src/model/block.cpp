@@ -122,7 +122,8 @@ Matrix Model::read(const std::string& name, const std::vector<int64_t>& shape) c
 
 Linear Model::read_linear(const LinearSpec& spec) const {
   Linear linear{.name = spec.name};
-  linear.weight = reader_ ? reader_(spec, dtype_) : read(spec.name + ".weight", {spec.out_features, spec.in_features});
+  if (reader_) linear.weight = reader_(spec, dtype_);
+  if (linear.weight.empty()) linear.weight = read(spec.name + ".weight", {spec.out_features, spec.in_features});
   if (spec.bias) linear.bias = read(spec.name + ".bias", {spec.out_features});
   return linear;
 }

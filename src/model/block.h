@@ -45,7 +45,8 @@ struct Batch {
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
 };
 
-// Gives the weight [out, in] of a linear in the given dtype, on the backend; where a model is quantized, dequantized.
+// Gives the weight [out, in] of a quantized linear in the given dtype, on the backend, dequantized; an empty matrix for
+// a linear whose plain weight is in the checkpoint.
 using WeightReader = std::function<Matrix(const LinearSpec& spec, DType dtype)>;
 
 // A checkpoint opened as a network on one backend. Weights are read block by block, on demand.

@@ -201,13 +201,7 @@ WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend) {
   const QuantizationConfig config =
       parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
   return [&checkpoint, &backend, config](const LinearSpec& spec, DType dtype) {
-    if (checkpoint.has(spec.name + ".qweight")) return read_quantized(checkpoint, backend, spec, dtype, config);
-    const ConstMatrixView stored =
-        checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features}).matrix();
-    const Matrix copy = to_device(backend, stored.dtype, stored.rows, stored.cols, stored.data);
-    Matrix weight(backend, dtype, stored.rows, stored.cols);
-    backend.convert(copy, weight);
-    return weight;
+    return checkpoint.has(spec.name + ".qweight") ? read_quantized(checkpoint, backend, spec, dtype, config) : Matrix();
   };
 }
 

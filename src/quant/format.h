@@ -45,7 +45,7 @@ PackedLinear pack(Backend& backend, const Quantized& quantized, CheckpointFormat
 // Writes the tensors of quantized_tensors().
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed);
 
-// Reads dequantized weights of a quantized checkpoint (linears that are not quantized as they are), for Model.
+// Reads the dequantized weights of a quantized checkpoint, for Model.
 // The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.
 WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend);
 

@@ -94,6 +94,7 @@ class Quantizer {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<CheckpointWriter> writer_;
+  std::map<std::string, LinearSpec> quantized_;  // what is quantized, by the name of its weight
   std::vector<Batch> batches_;
 };
 
@@ -149,7 +150,6 @@ void Quantizer::open() {
 
 void Quantizer::plan_output() {
   const ModelConfig& config = model_->config();
-  std::map<std::string, LinearSpec> quantized;  // by the name of its weight
   std::set<std::string> wanted, known;
   for (const auto& names : job_.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
   for (int64_t block = 0; block < config.blocks; ++block) {
@@ -158,7 +158,7 @@ void Quantizer::plan_output() {
         known.insert(name_in_block(config, linear.name));
         if (!is_selected(job_.recipe, linear)) continue;
         check_shape(linear, job_.recipe);
-        quantized.emplace(linear.name + ".weight", linear);
+        quantized_.emplace(linear.name + ".weight", linear);
         report_.quantized_weights += linear.in_features * linear.out_features;
       }
     }
@@ -173,8 +173,8 @@ void Quantizer::plan_output() {
   std::vector<TensorSpec> tensors;
   int64_t quantized_bytes = 0;
   for (const StoredTensor* tensor : checkpoint_->tensors()) {
-    const auto found = quantized.find(tensor->name);
-    if (found == quantized.end()) {
+    const auto found = quantized_.find(tensor->name);
+    if (found == quantized_.end()) {
       tensors.push_back({tensor->name, tensor->dtype, tensor->shape});
       continue;
     }
@@ -233,17 +233,8 @@ void Quantizer::read_calibration_data() {
 }
 
 void Quantizer::carry_over() {
-  std::set<std::string> replaced;
-  const ModelConfig& config = model_->config();
-  for (int64_t block = 0; block < config.blocks; ++block) {
-    for (const auto& step : step_specs(config, block)) {
-      for (const LinearSpec& linear : step) {
-        if (is_selected(job_.recipe, linear)) replaced.insert(linear.name + ".weight");
-      }
-    }
-  }
   for (const StoredTensor* tensor : checkpoint_->tensors()) {
-    if (replaced.count(tensor->name) != 0) continue;
+    if (quantized_.count(tensor->name) != 0) continue;
     writer_->write(tensor->name, tensor->data, tensor->bytes);
     checkpoint_->forget(*tensor);
     check_stop();

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "data/temporary_folder.h"
+#include "temporary_folder.h"
 
 namespace gptq {
 namespace {

@@ -13,9 +13,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "data/temporary_folder.h"
 #include "data/tokenizer/regex.h"
 #include "data/tokenizer/unicode.h"
+#include "temporary_folder.h"
 
 namespace gptq {
 namespace {
