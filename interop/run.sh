@@ -23,9 +23,8 @@ read -r -a check <<<"${CHECK:-}"
 if ! "$venv/bin/python" -c 'import torch, transformers, optimum, gptqmodel' >"$venv.log" 2>&1; then
   echo "installing torch, transformers, optimum and gptqmodel in $venv"
   python3 -m venv "$venv"
-  # gptqmodel's build reads the installed torch, so torch comes first and without isolation afterwards.
-  "$venv/bin/pip" install --quiet setuptools wheel ninja numpy torch transformers tokenizers safetensors accelerate
-  "$venv/bin/pip" install --quiet --no-build-isolation optimum gptqmodel
+  "$venv/bin/pip" install --quiet setuptools wheel torch transformers tokenizers safetensors accelerate
+  "$venv/bin/pip" install --quiet optimum gptqmodel
 fi
 
 export PYTHONDONTWRITEBYTECODE=1
