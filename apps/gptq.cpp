@@ -12,6 +12,7 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
+#include <malloc.h>
 #include <nlohmann/json.hpp>
 #include <semaphore.h>
 
@@ -167,6 +168,82 @@ void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   }
 }
 
+void print_plan(const Plan& plan) {
+  const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
+  for (const std::string& text : plan.messages) std::printf("%s\n", text.c_str());
+  for (const std::string& text : plan.warnings) std::printf("warning: %s\n", text.c_str());
+  std::printf("\n%-26s %-12s %-28s %10s\n", "module", "computes on", "stays", "weights");
+  // Neighbours that differ in their number only are one line.
+  for (size_t i = 0; i < plan.units.size();) {
+    const Plan::Unit& first = plan.units[i];
+    const std::string stem = first.module.substr(0, first.module.rfind('.') + 1);
+    size_t end = i + 1;
+    int64_t total = first.bytes;
+    const auto is_block = [&](const Plan::Unit& unit) {
+      return unit.module.starts_with(stem) &&
+             unit.module.find_first_not_of("0123456789", stem.size()) == std::string::npos;
+    };
+    for (; end < plan.units.size() && is_block(first) && is_block(plan.units[end]) &&
+           plan.units[end].computes_on == first.computes_on && plan.units[end].stays == first.stays;
+         ++end)
+      total += plan.units[end].bytes;
+    const std::string name =
+        end - i == 1 ? first.module : first.module + " ... " + plan.units[end - 1].module.substr(stem.size());
+    const std::string stays = first.visits            ? "cpu, visits " + first.computes_on
+                              : first.stays == "disk" ? "checkpoint"
+                                                      : "checkpoint, streams";
+    std::printf("%-26s %-12s %-28s %10s\n", name.c_str(), first.computes_on.c_str(), stays.c_str(),
+                bytes(total).c_str());
+    i = end;
+  }
+  std::printf("\ncalibration  %lld sequences, %lld tokens; states wait %s\n", static_cast<long long>(plan.sequences),
+              static_cast<long long>(plan.tokens),
+              plan.states == "spill"  ? ("in a spill file of " + bytes(plan.spill_bytes)).c_str()
+              : plan.states == "host" ? "in host memory"
+                                      : "where they are computed");
+  const auto print_memory = [&](const Plan::Device& device) {
+    std::printf("%-12s peak %s%s (%s)\n", device.name.c_str(), bytes(device.peak_bytes).c_str(),
+                device.limit_bytes > 0 ? (" of " + bytes(device.limit_bytes)).c_str() : "", device.description.c_str());
+  };
+  for (const Plan::Device& device : plan.accelerators) print_memory(device);
+  print_memory(plan.host);
+  std::printf("weights      %s -> %s on disk (%lld bytes), %.3f bits per weight, %s%s\n",
+              bytes(plan.source_bytes).c_str(), bytes(plan.output_bytes).c_str(),
+              static_cast<long long>(plan.output_bytes), plan.bits_per_weight, plan.checkpoint_format.c_str(),
+              plan.read_ahead ? "" : "; blocks are not read ahead, for want of memory");
+  std::printf("time         about %s:", format_seconds(plan.seconds).c_str());
+  for (const auto& [stage, seconds] : plan.stage_seconds) std::printf(" %s %.1f s,", stage.c_str(), seconds);
+  std::printf(" in %s\n", plan.compute_dtype.c_str());
+  for (const LoaderVerdict& verdict : plan.loaders) {
+    std::printf("  %-24s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
+                verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
+  }
+}
+
+void run_plan(const QuantizeOptions& options) {
+  const Plan result = plan(make_job(options));
+  options.json ? static_cast<void>(std::printf("%s\n", to_json(result).c_str())) : print_plan(result);
+}
+
+void run_devices(bool as_json) {
+  Json json = Json::array();
+  for (const DeviceSummary& device : devices()) {
+    json.push_back({{"name", device.name},
+                    {"description", device.description},
+                    {"total_bytes", device.total_bytes},
+                    {"free_bytes", device.free_bytes}});
+    if (as_json) continue;
+    std::printf("%-8s %s, %s free of %s\n", device.name.c_str(), device.description.c_str(),
+                format_bytes(static_cast<double>(device.free_bytes)).c_str(),
+                format_bytes(static_cast<double>(device.total_bytes)).c_str());
+  }
+  if (as_json) {
+    std::printf("%s\n", json.dump(2).c_str());
+    return;
+  }
+  std::printf("sim:N    simulated accelerators, as many as a --device-map names: a rehearsal on the CPU\n");
+}
+
 struct EvaluationOptions {
   Evaluation evaluation;
   std::string quantized;
@@ -180,6 +257,7 @@ void add_options(CLI::App& command, EvaluationOptions& o) {
       .add_option("--context", o.evaluation.context, "tokens of a window; 0: 2048, or the model's positions if fewer")
       ->capture_default_str();
   command.add_option("--windows", o.evaluation.windows, "at most so many windows; 0: all")->capture_default_str();
+  add_device_options(command, o.evaluation.device_map, o.evaluation.max_memory);
   command.add_option("--threads", o.evaluation.threads, "0: all cores")->capture_default_str();
   command.add_flag("--json", o.json, "print the result as JSON on stdout, nothing else there");
   command.add_flag("--quiet", o.quiet, "no progress");
@@ -304,7 +382,17 @@ int run(int argc, char** argv) {
 
   QuantizeOptions quantize_options;
   CLI::App* quantize_command = app.add_subcommand("quantize", "a model folder in, a GPTQ folder out");
-  add_options(*quantize_command, quantize_options);
+  add_job_options(*quantize_command, quantize_options);
+  add_run_options(*quantize_command, quantize_options);
+
+  QuantizeOptions plan_options;
+  CLI::App* plan_command = app.add_subcommand("plan", "what quantizing would take of time, memory and disk");
+  add_job_options(*plan_command, plan_options);
+  add_run_options(*plan_command, plan_options);
+  plan_command->get_option("OUT")->required(false);
+  bool devices_json = false;
+  CLI::App* devices_command = app.add_subcommand("devices", "what this machine has, with free memory");
+  devices_command->add_flag("--json", devices_json, "as JSON on stdout");
 
   EvaluationOptions eval_options, compare_options;
   CLI::App* eval_command = app.add_subcommand("eval", "perplexity of a plain or a quantized folder");
@@ -347,6 +435,8 @@ int run(int argc, char** argv) {
   Interrupt interrupt;
   try {
     if (*quantize_command) run_quantize(quantize_options, interrupt);
+    if (*plan_command) run_plan(plan_options);
+    if (*devices_command) run_devices(devices_json);
     if (*eval_command) run_eval(eval_options, interrupt);
     if (*compare_command) run_compare(compare_options, interrupt);
     if (*inspect_command) run_inspect(inspected, inspect_json, inspect_verbose);
@@ -371,4 +461,10 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace gptq
 
-int main(int argc, char** argv) { return gptq::run(argc, argv); }
+int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  // Freed blocks of a megabyte and more go back to the system at once, always: memory is what the plan says.
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+  return gptq::run(argc, argv);
+}

@@ -40,29 +40,16 @@ std::vector<std::vector<std::string>> parse_modules(const std::string& text) {
 
 }  // namespace
 
-int64_t parse_bytes(const std::string& text) {
-  size_t end = 0;
-  double number = 0;
-  try {
-    number = std::stod(text, &end);
-  } catch (const std::exception&) {
-    end = 0;
-  }
-  std::string unit = text.substr(end);
-  std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return std::toupper(c); });
-  const std::map<std::string, double> units = {{"", 1},         {"B", 1},       {"KB", 1e3},     {"MB", 1e6},
-                                               {"GB", 1e9},     {"TB", 1e12},   {"KIB", 0x1p10}, {"MIB", 0x1p20},
-                                               {"GIB", 0x1p30}, {"TIB", 0x1p40}};
-  const auto found = units.find(unit);
-  if (end == 0 || found == units.end() || !(number > 0) || number * found->second > 9e18) {
-    throw InputError("'" + text + "' is no size: write it as 5GB, 800MiB or a number of bytes");
-  }
-  return std::llround(number * found->second);
+void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory) {
+  command.add_option("--device-map", device_map,
+                     "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, "
+                     "sequential");
+  command.add_option("--max-memory", max_memory,
+                     "JSON of devices to sizes: {\"cuda:0\": \"20GiB\", \"cpu\": \"64GiB\"}");
 }
 
-void add_options(CLI::App& command, QuantizeOptions& o) {
+void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("MODEL", o.job.model, "Hugging Face model folder")->required();
-  command.add_option("OUT", o.job.output, "folder to write")->required();
   command.add_option("--calibration", o.job.calibration.file,
                      ".txt, .jsonl (text, messages or input_ids), - for stdin");
   command.add_option("--samples", o.job.calibration.samples, "calibration sequences")->capture_default_str();
@@ -88,7 +75,14 @@ void add_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--checkpoint-format", o.checkpoint_format, "gptq, gptq_v2; auto: gptq, or gptq_v2 with --asym")
       ->capture_default_str();
   command.add_option("--max-shard-size", o.max_shard_size, "of one safetensors file")->capture_default_str();
+  add_device_options(command, o.job.device_map, o.job.max_memory);
+  command.add_option("--spill-dir", o.job.spill_dir, "folder for hidden states that find no room in memory");
+  command.add_option("--max-read-rate", o.max_read_rate, "bytes a second read from the model's disk, such as 200MB");
   command.add_option("--threads", o.job.threads, "0: all cores")->capture_default_str();
+}
+
+void add_run_options(CLI::App& command, QuantizeOptions& o) {
+  command.add_option("OUT", o.job.output, "folder to write")->required();
   command.add_flag("--overwrite", o.job.overwrite, "replace OUT once the new one is whole");
   command.add_option("--report", o.report_file, "write the full report as JSON");
   command.add_flag("--json", o.json, "print the report as JSON on stdout, nothing else there");
@@ -102,6 +96,7 @@ Job make_job(const QuantizeOptions& o) {
   if (job.threads < 0)
     throw InputError("--threads " + std::to_string(job.threads) + ": give a positive number, or 0 for all cores");
   job.max_shard_bytes = parse_bytes(o.max_shard_size);
+  if (!o.max_read_rate.empty()) job.max_read_rate = parse_bytes(o.max_read_rate);
   Recipe& recipe = job.recipe = recipe_preset(o.preset);
   recipe.bits = o.bits;
   recipe.group_size = o.group_size;

@@ -14,7 +14,7 @@ namespace gptq {
 // What `gptq quantize` was told. Options that a preset also sets are empty unless given.
 struct QuantizeOptions {
   Job job;
-  std::string preset = "default", max_shard_size = "5GB", report_file, modules;
+  std::string preset = "default", max_shard_size = "5GB", max_read_rate, report_file, modules;
   std::optional<std::string> scale_search, order;
   std::optional<double> damp_percent;
   bool asym = false, no_true_sequential = false, desc_act = false, static_groups = false, no_static_groups = false;
@@ -24,11 +24,13 @@ struct QuantizeOptions {
   bool json = false, quiet = false, verbose = false;
 };
 
-void add_options(CLI::App& command, QuantizeOptions& options);
+// The options of the job itself, and those of a run of it.
+void add_job_options(CLI::App& command, QuantizeOptions& options);
+void add_run_options(CLI::App& command, QuantizeOptions& options);
+// --device-map and --max-memory, as quantize, plan, eval and compare take them.
+void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory);
 
 // Throws InputError for words that mean nothing.
 Job make_job(const QuantizeOptions& options);
-
-int64_t parse_bytes(const std::string& text);  // "5GB", "800MiB", "123"; throws InputError
 
 }  // namespace gptq

@@ -30,7 +30,6 @@ class Terminal {
   int64_t last_block_ = -1;
 };
 
-std::string format_bytes(double bytes);      // "1.23 GB" (powers of 1000, as file sizes are)
 std::string format_seconds(double seconds);  // "0:07", "1:02:03"
 
 }  // namespace gptq

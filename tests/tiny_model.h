@@ -119,6 +119,13 @@ inline void write_ids(const fs::path& file, int64_t count, int64_t length, int64
   }
 }
 
+inline std::string bytes_of(const Checkpoint& checkpoint, const std::string& name) {
+  const StoredTensor& tensor = checkpoint.tensor(name);
+  std::string bytes(tensor.bytes, ' ');
+  checkpoint.read(tensor, 0, tensor.bytes, bytes.data());
+  return bytes;
+}
+
 // Relative paths and contents of all files of a folder: two folders with the same bytes are equal.
 inline std::map<std::string, std::string> contents(const fs::path& folder) {
   std::map<std::string, std::string> files;

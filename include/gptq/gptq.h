@@ -48,8 +48,14 @@ struct Job {
   std::string model, output;
   Calibration calibration;
   Recipe recipe;
-  int64_t batch_size = 0;  // sequences at a time; 0: about 2048 tokens
-  int threads = 0;         // 0: all cores
+  // Which device each module is given to: a JSON object, a file that holds one, a device for all, or auto, balanced,
+  // balanced_low_0, sequential. Empty: the current accelerator, the CPU where there is none.
+  std::string device_map;
+  std::string max_memory;     // JSON: {"cuda:0": "20GiB", "cpu": "64GiB"}; empty: what the devices have
+  std::string spill_dir;      // folder for states that find no room in memory; empty: they must fit
+  int64_t max_read_rate = 0;  // bytes a second read from the model's disk; 0: no limit
+  int64_t batch_size = 0;     // sequences at a time; 0: about 2048 tokens
+  int threads = 0;            // 0: all cores
   int64_t max_shard_bytes = 5'000'000'000;
   bool overwrite = false;
   std::stop_token stop;  // ask to end: Cancelled is thrown, nothing is left behind
@@ -78,8 +84,44 @@ struct LinearReport {
   int64_t dead_columns = 0;
 };
 
+struct LoaderVerdict {
+  std::string loader, reason;  // reason: empty where it is accepted without a remark
+  bool accepts = false;
+};
+
+// What a job will take, worked out from the headers of the model's files, by a run on devices that only count.
+struct Plan {
+  struct Device {
+    std::string name, description;
+    int64_t peak_bytes = 0, limit_bytes = 0;  // limit: of --max-memory, or what the device has
+  };
+  struct Unit {
+    std::string module, computes_on, stays;  // stays: the map's device, "cpu" or "disk"
+    int64_t bytes = 0;                       // of its weights as stored
+    bool visits = false;                     // comes from the CPU for its turn, alone
+  };
+  std::string model, output, device_map, compute_dtype, checkpoint_format;
+  std::string states;                // where hidden states wait: "device", "host" or "spill"
+  std::vector<Device> accelerators;  // that compute
+  Device host;                       // all of this process's memory
+  std::vector<Unit> units;
+  bool read_ahead = true;  // the next block is read while this one computes
+  int64_t sequences = 0, tokens = 0;
+  int64_t spill_bytes = 0, source_bytes = 0, output_bytes = 0, quantized_weights = 0;
+  double bits_per_weight = 0;
+  double seconds = 0;                                         // 0: not estimated
+  std::vector<std::pair<std::string, double>> stage_seconds;  // where they go, the longest first
+  std::vector<LoaderVerdict> loaders;
+  std::vector<std::string> messages, warnings;  // what the rules of device maps, offload and precision say
+};
+
+// Throws InputError for a job that cannot run: it says what does not fit, and the smallest that would.
+Plan plan(const Job& job);
+
+std::string to_json(const Plan& plan);
+
 struct Report {
-  std::string model, output, device, compute_dtype, checkpoint_format;
+  std::string model, output, device, compute_dtype, checkpoint_format, device_map, states;
   Recipe recipe;
   std::vector<LinearReport> linears;
   int64_t sequences = 0, tokens = 0, dropped_rows = 0;
@@ -89,6 +131,25 @@ struct Report {
   int64_t peak_memory_bytes = 0;
   std::vector<std::pair<std::string, double>> stage_seconds;
   std::vector<std::pair<std::string, int64_t>> fallbacks;  // ops the device lacks, and how often the host ran them
+  struct DeviceUse {
+    std::string name;
+    int64_t peak_bytes = 0, uploaded_bytes = 0, downloaded_bytes = 0;
+  };
+  std::vector<DeviceUse> devices;
+  // A module that came to a device from the CPU for its turn.
+  struct Visit {
+    std::string module, device;
+    int64_t bytes_in = 0, bytes_out = 0;
+  };
+  std::vector<Visit> visits;
+  // A cache that was cleared: bytes held for reuse before and after.
+  struct Trim {
+    std::string when, device;
+    int64_t held_before = 0, held_after = 0;
+  };
+  std::vector<Trim> trims;
+  int64_t spill_bytes = 0;
+  Plan plan;  // what was expected
   std::vector<std::string> warnings;
 };
 
@@ -100,10 +161,18 @@ void remove_partial_output(const std::string& output);
 
 std::string to_json(const Report& report);
 
+struct DeviceSummary {
+  std::string name, description;
+  int64_t total_bytes = 0, free_bytes = 0;
+};
+// What this machine has for this build: accelerators first, the CPU last.
+std::vector<DeviceSummary> devices();
+
 struct Evaluation {
-  std::string model, text;  // text: as Calibration::file
-  int64_t context = 0;      // tokens in a window; 0: 2048, or the model's positions where they are fewer
-  int64_t windows = 0;      // 0: all
+  std::string model, text;             // text: as Calibration::file
+  std::string device_map, max_memory;  // as those of Job; `disk` is allowed: such modules stream from the checkpoint
+  int64_t context = 0;                 // tokens in a window; 0: 2048, or the model's positions where they are fewer
+  int64_t windows = 0;                 // 0: all
   int threads = 0;
   std::stop_token stop;
 };
@@ -125,11 +194,6 @@ struct Comparison {
 
 // Both models on the same tokens, as the first model's tokenizer makes them.
 Comparison compare(const Evaluation& evaluation, const std::string& quantized, const ProgressFunction& progress = {});
-
-struct LoaderVerdict {
-  std::string loader, reason;  // reason: empty where it is accepted without a remark
-  bool accepts = false;
-};
 
 struct Inspection {
   struct Module {
@@ -155,6 +219,8 @@ std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::
 // `tokens` most likely next tokens after the prompt, one after the other; returns their text.
 std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0);
 
+int64_t parse_bytes(const std::string& text);  // "5GB", "800MiB", "123"; throws InputError
+std::string format_bytes(double bytes);        // "1.23 GB" (powers of 1000, as file sizes are)
 std::string version();
 
 }  // namespace gptq

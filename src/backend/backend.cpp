@@ -1,21 +1,33 @@
 // The host fallback of each op, and the table of backends.
 #include "backend/backend.h"
 
+#include <charconv>
+#include <system_error>
+
 #include "base/error.h"
 
 namespace gptq {
 
-std::unique_ptr<Backend> open_cpu(const BackendOptions& options);
+std::unique_ptr<Backend> open_cpu(int index, const BackendOptions& options);
+std::unique_ptr<Backend> open_simulated(int index, const BackendOptions& options);
+std::vector<DeviceInfo> list_cpu();
 
 namespace {
 
+// A kind of device: "cpu", or "sim" of which there are "sim:0", "sim:1", ...
 struct BackendEntry {
-  std::string_view name;
-  std::unique_ptr<Backend> (*open)(const BackendOptions&);
+  std::string_view kind;
+  std::unique_ptr<Backend> (*open)(int index, const BackendOptions&);
+  std::vector<DeviceInfo> (*list)();  // those of this machine
+  bool numbered;
 };
 
+std::vector<DeviceInfo> list_none() { return {}; }
+
+// Accelerators first.
 constexpr BackendEntry kBackends[] = {
-    {"cpu", &open_cpu},
+    {"cpu", &open_cpu, &list_cpu, false},
+    {"sim", &open_simulated, &list_none, true},
 };
 
 // A device matrix brought to the host for the duration of one fallback.
@@ -38,11 +50,37 @@ class HostCopy {
 
 std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options) {
   std::string known;
+  const size_t colon = name.find(':');
+  const std::string_view kind = name.substr(0, colon);
+  const std::string_view digits = colon == std::string_view::npos ? "" : name.substr(colon + 1);
+  int index = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+  const bool is_number = parsed.ec == std::errc() && parsed.ptr == digits.data() + digits.size() && index >= 0;
   for (const BackendEntry& entry : kBackends) {
-    if (name == entry.name) return entry.open(options);
-    known += cat(known.empty() ? "" : ", ", entry.name);
+    if (kind == entry.kind && (entry.numbered ? is_number : colon == std::string_view::npos))
+      return entry.open(index, options);
+    known += cat(known.empty() ? "" : ", ", entry.kind, entry.numbered ? ":N" : "");
   }
   throw InputError(cat("unknown device '", name, "': this build has ", known));
+}
+
+std::vector<DeviceInfo> list_devices() {
+  std::vector<DeviceInfo> devices;
+  for (const BackendEntry& entry : kBackends) {
+    const std::vector<DeviceInfo> found = entry.list();
+    devices.insert(devices.end(), found.begin(), found.end());
+  }
+  return devices;
+}
+
+void Backend::upload(MatrixView to, const void* from) {
+  traffic_.uploaded += to.size() * static_cast<int64_t>(size_of(to.dtype));
+  copy_in(to, from);
+}
+
+void Backend::download(void* to, ConstMatrixView from) {
+  traffic_.downloaded += from.size() * static_cast<int64_t>(size_of(from.dtype));
+  copy_out(to, from);
 }
 
 Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host) {
@@ -69,6 +107,13 @@ void Backend::convert(ConstMatrixView x, MatrixView y) {
   ++fallbacks_["convert"];
   HostCopy host_y(*this, y);
   reference().convert(HostCopy(*this, x), host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::clear(MatrixView y) {
+  ++fallbacks_["clear"];
+  HostCopy host_y(*this, y);
+  reference().clear(host_y);
   host_y.send(*this, y);
 }
 

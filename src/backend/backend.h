@@ -21,12 +21,21 @@ class Backend : public Ops, public Memory {
   virtual std::string description() const = 0;
   // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is
   // free to use.
-  virtual void upload(MatrixView to, const void* from) = 0;
-  virtual void download(void* to, ConstMatrixView from) = 0;
+  void upload(MatrixView to, const void* from);
+  void download(void* to, ConstMatrixView from);
+  // Bytes that crossed in either direction so far.
+  struct Traffic {
+    int64_t uploaded = 0, downloaded = 0;
+  };
+  Traffic traffic() const { return traffic_; }
   // Returns when all queued work is done; throws the DeviceError of work that failed.
   virtual void wait() = 0;
   // Gives memory that is held for reuse back to the device.
   virtual void trim() noexcept {}
+  struct MemoryUse {
+    int64_t bytes = 0, held = 0, peak = 0;  // taken from the device now; of these held for reuse; most ever taken
+  };
+  virtual MemoryUse memory_use() const = 0;
   // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
   virtual DType compute_dtype(DType stored) const = 0;
 
@@ -36,6 +45,7 @@ class Backend : public Ops, public Memory {
   void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
   void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
   void convert(ConstMatrixView x, MatrixView y) override;
+  void clear(MatrixView y) override;
   void add(ConstMatrixView x, MatrixView y) override;
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
@@ -58,17 +68,34 @@ class Backend : public Ops, public Memory {
   void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override;
   void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
 
+ protected:
+  // What upload() and download() do, besides counting.
+  virtual void copy_in(MatrixView to, const void* from) = 0;
+  virtual void copy_out(void* to, ConstMatrixView from) = 0;
+
  private:
   std::map<std::string, int64_t> fallbacks_;
+  Traffic traffic_;
 };
 
 struct BackendOptions {
-  int threads = 0;  // host threads of a CPU backend; 0 means all cores
+  int threads = 0;           // host threads of a CPU backend; 0 means all cores
+  int64_t memory_bytes = 0;  // that may be allocated; 0: what the device has
+  // Of devices whose memory is the host's: where it comes from, instead of host_memory().
+  Memory* memory = nullptr;
 };
 
-// Opens the device called `name` ("cpu"). Throws InputError, listing what there is, for a name that this build or
-// machine lacks.
+// Opens a device by its name: "cpu", "sim:0" (a simulated accelerator: the CPU behind a memory of its own). Throws
+// InputError, listing what there is, for a name that this build or machine lacks.
 std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options = {});
+
+struct DeviceInfo {
+  std::string name, description;  // "cuda:0", "NVIDIA H100 80GB HBM3"
+  int64_t total_bytes = 0, free_bytes = 0;
+};
+
+// What this machine has for this build: accelerators first, "cpu" last. Simulated ones are not listed.
+std::vector<DeviceInfo> list_devices();
 
 // A matrix of `memory` holding the host values (dense, rows * cols of dtype).
 Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host);

@@ -53,6 +53,9 @@ class Ops {
   // y = x in y's dtype.   x, y [rows, cols] float
   virtual void convert(ConstMatrixView x, MatrixView y) = 0;
 
+  // y = 0.   y [rows, cols] of any dtype
+  virtual void clear(MatrixView y) = 0;
+
   // y += x.   x, y [tokens, width]
   virtual void add(ConstMatrixView x, MatrixView y) = 0;
 

@@ -119,6 +119,13 @@ class ReferenceOps final : public Ops {
     }
   }
 
+  void clear(MatrixView y) override {
+    for (int64_t i = 0; i < y.rows; ++i) {
+      auto* row = static_cast<std::byte*>(y.row_range(i, 1).data);
+      std::fill(row, row + y.cols * static_cast<int64_t>(size_of(y.dtype)), std::byte{0});
+    }
+  }
+
   void add(ConstMatrixView x, MatrixView y) override {
     for (int64_t i = 0; i < y.rows; ++i) {
       for (int64_t j = 0; j < y.cols; ++j) add_to(y, i, j, load(x, i, j));

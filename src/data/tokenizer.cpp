@@ -117,4 +117,12 @@ int32_t Tokenizer::token_id(std::string_view token) const {
   return added ? added->id : impl_->model.token_id(token);
 }
 
+std::function<const Tokenizer&()> tokenizer_of(const std::filesystem::path& folder) {
+  // Shared because a std::function must be copyable.
+  return [folder, tokenizer = std::make_shared<std::unique_ptr<Tokenizer>>()]() -> const Tokenizer& {
+    if (!*tokenizer) *tokenizer = std::make_unique<Tokenizer>(folder);
+    return **tokenizer;
+  };
+}
+
 }  // namespace gptq

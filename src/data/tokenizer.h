@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,5 +36,8 @@ class Tokenizer {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Opens a folder's tokenizer when first called: texts of ready token ids need none. Copies share it.
+std::function<const Tokenizer&()> tokenizer_of(const std::filesystem::path& folder);
 
 }  // namespace gptq

@@ -1,10 +1,14 @@
 #include "io/checkpoint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
+#include <mutex>
 #include <numeric>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -221,7 +225,30 @@ std::string shard_name(size_t shard, size_t count) {
 
 Json read_json(const fs::path& path) { return parse_json_file<Json>(path); }
 
-Checkpoint::Checkpoint(fs::path folder) : folder_(std::move(folder)) {
+struct Checkpoint::Meter {
+  using Clock = std::chrono::steady_clock;
+
+  int64_t rate = 0;  // bytes a second; 0: no limit
+  std::atomic<size_t> bytes = 0;
+  std::mutex mutex;
+  Clock::time_point free_at = Clock::now();  // when all that was read would be done at that rate
+
+  void count(size_t read) {
+    bytes += read;
+    if (rate <= 0) return;
+    std::unique_lock lock(mutex);
+    const std::chrono::duration<double> takes(static_cast<double>(read) / static_cast<double>(rate));
+    free_at = std::max(free_at, Clock::now()) + std::chrono::duration_cast<Clock::duration>(takes);
+    const Clock::time_point until = free_at;
+    lock.unlock();
+    std::this_thread::sleep_until(until);
+  }
+};
+
+void Checkpoint::DeleteMeter::operator()(Meter* meter) const noexcept { delete meter; }
+
+Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::move(folder)), meter_(new Meter) {
+  meter_->rate = max_read_rate;
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
   if (!is_there(folder_)) throw InputError(cat(folder_.string(), ": no such folder"));
   if (type_of(folder_) != fs::file_type::directory)
@@ -290,9 +317,26 @@ std::vector<const StoredTensor*> Checkpoint::tensors() const {
   return all;
 }
 
-void Checkpoint::forget(const StoredTensor& tensor) const {
-  if (const auto place = by_name_.find(tensor.name); place != by_name_.end()) place->second.file->forget(tensor);
+void Checkpoint::read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const {
+  // Small enough that a limited rate is an even one.
+  constexpr size_t kPiece = size_t{4} << 20;
+  const SafetensorsFile& file = *by_name_.at(tensor.name).file;
+  for (size_t done = 0; done < bytes;) {
+    const size_t piece = std::min(kPiece, bytes - done);
+    file.read(tensor, first + done, piece, static_cast<std::byte*>(to) + done);
+    meter_->count(piece);
+    done += piece;
+  }
 }
+
+Matrix Checkpoint::load(const StoredTensor& tensor, Memory& memory) const {
+  const ConstMatrixView like = tensor.matrix();
+  Matrix matrix(memory, like.dtype, like.rows, like.cols);
+  read(tensor, 0, tensor.bytes, matrix.view().data);
+  return matrix;
+}
+
+size_t Checkpoint::bytes_read() const { return meter_->bytes; }
 
 std::vector<fs::path> Checkpoint::side_files() const {
   std::vector<fs::path> files;
@@ -396,10 +440,25 @@ void CheckpointWriter::remove_partial(const fs::path& output) noexcept {
   }
 }
 
-void CheckpointWriter::write(std::string_view tensor, const void* data, size_t bytes) {
+size_t CheckpointWriter::output_bytes(std::vector<TensorSpec> tensors, size_t max_shard_bytes) {
+  size_t total = 0;
+  for (const auto& shard : cut_shards(std::move(tensors), max_shard_bytes))
+    total += SafetensorsWriter::file_size(shard);
+  return total;
+}
+
+SafetensorsWriter& CheckpointWriter::shard_of(std::string_view tensor) {
   const auto shard = shard_of_.find(std::string(tensor));
   if (shard == shard_of_.end()) throw Error(cat("tensor '", tensor, "' is not in the output's layout"));
-  shards_[shard->second].write(tensor, data, bytes);
+  return shards_[shard->second];
+}
+
+void CheckpointWriter::write(std::string_view tensor, const void* data, size_t bytes) {
+  shard_of(tensor).write(tensor, data, bytes);
+}
+
+void CheckpointWriter::write_part(std::string_view tensor, size_t first, const void* data, size_t bytes) {
+  shard_of(tensor).write_part(tensor, first, data, bytes);
 }
 
 fs::path CheckpointWriter::create(const fs::path& relative) const {

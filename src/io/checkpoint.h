@@ -29,7 +29,8 @@ class Checkpoint {
   // index leaves out belongs to the model too. Throws InputError for a missing folder, a folder without config.json or
   // weights (pytorch_model.bin: says how to convert), an index that names a missing shard or tensor or a file outside
   // the folder, a tensor in two shards.
-  explicit Checkpoint(std::filesystem::path folder);
+  // Reading is held to `max_read_rate` bytes a second, 0 being no limit.
+  explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const { return config_; }
@@ -44,7 +45,9 @@ class Checkpoint {
   const StoredTensor& tensor(std::string_view name, const std::vector<int64_t>& shape) const;
   // All tensors, file by file in order of offset.
   std::vector<const StoredTensor*> tensors() const;
-  void forget(const StoredTensor& tensor) const;
+  // As SafetensorsFile::read() and load(). Any thread may call them.
+  void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
+  Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
 
   // Every other regular file of the folder, relative and sorted, that belongs to the model, subfolders included; linked
   // files count, linked folders do not. Left out: config.json and quantize_config.json; hidden files and folders (.git,
@@ -52,17 +55,24 @@ class Checkpoint {
   // *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot, *.onnx, *.onnx_data; and the folder original/,
   // where some models keep a copy in their maker's own format.
   std::vector<std::filesystem::path> side_files() const;
-  size_t bytes() const;  // of all tensors
+  size_t bytes() const;       // of all tensors
+  size_t bytes_read() const;  // by read() and load() so far
 
  private:
   struct Place {
     const SafetensorsFile* file;
     const StoredTensor* tensor;
   };
+  // Bytes read so far, and by when the next may be.
+  struct Meter;
+  struct DeleteMeter {
+    void operator()(Meter* meter) const noexcept;
+  };
   std::filesystem::path folder_;
   Json config_, quantization_config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unordered_map<std::string, Place> by_name_;
+  std::unique_ptr<Meter, DeleteMeter> meter_;
 };
 
 // Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole
@@ -80,7 +90,9 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
+  // As the functions of SafetensorsWriter; any thread may call them.
   void write(std::string_view tensor, const void* data, size_t bytes);
+  void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes);
   void write_file(const std::filesystem::path& relative, std::string_view text);
   void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
   // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first
@@ -91,8 +103,11 @@ class CheckpointWriter {
   static void remove_partial(const std::filesystem::path& output) noexcept;
 
   size_t output_bytes() const { return output_bytes_; }  // of all weight files
+  // The same, without writing anything.
+  static size_t output_bytes(std::vector<TensorSpec> tensors, size_t max_shard_bytes);
 
  private:
+  SafetensorsWriter& shard_of(std::string_view tensor);
   std::filesystem::path create(const std::filesystem::path& relative) const;  // the path to write a file at
   void abandon() noexcept;                                                    // removes what there is so far
 

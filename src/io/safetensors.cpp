@@ -9,7 +9,6 @@
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -112,7 +111,8 @@ HeaderJson parse_header(std::string_view text) {
   return HeaderJson::parse(text);
 }
 
-StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, const std::byte* data, size_t data_size) {
+// `start`: where the data begins in the file.
+StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size_t start, size_t data_size) {
   const auto fail = [&](const std::string& what) -> InputError {
     return InputError(cat("tensor '", name, "' ", what));
   };
@@ -142,8 +142,8 @@ StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, cons
     throw fail(cat("is ", tensor.dtype, " ", shape_string(tensor.shape), " but has ", end - begin, " bytes"));
   }
   tensor.bytes = *bytes;
-  tensor.data = data + begin;
-  if (reinterpret_cast<uintptr_t>(tensor.data) % alignment_of(bits) != 0)
+  tensor.offset = start + begin;
+  if (tensor.offset % alignment_of(bits) != 0)
     throw fail("does not start at a multiple of its element size: save the file again with the safetensors library");
   return tensor;
 }
@@ -232,7 +232,7 @@ ConstMatrixView StoredTensor::matrix() const {
   if (shape.empty() || shape.size() > 2)
     throw InputError(
         cat("tensor '", name, "' has shape ", shape_string(shape), ", where a matrix or a vector is needed"));
-  return {data, *known, shape.size() == 2 ? shape[0] : 1, shape.back()};
+  return {nullptr, *known, shape.size() == 2 ? shape[0] : 1, shape.back()};
 }
 
 size_t TensorSpec::bytes() const {
@@ -244,24 +244,35 @@ size_t TensorSpec::bytes() const {
   return *count;
 }
 
-void SafetensorsFile::Unmap::operator()(std::byte* map) const noexcept { munmap(map, size); }
-
 SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
   // Non-blocking, so that a pipe of that name is refused and not waited for.
-  const Descriptor file(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  file_ = Descriptor(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
-  if (!file || fstat(*file, &status) != 0) throw cannot(path_, "open it", errno);
+  if (!file_ || fstat(*file_, &status) != 0) throw cannot(path_, "open it", errno);
   if (!S_ISREG(status.st_mode)) throw InputError(cat(path_.string(), ": not a regular file"));
   const auto size = static_cast<size_t>(status.st_size);
   if (size < 8) {
     throw InputError(
         cat(path_.string(), ": has ", size, " bytes, too few for a safetensors file: the download is not complete"));
   }
-  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, *file, 0);
-  if (map == MAP_FAILED) throw cannot(path_, "map it", errno);
-  map_ = {static_cast<std::byte*>(map), Unmap{size}};
+  std::string start(std::min<size_t>(size, kLfsPointer.size()), ' ');
+  read_at(0, start.size(), start.data());
+  if (start == kLfsPointer)
+    throw InputError(cat(path_.string(), ": holds a git-lfs pointer, not the weights: run 'git lfs pull'"));
+  uint64_t header = 0;
+  read_at(0, sizeof header, &header);
+  if (header > kMaxHeader) {
+    throw InputError(cat(path_.string(), ": says that its header has ", header,
+                         " bytes, more than the format allows: it is broken or no safetensors file"));
+  }
+  if (header > size - 8) {
+    throw InputError(cat(path_.string(), ": says that its header has ", header, " bytes, but the whole file has ", size,
+                         ": the download is not complete"));
+  }
+  std::string text(header, ' ');
+  read_at(8, text.size(), text.data());
   try {
-    parse();
+    parse(text, size - 8 - header);
   } catch (const HeaderJson::exception&) {
     throw InputError(cat(path_.string(), ": its header is no valid JSON: it is broken or no safetensors file"));
   } catch (const InputError& error) {
@@ -269,24 +280,12 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   }
 }
 
-void SafetensorsFile::parse() {
-  const size_t size = map_.get_deleter().size;
-  const std::string_view all(reinterpret_cast<const char*>(map_.get()), size);
-  if (all.starts_with(kLfsPointer)) throw InputError("holds a git-lfs pointer, not the weights: run 'git lfs pull'");
-  uint64_t header = 0;
-  std::memcpy(&header, all.data(), sizeof header);
-  if (header > kMaxHeader)
-    throw InputError(cat("says that its header has ", header,
-                         " bytes, more than the format allows: it is broken or no safetensors file"));
-  if (header > size - 8)
-    throw InputError(cat("says that its header has ", header, " bytes, but the whole file has ", size,
-                         ": the download is not complete"));
-  const HeaderJson json = parse_header(all.substr(8, header));
-  const std::byte* data = map_.get() + 8 + header;
-  const size_t data_size = size - 8 - header;
+void SafetensorsFile::parse(std::string_view header, size_t data_size) {
+  const HeaderJson json = parse_header(header);
+  const size_t start = 8 + header.size();
   for (const auto& [name, entry] : json.items()) {
     if (name != "__metadata__") {
-      tensors_.push_back(parse_tensor(name, entry, data, data_size));
+      tensors_.push_back(parse_tensor(name, entry, start, data_size));
       continue;
     }
     if (!entry.is_object()) throw InputError("its __metadata__ is no JSON object");
@@ -296,24 +295,41 @@ void SafetensorsFile::parse() {
     }
   }
   std::stable_sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return std::pair(a.data, a.bytes) < std::pair(b.data, b.bytes);
+    return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
   });
-  const std::byte* expected = data;
+  size_t expected = start;
   for (const StoredTensor& tensor : tensors_) {
-    if (tensor.data < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
-    if (tensor.data > expected)
-      throw InputError(cat("there is a hole of ", tensor.data - expected, " bytes before tensor '", tensor.name, "'"));
+    if (tensor.offset < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
+    if (tensor.offset > expected)
+      throw InputError(
+          cat("there is a hole of ", tensor.offset - expected, " bytes before tensor '", tensor.name, "'"));
     expected += tensor.bytes;
   }
-  if (expected != data + data_size)
-    throw InputError(cat("has ", data + data_size - expected, " bytes after its last tensor"));
+  if (expected != start + data_size)
+    throw InputError(cat("has ", start + data_size - expected, " bytes after its last tensor"));
 }
 
-void SafetensorsFile::forget(const StoredTensor& tensor) const {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto first = reinterpret_cast<uintptr_t>(tensor.data);
-  const uintptr_t begin = (first + page - 1) / page * page, end = (first + tensor.bytes) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+void SafetensorsFile::read_at(size_t offset, size_t bytes, void* to) const {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t count = pread(*file_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw cannot(path_, "read it", errno);
+    if (count == 0) throw InputError(cat(path_.string(), ": has become shorter while it was read"));
+    done += static_cast<size_t>(count);
+  }
+}
+
+void SafetensorsFile::read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const {
+  if (first > tensor.bytes || bytes > tensor.bytes - first)
+    throw Error(cat(path_.string(), ": tensor '", tensor.name, "' is read beyond its end"));
+  read_at(tensor.offset + first, bytes, to);
+}
+
+Matrix SafetensorsFile::load(const StoredTensor& tensor, Memory& memory) const {
+  const ConstMatrixView like = tensor.matrix();
+  Matrix matrix(memory, like.dtype, like.rows, like.cols);
+  read(tensor, 0, tensor.bytes, matrix.view().data);
+  return matrix;
 }
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors)
@@ -328,19 +344,26 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
 }
 
 void SafetensorsWriter::write(std::string_view name, const void* data, size_t bytes) {
+  if (const auto found = slots_.find(name); found != slots_.end() && found->second.bytes != bytes)
+    throw Error(cat(path_.string(), ": tensor '", name, "' has ", found->second.bytes, " bytes, not ", bytes));
+  write_part(name, 0, data, bytes);
+}
+
+void SafetensorsWriter::write_part(std::string_view name, size_t first, const void* data, size_t bytes) {
   const auto found = slots_.find(name);
   if (found == slots_.end()) throw Error(cat(path_.string(), ": tensor '", name, "' is not in its layout"));
   Slot& slot = found->second;
-  if (slot.bytes != bytes)
-    throw Error(cat(path_.string(), ": tensor '", name, "' has ", slot.bytes, " bytes, not ", bytes));
-  if (slot.written || !file_) throw Error(cat(path_.string(), ": tensor '", name, "' is written twice or too late"));
-  write_all(*file_, path_, data, bytes, slot.offset);
-  slot.written = true;
+  if (slot.written != first || !file_)
+    throw Error(cat(path_.string(), ": tensor '", name, "' is written twice, with a gap, or too late"));
+  if (bytes > slot.bytes - first)
+    throw Error(cat(path_.string(), ": tensor '", name, "' has only ", slot.bytes, " bytes"));
+  write_all(*file_, path_, data, bytes, slot.offset + first);
+  slot.written += bytes;
 }
 
 void SafetensorsWriter::finish() {
   for (const auto& [name, slot] : slots_) {
-    if (!slot.written && slot.bytes > 0) throw Error(cat(path_.string(), ": tensor '", name, "' was never written"));
+    if (slot.written != slot.bytes) throw Error(cat(path_.string(), ": tensor '", name, "' was never written"));
   }
   if (fsync(*file_) != 0 || close(file_.release()) != 0) throw write_failure(path_, errno, size_);
 }

@@ -1,4 +1,6 @@
-// Safetensors files: mapped and completely validated when opened; written with sizes known beforehand.
+// Safetensors files: completely validated when opened, read piece by piece; written with sizes known beforehand.
+// Nothing is mapped: a file that shrinks or a disk that fails while it is read is an error, not a signal, and only what
+// is asked for takes memory.
 // Format: https://github.com/huggingface/safetensors (8-byte little-endian header length, JSON header, data).
 #pragma once
 
@@ -6,7 +8,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,15 +18,15 @@
 
 namespace gptq {
 
-// A tensor inside a mapped file. `data` stays valid as long as the SafetensorsFile.
+// A tensor inside a file.
 struct StoredTensor {
   std::string name;
   std::string dtype;  // the file's spelling: "F32", "BF16", "I32", ...
   std::vector<int64_t> shape;
-  const std::byte* data = nullptr;
-  size_t bytes = 0;
+  size_t offset = 0, bytes = 0;  // from the start of the file
 
-  // The tensor as a matrix: shape [n] is one row. Throws InputError for other ranks or a dtype that DType lacks.
+  // A matrix without data, of the tensor's dtype and shape: [n] is one row. Throws InputError for other ranks or a
+  // dtype that DType lacks.
   ConstMatrixView matrix() const;
 };
 
@@ -43,7 +44,7 @@ std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]
 
 class SafetensorsFile {
  public:
-  // Maps the file and validates everything in its header: length, JSON, duplicate names, dtypes (all of the format are
+  // Opens the file and validates everything in its header: length, JSON, duplicate names, dtypes (all of the format are
   // taken), shapes (overflow), alignment, offsets without overlap or hole that end where the file ends. Throws
   // InputError naming file and tensor.
   explicit SafetensorsFile(std::filesystem::path path);
@@ -52,18 +53,19 @@ class SafetensorsFile {
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in order of their offsets
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  // Tells the kernel that the tensor's pages are not needed again soon, so they stop counting as this program's memory.
-  void forget(const StoredTensor& tensor) const;
+  // Reads `bytes` bytes of the tensor, from byte `first` of it on. Any thread may call it. Throws InputError when the
+  // disk refuses or the file has become shorter.
+  void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
+  // The whole tensor in host memory.
+  Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
 
  private:
-  struct Unmap {
-    size_t size;
-    void operator()(std::byte* map) const noexcept;
-  };
-  void parse();  // fills tensors_ and metadata_ from the mapped bytes; its errors do not name the file
+  // Fills tensors_ and metadata_; its errors do not name the file.
+  void parse(std::string_view header, size_t data_size);
+  void read_at(size_t offset, size_t bytes, void* to) const;
 
   std::filesystem::path path_;
-  std::unique_ptr<std::byte, Unmap> map_;
+  Descriptor file_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;
 };
@@ -78,6 +80,8 @@ class SafetensorsWriter {
 
   // Writes one tensor's bytes, in any order of tensors and from any thread; each exactly once, else Error.
   void write(std::string_view name, const void* data, size_t bytes);
+  // The same in pieces, one after the other: `first` is the byte of the tensor with which this piece begins.
+  void write_part(std::string_view name, size_t first, const void* data, size_t bytes);
   // fsyncs and closes; throws Error when a tensor was never written.
   void finish();
 
@@ -87,7 +91,7 @@ class SafetensorsWriter {
  private:
   struct Slot {
     size_t offset = 0, bytes = 0;
-    bool written = false;
+    size_t written = 0;  // bytes so far
   };
   std::filesystem::path path_;
   size_t size_ = 0;  // of the whole file

@@ -14,21 +14,28 @@ enum StepIndex : int64_t { kQkv, kOutput, kGateUp, kDown };
 // Counts are kept in Words, so that a vector register holds as many counts as elements; a chunk is short enough for
 // them.
 template <typename Word>
-int64_t count_full_exponents(const StoredTensor& tensor, Word exponent_mask) {
-  constexpr size_t kChunk = 32768;
-  const size_t size = tensor.bytes / sizeof(Word);
+int64_t count_full_exponents(ConstMatrixView values, Word exponent_mask) {
+  constexpr int64_t kChunk = 32768;
+  const auto* words = static_cast<const Word*>(values.data);
   int64_t total = 0;
-  for (size_t start = 0; start < size; start += kChunk) {
-    const size_t end = std::min(size, start + kChunk);
+  for (int64_t start = 0; start < values.size(); start += kChunk) {
+    const int64_t end = std::min(values.size(), start + kChunk);
     Word count = 0;
-    for (size_t i = start; i < end; ++i) {
-      Word word;  // a file's tensors need not be aligned
-      std::memcpy(&word, tensor.data + i * sizeof(Word), sizeof(Word));
-      count = static_cast<Word>(count + ((word & exponent_mask) == exponent_mask ? 1 : 0));
+    for (int64_t i = start; i < end; ++i) {
+      count = static_cast<Word>(count + ((words[i] & exponent_mask) == exponent_mask ? 1 : 0));
     }
     total += count;
   }
   return total;
+}
+
+// A matrix of host memory in `dtype` on a backend.
+Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
+  Matrix stored = to_device(backend, host.dtype, host.rows, host.cols, host.data);
+  if (stored.dtype() == dtype) return stored;
+  Matrix converted(backend, dtype, stored.rows(), stored.cols());
+  backend.convert(stored, converted);
+  return converted;
 }
 
 std::string join(std::string_view a, std::string_view b) { return cat(a, ".", b); }
@@ -42,11 +49,27 @@ Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backe
 }  // namespace
 
 // NaN and infinity are the values whose exponent bits are all ones.
-int64_t count_nonfinite(const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return count_full_exponents<uint32_t>(tensor, 0x7f800000U);
-  if (tensor.dtype == "F16") return count_full_exponents<uint16_t>(tensor, 0x7c00U);
-  if (tensor.dtype == "BF16") return count_full_exponents<uint16_t>(tensor, 0x7f80U);
+int64_t count_nonfinite(ConstMatrixView values) {
+  if (values.dtype == DType::f32) return count_full_exponents<uint32_t>(values, 0x7f800000U);
+  if (values.dtype == DType::f16) return count_full_exponents<uint16_t>(values, 0x7c00U);
+  if (values.dtype == DType::bf16) return count_full_exponents<uint16_t>(values, 0x7f80U);
   return 0;
+}
+
+std::string block_module(const ModelConfig& config, int64_t index) {
+  return cat(config.architecture->blocks, ".", index);
+}
+
+StateUse state_use(int64_t step) {
+  switch (step) {
+    case kQkv:
+      return {.reads_residual = true, .reads_input = false, .writes_residual = false};
+    case kOutput:
+    case kDown:
+      return {.reads_residual = false, .reads_input = true, .writes_residual = false};
+    default:  // kGateUp, finish
+      return {};
+  }
 }
 
 std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64_t block) {
@@ -100,104 +123,185 @@ void Model::check_tensors() const {
   }
 }
 
-Matrix Model::upload(const StoredTensor& tensor) const {
-  if (const int64_t bad = count_nonfinite(tensor); bad > 0) {
-    throw InputError(cat(checkpoint_.folder().string(), ": NaN or infinity at ", bad, " places of tensor '",
-                         tensor.name, "' ", shape_string(tensor.shape),
-                         ": the checkpoint is damaged; download or export it again"));
+void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count) {
+  if (count == 0) return;
+  throw InputError(cat(checkpoint.folder().string(), ": NaN or infinity at ", count, " places of tensor '", tensor.name,
+                       "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again"));
+}
+
+void Model::check_finite(const StoredTensor& tensor, ConstMatrixView values) const {
+  refuse_nonfinite(checkpoint_, tensor, count_nonfinite(values));
+}
+
+StagedBlock Model::stage(int64_t index, const LoadTensor& load, bool use_reader) const {
+  const Architecture& names = *config_.architecture;
+  const std::string prefix = block_prefix(config_, index);
+  const auto tensor = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    return load(checkpoint_.tensor(name, shape));
+  };
+  StagedBlock staged{.index = index};
+  staged.attention_norm = tensor(cat(prefix, names.attention_norm, ".weight"), {config_.hidden});
+  staged.mlp_norm = tensor(cat(prefix, names.mlp_norm, ".weight"), {config_.hidden});
+  for (const auto& specs : step_specs(config_, index)) {
+    auto& step = staged.steps.emplace_back();
+    for (const LinearSpec& spec : specs) {
+      StagedBlock::StagedLinear& linear = step.emplace_back();
+      linear.name = spec.name;
+      if (use_reader) linear.weight = reader_(spec);
+      if (!linear.weight) {
+        // Shared because std::function must be copyable, which a matrix is not.
+        auto weight = std::make_shared<Matrix>(tensor(spec.name + ".weight", {spec.out_features, spec.in_features}));
+        linear.weight = [weight](Backend& backend, DType dtype) { return place_matrix(*weight, backend, dtype); };
+      }
+      if (spec.bias) linear.bias = tensor(spec.name + ".bias", {spec.out_features});
+    }
   }
-  const ConstMatrixView stored = tensor.matrix();
-  Matrix matrix = to_device(backend_, stored.dtype, stored.rows, stored.cols, stored.data);
-  checkpoint_.forget(tensor);
-  return matrix;
+  return staged;
 }
 
-Matrix Model::read(const std::string& name, const std::vector<int64_t>& shape) const {
-  Matrix stored = upload(checkpoint_.tensor(name, shape));
-  if (stored.dtype() == dtype_) return stored;
-  Matrix converted(backend_, dtype_, stored.rows(), stored.cols());
-  backend_.convert(stored, converted);
-  return converted;
+StagedBlock Model::stage_block(int64_t index, Memory& memory) const {
+  const auto load = [&](const StoredTensor& tensor) {
+    Matrix values = checkpoint_.load(tensor, memory);
+    check_finite(tensor, values);
+    return values;
+  };
+  return stage(index, load, static_cast<bool>(reader_));
 }
 
-Linear Model::read_linear(const LinearSpec& spec) const {
-  Linear linear{.name = spec.name};
-  if (reader_) linear.weight = reader_(spec, dtype_);
-  if (linear.weight.empty()) linear.weight = read(spec.name + ".weight", {spec.out_features, spec.in_features});
-  if (spec.bias) linear.bias = read(spec.name + ".bias", {spec.out_features});
+StagedBlock Model::blank_block(int64_t index, Memory& memory) const {
+  const auto load = [&](const StoredTensor& tensor) {
+    const ConstMatrixView like = tensor.matrix();
+    return Matrix(memory, like.dtype, like.rows, like.cols);
+  };
+  return stage(index, load, false);
+}
+
+Linear Model::place(const StagedBlock::StagedLinear& staged, Backend& backend) const {
+  Linear linear{.name = staged.name, .weight = staged.weight(backend, dtype_)};
+  if (!staged.bias.empty()) linear.bias = place_matrix(staged.bias, backend, dtype_);
   return linear;
 }
 
-Block Model::load_block(int64_t index) const {
-  const Architecture& names = *config_.architecture;
-  const std::string prefix = block_prefix(config_, index);
-  Block block{.index = index};
-  block.attention_norm = read(cat(prefix, names.attention_norm, ".weight"), {config_.hidden});
-  block.mlp_norm = read(cat(prefix, names.mlp_norm, ".weight"), {config_.hidden});
-  for (const auto& specs : step_specs(config_, index)) {
+Block Model::begin_block(const StagedBlock& staged, Backend& backend) const {
+  Block block{.index = staged.index, .backend = &backend};
+  block.attention_norm = place_matrix(staged.attention_norm, backend, dtype_);
+  block.mlp_norm = place_matrix(staged.mlp_norm, backend, dtype_);
+  for (const auto& linears : staged.steps) {
     Step& step = block.steps.emplace_back();
-    for (const LinearSpec& spec : specs) step.linears.push_back(read_linear(spec));
+    for (const auto& linear : linears) step.linears.push_back({.name = linear.name});
   }
   return block;
 }
 
-Batch Model::embed(std::span<const std::vector<int32_t>> sequences) {
+void Model::load_step(StagedBlock& staged, Block& block, int64_t step) const {
+  for (size_t i = 0; i < staged.steps[step].size(); ++i) {
+    block.steps[step].linears[i] = place(staged.steps[step][i], *block.backend);
+    staged.steps[step][i] = {};
+  }
+}
+
+void Model::drop_step(Block& block, int64_t step) {
+  for (Linear& linear : block.steps[step].linears) {
+    linear.weight = Matrix();
+    linear.bias = Matrix();
+  }
+}
+
+Block Model::load_block(const StagedBlock& staged, Backend& backend) const {
+  Block block = begin_block(staged, backend);
+  for (size_t s = 0; s < staged.steps.size(); ++s) {
+    for (size_t i = 0; i < staged.steps[s].size(); ++i) block.steps[s].linears[i] = place(staged.steps[s][i], backend);
+  }
+  return block;
+}
+
+Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend) const {
   Batch batch{.offsets = {0}};
-  std::vector<int32_t> ids;
+  std::map<int32_t, std::vector<int64_t>> rows_of;  // where each id stands, in order of ids so that reading is too
   for (const std::vector<int32_t>& sequence : sequences) {
-    for (const int32_t id : sequence) {
-      if (id >= 0 && id < config_.vocabulary) continue;
-      throw InputError(cat("token id ", id, " lies outside the model's vocabulary of ", config_.vocabulary,
-                           ": the text was tokenized for another model"));
-    }
     if (depends_on_length(config_.rope) && sequence.size() != sequences[0].size()) {
       throw InputError(cat("sequences of ", sequences[0].size(), " and ", sequence.size(),
                            " tokens in one batch, but this model's rope depends on the length: group them by length"));
     }
-    ids.insert(ids.end(), sequence.begin(), sequence.end());
-    batch.offsets.push_back(static_cast<int64_t>(ids.size()));
+    int64_t row = batch.tokens();
+    for (const int32_t id : sequence) {
+      if (id < 0 || id >= config_.vocabulary) {
+        throw InputError(cat("token id ", id, " lies outside the model's vocabulary of ", config_.vocabulary,
+                             ": the text was tokenized for another model"));
+      }
+      rows_of[id].push_back(row++);
+    }
+    batch.offsets.push_back(row);
   }
-  batch.residual = Matrix(backend_, dtype_, batch.tokens(), config_.hidden);
-  backend_.gather_rows(embedding(), ids, batch.residual);
+  const StoredTensor& table = checkpoint_.tensor(join(config_.architecture->embedding, "weight"));
+  const ConstMatrixView like = table.matrix();
+  const size_t row_bytes = static_cast<size_t>(like.cols) * size_of(like.dtype);
+  Matrix rows(host_memory(), like.dtype, batch.tokens(), like.cols);
+  int64_t bad = 0;
+  for (const auto& [id, places] : rows_of) {
+    const MatrixView first = rows.view().row_range(places[0], 1);
+    checkpoint_.read(table, static_cast<size_t>(id) * row_bytes, row_bytes, first.data);
+    bad += count_nonfinite(first);
+    for (size_t i = 1; i < places.size(); ++i)
+      std::memcpy(rows.view().row_range(places[i], 1).data, first.data, row_bytes);
+  }
+  refuse_nonfinite(checkpoint_, table, bad);
+  batch.residual = place_matrix(rows, backend, dtype_);
   return batch;
 }
 
-const Matrix& Model::embedding() {
-  if (embedding_.empty()) embedding_ = upload(checkpoint_.tensor(join(config_.architecture->embedding, "weight")));
-  return embedding_;
-}
-
+// Large, so it is read, checked and uploaded in parts.
 const Matrix& Model::head() {
-  if (config_.tied_embeddings) return embedding();
-  if (head_.empty()) head_ = upload(checkpoint_.tensor(join(config_.architecture->head, "weight")));
-  return head_;
+  if (!head_.empty()) return head_;
+  constexpr int64_t kPart = int64_t{32} << 20;
+  const Architecture& names = *config_.architecture;
+  const StoredTensor& tensor =
+      checkpoint_.tensor(join(config_.tied_embeddings ? names.embedding : names.head, "weight"));
+  const ConstMatrixView like = tensor.matrix();
+  const auto row_bytes = like.cols * static_cast<int64_t>(size_of(like.dtype));
+  const int64_t part_rows = std::max<int64_t>(1, kPart / std::max<int64_t>(row_bytes, 1));
+  Matrix head(backend_, like.dtype, like.rows, like.cols);
+  int64_t bad = 0;
+  for (int64_t first = 0; first < like.rows; first += part_rows) {
+    const int64_t count = std::min(part_rows, like.rows - first);
+    Matrix part(host_memory(), like.dtype, count, like.cols);
+    checkpoint_.read(tensor, static_cast<size_t>(first * row_bytes), part.bytes(), part.view().data);
+    bad += count_nonfinite(part);
+    backend_.upload(head.view().row_range(first, count), part.view().data);
+  }
+  refuse_nonfinite(checkpoint_, tensor, bad);
+  return head_ = std::move(head);
 }
 
-Matrix Model::apply(const Linear& linear, ConstMatrixView x) const {
-  Matrix y(backend_, dtype_, x.rows, linear.weight.rows());
-  backend_.linear(x, linear.weight, linear.bias, y);
+Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x) const {
+  Matrix y(backend, dtype_, x.rows, linear.weight.rows());
+  backend.linear(x, linear.weight, linear.bias, y);
   return y;
 }
 
-const Model::RopeMatrices& Model::rope_for(const Batch& batch) {
+const Model::RopeMatrices& Model::rope_for(const Batch& batch, Backend& backend) {
   int64_t length = 0;
   for (size_t s = 0; s + 1 < batch.offsets.size(); ++s)
     length = std::max(length, batch.offsets[s + 1] - batch.offsets[s]);
-  const bool fits = depends_on_length(config_.rope) ? rope_.cos.rows() == length : rope_.cos.rows() >= length;
+  RopeMatrices& rope = rope_[&backend];
+  const bool fits = depends_on_length(config_.rope) ? rope.cos.rows() == length : rope.cos.rows() >= length;
   if (!fits) {
     const RopeTable table = rope_table(config_.rope, length);
-    rope_.cos = to_device(backend_, DType::f32, table.positions, table.half_dim, table.cos.data());
-    rope_.sin = to_device(backend_, DType::f32, table.positions, table.half_dim, table.sin.data());
+    rope.cos = to_device(backend, DType::f32, table.positions, table.half_dim, table.cos.data());
+    rope.sin = to_device(backend, DType::f32, table.positions, table.half_dim, table.sin.data());
   }
-  return rope_;
+  return rope;
 }
 
 ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
+  Backend& backend = *block.backend;
   const auto linears = [&](StepIndex index) -> const std::vector<Linear>& { return block.steps[index].linears; };
-  const auto add_to_residual = [&](const Linear& linear) { backend_.add(apply(linear, batch.input), batch.residual); };
+  const auto add_to_residual = [&](const Linear& linear) {
+    backend.add(apply(backend, linear, batch.input), batch.residual);
+  };
   const auto normed = [&](const Matrix& norm) {
-    Matrix y = clone_shape(backend_, batch.residual);
-    backend_.rms_norm(batch.residual, norm, config_.norm_eps, y);
+    Matrix y = clone_shape(backend, batch.residual);
+    backend.rms_norm(batch.residual, norm, config_.norm_eps, y);
     return y;
   };
   switch (step) {
@@ -205,18 +309,18 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
       batch.input = normed(block.attention_norm);
       break;
     case kOutput: {
-      Matrix q = apply(linears(kQkv)[0], batch.input), k = apply(linears(kQkv)[1], batch.input),
-             v = apply(linears(kQkv)[2], batch.input);
+      Matrix q = apply(backend, linears(kQkv)[0], batch.input), k = apply(backend, linears(kQkv)[1], batch.input),
+             v = apply(backend, linears(kQkv)[2], batch.input);
       batch.input = Matrix();
-      const RopeMatrices& rope = rope_for(batch);
-      backend_.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, q);
-      backend_.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, k);
+      const RopeMatrices& rope = rope_for(batch, backend);
+      backend.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, q);
+      backend.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, k);
       const AttentionShape shape{.heads = config_.heads,
                                  .kv_heads = config_.kv_heads,
                                  .head_dim = config_.head_dim,
                                  .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dim)))};
-      Matrix y = clone_shape(backend_, q);
-      backend_.attention(q, k, v, batch.offsets, shape, y);
+      Matrix y = clone_shape(backend, q);
+      backend.attention(q, k, v, batch.offsets, shape, y);
       batch.input = std::move(y);
       break;
     }
@@ -226,10 +330,11 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
       batch.input = normed(block.mlp_norm);
       break;
     case kDown: {
-      const Matrix gate = apply(linears(kGateUp)[0], batch.input), up = apply(linears(kGateUp)[1], batch.input);
+      const Matrix gate = apply(backend, linears(kGateUp)[0], batch.input),
+                   up = apply(backend, linears(kGateUp)[1], batch.input);
       batch.input = Matrix();
-      Matrix y = clone_shape(backend_, gate);
-      backend_.gate(gate, up, config_.activation, y);
+      Matrix y = clone_shape(backend, gate);
+      backend.gate(gate, up, config_.activation, y);
       batch.input = std::move(y);
       break;
     }
@@ -240,7 +345,8 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
 }
 
 void Model::finish(const Block& block, Batch& batch) {
-  backend_.add(apply(block.steps[kDown].linears[0], batch.input), batch.residual);
+  Backend& backend = *block.backend;
+  backend.add(apply(backend, block.steps[kDown].linears[0], batch.input), batch.residual);
   batch.input = Matrix();
 }
 
@@ -250,7 +356,12 @@ void Model::forward(const Block& block, Batch& batch) {
 }
 
 Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
-  if (final_norm_.empty()) final_norm_ = read(join(config_.architecture->final_norm, "weight"), {config_.hidden});
+  if (final_norm_.empty()) {
+    const StoredTensor& tensor = checkpoint_.tensor(join(config_.architecture->final_norm, "weight"));
+    const Matrix stored = checkpoint_.load(tensor);
+    check_finite(tensor, stored);
+    final_norm_ = place_matrix(stored, backend_, dtype_);
+  }
   const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
   Matrix normed = clone_shape(backend_, hidden), logits(backend_, DType::f32, count, config_.vocabulary);
   backend_.rms_norm(hidden, final_norm_, config_.norm_eps, normed);

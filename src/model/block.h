@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,7 +26,8 @@ struct Step {
 
 struct Block {
   int64_t index = 0;
-  std::vector<Step> steps;  // q,k,v | o | gate,up | down
+  Backend* backend = nullptr;  // where it is and computes
+  std::vector<Step> steps;     // q,k,v | o | gate,up | down; a step that is not loaded has linears without weights
   Matrix attention_norm, mlp_norm;
 };
 
@@ -45,11 +47,36 @@ struct Batch {
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
 };
 
-// Gives the weight [out, in] of a quantized linear in the given dtype, on the backend, dequantized; an empty matrix for
-// a linear whose plain weight is in the checkpoint.
-using WeightReader = std::function<Matrix(const LinearSpec& spec, DType dtype)>;
+// What one step of a block's way does to a batch, so that states which wait elsewhere move no more than they must.
+struct StateUse {
+  bool reads_residual = true, reads_input = true, writes_residual = true;
+};
+// Of advance(step), or of finish() where step is the number of steps.
+StateUse state_use(int64_t step);
 
-// A checkpoint opened as a network on one backend. Weights are read block by block, on demand.
+// Makes the weight [out, in] of a linear on a backend, from what was read of it into host memory.
+using PlaceWeight = std::function<Matrix(Backend& backend, DType dtype)>;
+// Reads a quantized linear into host memory; an empty function for one whose plain weight is in the checkpoint. Any
+// thread may call it.
+using WeightReader = std::function<PlaceWeight(const LinearSpec& spec)>;
+
+// A block in host memory, on its way to a device.
+struct StagedBlock {
+  struct StagedLinear {
+    std::string name;
+    PlaceWeight weight;
+    Matrix bias;  // in the stored dtype, or empty
+  };
+  int64_t index = 0;
+  Matrix attention_norm, mlp_norm;  // in the stored dtype
+  std::vector<std::vector<StagedLinear>> steps;
+};
+
+// "model.layers.3"
+std::string block_module(const ModelConfig& config, int64_t index);
+
+// A checkpoint opened as a network. Weights are read block by block, on demand; a block computes on the backend that it
+// was loaded on, everything else on the backend given here.
 class Model {
  public:
   // Validates that every tensor of every block exists with the shape that config.json implies (names of quantized
@@ -61,11 +88,23 @@ class Model {
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return dtype_; }
 
-  // Reads one block. Throws InputError where a weight holds NaN or infinity, naming the tensor and how many.
-  Block load_block(int64_t index) const;
-  // Looks the tokens of all sequences up. Throws InputError for an id outside the vocabulary. Where rope depends on the
-  // length, the sequences of one batch must have one length.
-  Batch embed(std::span<const std::vector<int32_t>> sequences);
+  // Reads one block into host memory; any thread may call it. Throws InputError where a weight holds NaN or infinity,
+  // naming the tensor and how many.
+  StagedBlock stage_block(int64_t index, Memory& memory = host_memory()) const;
+  // The same block without reading it, in memory that nobody looks at: for counting.
+  StagedBlock blank_block(int64_t index, Memory& memory) const;
+  // Brings a block to a backend: whole; or its norms first and its steps one by one, each leaving host memory then.
+  Block load_block(const StagedBlock& staged, Backend& backend) const;
+  Block load_block(int64_t index) const { return load_block(stage_block(index), backend_); }
+  Block begin_block(const StagedBlock& staged, Backend& backend) const;
+  void load_step(StagedBlock& staged, Block& block, int64_t step) const;
+  // Gives the memory of a step's weights back.
+  static void drop_step(Block& block, int64_t step);
+
+  // Looks the tokens of all sequences up, reading only their rows of the embedding. Throws InputError for an id outside
+  // the vocabulary. Where rope depends on the length, the sequences of one batch must have one length.
+  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend) const;
+  Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
 
   // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards
   // batch.input is that step's input, which is returned.
@@ -75,7 +114,8 @@ class Model {
   // All steps: the block's whole forward pass.
   void forward(const Block& block, Batch& batch);
 
-  // Final norm and output head of rows [first, first + count) of the residual: logits [count, vocabulary] f32.
+  // Final norm and output head of rows [first, first + count) of the residual, which is on the model's backend: logits
+  // [count, vocabulary] f32.
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
 
  private:
@@ -83,13 +123,14 @@ class Model {
     Matrix cos, sin;  // [positions, rotary_dim / 2] f32
   };
 
+  using LoadTensor = std::function<Matrix(const StoredTensor& tensor)>;
+
   void check_tensors() const;
-  Matrix upload(const StoredTensor& tensor) const;  // in the stored dtype, checked for NaN and infinity
-  Matrix read(const std::string& name, const std::vector<int64_t>& shape) const;  // in dtype_
-  Linear read_linear(const LinearSpec& spec) const;
-  Matrix apply(const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
-  const RopeMatrices& rope_for(const Batch& batch);
-  const Matrix& embedding();
+  void check_finite(const StoredTensor& tensor, ConstMatrixView values) const;
+  StagedBlock stage(int64_t index, const LoadTensor& load, bool use_reader) const;
+  Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
+  Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
+  const RopeMatrices& rope_for(const Batch& batch, Backend& backend);
   const Matrix& head();
 
   const Checkpoint& checkpoint_;
@@ -97,11 +138,14 @@ class Model {
   DType dtype_;
   WeightReader reader_;
   ModelConfig config_;
-  Matrix embedding_, final_norm_, head_;  // embedding and head stay in the checkpoint's dtype; head_ is empty when tied
-  RopeMatrices rope_;  // of the last batch's length, or of the longest so far where the length does not matter
+  Matrix final_norm_, head_;  // the head stays in the checkpoint's dtype
+  // Of the last batch's length, or of the longest so far where the length does not matter; one on each backend in use.
+  std::map<const Backend*, RopeMatrices> rope_;
 };
 
-// How many elements of a float tensor are NaN or infinite.
-int64_t count_nonfinite(const StoredTensor& tensor);
+// How many elements of a dense float matrix on the host are NaN or infinite.
+int64_t count_nonfinite(ConstMatrixView values);
+// Throws InputError, naming the tensor, where `count` is not 0.
+void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count);
 
 }  // namespace gptq

@@ -18,8 +18,15 @@ int64_t effective_group_size(const Recipe& recipe, int64_t in_features) {
 }
 
 template <typename T>
-std::span<const T> elements(const StoredTensor& tensor) {
-  return {reinterpret_cast<const T*>(tensor.data), tensor.bytes / sizeof(T)};
+std::span<const T> elements(const Matrix& host) {
+  return {host.row<T>(0), static_cast<size_t>(host.view().size())};
+}
+
+template <typename T>
+std::vector<T> elements(const Checkpoint& checkpoint, const StoredTensor& tensor) {
+  std::vector<T> values(tensor.bytes / sizeof(T));
+  checkpoint.read(tensor, 0, tensor.bytes, values.data());
+  return values;
 }
 
 const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
@@ -36,22 +43,38 @@ const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& nam
   return tensor;
 }
 
-std::vector<float> to_floats(const StoredTensor& tensor) {
+std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor) {
+  if (tensor.dtype == "F32") return elements<float>(checkpoint, tensor);
   std::vector<float> values;
-  if (tensor.dtype == "F32") {
-    const auto stored = elements<float>(tensor);
-    values.assign(stored.begin(), stored.end());
-  } else if (tensor.dtype == "BF16") {
-    for (const Bf16 value : elements<Bf16>(tensor)) values.push_back(static_cast<float>(value));
+  if (tensor.dtype == "BF16") {
+    for (const Bf16 value : elements<Bf16>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
   } else {
-    for (const Half value : elements<Half>(tensor)) values.push_back(static_cast<float>(value));
+    for (const Half value : elements<Half>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
   }
   return values;
 }
 
+// A quantized linear in host memory.
+struct HostLinear {
+  int64_t rows = 0, groups = 0;
+  int bits = 0;
+  std::vector<uint8_t> codes, zeros;  // [rows, in], [rows, groups]
+  std::vector<float> scales;          // [rows, groups]
+  std::vector<int32_t> g_idx;
+
+  Matrix dequantized(Backend& backend, DType dtype) const {
+    const auto cols = static_cast<int64_t>(g_idx.size());
+    const Matrix device_codes = to_device(backend, DType::u8, rows, cols, codes.data());
+    const Matrix device_scales = to_device(backend, DType::f32, rows, groups, scales.data());
+    const Matrix device_zeros = to_device(backend, DType::u8, rows, groups, zeros.data());
+    Matrix weight(backend, dtype, rows, cols);
+    backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
+    return weight;
+  }
+};
+
 // Reads one linear; see FORMAT of quantized_tensors().
-Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const LinearSpec& spec, DType dtype,
-                      const QuantizationConfig& config) {
+HostLinear read_quantized(const Checkpoint& checkpoint, const LinearSpec& spec, const QuantizationConfig& config) {
   const int64_t in = spec.in_features, out = spec.out_features;
   const StoredTensor& qweight = checkpoint.tensor(spec.name + ".qweight");
   const StoredTensor& scales = checkpoint.tensor(spec.name + ".scales");
@@ -68,8 +91,7 @@ Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const Line
 
   std::vector<int32_t> g_idx(static_cast<size_t>(in));
   if (checkpoint.has(spec.name + ".g_idx")) {
-    const auto stored = elements<int32_t>(checked(checkpoint, spec.name + ".g_idx", {"I32"}, {in}));
-    g_idx.assign(stored.begin(), stored.end());
+    g_idx = elements<int32_t>(checkpoint, checked(checkpoint, spec.name + ".g_idx", {"I32"}, {in}));
   } else {
     const int64_t group_size = groups > 0 ? (in + groups - 1) / groups : in;
     for (int64_t k = 0; k < in; ++k) g_idx[k] = static_cast<int32_t>(k / group_size);
@@ -81,20 +103,18 @@ Matrix read_quantized(const Checkpoint& checkpoint, Backend& backend, const Line
     }
   }
 
-  const std::vector<uint8_t> codes = unpack_rows(elements<uint32_t>(qweight), in, out, bits);
-  std::vector<uint8_t> zeros = unpack_cols(elements<uint32_t>(qzeros), groups, out, bits);
+  const std::vector<uint8_t> codes = unpack_rows(elements<uint32_t>(checkpoint, qweight), in, out, bits);
+  std::vector<uint8_t> zeros = unpack_cols(elements<uint32_t>(checkpoint, qzeros), groups, out, bits);
   const int mask = (1 << bits) - 1, offset = stored_zero_offset(config.format);
   for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + offset) & mask);
 
-  const Matrix device_codes = to_device(backend, DType::u8, out, in, transposed<uint8_t>(codes, in, out).data());
-  const Matrix device_scales =
-      to_device(backend, DType::f32, out, groups, transposed<float>(to_floats(scales), groups, out).data());
-  const Matrix device_zeros =
-      to_device(backend, DType::u8, out, groups, transposed<uint8_t>(zeros, groups, out).data());
-  for (const char* part : {".qweight", ".qzeros", ".scales"}) checkpoint.forget(checkpoint.tensor(spec.name + part));
-  Matrix weight(backend, dtype, out, in);
-  backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
-  return weight;
+  return {.rows = out,
+          .groups = groups,
+          .bits = bits,
+          .codes = transposed<uint8_t>(codes, in, out),
+          .zeros = transposed<uint8_t>(zeros, groups, out),
+          .scales = transposed<float>(to_floats(checkpoint, scales), groups, out),
+          .g_idx = std::move(g_idx)};
 }
 
 }  // namespace
@@ -174,20 +194,43 @@ std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe
           {linear.name + ".g_idx", "I32", {in}}};
 }
 
-PackedLinear pack(Backend& backend, const Quantized& quantized, CheckpointFormat format) {
-  const int64_t out = quantized.codes.rows(), in = quantized.codes.cols(), groups = quantized.scales.cols();
-  const int bits = quantized.bits, mask = (1 << bits) - 1, offset = stored_zero_offset(format);
+FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory) {
+  FetchedLinear linear{.rows = quantized.codes.rows(),
+                       .cols = quantized.codes.cols(),
+                       .groups = quantized.scales.cols(),
+                       .bits = quantized.bits,
+                       .g_idx = quantized.g_idx};
+  const auto download = [&](const Matrix& from) {
+    Matrix to(memory, from.dtype(), from.rows(), from.cols());
+    backend.download(to.view().data, from);
+    return to;
+  };
+  linear.codes = download(quantized.codes);
+  linear.zeros = download(quantized.zeros);
+  linear.scales = download(quantized.scales);
+  return linear;
+}
+
+PackedLinear pack(const FetchedLinear& linear, CheckpointFormat format) {
+  const int64_t out = linear.rows, in = linear.cols, groups = linear.groups;
+  const int mask = (1 << linear.bits) - 1, offset = stored_zero_offset(format);
   PackedLinear packed;
-  const std::vector<uint8_t> codes = transposed<uint8_t>(to_host<uint8_t>(backend, quantized.codes), out, in);
-  packed.qweight = pack_rows(codes, in, out, bits);
-  std::vector<uint8_t> zeros = transposed<uint8_t>(to_host<uint8_t>(backend, quantized.zeros), out, groups);
+  packed.qweight = pack_rows(transposed<uint8_t>(elements<uint8_t>(linear.codes), out, in), in, out, linear.bits);
+  std::vector<uint8_t> zeros = transposed<uint8_t>(elements<uint8_t>(linear.zeros), out, groups);
   for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero - offset) & mask);
-  packed.qzeros = pack_cols(zeros, groups, out, bits);
-  for (const float scale : transposed<float>(to_host<float>(backend, quantized.scales), out, groups)) {
+  packed.qzeros = pack_cols(zeros, groups, out, linear.bits);
+  for (const float scale : transposed<float>(elements<float>(linear.scales), out, groups)) {
     packed.scales.push_back(Half(scale).bits);
   }
-  packed.g_idx = quantized.g_idx;
+  packed.g_idx = linear.g_idx;
   return packed;
+}
+
+int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) {
+  const int64_t size = linear.out_features * linear.in_features;
+  const int64_t grid = linear.out_features * (linear.in_features / effective_group_size(recipe, linear.in_features));
+  // Codes and their transpose, words; of the grid, zeros twice and scales twice, and their packed forms.
+  return 2 * size + size * recipe.bits / 8 + grid * (2 + 2 * 4 + 2 + 1);
 }
 
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed) {
@@ -197,11 +240,14 @@ void write_linear(CheckpointWriter& writer, const std::string& name, const Packe
   writer.write(name + ".g_idx", packed.g_idx.data(), packed.g_idx.size() * sizeof(int32_t));
 }
 
-WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend) {
+WeightReader quantized_reader(const Checkpoint& checkpoint) {
   const QuantizationConfig config =
       parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
-  return [&checkpoint, &backend, config](const LinearSpec& spec, DType dtype) {
-    return checkpoint.has(spec.name + ".qweight") ? read_quantized(checkpoint, backend, spec, dtype, config) : Matrix();
+  return [&checkpoint, config](const LinearSpec& spec) -> PlaceWeight {
+    if (!checkpoint.has(spec.name + ".qweight")) return {};
+    // Shared, so that copies of the function do not copy the weights.
+    auto linear = std::make_shared<const HostLinear>(read_quantized(checkpoint, spec, config));
+    return [linear](Backend& backend, DType dtype) { return linear->dequantized(backend, dtype); };
   };
 }
 

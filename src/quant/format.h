@@ -40,13 +40,25 @@ struct PackedLinear {
   std::vector<uint16_t> scales;  // fp16
   std::vector<int32_t> g_idx;
 };
-PackedLinear pack(Backend& backend, const Quantized& quantized, CheckpointFormat format);
+
+// A solved linear in host memory, to be packed there.
+struct FetchedLinear {
+  int64_t rows = 0, cols = 0, groups = 0;
+  int bits = 0;
+  Matrix codes, zeros, scales;  // [rows, cols] u8, [rows, groups] u8 and f32
+  std::vector<int32_t> g_idx;
+};
+FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory = host_memory());
+
+PackedLinear pack(const FetchedLinear& linear, CheckpointFormat format);
+// Bytes of host memory that fetching, packing and writing a linear take.
+int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe);
 
 // Writes the tensors of quantized_tensors().
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed);
 
-// Reads the dequantized weights of a quantized checkpoint, for Model.
-// The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.
-WeightReader quantized_reader(const Checkpoint& checkpoint, Backend& backend);
+// Reads the linears of a quantized checkpoint, for Model: codes and grid in host memory, dequantized where they are
+// placed. The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.
+WeightReader quantized_reader(const Checkpoint& checkpoint);
 
 }  // namespace gptq

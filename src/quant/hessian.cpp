@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <numeric>
 #include <string>
 
@@ -11,8 +10,9 @@
 namespace gptq {
 
 Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
-  const std::vector<std::byte> host(static_cast<size_t>(rows * cols) * size_of(dtype));
-  return to_device(backend, dtype, rows, cols, host.data());
+  Matrix matrix(backend, dtype, rows, cols);
+  backend.clear(matrix);
+  return matrix;
 }
 
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size) {

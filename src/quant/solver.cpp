@@ -119,12 +119,18 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Recip
 
   Matrix loss = zeros(backend, DType::f32, weight.rows, 1), power = zeros(backend, DType::f32, weight.rows, 1);
   backend.add_row_norms(W, power);
-  std::vector<float> original = to_host<float>(backend, W);
-  dequantize(backend, result, W);
-  for (float& value : original) value = -value;
-  const Matrix negative = to_device(backend, DType::f32, weight.rows, weight.cols, original.data());
-  backend.add(negative, W);
-  backend.add_row_norms(W, loss);
+  constexpr int64_t kRows = 256;  // whose differences pass through the host at once
+  for (int64_t first = 0; first < weight.rows; first += kRows) {
+    const int64_t count = std::min(kRows, weight.rows - first);
+    std::vector<float> negative = to_host<float>(backend, W.view().row_range(first, count));
+    for (float& value : negative) value = -value;
+    const Grid grid = {result.scales.view().row_range(first, count), result.zeros.view().row_range(first, count),
+                       result.bits};
+    Matrix difference(backend, DType::f32, count, weight.cols);
+    backend.dequantize(result.codes.view().row_range(first, count), result.g_idx, grid, difference);
+    backend.add(to_device(backend, DType::f32, count, weight.cols, negative.data()), difference);
+    backend.add_row_norms(difference, loss.view().row_range(first, count));
+  }
   const double count = static_cast<double>(weight.size());
   result.loss = sum_of(backend, loss) / count;
   const double total = sum_of(backend, power) / count;

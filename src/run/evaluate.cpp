@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <future>
+#include <map>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <span>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/resources.h"
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "quant/format.h"
-#include "run/pipeline.h"
+#include "run/setup.h"
 
 namespace gptq {
 namespace {
@@ -22,24 +26,118 @@ constexpr int64_t kRoundTokens = 65536;
 // Rows of logits in memory at once.
 constexpr int64_t kLogitRows = 256;
 
-// A folder, plain or quantized, opened to run. Everything in it points at what stands above it.
-struct OpenModel {
-  OpenModel(const std::string& folder, Backend& backend) : checkpoint(folder) {
-    const bool quantized = !checkpoint.quantization_config().is_null();
-    model = std::make_unique<Model>(checkpoint, backend, backend.compute_dtype(DType::f32),
-                                    quantized ? quantized_reader(checkpoint, backend) : WeightReader{});
+// Devices by name, opened when first asked for.
+class Devices {
+ public:
+  explicit Devices(int threads) : threads_(threads) {}
+  Backend& operator[](const std::string& name) {
+    std::unique_ptr<Backend>& backend = backends_[name];
+    if (!backend) backend = open_backend(name, {.threads = threads_});
+    return *backend;
   }
-  Checkpoint checkpoint;
-  std::unique_ptr<Model> model;
+
+ private:
+  int threads_;
+  std::map<std::string, std::unique_ptr<Backend>> backends_;
 };
 
-using TokenizerSource = std::function<const Tokenizer&()>;
+// A folder, plain or quantized, opened to run. Blocks pass by one at a time, the next one read ahead; where several
+// rounds pass, those that have room stay: on their device, or in host memory where the map says cpu beside a device.
+// Those on disk stream from the checkpoint every time.
+class OpenModel {
+ public:
+  OpenModel(const std::string& folder, const std::string& device_map, const Resources& resources, Devices& devices,
+            std::vector<Notice>& notices)
+      : checkpoint_(folder), resources_(resources), devices_(devices) {
+    const ModelConfig config = parse_model_config(checkpoint_.config(), checkpoint_.folder());
+    placement_ = placement_for_running(checkpoint_, config, device_map, resources, notices);
+    const DType stored = stored_dtype(checkpoint_, config);
+    Backend& backend = device(placement_.units.back());
+    const Precision precision = precision_of(stored, backend.compute_dtype(stored));
+    notices.push_back({Progress::Kind::message, message_of(precision)});
+    const bool quantized = !checkpoint_.quantization_config().is_null();
+    model_ = std::make_unique<Model>(checkpoint_, backend, precision.computed,
+                                     quantized ? quantized_reader(checkpoint_) : WeightReader{});
+  }
 
-TokenizerSource tokenizer_of(const Checkpoint& checkpoint, std::unique_ptr<Tokenizer>& slot) {
-  return [&]() -> const Tokenizer& {
-    if (!slot) slot = std::make_unique<Tokenizer>(checkpoint.folder());
-    return *slot;
-  };
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  Model& model() { return *model_; }
+  int64_t blocks() const { return model_->config().blocks; }
+  Backend& head() { return device(placement_.units.back()); }
+
+  std::unique_ptr<StateStore> embed(const std::vector<std::vector<TokenSequence>>& batches) {
+    auto states = std::make_unique<StateStore>(StatePlace::device);
+    Backend& backend = device(placement_.units.front());
+    for (const auto& batch : batches) states->add(model_->embed(batch, backend), backend);
+    return states;
+  }
+
+  // Brings the states through block `index`. `keep`: more rounds follow.
+  void forward(int64_t index, StateStore& states, bool keep) {
+    const Placement::Unit& unit = placement_.block(index);
+    Backend& backend = device(unit);
+    std::optional<Block> passing;
+    const Block* block = nullptr;
+    if (const auto found = staying_.find(index); found != staying_.end()) {
+      block = &found->second;
+    } else {
+      StagedBlock staged = take(index);
+      passing = model_->load_block(staged, backend);
+      block = &*passing;
+      if (keep && unit.visits && has_room("cpu", unit.bytes)) {
+        on_host_.emplace(index, std::move(staged));
+      } else if (keep && unit.stays == unit.computes_on && has_room(unit.stays, unit.bytes)) {
+        block = &staying_.emplace(index, std::move(*passing)).first->second;
+        passing.reset();
+      }
+    }
+    states.for_each(backend, {}, [&](Batch& batch) { model_->forward(*block, batch); });
+  }
+
+ private:
+  Backend& device(const Placement::Unit& unit) { return devices_[unit.computes_on]; }
+
+  bool is_here(int64_t index) const { return staying_.count(index) != 0 || on_host_.count(index) != 0; }
+
+  StagedBlock take(int64_t index) {
+    if (const auto found = on_host_.find(index); found != on_host_.end()) {
+      StagedBlock staged = std::move(found->second);
+      on_host_.erase(found);
+      return staged;
+    }
+    StagedBlock staged = next_.valid() && next_index_ == index ? next_.get() : model_->stage_block(index);
+    next_index_ = (index + 1) % blocks();
+    if (next_index_ != index && !is_here(next_index_))
+      next_ = reader_.submit([this, following = next_index_] { return model_->stage_block(following); });
+    return staged;
+  }
+
+  // Half of a device's memory may hold weights that stay; they take up to twice their stored size when widened.
+  bool has_room(const std::string& device, int64_t bytes) {
+    int64_t& used = staying_bytes_[device];
+    const int64_t limit = resources_.limit_of(device);
+    if (limit > 0 && used + 2 * bytes > limit / 2) return false;
+    used += 2 * bytes;
+    return true;
+  }
+
+  Checkpoint checkpoint_;
+  const Resources& resources_;
+  Devices& devices_;
+  Placement placement_;
+  std::unique_ptr<Model> model_;
+  std::map<int64_t, Block> staying_;
+  std::map<int64_t, StagedBlock> on_host_;
+  std::map<std::string, int64_t> staying_bytes_;
+  int64_t next_index_ = -1;
+  std::future<StagedBlock> next_;
+  BackgroundWorker reader_;  // last: it uses all of the above
+};
+
+void tell(const std::vector<Notice>& notices, const ProgressFunction& progress) {
+  for (const Notice& notice : notices) {
+    if (progress) progress({.kind = notice.kind, .text = notice.text});
+  }
 }
 
 // Shares of an evaluation's work, told block by block.
@@ -87,20 +185,18 @@ std::vector<std::vector<TokenSequence>> rounds_of(const std::vector<TokenSequenc
   return rounds;
 }
 
-// The batches of one round after all blocks.
-std::vector<Batch> run_blocks(Model& model, const std::vector<std::vector<TokenSequence>>& batches, Rounds& rounds) {
-  std::vector<Batch> states;
-  for (const auto& batch : batches) states.push_back(model.embed(batch));
-  const int64_t blocks = model.config().blocks;
-  for (int64_t index = 0; index < blocks; ++index) {
-    const Block block = model.load_block(index);
-    int64_t tokens = 0;
-    for (Batch& state : states) {
-      rounds.check_stop();
-      model.forward(block, state);
-      tokens += state.tokens();
-    }
-    rounds.step(index, blocks, tokens);
+// The states of one round after all blocks.
+std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std::vector<TokenSequence>>& batches,
+                                       bool keep, Rounds& rounds) {
+  std::unique_ptr<StateStore> states = opened.embed(batches);
+  int64_t tokens = 0;
+  for (const auto& batch : batches) {
+    for (const TokenSequence& sequence : batch) tokens += static_cast<int64_t>(sequence.size());
+  }
+  for (int64_t index = 0; index < opened.blocks(); ++index) {
+    rounds.check_stop();
+    opened.forward(index, *states, keep);
+    rounds.step(index, opened.blocks(), tokens);
   }
   return states;
 }
@@ -136,8 +232,7 @@ struct Losses {
 };
 
 std::vector<TokenSequence> windows_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
-  std::unique_ptr<Tokenizer> tokenizer;
-  return read_windows({evaluation.text, tokenizer_of(checkpoint, tokenizer)}, context, evaluation.windows);
+  return read_windows({evaluation.text, tokenizer_of(checkpoint.folder())}, context, evaluation.windows);
 }
 
 void check(const Evaluation& evaluation) {
@@ -146,8 +241,8 @@ void check(const Evaluation& evaluation) {
 }
 
 // Tokens in a window, checked.
-int64_t context_of(const Evaluation& evaluation, const Model& model, const ProgressFunction& progress) {
-  const int64_t positions = model.config().max_positions, context = evaluation.context;
+int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, const ProgressFunction& progress) {
+  const int64_t positions = config.max_positions, context = evaluation.context;
   if (context == 0) return std::min<int64_t>(2048, positions);
   if (context < 2) throw InputError(cat("--context ", context, ": a window needs at least 2 tokens to predict one"));
   if (context > positions && progress) {
@@ -163,20 +258,25 @@ int64_t context_of(const Evaluation& evaluation, const Model& model, const Progr
 Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& progress) {
   const Stopwatch watch;
   check(evaluation);
-  const std::unique_ptr<Backend> backend = open_backend("cpu", {.threads = evaluation.threads});
-  OpenModel opened(evaluation.model, *backend);
+  const Resources resources = find_resources(evaluation.max_memory);
+  Devices devices(evaluation.threads);
+  std::vector<Notice> notices;
+  OpenModel opened(evaluation.model, evaluation.device_map, resources, devices, notices);
+  tell(notices, progress);
   const std::vector<TokenSequence> windows =
-      windows_of(evaluation, opened.checkpoint, context_of(evaluation, *opened.model, progress));
+      windows_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), progress));
   const auto all_rounds = rounds_of(windows);
-  Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * opened.model->config().blocks);
+  Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * opened.blocks());
   Losses losses;
   for (const auto& round : all_rounds) {
     const auto batches = make_batches(round, 0);
-    const std::vector<Batch> states = run_blocks(*opened.model, batches, rounds);
+    const auto states = run_blocks(opened, batches, all_rounds.size() > 1, rounds);
     for (size_t b = 0; b < batches.size(); ++b) {
+      const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
       for_predictions(batches[b], [&](int64_t first, std::span<const int32_t> targets) {
         rounds.check_stop();
-        losses.add(*backend, opened.model->logits(states[b], first, static_cast<int64_t>(targets.size())), targets);
+        const auto count = static_cast<int64_t>(targets.size());
+        losses.add(opened.head(), opened.model().logits(batch, first, count), targets);
       });
     }
   }
@@ -186,36 +286,41 @@ Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& prog
 Comparison compare(const Evaluation& evaluation, const std::string& quantized, const ProgressFunction& progress) {
   const Stopwatch watch;
   check(evaluation);
-  const std::unique_ptr<Backend> backend = open_backend("cpu", {.threads = evaluation.threads});
-  OpenModel first(evaluation.model, *backend), second(quantized, *backend);
-  const int64_t vocabulary = first.model->config().vocabulary;
-  if (vocabulary != second.model->config().vocabulary) {
+  const Resources resources = find_resources(evaluation.max_memory);
+  Devices devices(evaluation.threads);
+  std::vector<Notice> notices, of_second;
+  OpenModel first(evaluation.model, evaluation.device_map, resources, devices, notices);
+  OpenModel second(quantized, evaluation.device_map, resources, devices, of_second);
+  tell(notices, progress);
+  const int64_t vocabulary = first.model().config().vocabulary;
+  if (vocabulary != second.model().config().vocabulary) {
     throw InputError(cat(evaluation.model, " has a vocabulary of ", vocabulary, " tokens and ", quantized, " one of ",
-                         second.model->config().vocabulary, ": only models of one vocabulary can be compared"));
+                         second.model().config().vocabulary, ": only models of one vocabulary can be compared"));
   }
   const std::vector<TokenSequence> windows =
-      windows_of(evaluation, first.checkpoint, context_of(evaluation, *first.model, progress));
+      windows_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), progress));
   const auto all_rounds = rounds_of(windows);
-  Rounds rounds(
-      evaluation, progress,
-      static_cast<int64_t>(all_rounds.size()) * (first.model->config().blocks + second.model->config().blocks));
+  Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * (first.blocks() + second.blocks()));
+  Backend& head = first.head();
   Losses first_losses, second_losses;
   double divergence_sum = 0, same_sum = 0;
   for (const auto& round : all_rounds) {
     const auto batches = make_batches(round, 0);
-    const std::vector<Batch> first_states = run_blocks(*first.model, batches, rounds);
-    const std::vector<Batch> second_states = run_blocks(*second.model, batches, rounds);
+    const auto first_states = run_blocks(first, batches, all_rounds.size() > 1, rounds);
+    const auto second_states = run_blocks(second, batches, all_rounds.size() > 1, rounds);
     for (size_t b = 0; b < batches.size(); ++b) {
+      const Batch& first_batch = first_states->at(static_cast<int64_t>(b), head);
+      const Batch& second_batch = second_states->at(static_cast<int64_t>(b), head);
       for_predictions(batches[b], [&](int64_t row, std::span<const int32_t> targets) {
         rounds.check_stop();
         const auto count = static_cast<int64_t>(targets.size());
-        const Matrix p = first.model->logits(first_states[b], row, count),
-                     q = second.model->logits(second_states[b], row, count);
-        first_losses.add(*backend, p, targets);
-        second_losses.add(*backend, q, targets);
-        Matrix divergence(*backend, DType::f32, count, 1), same_top(*backend, DType::f32, count, 1);
-        backend->compare_logits(p, q, divergence, same_top);
-        const auto divergences = to_host<float>(*backend, divergence), same = to_host<float>(*backend, same_top);
+        const Matrix p = first.model().logits(first_batch, row, count),
+                     q = second.model().logits(second_batch, row, count);
+        first_losses.add(head, p, targets);
+        second_losses.add(head, q, targets);
+        Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
+        head.compare_logits(p, q, divergence, same_top);
+        const auto divergences = to_host<float>(head, divergence), same = to_host<float>(head, same_top);
         divergence_sum = std::accumulate(divergences.begin(), divergences.end(), divergence_sum);
         same_sum = std::accumulate(same.begin(), same.end(), same_sum);
       });
@@ -228,27 +333,23 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
 }
 
 std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {
-  std::unique_ptr<Tokenizer> tokenizer;
-  return read_documents({text, [&]() -> const Tokenizer& {
-                           if (!tokenizer) tokenizer = std::make_unique<Tokenizer>(model);
-                           return *tokenizer;
-                         }});
+  return read_documents({text, tokenizer_of(model)});
 }
 
 std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
-  const std::unique_ptr<Backend> backend = open_backend("cpu", {.threads = threads});
-  OpenModel opened(model, *backend);
-  const Tokenizer tokenizer(opened.checkpoint.folder());
+  const Resources resources = find_resources("");
+  Devices devices(threads);
+  std::vector<Notice> notices;
+  OpenModel opened(model, "", resources, devices, notices);
+  const Tokenizer tokenizer(opened.checkpoint().folder());
   std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
   if (sequence[0].empty()) throw InputError("the prompt is empty");
-  std::vector<Block> blocks;
-  for (int64_t index = 0; index < opened.model->config().blocks; ++index)
-    blocks.push_back(opened.model->load_block(index));
   for (int64_t i = 0; i < tokens; ++i) {
-    Batch batch = opened.model->embed(sequence);
-    for (const Block& block : blocks) opened.model->forward(block, batch);
-    const Matrix logits = opened.model->logits(batch, batch.tokens() - 1, 1);
-    const std::vector<float> row = to_host<float>(*backend, logits);
+    const auto states = opened.embed({sequence});
+    for (int64_t index = 0; index < opened.blocks(); ++index) opened.forward(index, *states, true);
+    const Batch& batch = states->at(0, opened.head());
+    const Matrix logits = opened.model().logits(batch, batch.tokens() - 1, 1);
+    const std::vector<float> row = to_host<float>(opened.head(), logits);
     sequence[0].push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
   }
   return tokenizer.decode(sequence[0]);

@@ -1,27 +1,22 @@
-#include "run/pipeline.h"
-
+// quantize(): setup and plan, then one block after the other, the next one read ahead and finished linears packed and
+// written behind.
 #include <algorithm>
-#include <filesystem>
+#include <atomic>
+#include <future>
 #include <map>
-#include <set>
-#include <span>
+#include <mutex>
 #include <utility>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/resources.h"
+#include "quant/format.h"
 #include "quant/recipe.h"
+#include "run/block_quantizer.h"
+#include "run/plan.h"
 
 namespace gptq {
 namespace {
-
-// Tokens of one batch: enough for matrix products at full speed, few enough for small temporaries.
-constexpr int64_t kBatchTokens = 2048;
-
-// "model.layers.3.self_attn.q_proj" -> "self_attn.q_proj"
-std::string name_in_block(const ModelConfig& config, const std::string& name) {
-  const size_t index = config.architecture->blocks.size() + 1;
-  return name.substr(name.find('.', index) + 1);
-}
 
 std::string short_names(const std::vector<LinearSpec>& linears) {
   std::string names;
@@ -46,37 +41,48 @@ struct Work {
   }
 };
 
-class Quantizer {
+class Quantizer final : public BlockObserver {
  public:
   Quantizer(const Job& job, const ProgressFunction& progress) : job_(job), progress_(progress) {}
+  ~Quantizer() override { ended_ = true; }
+  Quantizer(const Quantizer&) = delete;
+  Quantizer& operator=(const Quantizer&) = delete;
   Report run();
 
+  void begin_stage(const char* stage) override;
+  void end_stage() override;
+  void begin_step(const std::vector<LinearSpec>& step) override { step_ = short_names(step); }
+  void swept(const std::vector<LinearSpec>& step, int64_t tokens) override;
+  void solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) override;
+  void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
+              Backend& backend) override;
+
  private:
-  void open();
-  void plan_output();
+  void open_devices();
   void read_calibration_data();
   void carry_over();
-  void quantize_block(int64_t index);
-  void sweep_sequential(Block& block, const std::vector<std::vector<LinearSpec>>& specs);
-  void sweep_at_once(Block& block, const std::vector<std::vector<LinearSpec>>& specs);
-  void solve_step(Step& step, const std::vector<LinearSpec>& specs, Hessian& hessian);
-  void keep(Linear& linear, const Quantized& quantized, double damp_percent, int64_t dead);
-  bool any_selected(const std::vector<LinearSpec>& specs) const;
+  void quantize_blocks();
+  void wait_for_writer();
+  Report finish();
 
+  Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
+  std::future<StagedBlock> read(int64_t index) {
+    return reader_.submit([this, index] { return model_->stage_block(index, *host_); });
+  }
+  void trim(const std::string& when);
   void tell(Progress::Kind kind, std::string text);
-  void step_done(const std::vector<LinearSpec>& specs, double work);
+  void step_done(double work);
   void check_stop() const {
     if (job_.stop.stop_requested()) throw Cancelled();
   }
-  // Adds the time of `body` to a stage of the report.
   template <typename Body>
   auto timed(const char* stage, Body body) {
-    const Stopwatch watch;
-    struct Add {
-      const Stopwatch& watch;
-      double& seconds;
-      ~Add() { seconds += watch.seconds(); }
-    } add{watch, stages_[stage]};
+    struct Scope {
+      Quantizer& quantizer;
+      ~Scope() { quantizer.end_stage(); }
+    };
+    begin_stage(stage);
+    const Scope scope{*this};
     return body();
   }
 
@@ -86,16 +92,23 @@ class Quantizer {
   double cpu_at_start_ = cpu_seconds();
   Report report_;
   std::map<std::string, double> stages_;
+  std::string stage_, step_;
+  double stage_began_ = 0;
+  std::atomic<bool> ended_ = false;  // the run is over, or has failed
   Work work_;
   int64_t block_ = 0, tokens_ = 0;
   double last_loss_ = 0;
+  Backend* computing_ = nullptr;          // the device of the block at work
+  int64_t bytes_in_ = 0, bytes_out_ = 0;  // of its weights, to the device and back as codes
 
-  std::unique_ptr<Checkpoint> checkpoint_;
-  std::unique_ptr<Backend> backend_;
+  Setup setup_;
+  std::unique_ptr<LimitedMemory> host_;  // of weights on their way, states, packing, and of a CPU that computes
+  std::map<std::string, std::unique_ptr<Backend>> backends_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<StateStore> states_;
   std::unique_ptr<CheckpointWriter> writer_;
-  std::map<std::string, LinearSpec> quantized_;  // what is quantized, by the name of its weight
-  std::vector<Batch> batches_;
+  std::future<void> written_, carried_over_;
+  BackgroundWorker reader_, packer_, carrier_;  // last: they use all of the above
 };
 
 void Quantizer::tell(Progress::Kind kind, std::string text) {
@@ -103,11 +116,22 @@ void Quantizer::tell(Progress::Kind kind, std::string text) {
   if (progress_) progress_({.kind = kind, .text = std::move(text)});
 }
 
-void Quantizer::step_done(const std::vector<LinearSpec>& specs, double work) {
+void Quantizer::begin_stage(const char* stage) {
+  stage_ = stage;
+  stage_began_ = watch_.seconds();
+  if (stage_ == kLoadStage) bytes_in_ -= computing_->traffic().uploaded;
+}
+
+void Quantizer::end_stage() {
+  stages_[stage_] += watch_.seconds() - stage_began_;
+  if (stage_ == kLoadStage) bytes_in_ += computing_->traffic().uploaded;
+}
+
+void Quantizer::step_done(double work) {
   check_stop();
   work_.done += work;
-  if (!progress_) return;
-  Progress progress{.text = short_names(specs), .block = block_, .blocks = model_->config().blocks, .loss = last_loss_};
+  if (!progress_ || work == 0) return;
+  Progress progress{.text = step_, .block = block_, .blocks = setup_.config.blocks, .loss = last_loss_};
   progress.fraction = std::min(1.0, work_.done / work_.total);
   progress.seconds = watch_.seconds();
   progress.remaining_seconds = progress.fraction > 0 ? progress.seconds * (1 / progress.fraction - 1) : 0;
@@ -116,109 +140,71 @@ void Quantizer::step_done(const std::vector<LinearSpec>& specs, double work) {
   progress_(progress);
 }
 
-bool Quantizer::any_selected(const std::vector<LinearSpec>& specs) const {
-  return std::any_of(specs.begin(), specs.end(),
-                     [&](const LinearSpec& linear) { return is_selected(job_.recipe, linear); });
+void Quantizer::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
+  step_done(step.empty() ? 0 : Work::sweep(step, tokens));
 }
 
-void Quantizer::open() {
-  validate(job_.recipe);
-  if (job_.batch_size < 0)
-    throw InputError(cat("--batch-size ", job_.batch_size, ": give a positive number of sequences, or 0 to choose"));
-  if (job_.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
-  checkpoint_ = std::make_unique<Checkpoint>(job_.model);
-  if (!checkpoint_->quantization_config().is_null()) {
-    throw InputError(cat(job_.model, ": its weights are already quantized; give the unquantized model"));
+void Quantizer::solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) {
+  report_.dropped_rows += dropped_rows;
+  double work = 0;
+  for (const LinearSpec& linear : step) work += is_selected(job_.recipe, linear) ? Work::solve(linear) : 0;
+  step_done(work);
+}
+
+void Quantizer::wait_for_writer() {
+  if (written_.valid()) written_.get();
+}
+
+// Packed and written while the next linear is solved; one at a time, so that only one waits in memory.
+void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
+                       Backend& backend) {
+  check_stop();
+  const double damp = hessian != nullptr ? hessian->damp_percent : 0;
+  const auto dead = hessian != nullptr ? static_cast<int64_t>(hessian->dead.size()) : 0;
+  if (damp > job_.recipe.damp_percent) {
+    const std::string text =
+        cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent);
+    tell(Progress::Kind::warning, text);
   }
-  backend_ = open_backend("cpu", {.threads = job_.threads});
-  const StoredTensor* first_float = nullptr;
-  for (const StoredTensor* tensor : checkpoint_->tensors()) {
-    if (first_float == nullptr && tensor->shape.size() == 2) first_float = tensor;
+  timed("pack and write", [&] {
+    wait_for_writer();
+    // Shared because a task must be copyable, which a matrix is not.
+    const int64_t before = backend.traffic().downloaded;
+    auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, *host_));
+    bytes_out_ += backend.traffic().downloaded - before;
+    written_ = packer_.submit([this, fetched, name = linear.name] {
+      write_linear(*writer_, name, pack(*fetched, resolved_format(job_.recipe)));
+    });
+  });
+  last_loss_ = quantized.loss;
+  report_.linears.push_back({linear.name, linear.out_features, linear.in_features, quantized.bits, quantized.group_size,
+                             quantized.loss, quantized.error, damp, dead});
+}
+
+void Quantizer::open_devices() {
+  host_ = std::make_unique<LimitedMemory>(host_memory(), "cpu", budget_of(setup_, "cpu"));
+  for (const std::string& name : setup_.placement.devices) {
+    BackendOptions options{.threads = job_.threads};
+    if (name == "cpu" || name.starts_with("sim")) options.memory = host_.get();
+    if (name != "cpu") options.memory_bytes = budget_of(setup_, name);
+    backends_[name] = open_backend(name, options);
   }
-  const DType stored =
-      first_float != nullptr ? parse_safetensors_dtype(first_float->dtype).value_or(DType::f32) : DType::f32;
-  const DType computed = backend_->compute_dtype(stored);
-  model_ = std::make_unique<Model>(*checkpoint_, *backend_, computed);
-  report_.device = backend_->description();
-  report_.compute_dtype = name_of(computed);
+  host_->on_shortage([this] {
+    for (const auto& [name, backend] : backends_) backend->trim();
+  });
+  Backend& first = backend_of(setup_.placement.units[0]);
+  model_ = std::make_unique<Model>(*setup_.checkpoint, first, setup_.precision.computed);
+  for (const auto& [name, backend] : backends_) {
+    report_.device += (report_.device.empty() ? "" : "; ") + backend->description();
+  }
   tell(Progress::Kind::message, cat("device: ", report_.device));
-  tell(Progress::Kind::message,
-       computed == stored ? cat("precision: ", name_of(computed), ", as stored")
-                          : cat("precision: stored as ", name_of(stored), ", computed in ", name_of(computed),
-                                ", which holds every stored value exactly and is the faster one on this device"));
-}
-
-void Quantizer::plan_output() {
-  const ModelConfig& config = model_->config();
-  std::set<std::string> wanted, known;
-  for (const auto& names : job_.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
-  for (int64_t block = 0; block < config.blocks; ++block) {
-    for (const auto& step : step_specs(config, block)) {
-      for (const LinearSpec& linear : step) {
-        known.insert(name_in_block(config, linear.name));
-        if (!is_selected(job_.recipe, linear)) continue;
-        check_shape(linear, job_.recipe);
-        quantized_.emplace(linear.name + ".weight", linear);
-        report_.quantized_weights += linear.in_features * linear.out_features;
-      }
-    }
-  }
-  for (const std::string& name : wanted) {
-    if (known.count(name) != 0) continue;
-    std::string names;
-    for (const std::string& other : known) names += (names.empty() ? "" : ", ") + other;
-    throw InputError(cat("--modules-in-block-to-quantize ", name, ": a block of this model has ", names));
-  }
-
-  std::vector<TensorSpec> tensors;
-  int64_t quantized_bytes = 0;
-  for (const StoredTensor* tensor : checkpoint_->tensors()) {
-    const auto found = quantized_.find(tensor->name);
-    if (found == quantized_.end()) {
-      tensors.push_back({tensor->name, tensor->dtype, tensor->shape});
-      continue;
-    }
-    for (TensorSpec& spec : quantized_tensors(found->second, job_.recipe)) {
-      quantized_bytes += static_cast<int64_t>(spec.bytes());
-      tensors.push_back(std::move(spec));
-    }
-  }
-  report_.bits_per_weight =
-      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(report_.quantized_weights, 1));
-  writer_ = std::make_unique<CheckpointWriter>(checkpoint_->folder(), job_.output, job_.overwrite, std::move(tensors),
-                                               static_cast<size_t>(job_.max_shard_bytes));
 }
 
 void Quantizer::read_calibration_data() {
-  Calibration calibration = job_.calibration;
-  const std::filesystem::path beside =
-      std::filesystem::absolute(checkpoint_->folder()).lexically_normal() / "../calibration.txt";
-  if (calibration.samples <= 0)
-    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
-  if (calibration.sequence_length <= 0) {
-    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
-  }
-  if (calibration.file.empty() && std::filesystem::exists(beside))
-    calibration.file = beside.lexically_normal().string();
-  if (calibration.file.empty()) {
-    throw InputError(
-        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
-        "rtn, which needs none");
-  }
-  const int64_t positions = model_->config().max_positions;
-  if (calibration.sequence_length > positions) {
-    tell(Progress::Kind::message,
-         cat("calibration: sequences of ", positions, " tokens, as many as the model has positions, instead of ",
-             calibration.sequence_length));
-    calibration.sequence_length = positions;
-  }
-  std::unique_ptr<Tokenizer> tokenizer;
-  const TextSource source{calibration.file, [&]() -> const Tokenizer& {
-                            if (!tokenizer) tokenizer = std::make_unique<Tokenizer>(checkpoint_->folder());
-                            return *tokenizer;
-                          }};
+  const Calibration& calibration = setup_.calibration;
   const std::vector<TokenSequence> sequences =
-      read_calibration(source, {calibration.samples, calibration.sequence_length, calibration.seed});
+      read_calibration({calibration.file, tokenizer_of(setup_.checkpoint->folder())},
+                       {calibration.samples, calibration.sequence_length, calibration.seed});
   report_.sequences = static_cast<int64_t>(sequences.size());
   for (const TokenSequence& sequence : sequences) tokens_ += static_cast<int64_t>(sequence.size());
   report_.tokens = tokens_;
@@ -228,151 +214,149 @@ void Quantizer::read_calibration_data() {
   }
   tell(Progress::Kind::message,
        cat("calibration: ", report_.sequences, " sequences, ", tokens_, " tokens of ", calibration.file));
-  for (const auto& sequences_of_batch : make_batches(sequences, job_.batch_size))
-    batches_.push_back(model_->embed(sequences_of_batch));
+
+  const Placement& placement = setup_.placement;
+  if (placement.states == StatePlace::spill) {
+    const auto element = static_cast<int64_t>(size_of(setup_.precision.computed));
+    int64_t widest = 0;
+    for (const auto& step : step_specs(setup_.config, 0)) widest = std::max(widest, step[0].in_features);
+    states_ =
+        std::make_unique<StateStore>(job_.spill_dir, tokens_, setup_.config.hidden * element, widest * element, *host_);
+  } else {
+    states_ = std::make_unique<StateStore>(placement.states, *host_);
+  }
+  Backend& backend = backend_of(placement.units[0]);
+  const int64_t before = backend.traffic().uploaded;
+  for (const auto& batch : make_batches(sequences, job_.batch_size))
+    states_->add(model_->embed(batch, backend), backend);
+  if (placement.units[0].visits) {
+    report_.visits.push_back(
+        {placement.units[0].module, placement.units[0].computes_on, backend.traffic().uploaded - before, 0});
+  }
 }
 
+// Copies, in pieces and beside everything else, what is not quantized.
 void Quantizer::carry_over() {
-  for (const StoredTensor* tensor : checkpoint_->tensors()) {
-    if (quantized_.count(tensor->name) != 0) continue;
-    writer_->write(tensor->name, tensor->data, tensor->bytes);
-    checkpoint_->forget(*tensor);
-    check_stop();
-  }
-  for (const auto& file : checkpoint_->side_files()) writer_->copy_file(checkpoint_->folder() / file, file);
+  carried_over_ = carrier_.submit([this] {
+    constexpr size_t kPiece = size_t{4} << 20;
+    std::vector<std::byte> piece(kPiece);
+    const Checkpoint& checkpoint = *setup_.checkpoint;
+    for (const StoredTensor* tensor : checkpoint.tensors()) {
+      if (setup_.quantized.count(tensor->name) != 0) continue;
+      int64_t bad = 0;
+      for (size_t first = 0; first < tensor->bytes; first += kPiece) {
+        const size_t bytes = std::min(kPiece, tensor->bytes - first);
+        checkpoint.read(*tensor, first, bytes, piece.data());
+        const DType dtype = parse_safetensors_dtype(tensor->dtype).value_or(DType::u8);
+        bad += count_nonfinite({piece.data(), dtype, 1, static_cast<int64_t>(bytes / size_of(dtype))});
+        writer_->write_part(tensor->name, first, piece.data(), bytes);
+        if (ended_) return;
+      }
+      refuse_nonfinite(checkpoint, *tensor, bad);
+    }
+  });
+  const Checkpoint& checkpoint = *setup_.checkpoint;
+  for (const auto& file : checkpoint.side_files()) writer_->copy_file(checkpoint.folder() / file, file);
   const Json quantization = quantization_config(job_.recipe);
-  Json model_config = checkpoint_->config();
+  Json model_config = checkpoint.config();
   model_config["quantization_config"] = quantization;
   writer_->write_file("config.json", model_config.dump(2) + "\n");
   writer_->write_file("quantize_config.json", quantization.dump(2) + "\n");
 }
 
-void Quantizer::keep(Linear& linear, const Quantized& quantized, double damp_percent, int64_t dead) {
-  timed("pack and write",
-        [&] { write_linear(*writer_, linear.name, pack(*backend_, quantized, resolved_format(job_.recipe))); });
-  dequantize(*backend_, quantized, linear.weight);
-  last_loss_ = quantized.loss;
-  report_.linears.push_back({linear.name, linear.weight.rows(), linear.weight.cols(), quantized.bits,
-                             quantized.group_size, quantized.loss, quantized.error, damp_percent, dead});
+void Quantizer::trim(const std::string& when) {
+  for (const auto& [name, backend] : backends_) {
+    const int64_t before = backend->memory_use().held;
+    backend->trim();
+    report_.trims.push_back({when, name, before, backend->memory_use().held});
+  }
 }
 
-void Quantizer::solve_step(Step& step, const std::vector<LinearSpec>& specs, Hessian& hessian) {
-  const std::string name = specs[0].name;
-  report_.dropped_rows += hessian.dropped();
-  const FactoredHessian factored = timed("factorization", [&] { return hessian.factor(job_.recipe, name); });
-  if (factored.damp_percent > job_.recipe.damp_percent) {
-    tell(Progress::Kind::warning,
-         cat(name, ": its Hessian needed damping ", factored.damp_percent, " instead of ", job_.recipe.damp_percent));
-  }
-  double work = 0;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (!is_selected(job_.recipe, specs[i])) continue;
+// A module on the CPU visits its device alone: its block is gone before the next one begins, whichever device that
+// next one is on.
+void Quantizer::quantize_blocks() {
+  const int64_t blocks = setup_.config.blocks;
+  std::future<StagedBlock> next = read(0);
+  for (block_ = 0; block_ < blocks; ++block_) {
     check_stop();
-    Linear& linear = step.linears[i];
-    const Quantized quantized =
-        timed("columns", [&] { return solve(*backend_, linear.weight, factored, job_.recipe); });
-    keep(linear, quantized, factored.damp_percent, static_cast<int64_t>(factored.dead.size()));
-    work += Work::solve(specs[i]);
-  }
-  step_done(specs, work);
-}
-
-// One pass: a step's Hessian sees the inputs that the already quantized steps before it produce.
-void Quantizer::sweep_sequential(Block& block, const std::vector<std::vector<LinearSpec>>& specs) {
-  for (size_t s = 0; s < specs.size(); ++s) {
-    const bool selected = any_selected(specs[s]);
-    Hessian hessian(*backend_, selected ? specs[s][0].in_features : 0);
-    for (Batch& batch : batches_) {
-      const ConstMatrixView x =
-          timed("forward", [&] { return model_->advance(block, static_cast<int64_t>(s), batch); });
-      if (selected) timed("Hessian", [&] { hessian.add(x); });
-      step_done(specs[s], Work::sweep(specs[s], batch.tokens()));
+    const Placement::Unit& unit = setup_.placement.block(block_);
+    Backend& backend = backend_of(unit);
+    StagedBlock staged = timed("read", [&] { return next.get(); });
+    if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
+    computing_ = &backend;
+    bytes_in_ = bytes_out_ = 0;
+    try {
+      quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, *this);
+    } catch (const DeviceError& error) {
+      throw DeviceError(cat(unit.module, ", step ", step_, ": ", error.what(),
+                            "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
     }
-    if (selected) solve_step(block.steps[s], specs[s], hessian);
-  }
-  if (block.index + 1 == model_->config().blocks) return;  // nothing reads the last block's output
-  for (Batch& batch : batches_) {
-    timed("forward", [&] { model_->finish(block, batch); });
-    check_stop();
-  }
-}
-
-// Without true_sequential: all Hessians from one pass through the unquantized block, then a pass through the quantized
-// one.
-void Quantizer::sweep_at_once(Block& block, const std::vector<std::vector<LinearSpec>>& specs) {
-  std::vector<Hessian> hessians;
-  for (const auto& step : specs) hessians.emplace_back(*backend_, step[0].in_features);
-  for (const Batch& batch : batches_) {
-    Batch copy{
-        batch.offsets, Matrix(*backend_, batch.residual.dtype(), batch.residual.rows(), batch.residual.cols()), {}};
-    backend_->convert(batch.residual, copy.residual);
-    for (size_t s = 0; s < specs.size(); ++s) {
-      const ConstMatrixView x = timed("forward", [&] { return model_->advance(block, static_cast<int64_t>(s), copy); });
-      timed("Hessian", [&] { hessians[s].add(x); });
-      step_done(specs[s], Work::sweep(specs[s], batch.tokens()));
-    }
-  }
-  for (size_t s = 0; s < specs.size(); ++s) {
-    if (any_selected(specs[s])) solve_step(block.steps[s], specs[s], hessians[s]);
-  }
-  if (block.index + 1 == model_->config().blocks) return;
-  for (Batch& batch : batches_) {
-    timed("forward", [&] { model_->forward(block, batch); });
-    check_stop();
-  }
-}
-
-void Quantizer::quantize_block(int64_t index) {
-  block_ = index;
-  check_stop();
-  Block block = timed("read", [&] { return model_->load_block(index); });
-  const std::vector<std::vector<LinearSpec>> specs = step_specs(model_->config(), index);
-  if (job_.recipe.method == Method::gptq) {
-    job_.recipe.true_sequential ? sweep_sequential(block, specs) : sweep_at_once(block, specs);
-    return;
-  }
-  for (size_t s = 0; s < specs.size(); ++s) {
-    double work = 0;
-    for (size_t i = 0; i < specs[s].size(); ++i) {
-      if (!is_selected(job_.recipe, specs[s][i])) continue;
-      Linear& linear = block.steps[s].linears[i];
-      keep(linear, timed("columns", [&] { return round_to_nearest(*backend_, linear.weight, job_.recipe); }), 0, 0);
-      work += Work::solve(specs[s][i]);
-    }
-    step_done(specs[s], work);
+    if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, bytes_in_, bytes_out_});
+    trim(unit.module);
+    if (!setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
   }
 }
 
 Report Quantizer::run() {
-  report_.model = job_.model;
-  report_.output = job_.output;
-  report_.recipe = job_.recipe;
-  report_.checkpoint_format = name_of(resolved_format(job_.recipe));
-  open();
-  plan_output();
-  if (job_.recipe.method == Method::gptq) timed("calibration", [&] { read_calibration_data(); });
+  setup_ = set_up(job_);
+  report_.plan = make_plan(job_, setup_, static_cast<bool>(progress_));
+  report_.warnings = report_.plan.warnings;
+  if (progress_) {
+    for (const std::string& text : report_.plan.messages) progress_({.kind = Progress::Kind::message, .text = text});
+    for (const std::string& text : report_.plan.warnings) progress_({.kind = Progress::Kind::warning, .text = text});
+    progress_({.kind = Progress::Kind::message, .text = short_form(report_.plan)});
+  }
+  open_devices();
+  writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
+                                               static_cast<size_t>(job_.max_shard_bytes));
+  states_ = std::make_unique<StateStore>(StatePlace::device);
+  if (job_.recipe.method == Method::gptq) {
+    timed("calibration", [&] { read_calibration_data(); });
+    trim("first block's inputs captured");
+  }
   timed("pack and write", [&] { carry_over(); });
 
-  const int64_t blocks = model_->config().blocks;
-  for (const auto& step : step_specs(model_->config(), 0)) {
+  const int64_t blocks = setup_.config.blocks;
+  for (const auto& step : step_specs(setup_.config, 0)) {
     if (job_.recipe.method == Method::gptq) work_.total += static_cast<double>(blocks) * Work::sweep(step, tokens_);
     for (const LinearSpec& linear : step) {
       if (is_selected(job_.recipe, linear)) work_.total += static_cast<double>(blocks) * Work::solve(linear);
     }
   }
-  for (int64_t block = 0; block < blocks; ++block) {
-    quantize_block(block);
-    backend_->trim();
-  }
-  timed("pack and write", [&] { writer_->commit(); });
+  quantize_blocks();
+  timed("pack and write", [&] {
+    wait_for_writer();
+    carried_over_.get();
+    writer_->commit();
+  });
+  return finish();
+}
 
-  report_.source_bytes = static_cast<int64_t>(checkpoint_->bytes());
+Report Quantizer::finish() {
+  report_.spill_bytes = states_->spill_bytes();
+  states_.reset();
+  model_.reset();
+  trim("end");
+  report_.model = job_.model;
+  report_.output = job_.output;
+  report_.recipe = job_.recipe;
+  report_.checkpoint_format = name_of(resolved_format(job_.recipe));
+  report_.compute_dtype = name_of(setup_.precision.computed);
+  report_.device_map = setup_.placement.map;
+  report_.states = name_of(setup_.placement.states);
+  report_.quantized_weights = setup_.quantized_weights;
+  report_.bits_per_weight = setup_.bits_per_weight;
+  report_.source_bytes = static_cast<int64_t>(setup_.checkpoint->bytes());
   report_.output_bytes = static_cast<int64_t>(writer_->output_bytes());
   if (report_.dropped_rows > 0) {
     tell(Progress::Kind::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
   }
-  for (const auto& [op, count] : backend_->fallbacks()) report_.fallbacks.emplace_back(op, count);
+  for (const auto& [name, backend] : backends_) {
+    for (const auto& [op, count] : backend->fallbacks()) report_.fallbacks.emplace_back(op, count);
+    report_.devices.push_back(
+        {name, backend->memory_use().peak, backend->traffic().uploaded, backend->traffic().downloaded});
+  }
   for (const auto& [stage, seconds] : stages_) report_.stage_seconds.emplace_back(stage, seconds);
   report_.seconds = watch_.seconds();
   report_.cpu_seconds = cpu_seconds() - cpu_at_start_;
@@ -381,30 +365,6 @@ Report Quantizer::run() {
 }
 
 }  // namespace
-
-std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size) {
-  std::vector<std::vector<TokenSequence>> batches;
-  for (const TokenSequence& sequence : sequences) {
-    const auto length = static_cast<int64_t>(sequence.size());
-    const int64_t limit =
-        batch_size > 0 ? batch_size : std::max<int64_t>(1, kBatchTokens / std::max<int64_t>(length, 1));
-    const bool fits = !batches.empty() && batches.back()[0].size() == sequence.size() &&
-                      static_cast<int64_t>(batches.back().size()) < limit;
-    if (!fits) batches.emplace_back();
-    batches.back().push_back(sequence);
-  }
-  return batches;
-}
-
-bool is_selected(const Recipe& recipe, const LinearSpec& linear) {
-  if (recipe.modules_in_block_to_quantize.empty()) return true;
-  for (const auto& names : recipe.modules_in_block_to_quantize) {
-    for (const std::string& name : names) {
-      if (linear.name.size() > name.size() && linear.name.ends_with("." + name)) return true;
-    }
-  }
-  return false;
-}
 
 void remove_partial_output(const std::string& output) { CheckpointWriter::remove_partial(output); }
 

@@ -1,4 +1,4 @@
-// The report of a run as JSON.
+// Plans and reports as JSON.
 #include <algorithm>
 
 #include "gptq/gptq.h"
@@ -6,6 +6,55 @@
 #include "quant/recipe.h"
 
 namespace gptq {
+
+namespace {
+
+Json json_of(const Plan& plan) {
+  const auto device_json = [](const Plan::Device& device) -> Json {
+    return {{"name", device.name},
+            {"description", device.description},
+            {"peak_bytes", device.peak_bytes},
+            {"limit_bytes", device.limit_bytes}};
+  };
+  Json accelerators = Json::array(), units = Json::array(), loaders = Json::array(), stages = Json::object();
+  for (const Plan::Device& device : plan.accelerators) accelerators.push_back(device_json(device));
+  for (const Plan::Unit& unit : plan.units) {
+    units.push_back({{"module", unit.module},
+                     {"computes_on", unit.computes_on},
+                     {"stays", unit.stays},
+                     {"bytes", unit.bytes},
+                     {"visits", unit.visits}});
+  }
+  for (const LoaderVerdict& verdict : plan.loaders)
+    loaders.push_back({{"loader", verdict.loader}, {"accepts", verdict.accepts}, {"reason", verdict.reason}});
+  for (const auto& [stage, seconds] : plan.stage_seconds) stages[stage] = seconds;
+  return {{"model", plan.model},
+          {"output", plan.output},
+          {"device_map", Json::parse(plan.device_map)},
+          {"compute_dtype", plan.compute_dtype},
+          {"checkpoint_format", plan.checkpoint_format},
+          {"states", plan.states},
+          {"read_ahead", plan.read_ahead},
+          {"accelerators", accelerators},
+          {"host", device_json(plan.host)},
+          {"sequences", plan.sequences},
+          {"tokens", plan.tokens},
+          {"spill_bytes", plan.spill_bytes},
+          {"source_bytes", plan.source_bytes},
+          {"output_bytes", plan.output_bytes},
+          {"quantized_weights", plan.quantized_weights},
+          {"bits_per_weight", plan.bits_per_weight},
+          {"seconds", plan.seconds},
+          {"stage_seconds", stages},
+          {"units", units},
+          {"loaders", loaders},
+          {"messages", plan.messages},
+          {"warnings", plan.warnings}};
+}
+
+}  // namespace
+
+std::string to_json(const Plan& plan) { return json_of(plan).dump(2); }
 
 std::string to_json(const Report& report) {
   const Recipe& recipe = report.recipe;
@@ -24,10 +73,31 @@ std::string to_json(const Report& report) {
   Json stages = Json::object(), fallbacks = Json::object();
   for (const auto& [stage, seconds] : report.stage_seconds) stages[stage] = seconds;
   for (const auto& [op, count] : report.fallbacks) fallbacks[op] = count;
+  Json devices = Json::array(), visits = Json::array(), trims = Json::array();
+  for (const Report::DeviceUse& device : report.devices) {
+    devices.push_back({{"name", device.name},
+                       {"peak_bytes", device.peak_bytes},
+                       {"uploaded_bytes", device.uploaded_bytes},
+                       {"downloaded_bytes", device.downloaded_bytes}});
+  }
+  for (const Report::Visit& visit : report.visits) {
+    visits.push_back({{"module", visit.module},
+                      {"device", visit.device},
+                      {"bytes_in", visit.bytes_in},
+                      {"bytes_out", visit.bytes_out}});
+  }
+  for (const Report::Trim& trim : report.trims) {
+    trims.push_back({{"after", trim.when},
+                     {"device", trim.device},
+                     {"held_before", trim.held_before},
+                     {"held_after", trim.held_after}});
+  }
   const Json json = {{"version", version()},
                      {"model", report.model},
                      {"output", report.output},
                      {"device", report.device},
+                     {"device_map", Json::parse(report.device_map)},
+                     {"states", report.states},
                      {"compute_dtype", report.compute_dtype},
                      {"checkpoint_format", report.checkpoint_format},
                      {"recipe",
@@ -53,6 +123,11 @@ std::string to_json(const Report& report) {
                      {"peak_memory_bytes", report.peak_memory_bytes},
                      {"stage_seconds", stages},
                      {"fallbacks", fallbacks},
+                     {"devices", devices},
+                     {"visits", visits},
+                     {"cleared_caches", trims},
+                     {"spill_bytes", report.spill_bytes},
+                     {"plan", json_of(report.plan)},
                      {"warnings", report.warnings},
                      {"linears", linears}};
   return json.dump(2);

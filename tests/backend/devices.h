@@ -35,17 +35,18 @@ class MemoryOnlyBackend final : public Backend {
     blocks_[static_cast<std::byte*>(address)].resize(bytes + 1);
     return address;
   }
+  MemoryUse memory_use() const override { return {}; }
   void release(void* block, size_t bytes) noexcept override {
     blocks_.erase(static_cast<std::byte*>(block));
     munmap(block, bytes + 1);
   }
-  void upload(MatrixView to, const void* from) override {
+  void copy_in(MatrixView to, const void* from) override {
     const size_t bytes = static_cast<size_t>(to.cols) * size_of(to.dtype);
     for (int64_t r = 0; r < to.rows; ++r) {
       std::memcpy(contents(to.row_range(r, 1).data), static_cast<const std::byte*>(from) + r * bytes, bytes);
     }
   }
-  void download(void* to, ConstMatrixView from) override {
+  void copy_out(void* to, ConstMatrixView from) override {
     const size_t bytes = static_cast<size_t>(from.cols) * size_of(from.dtype);
     for (int64_t r = 0; r < from.rows; ++r) {
       std::memcpy(static_cast<std::byte*>(to) + r * bytes, contents(from.row_range(r, 1).data), bytes);
@@ -93,6 +94,7 @@ inline std::vector<Device> devices() {
     } catch (const InputError&) {
     }
   }
+  found.push_back({"simulated", [] { return open_backend("sim:0", {.threads = 2}); }});
   found.push_back({"memory_only", [] { return std::make_unique<MemoryOnlyBackend>(); }, false});
   return found;
 }

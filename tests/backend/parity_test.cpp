@@ -81,6 +81,17 @@ TEST_P(Parity, GatheredColumnsAreTheInputsColumnsInAnyDType) {
   }
 }
 
+TEST_P(Parity, ClearedMatricesAreZeroAndTheirSurroundingsAreNot) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::u8}) {
+    for (const Size size : kSizes) {
+      Operand y(backend(), dtype, size.rows, size.cols);
+      backend().clear(y.device());
+      reference().clear(y.host);
+      expect_same(y);
+    }
+  }
+}
+
 TEST_P(Parity, AddRoundsOnce) {
   for (const DType from : float_dtypes()) {
     for (const DType to : float_dtypes()) {

@@ -24,7 +24,7 @@ using Sequences = std::vector<std::vector<int32_t>>;
 // A golden folder, opened: the model and the answers of transformers.
 struct Golden {
   explicit Golden(const fs::path& folder) : checkpoint(folder), file(folder / "golden.safetensors") {
-    for (const StoredTensor& tensor : file.tensors()) answers[tensor.name] = tensor.matrix();
+    for (const StoredTensor& tensor : file.tensors()) answers.emplace(tensor.name, file.load(tensor));
     const ConstMatrixView ids = answers.at("input_ids");
     for (int64_t s = 0; s < ids.rows; ++s) {
       sequences.emplace_back(ids.row<int32_t>(s), ids.row<int32_t>(s) + ids.cols);
@@ -33,7 +33,7 @@ struct Golden {
 
   Checkpoint checkpoint;
   SafetensorsFile file;
-  std::map<std::string, ConstMatrixView> answers;
+  std::map<std::string, Matrix> answers;
   Sequences sequences;
 };
 
@@ -187,14 +187,16 @@ TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
   const Golden golden(folder());
   const auto backend = open_backend("cpu");
   std::vector<std::string> asked;
-  const auto reader = [&](const LinearSpec& spec, DType dtype) {
+  const auto reader = [&](const LinearSpec& spec) -> PlaceWeight {
     asked.push_back(spec.name);
-    const ConstMatrixView stored =
-        golden.checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features}).matrix();
-    const Matrix uploaded = to_device(*backend, stored.dtype, stored.rows, stored.cols, stored.data);
-    Matrix weight(*backend, dtype, stored.rows, stored.cols);
-    backend->convert(uploaded, weight);
-    return weight;
+    const auto stored = std::make_shared<Matrix>(
+        golden.checkpoint.load(golden.checkpoint.tensor(spec.name + ".weight", {spec.out_features, spec.in_features})));
+    return [stored](Backend& device, DType dtype) {
+      const Matrix uploaded = to_device(device, stored->dtype(), stored->rows(), stored->cols(), stored->view().data);
+      Matrix weight(device, dtype, stored->rows(), stored->cols());
+      device.convert(uploaded, weight);
+      return weight;
+    };
   };
   Model model(golden.checkpoint, *backend, DType::f32, reader);
   Batch batch = model.embed(golden.sequences);
@@ -267,7 +269,7 @@ class BrokenModel : public testing::Test {
   std::string loading_message() {
     return message_of([&](const Checkpoint& checkpoint, Backend& backend) {
       Model model(checkpoint, backend, DType::f32);
-      Batch batch = model.embed(Sequences{{1, 2}});
+      Batch batch = model.embed(Sequences{{0, static_cast<int32_t>(model.config().vocabulary) - 1}});
       for (int64_t i = 0; i < model.config().blocks; ++i) model.forward(model.load_block(i), batch);
       model.logits(batch, 0, 1);
     });
@@ -338,8 +340,8 @@ TEST_F(BrokenModel, WithAReaderOnlyTheWeightsOfLinearsMayBeMissing) {
   testing_model::write_model(folder / "model", config_, tensors_);
   const Checkpoint checkpoint(folder / "model");
   const auto backend = open_backend("cpu");
-  const auto reader = [&](const LinearSpec& spec, DType dtype) {
-    return Matrix(*backend, dtype, spec.out_features, spec.in_features);
+  const auto reader = [](const LinearSpec& spec) -> PlaceWeight {
+    return [spec](Backend& device, DType dtype) { return Matrix(device, dtype, spec.out_features, spec.in_features); };
   };
   EXPECT_THROW(Model(checkpoint, *backend, DType::f32), InputError);
   EXPECT_NO_THROW(Model(checkpoint, *backend, DType::f32, reader));
@@ -379,27 +381,18 @@ TEST(Model, TakesNoIdOutsideTheVocabulary) {
   EXPECT_THROW(model.embed(Sequences{{0}, {3, -1}}), InputError);
 }
 
-// Every bit pattern of a 16-bit float once, so that all chunk ends and both infinities are met; and a start at an odd
-// address.
+// Every bit pattern of a 16-bit float once, so that all chunk ends and both infinities are met.
 TEST(CountNonfinite, CountsExactlyTheFullExponents) {
   std::vector<uint16_t> words(3 * 65536 + 5);
   for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<uint16_t>(i);
-  std::vector<std::byte> bytes(words.size() * 2 + 1);
-  std::memcpy(bytes.data() + 1, words.data(), words.size() * 2);
-  StoredTensor tensor{.name = "w", .shape = {static_cast<int64_t>(words.size())}, .data = bytes.data() + 1};
-  tensor.bytes = words.size() * 2;
-  tensor.dtype = "F16";
-  EXPECT_EQ(count_nonfinite(tensor), 3 * 2 * 1024);
-  tensor.dtype = "BF16";
-  EXPECT_EQ(count_nonfinite(tensor), 3 * 2 * 128);
+  const auto size = static_cast<int64_t>(words.size());
+  EXPECT_EQ(count_nonfinite({words.data(), DType::f16, 1, size}), 3 * 2 * 1024);
+  EXPECT_EQ(count_nonfinite({words.data(), DType::bf16, 1, size}), 3 * 2 * 128);
 }
 
 TEST(CountNonfinite, CountsATensorOfNothingElse) {
   const std::vector<uint16_t> words(200'000, 0xffff);
-  StoredTensor tensor{.name = "w", .dtype = "BF16", .shape = {200'000}};
-  tensor.data = reinterpret_cast<const std::byte*>(words.data());
-  tensor.bytes = words.size() * 2;
-  EXPECT_EQ(count_nonfinite(tensor), 200'000);
+  EXPECT_EQ(count_nonfinite({words.data(), DType::bf16, 2, 100'000}), 200'000);
 }
 
 TEST(CountNonfinite, KnowsF32) {
@@ -408,10 +401,7 @@ TEST(CountNonfinite, KnowsF32) {
   values.front() = Limits::quiet_NaN();
   values[50'000] = -Limits::infinity();
   values.back() = Limits::infinity();
-  StoredTensor tensor{.name = "w", .dtype = "F32", .shape = {100'003}};
-  tensor.data = reinterpret_cast<const std::byte*>(values.data());
-  tensor.bytes = values.size() * sizeof(float);
-  EXPECT_EQ(count_nonfinite(tensor), 3);
+  EXPECT_EQ(count_nonfinite({values.data(), DType::f32, 1, 100'003}), 3);
 }
 
 }  // namespace

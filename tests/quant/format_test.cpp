@@ -32,16 +32,16 @@ TEST(Format, SymmetricZerosAreTheWordsThatEveryLoaderKnows) {
       {2, {0x55555555U, 0xAAAAAAAAU}}, {4, {0x77777777U, 0x88888888U}}, {8, {0x7F7F7F7FU, 0x80808080U}}};
   for (const auto& [bits, expected] : words) {
     const Quantized quantized = sample(*backend, bits, static_cast<uint8_t>(1U << (bits - 1)));
-    for (const uint32_t word : pack(*backend, quantized, CheckpointFormat::gptq).qzeros)
+    for (const uint32_t word : pack(fetch(*backend, quantized), CheckpointFormat::gptq).qzeros)
       EXPECT_EQ(word, expected.first);
-    for (const uint32_t word : pack(*backend, quantized, CheckpointFormat::gptq_v2).qzeros)
+    for (const uint32_t word : pack(fetch(*backend, quantized), CheckpointFormat::gptq_v2).qzeros)
       EXPECT_EQ(word, expected.second);
   }
 }
 
 TEST(Format, ThreeBitZerosAreAStreamOfThrees) {
   const auto backend = open_backend("cpu");
-  const std::vector<uint32_t> v1 = pack(*backend, sample(*backend, 3, 4), CheckpointFormat::gptq).qzeros;
+  const std::vector<uint32_t> v1 = pack(fetch(*backend, sample(*backend, 3, 4)), CheckpointFormat::gptq).qzeros;
   EXPECT_EQ(unpack_cols(v1, 2, 32, 3), std::vector<uint8_t>(64, 3));
   EXPECT_EQ(v1[0], 0xDB6DB6DBU);  // 011 repeated, low bits first
 }
@@ -49,7 +49,7 @@ TEST(Format, ThreeBitZerosAreAStreamOfThrees) {
 TEST(Format, QweightIsTransposedAndScalesAreHalves) {
   const auto backend = open_backend("cpu");
   const Quantized quantized = sample(*backend, 4, 8);
-  const PackedLinear packed = pack(*backend, quantized, CheckpointFormat::gptq);
+  const PackedLinear packed = pack(fetch(*backend, quantized), CheckpointFormat::gptq);
   ASSERT_EQ(packed.qweight.size(), 64U * 4 / 32 * 32);
   const std::vector<uint8_t> codes = to_host<uint8_t>(*backend, quantized.codes);
   // Word [1, 5] holds inputs 8..15 of output 5.

@@ -39,7 +39,7 @@ class GoldenGptq : public testing::TestWithParam<GoldenCase> {
 
   ConstMatrixView tensor(const std::string& name) const {
     for (const StoredTensor& stored : file_.tensors()) {
-      if (stored.name == name) return stored.matrix();
+      if (stored.name == name) return loaded_.try_emplace(name, file_.load(stored)).first->second;
     }
     throw InputError("the golden file lacks " + name);
   }
@@ -58,6 +58,7 @@ class GoldenGptq : public testing::TestWithParam<GoldenCase> {
   }
 
   SafetensorsFile file_;
+  mutable std::map<std::string, Matrix> loaded_;
 };
 
 TEST_P(GoldenGptq, SolverGivesTheSameCodes) {

@@ -7,7 +7,8 @@
 #include "quant/format.h"
 #include "quant/pack.h"
 #include "quant/paper.h"
-#include "run/pipeline.h"
+#include "run/block_quantizer.h"
+#include "run/setup.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -54,10 +55,8 @@ TEST_F(Quantize, WritesAFolderThatHoldsTheFormat) {
       EXPECT_EQ(out.tensor(module + ".scales").shape, (std::vector<int64_t>{cols / 32, rows}));
       EXPECT_EQ(out.tensor(module + ".g_idx").shape, (std::vector<int64_t>{cols}));
     } else {
-      const StoredTensor& kept = out.tensor(tensor->name);
-      EXPECT_EQ(kept.dtype, tensor->dtype);
-      EXPECT_EQ(std::string(reinterpret_cast<const char*>(kept.data), kept.bytes),
-                std::string(reinterpret_cast<const char*>(tensor->data), tensor->bytes));
+      EXPECT_EQ(out.tensor(tensor->name).dtype, tensor->dtype);
+      EXPECT_EQ(bytes_of(out, tensor->name), bytes_of(source, tensor->name));
     }
   }
 }
@@ -102,8 +101,8 @@ TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
 
   // The first step's inputs are norms of embeddings: worked out here in double.
   const Checkpoint source(folder_ / "model"), out(folder_ / "paper");
-  const ConstMatrixView embedding = source.tensor("model.embed_tokens.weight").matrix();
-  const ConstMatrixView norm = source.tensor("model.layers.0.input_layernorm.weight").matrix();
+  const Matrix embedding = source.load(source.tensor("model.embed_tokens.weight"));
+  const Matrix norm = source.load(source.tensor("model.layers.0.input_layernorm.weight"));
   const int64_t n = 64;
   std::vector<double> H(n * n);
   for (const TokenSequence& sequence : read_calibration({paper.calibration.file, {}}, {12, 40, 0})) {
@@ -120,13 +119,14 @@ TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
   }
   for (const std::string name : {"q_proj", "k_proj", "v_proj"}) {
     const std::string module = "model.layers.0.self_attn." + name;
-    const ConstMatrixView weight = source.tensor(module + ".weight").matrix();
+    const Matrix stored = source.load(source.tensor(module + ".weight"));
+    const ConstMatrixView weight = stored;
     const float* w = weight.row<float>(0);
     const PaperResult oracle =
         paper_gptq(std::vector<double>(w, w + weight.size()), H, weight.rows, n, {.group_size = 32});
-    const StoredTensor& words = out.tensor(module + ".qweight");
+    const Matrix words = out.load(out.tensor(module + ".qweight"));
     const std::vector<uint8_t> codes = transposed<uint8_t>(
-        unpack_rows({reinterpret_cast<const uint32_t*>(words.data), words.bytes / 4}, n, weight.rows, 4), n,
+        unpack_rows({static_cast<const uint32_t*>(words.view().data), words.bytes() / 4}, n, weight.rows, 4), n,
         weight.rows);
     int64_t equal = 0;
     for (size_t i = 0; i < codes.size(); ++i) equal += codes[i] == oracle.codes[i] ? 1 : 0;
@@ -199,10 +199,7 @@ TEST_F(Quantize, WithoutTrueSequentialTheFirstStepIsTheSameAndTheRestIsNot) {
   quantize(at_once);
   quantize(job("sequential"));
   const Checkpoint a(folder_ / "at_once"), b(folder_ / "sequential");
-  const auto bytes = [](const Checkpoint& checkpoint, const std::string& name) {
-    const StoredTensor& tensor = checkpoint.tensor(name);
-    return std::string(reinterpret_cast<const char*>(tensor.data), tensor.bytes);
-  };
+  const auto bytes = [](const Checkpoint& checkpoint, const std::string& name) { return bytes_of(checkpoint, name); };
   EXPECT_EQ(bytes(a, "model.layers.0.self_attn.q_proj.qweight"), bytes(b, "model.layers.0.self_attn.q_proj.qweight"));
   EXPECT_NE(bytes(a, "model.layers.0.mlp.down_proj.qweight"), bytes(b, "model.layers.0.mlp.down_proj.qweight"));
 }

@@ -8,8 +8,10 @@
 #include <utility>
 
 #include <cblas.h>
+#include <malloc.h>
 
 #include "base/error.h"
+#include "base/resources.h"
 
 namespace gptq {
 namespace {
@@ -64,18 +66,40 @@ void ScratchPool::give_back(Buffer buffer) {
 }
 
 // OpenBLAS's own threads are switched off for the process: they would split sums differently on each machine.
-CpuBackend::CpuBackend(const BackendOptions& options) : kernels_(kernels_for_this_cpu()), pool_(options.threads) {
+CpuBackend::CpuBackend(const BackendOptions& options)
+    : limited_(options.memory != nullptr ? *options.memory : host_memory(), "cpu", options.memory_bytes),
+      kernels_(kernels_for_this_cpu()),
+      pool_(options.threads) {
   openblas_set_num_threads(1);
 }
 
-std::unique_ptr<Backend> open_cpu(const BackendOptions& options) { return std::make_unique<CpuBackend>(options); }
+std::unique_ptr<Backend> open_cpu(int /*index*/, const BackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+std::vector<DeviceInfo> list_cpu() {
+  const HostMemoryInfo memory = host_memory_info();
+  return {{"cpu", cat(processor_name(), ", ", available_cores(), available_cores() == 1 ? " core" : " cores"),
+           memory.total_bytes, memory.free_bytes}};
+}
+
+void CpuBackend::trim() noexcept {
+  memory_.trim();
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+Backend::MemoryUse CpuBackend::memory_use() const {
+  return {limited_.bytes(), static_cast<int64_t>(memory_.bytes_held()), limited_.peak_bytes()};
+}
 
 std::string CpuBackend::description() const {
   return cat(processor_name(), ", ", pool_.size(), pool_.size() == 1 ? " thread, " : " threads, ", kernels_.isa, ", ",
              blas_name());
 }
 
-void CpuBackend::upload(MatrixView to, const void* from) {
+void CpuBackend::copy_in(MatrixView to, const void* from) {
   const size_t row_bytes = static_cast<size_t>(to.cols) * size_of(to.dtype);
   if (row_bytes == 0) return;
   for (int64_t r = 0; r < to.rows; ++r) {
@@ -83,7 +107,7 @@ void CpuBackend::upload(MatrixView to, const void* from) {
   }
 }
 
-void CpuBackend::download(void* to, ConstMatrixView from) {
+void CpuBackend::copy_out(void* to, ConstMatrixView from) {
   const size_t row_bytes = static_cast<size_t>(from.cols) * size_of(from.dtype);
   if (row_bytes == 0) return;
   for (int64_t r = 0; r < from.rows; ++r) {
@@ -155,6 +179,12 @@ void CpuBackend::convert(ConstMatrixView x, MatrixView y) {
     } else {
       finish_row(as_f32(x, row, scratch), y, row);
     }
+  });
+}
+
+void CpuBackend::clear(MatrixView y) {
+  for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
+    std::memset(y.row_range(row, 1).data, 0, static_cast<size_t>(y.cols) * size_of(y.dtype));
   });
 }
 

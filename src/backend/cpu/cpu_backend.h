@@ -57,14 +57,16 @@ class CpuBackend final : public Backend {
   std::string description() const override;
   void* allocate(size_t bytes) override { return memory_.allocate(bytes); }
   void release(void* block, size_t bytes) noexcept override { memory_.release(block, bytes); }
-  void upload(MatrixView to, const void* from) override;
-  void download(void* to, ConstMatrixView from) override;
   void wait() override {}
+  // The heap's free pages too.
+  void trim() noexcept override;
+  MemoryUse memory_use() const override;
   DType compute_dtype(DType /*stored*/) const override { return DType::f32; }
 
   void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
   void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
   void convert(ConstMatrixView x, MatrixView y) override;
+  void clear(MatrixView y) override;
   void add(ConstMatrixView x, MatrixView y) override;
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
@@ -88,6 +90,8 @@ class CpuBackend final : public Backend {
   void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
 
  private:
+  void copy_in(MatrixView to, const void* from) override;
+  void copy_out(void* to, ConstMatrixView from) override;
   // Row `row` of a float matrix as f32: the row itself where it is f32, else `scratch` (m.cols floats), filled.
   const float* as_f32(ConstMatrixView m, int64_t row, float* scratch) const;
   // Where to compute row `row` of a float matrix: the row itself where it is f32, else `scratch`, which finish_row()
@@ -106,7 +110,8 @@ class CpuBackend final : public Backend {
   // Lower triangle of h += alpha x' x.   x [tokens, n] f32, h [n, n] f32
   void add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h);
 
-  MemoryPool memory_{host_memory()};
+  LimitedMemory limited_;
+  MemoryPool memory_{limited_};
   const Kernels& kernels_;
   ThreadPool pool_;
   ScratchPool scratch_;

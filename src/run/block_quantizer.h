@@ -1,0 +1,43 @@
+// Quantizing one block: each token through each linear once, each step's Hessian from the already quantized steps
+// before it. It knows neither files nor devices by name, so a plan can run it on devices that only count.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data/state_store.h"
+#include "gptq/gptq.h"
+#include "model/block.h"
+#include "quant/hessian.h"
+#include "quant/solver.h"
+
+namespace gptq {
+
+// Whether the recipe quantizes this linear (its names are relative to a block: "self_attn.q_proj").
+bool is_selected(const Recipe& recipe, const LinearSpec& linear);
+bool any_selected(const Recipe& recipe, const std::vector<LinearSpec>& step);
+
+inline constexpr const char* kLoadStage = "load";  // weights to the device
+
+// What a run does around the arithmetic. Functions are called on the thread that quantizes.
+class BlockObserver {
+ public:
+  virtual ~BlockObserver() = default;
+  // What follows, until end_stage(), is the work of this stage: "forward", "Hessian", ...; stages do not nest.
+  virtual void begin_stage(const char* stage) = 0;
+  virtual void end_stage() = 0;
+  virtual void begin_step(const std::vector<LinearSpec>& step) = 0;
+  // A batch has passed the step, or the step's linears are solved. May throw, to end the run.
+  virtual void swept(const std::vector<LinearSpec>& step, int64_t tokens) = 0;
+  virtual void solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) = 0;
+  // A linear has its codes; `hessian` is nullptr where rounding needs none.
+  virtual void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
+                      Backend& backend) = 0;
+};
+
+// Quantizes the block on `backend`, and brings the states behind it (not behind the last block of the model: nothing
+// reads them). The staged block's weights leave host memory step by step.
+void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
+                    BlockObserver& observer);
+
+}  // namespace gptq

@@ -1,0 +1,216 @@
+#include "run/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "base/resources.h"
+#include "quant/format.h"
+#include "quant/loaders.h"
+#include "quant/recipe.h"
+#include "run/block_quantizer.h"
+#include "run/speed.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a thread's buffers for products take, and what is not counted piece by piece: stacks, queues, small vectors.
+constexpr int64_t kBytesPerThread = int64_t{6} << 20, kSlack = int64_t{8} << 20;
+// Assumed where only a run could tell, in bytes a second: reading and checking weights, packing on one thread, writing
+// to disk, making tokens of text.
+constexpr double kReadRate = 1.5e9, kPackRate = 0.4e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
+
+// This process without the matrices of the run.
+int64_t process_bytes(const Job& job) {
+  const int threads = job.threads > 0 ? job.threads : available_cores();
+  return resident_bytes() + threads * kBytesPerThread + kSlack;
+}
+
+RehearsalOptions options_for(const Setup& setup, StatePlace states, bool read_ahead, bool limited) {
+  RehearsalOptions options{.states = states, .read_ahead = read_ahead};
+  if (!limited) return options;
+  std::vector<std::string> devices = setup.placement.devices;
+  if (std::count(devices.begin(), devices.end(), "cpu") == 0) devices.push_back("cpu");
+  for (const std::string& device : devices) options.limits[device] = budget_of(setup, device);
+  return options;
+}
+
+std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, RehearsalOptions options) {
+  options.max_held = 0;  // the least that would do
+  try {
+    return rehearse(job, setup, options);
+  } catch (const DeviceError&) {
+    return std::nullopt;
+  }
+}
+
+[[noreturn]] void refuse(const Job& job, const Setup& setup, const std::vector<StatePlace>& places) {
+  RehearsalOptions least = options_for(setup, places.back(), false, false);
+  least.max_held = 0;
+  const Rehearsal needed = rehearse(job, setup, least);
+  const int64_t base = process_bytes(job);
+  std::string what;
+  for (const auto& [device, peak] : needed.peaks) {
+    const int64_t needs = device == "cpu" ? peak + base : peak, limit = setup.resources.limit_of(device);
+    if (limit == 0 || needs <= limit) continue;
+    what += cat(what.empty() ? "" : "; ", device, " may use ", format_bytes(static_cast<double>(limit)), " (", limit,
+                " bytes), and this run needs at least ", format_bytes(static_cast<double>(needs)), " (", needs,
+                " bytes) there");
+  }
+  std::string out = "give it more with --max-memory";
+  if (places.back() != StatePlace::spill && job.recipe.method == Method::gptq) {
+    least.states = StatePlace::spill;
+    const int64_t spilled = rehearse(job, setup, least).peaks.at("cpu") + base;
+    if (spilled < needed.peaks.at("cpu") + base)
+      out += cat(", or name a --spill-dir for the states (then ", format_bytes(static_cast<double>(spilled)),
+                 " of memory do)");
+  }
+  throw InputError(cat("not enough memory: ", what, ": ", out,
+                       ", or take fewer --samples, a shorter --sequence-length or --batch-size 1"));
+}
+
+// The seconds by stage as users read them: the device's work, and what the host does beside it where it is longer.
+void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsal, Plan& plan) {
+  const std::string& device = setup.placement.devices[0];
+  const auto backend = open_backend(device, {.threads = job.threads});
+  std::map<std::string, double> stages = estimate_seconds(*backend, rehearsal.calls, 0.4);
+  double computing = 0;
+  for (const auto& [stage, seconds] : stages) computing += seconds;
+
+  const double weights = static_cast<double>(setup.quantized_weights);
+  const double read_rate =
+      job.max_read_rate > 0 ? std::min(kReadRate, static_cast<double>(job.max_read_rate)) : kReadRate;
+  const double read = static_cast<double>(plan.source_bytes) / read_rate;
+  const double packing = weights / kPackRate;
+  const double blocks = static_cast<double>(setup.config.blocks);
+  const int cores = available_cores(), threads = job.threads > 0 ? job.threads : cores;
+  // Beside the computing threads, or among them where there are no cores to spare.
+  const double packing_shared = threads < cores ? 0 : packing / cores;
+  const double hidden = computing + packing_shared;
+  stages["pack and write"] =
+      packing_shared + std::max(0.0, packing - hidden) + 0.05 + static_cast<double>(plan.output_bytes) / kWriteRate;
+  stages["read"] = plan.read_ahead ? read / blocks + std::max(0.0, read - hidden) : read;
+  if (job.recipe.method == Method::gptq) {
+    std::error_code error;
+    double text = static_cast<double>(fs::file_size(setup.calibration.file, error));
+    if (error) text = 0;
+    const auto tokenizer = fs::file_size(setup.checkpoint->folder() / "tokenizer.json", error);
+    if (setup.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
+    stages["calibration"] = text / kTokenizeRate;
+  }
+  for (const auto& [stage, seconds] : stages) plan.seconds += seconds;
+  plan.stage_seconds.assign(stages.begin(), stages.end());
+  std::sort(plan.stage_seconds.begin(), plan.stage_seconds.end(),
+            [](const auto& a, const auto& b) { return a.second > b.second; });
+}
+
+}  // namespace
+
+std::string_view name_of(StatePlace place) {
+  switch (place) {
+    case StatePlace::host:
+      return "host";
+    case StatePlace::spill:
+      return "spill";
+    case StatePlace::device:
+      break;
+  }
+  return "device";
+}
+
+int64_t budget_of(const Setup& setup, const std::string& device) {
+  const int64_t limit = setup.resources.limit_of(device);
+  if (device != "cpu" || limit == 0) return limit;
+  return std::max<int64_t>(1, limit - resident_bytes() - kSlack);
+}
+
+Plan make_plan(const Job& job, Setup& setup, bool with_time) {
+  Placement& placement = setup.placement;
+  Plan plan{.model = job.model, .output = job.output, .device_map = placement.map};
+  plan.source_bytes = static_cast<int64_t>(setup.checkpoint->bytes());
+  plan.output_bytes = setup.output_bytes;
+  plan.quantized_weights = setup.quantized_weights;
+  plan.bits_per_weight = setup.bits_per_weight;
+  plan.compute_dtype = name_of(setup.precision.computed);
+  plan.checkpoint_format = name_of(resolved_format(job.recipe));
+  for (const Notice& notice : setup.notices)
+    (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
+
+  const bool on_cpu_only = placement.devices == std::vector<std::string>{"cpu"};
+  std::vector<StatePlace> places = {StatePlace::device};
+  if (!on_cpu_only) places.push_back(StatePlace::host);
+  if (!job.spill_dir.empty()) places.push_back(StatePlace::spill);
+  std::optional<Rehearsal> least;
+  for (const bool read_ahead : {true, false}) {
+    for (const StatePlace place : places) {
+      if (least) break;
+      least = try_rehearsal(job, setup, options_for(setup, place, read_ahead, true));
+      placement.states = place;
+      placement.read_ahead = read_ahead;
+    }
+  }
+  if (!least) refuse(job, setup, places);
+  const Rehearsal expected = rehearse(job, setup, options_for(setup, placement.states, placement.read_ahead, true));
+
+  const int64_t base = process_bytes(job);
+  const auto description_of = [&](const std::string& name) -> std::string {
+    for (const DeviceInfo& device : setup.resources.machine.accelerators) {
+      if (device.name == name) return device.description;
+    }
+    return name.starts_with("sim") ? "simulated accelerator" : setup.resources.machine.cpu.description;
+  };
+  for (const std::string& name : placement.devices) {
+    if (name == "cpu") continue;
+    plan.accelerators.push_back({name, description_of(name), expected.peaks.at(name), setup.resources.limit_of(name)});
+  }
+  plan.host = {"cpu", setup.resources.machine.cpu.description, expected.peaks.at("cpu") + base,
+               setup.resources.limit_of("cpu")};
+  if (plan.host.peak_bytes > setup.resources.machine.cpu.free_bytes) {
+    plan.warnings.push_back(
+        cat("the run takes ", format_bytes(static_cast<double>(plan.host.peak_bytes)), " of memory, and ",
+            format_bytes(static_cast<double>(setup.resources.machine.cpu.free_bytes)), " are free now"));
+  }
+  for (const Placement::Unit& unit : placement.units)
+    plan.units.push_back({unit.module, unit.computes_on, unit.stays, unit.bytes, unit.visits});
+  plan.states = name_of(placement.states);
+  plan.read_ahead = placement.read_ahead;
+  plan.sequences = expected.sequences;
+  plan.tokens = expected.tokens;
+  if (placement.states == StatePlace::spill) {
+    const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
+    plan.spill_bytes = expected.tokens * (setup.config.hidden * element + expected.widest_input);
+  }
+  std::vector<LinearSpec> linears;
+  for (const auto& [name, linear] : setup.quantized) linears.push_back(linear);
+  plan.loaders = loader_verdicts({.bits = job.recipe.bits,
+                                  .group_size = job.recipe.group_size,
+                                  .sym = job.recipe.sym,
+                                  .desc_act = job.recipe.desc_act,
+                                  .format = resolved_format(job.recipe)},
+                                 linears);
+  if (with_time) estimate_time(job, setup, expected, plan);
+  return plan;
+}
+
+std::string short_form(const Plan& plan) {
+  const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
+  std::string text = cat("plan: ", plan.sequences, " sequences");
+  if (plan.seconds > 0) text += cat(", about ", static_cast<int64_t>(std::ceil(plan.seconds)), " s");
+  for (const Plan::Device& device : plan.accelerators) text += cat(", ", bytes(device.peak_bytes), " on ", device.name);
+  text += cat(", ", bytes(plan.host.peak_bytes), " of memory");
+  if (plan.spill_bytes > 0) text += cat(", ", bytes(plan.spill_bytes), " spilled");
+  return text + cat(", output ", bytes(plan.output_bytes));
+}
+
+Plan plan(const Job& job) {
+  Setup setup = set_up(job);
+  return make_plan(job, setup, true);
+}
+
+}  // namespace gptq

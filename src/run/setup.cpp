@@ -1,0 +1,195 @@
+#include "run/setup.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "base/error.h"
+#include "quant/format.h"
+#include "quant/recipe.h"
+#include "run/block_quantizer.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Tokens of one batch: enough for matrix products at full speed, few enough for small temporaries.
+constexpr int64_t kBatchTokens = 2048;
+
+// "model.layers.3.self_attn.q_proj" -> "self_attn.q_proj"
+std::string name_in_block(const ModelConfig& config, const std::string& name) {
+  const size_t index = config.architecture->blocks.size() + 1;
+  return name.substr(name.find('.', index) + 1);
+}
+
+void check_numbers(const Job& job) {
+  validate(job.recipe);
+  if (job.batch_size < 0)
+    throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
+  if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
+  if (job.max_read_rate < 0) throw InputError("--max-read-rate: give a positive size a second, or 0 for no limit");
+  if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
+    throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
+}
+
+Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
+                             std::vector<Notice>& notices) {
+  Calibration calibration = job.calibration;
+  const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  if (calibration.samples <= 0)
+    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
+  if (calibration.sequence_length <= 0) {
+    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
+  }
+  if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
+  if (calibration.file.empty()) {
+    throw InputError(
+        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
+        "rtn, which needs none");
+  }
+  const int64_t positions = config.max_positions;
+  if (calibration.sequence_length > positions) {
+    notices.push_back({Progress::Kind::message,
+                       cat("calibration: sequences of ", positions,
+                           " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
+    calibration.sequence_length = positions;
+  }
+  return calibration;
+}
+
+void plan_output(const Job& job, Setup& setup) {
+  std::set<std::string> wanted, known;
+  for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
+  for (int64_t block = 0; block < setup.config.blocks; ++block) {
+    for (const auto& step : step_specs(setup.config, block)) {
+      for (const LinearSpec& linear : step) {
+        known.insert(name_in_block(setup.config, linear.name));
+        if (!is_selected(job.recipe, linear)) continue;
+        check_shape(linear, job.recipe);
+        setup.quantized.emplace(linear.name + ".weight", linear);
+        setup.quantized_weights += linear.in_features * linear.out_features;
+      }
+    }
+  }
+  for (const std::string& name : wanted) {
+    if (known.count(name) != 0) continue;
+    std::string names;
+    for (const std::string& other : known) names += (names.empty() ? "" : ", ") + other;
+    throw InputError(cat("--modules-in-block-to-quantize ", name, ": a block of this model has ", names));
+  }
+  int64_t quantized_bytes = 0;
+  for (const StoredTensor* tensor : setup.checkpoint->tensors()) {
+    const auto found = setup.quantized.find(tensor->name);
+    if (found == setup.quantized.end()) {
+      setup.output.push_back({tensor->name, tensor->dtype, tensor->shape});
+      continue;
+    }
+    for (TensorSpec& spec : quantized_tensors(found->second, job.recipe)) {
+      quantized_bytes += static_cast<int64_t>(spec.bytes());
+      setup.output.push_back(std::move(spec));
+    }
+  }
+  setup.bits_per_weight =
+      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(setup.quantized_weights, 1));
+  setup.output_bytes =
+      static_cast<int64_t>(CheckpointWriter::output_bytes(setup.output, static_cast<size_t>(job.max_shard_bytes)));
+}
+
+// The rules for quantizing, in the order in which Optimum applies them.
+Placement placement_for_quantizing(const std::string& text, const Resources& resources, const ModuleTree& tree,
+                                   std::vector<Notice>& notices) {
+  const Machine& machine = resources.machine;
+  if (text.empty()) {
+    notices.push_back({Progress::Kind::message, default_device_map_message(machine)});
+    return place(default_device_map(machine), machine, tree, true);
+  }
+  const DeviceMap map = parse_device_map(text, machine, tree, resources.max_memory);
+  refuse_disk_offload(map);
+  if (offloads_to_cpu(map)) notices.push_back({Progress::Kind::warning, kCpuOffloadWarning});
+  return place(map, machine, tree, !asks_for_no_placement(map));
+}
+
+}  // namespace
+
+DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
+  const std::string name = cat(config.architecture->embedding, ".weight");
+  return parse_safetensors_dtype(checkpoint.tensor(name).dtype).value_or(DType::f32);
+}
+
+std::vector<DeviceSummary> devices() {
+  std::vector<DeviceSummary> summaries;
+  for (const DeviceInfo& device : list_devices())
+    summaries.push_back({device.name, device.description, device.total_bytes, device.free_bytes});
+  return summaries;
+}
+
+int64_t Resources::limit_of(const std::string& device) const {
+  for (const auto& [name, bytes] : max_memory) {
+    if (name == device) return bytes;
+  }
+  if (device == "cpu") return machine.cpu.total_bytes;
+  for (const DeviceInfo& accelerator : machine.accelerators) {
+    if (accelerator.name == device) return accelerator.free_bytes;
+  }
+  return 0;
+}
+
+Resources find_resources(const std::string& max_memory) {
+  Resources resources;
+  resources.machine.accelerators = list_devices();
+  resources.machine.cpu = resources.machine.accelerators.back();
+  resources.machine.accelerators.pop_back();
+  if (!max_memory.empty()) resources.max_memory = parse_max_memory(max_memory, resources.machine);
+  return resources;
+}
+
+Setup set_up(const Job& job) {
+  check_numbers(job);
+  Setup setup;
+  setup.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
+  const Checkpoint& checkpoint = *setup.checkpoint;
+  if (!checkpoint.quantization_config().is_null())
+    throw InputError(cat(job.model, ": its weights are already quantized; give the unquantized model"));
+  setup.config = parse_model_config(checkpoint.config(), checkpoint.folder());
+  setup.resources = find_resources(job.max_memory);
+  setup.placement =
+      placement_for_quantizing(job.device_map, setup.resources, module_tree(checkpoint, setup.config), setup.notices);
+  const DType stored = stored_dtype(checkpoint, setup.config);
+  const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
+  setup.precision = precision_of(stored, backend->compute_dtype(stored));
+  setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
+  const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
+  plan_output(job, setup);
+  if (job.recipe.method == Method::gptq)
+    setup.calibration = find_calibration(job, checkpoint, setup.config, setup.notices);
+  return setup;
+}
+
+Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,
+                                const Resources& resources, std::vector<Notice>& notices) {
+  const ModuleTree tree = module_tree(checkpoint, config);
+  if (!device_map.empty()) {
+    // A map without an accelerator runs on the CPU, as accelerate's dispatch_model has it.
+    const Machine only_the_map{.accelerators = {}, .cpu = resources.machine.cpu};
+    return place(parse_device_map(device_map, resources.machine, tree, resources.max_memory), only_the_map, tree, true);
+  }
+  notices.push_back({Progress::Kind::message, default_device_map_message(resources.machine)});
+  return place(default_device_map(resources.machine), resources.machine, tree, true);
+}
+
+std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size) {
+  std::vector<std::vector<TokenSequence>> batches;
+  for (const TokenSequence& sequence : sequences) {
+    const auto length = static_cast<int64_t>(sequence.size());
+    const int64_t limit =
+        batch_size > 0 ? batch_size : std::max<int64_t>(1, kBatchTokens / std::max<int64_t>(length, 1));
+    const bool fits = !batches.empty() && batches.back()[0].size() == sequence.size() &&
+                      static_cast<int64_t>(batches.back().size()) < limit;
+    if (!fits) batches.emplace_back();
+    batches.back().push_back(sequence);
+  }
+  return batches;
+}
+
+}  // namespace gptq

@@ -1,0 +1,61 @@
+// All that is known about a job before a weight is read: the model's headers, the machine, the map and its rules, the
+// output's layout.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/calibration.h"
+#include "gptq/gptq.h"
+#include "io/checkpoint.h"
+#include "run/offload_rules.h"
+#include "run/placement.h"
+
+namespace gptq {
+
+// A message or a warning for the user.
+struct Notice {
+  Progress::Kind kind = Progress::Kind::message;
+  std::string text;
+};
+
+// The machine as --max-memory leaves it.
+struct Resources {
+  Machine machine;
+  MaxMemory max_memory;
+  int64_t limit_of(const std::string& device) const;  // bytes; 0 where neither --max-memory nor the device says
+};
+Resources find_resources(const std::string& max_memory);
+
+struct Setup {
+  std::unique_ptr<Checkpoint> checkpoint;
+  ModelConfig config;
+  Resources resources;
+  Precision precision;
+  Placement placement;
+  std::vector<Notice> notices;
+
+  std::map<std::string, LinearSpec> quantized;  // what is quantized, by the name of its weight
+  std::vector<TensorSpec> output;               // in the output's order
+  int64_t quantized_weights = 0, output_bytes = 0;
+  double bits_per_weight = 0;
+  Calibration calibration;  // with its file found and its length cut to the model's positions
+};
+
+// Throws InputError for a job that makes no sense.
+Setup set_up(const Job& job);
+
+// The placement of a model that is run, not quantized, with what the rules say about it.
+Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,
+                                const Resources& resources, std::vector<Notice>& notices);
+
+// The dtype of a checkpoint's embedding: its precision, quantized or not.
+DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
+
+// Sequences of one length side by side, in the order given, each batch of about 2048 tokens (batch_size sequences where
+// given).
+std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size);
+
+}  // namespace gptq

@@ -1,0 +1,233 @@
+#include "run/speed.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "base/resources.h"
+
+namespace gptq {
+namespace {
+
+// A tried call has at most so many multiply-adds or elements: a few milliseconds.
+constexpr double kMaxProducts = 4e8, kMaxElements = 1 << 20;
+
+bool is_product(std::string_view op) {
+  return op == "linear" || op == "attention" || op == "add_gram" || op == "factor" || op == "targets" ||
+         op == "quantize_columns";
+}
+
+// The nearest power of two below.
+int64_t rounded_down(int64_t n) {
+  int64_t power = 1;
+  while (power * 2 <= n) power *= 2;
+  return power;
+}
+
+// The call that is tried for `call`: of its op and kind, and small. Sizes that do not change the speed are cut first.
+OpCall tried_for(OpCall call) {
+  auto& [a, b, c, d] = call.sizes;
+  if (call.op == "linear") {
+    // The column loop multiplies by every length: these stand for each other.
+    if (b <= 256 && c > 0) c = rounded_down(c);
+    while (work_of(call) > kMaxProducts && a > 256) a /= 2;
+    while (work_of(call) > kMaxProducts && b > 256) b /= 2;
+    while (work_of(call) > kMaxProducts && c > 256) c /= 2;
+    return call;
+  }
+  if (call.op == "attention") {
+    if (d > 0 && a > d) a = d;
+    while (work_of(call) > kMaxProducts && b > 4) b /= 2;
+    while (work_of(call) > kMaxProducts && d > 128) a = d /= 2;
+    return call;
+  }
+  if (call.op == "add_gram") {
+    while (work_of(call) > kMaxProducts && a > 256) a /= 2;
+    while (work_of(call) > kMaxProducts && b > 512) b /= 2;
+    return call;
+  }
+  if (call.op == "factor" || call.op == "permute_symmetric") {
+    while ((is_product(call.op) ? work_of(call) > kMaxProducts : work_of(call) > kMaxElements) && a > 256) a /= 2;
+    return call;
+  }
+  const double most = is_product(call.op)      ? kMaxProducts / 16
+                      : call.op == "find_grid" ? kMaxElements * 8
+                                               : kMaxElements;
+  while (work_of(call) > most && a > 16) a /= 2;
+  return call;
+}
+
+// Random values on a device, the same every time.
+Matrix random_matrix(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  std::minstd_rand random(1);
+  for (float& value : values) value = static_cast<float>(random()) / static_cast<float>(random.max()) - 0.5F;
+  Matrix wide = to_device(backend, DType::f32, rows, cols, values.data());
+  if (dtype == DType::f32) return wide;
+  Matrix matrix(backend, dtype, rows, cols);
+  backend.convert(wide, matrix);
+  return matrix;
+}
+
+Matrix cleared(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
+  Matrix matrix(backend, dtype, rows, cols);
+  backend.clear(matrix);
+  return matrix;
+}
+
+// The identity, a positive definite matrix.
+Matrix identity(Backend& backend, int64_t n) {
+  Matrix matrix = cleared(backend, DType::f32, n, n);
+  MatrixView diagonal = matrix.view();
+  diagonal.cols = 1;
+  diagonal.stride = n + 1;
+  backend.upload(diagonal, std::vector<float>(static_cast<size_t>(n), 1).data());
+  return matrix;
+}
+
+// Calls the op with operands of its sizes; the faster of two times, in seconds.
+double try_call(Backend& backend, const OpCall& call) {
+  const auto [a, b, c, d] = call.sizes;
+  const auto matrix = [&](int64_t rows, int64_t cols) { return random_matrix(backend, call.dtype, rows, cols); };
+  const auto wide = [&](int64_t rows, int64_t cols) { return random_matrix(backend, DType::f32, rows, cols); };
+  double best = INFINITY;
+  const auto measure = [&](const std::function<void()>& body) {
+    for (int i = 0; i < 2; ++i) {
+      backend.wait();
+      const Stopwatch watch;
+      body();
+      backend.wait();
+      best = std::min(best, watch.seconds());
+    }
+  };
+  const int64_t groups = 4;
+  const auto grid = [&](int64_t rows) {
+    Matrix scales = cleared(backend, DType::f32, rows, groups), zeros = cleared(backend, DType::u8, rows, groups);
+    backend.upload(scales, std::vector<float>(static_cast<size_t>(rows * groups), 0.05F).data());
+    return std::pair(std::move(scales), std::move(zeros));
+  };
+  std::vector<int32_t> columns(static_cast<size_t>(std::max(a, b)));
+  std::iota(columns.begin(), columns.end(), 0);
+  const std::vector<int32_t> first_group(static_cast<size_t>(std::max<int64_t>(b, 1)), 0);
+
+  if (call.op == "linear") {
+    const Matrix x = matrix(a, c), w = matrix(b, c);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.linear(x, w, {}, y); });
+  } else if (call.op == "attention") {
+    const int64_t width = b * c;
+    const Matrix q = matrix(a, width), k = matrix(a, width), v = matrix(a, width);
+    Matrix y(backend, call.dtype, a, width);
+    const std::vector<int64_t> offsets = {0, a};
+    measure([&] { backend.attention(q, k, v, offsets, {.heads = b, .kv_heads = b, .head_dim = c, .scale = 0.1F}, y); });
+  } else if (call.op == "add_gram") {
+    const Matrix x = matrix(a, b);
+    Matrix h = cleared(backend, DType::f32, b, b), dropped = cleared(backend, DType::i32, 1, 1);
+    measure([&] { backend.add_gram(x, h, dropped); });
+  } else if (call.op == "factor") {
+    Matrix h = identity(backend, a);
+    measure([&] { backend.factor(h); });
+  } else if (call.op == "permute_symmetric") {
+    const Matrix h = wide(a, a);
+    std::shuffle(columns.begin(), columns.end(), std::minstd_rand(1));
+    Matrix y(backend, DType::f32, a, a);
+    measure([&] { backend.permute_symmetric(h, std::span(columns).first(static_cast<size_t>(a)), 1, y); });
+  } else if (call.op == "targets") {
+    const Matrix w = wide(a, b), feedback = wide(a, b), factor = identity(backend, b);
+    Matrix y(backend, DType::f32, a, b);
+    measure([&] { backend.targets(w, feedback, factor, y); });
+  } else if (call.op == "find_grid") {
+    const Matrix w = wide(a, b), importance = wide(1, b);
+    Matrix scales(backend, DType::f32, a, b / c), zeros(backend, DType::u8, a, b / c);
+    const GridSearch search{.candidates = static_cast<int>(d), .shrink_step = 0.8F / static_cast<float>(d)};
+    measure([&] { backend.find_grid(w, importance, c, search, scales, zeros); });
+  } else if (call.op == "quantize_columns") {
+    const Matrix w = wide(a, b), feedback = wide(a, b), factor = identity(backend, b);
+    const auto [scales, zeros] = grid(a);
+    Matrix codes(backend, DType::u8, a, b), errors(backend, DType::f32, a, b),
+        loss = cleared(backend, DType::f32, a, 1);
+    measure([&] {
+      backend.quantize_columns(w, feedback, factor, first_group, {scales.view(), zeros.view(), 4}, codes, errors, loss);
+    });
+  } else if (call.op == "round_columns" || call.op == "dequantize") {
+    const auto [scales, zeros] = grid(a);
+    Matrix codes = cleared(backend, DType::u8, a, b), w = wide(a, b);
+    const Grid all{scales.view(), zeros.view(), 4};
+    if (call.op == "dequantize") measure([&] { backend.dequantize(codes, first_group, all, w); });
+    if (call.op == "round_columns") measure([&] { backend.round_columns(w, first_group, all, codes); });
+  } else if (call.op == "rms_norm") {
+    const Matrix x = matrix(a, b), weight = matrix(1, b);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.rms_norm(x, weight, 1e-5F, y); });
+  } else if (call.op == "gate") {
+    const Matrix gate = matrix(a, b), up = matrix(a, b);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.gate(gate, up, Activation::silu, y); });
+  } else if (call.op == "gather_columns") {
+    const Matrix x = matrix(a, b);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.gather_columns(x, std::span(columns).first(static_cast<size_t>(b)), y); });
+  } else {  // the rest reads and writes each element once
+    const Matrix x = matrix(a, b);
+    Matrix y = matrix(a, b);
+    measure([&] { backend.add(x, y); });
+  }
+  return best;
+}
+
+}  // namespace
+
+double work_of(const OpCall& call) {
+  const auto size = [&](int i) { return static_cast<double>(call.sizes[static_cast<size_t>(i)]); };
+  if (call.op == "linear") return size(0) * size(1) * std::max(size(2), 16.0);
+  if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // the half of both products
+  if (call.op == "add_gram") return size(0) * size(1) * size(1) / 2;
+  if (call.op == "targets" || call.op == "quantize_columns") return size(0) * size(1) * size(1) / 2;
+  if (call.op == "factor") return size(0) * size(0) * size(0) / 6;
+  if (call.op == "permute_symmetric") return size(0) * size(0);
+  if (call.op == "find_grid") return size(0) * size(1) * size(3);
+  return size(0) * size(1);
+}
+
+std::map<std::string, double> estimate_seconds(Backend& backend,
+                                               const std::map<std::string, std::map<OpCall, int64_t>>& calls,
+                                               double budget) {
+  std::map<OpCall, double> totals;  // work that each tried call stands for
+  for (const auto& [stage, of_stage] : calls) {
+    for (const auto& [call, count] : of_stage) {
+      if (work_of(call) > 0) totals[tried_for(call)] += work_of(call) * static_cast<double>(count);
+    }
+  }
+  std::vector<std::pair<double, OpCall>> order;
+  for (const auto& [call, total] : totals) {
+    // Elements are slower than multiply-adds by about this much: what costs most comes first.
+    order.emplace_back(total * (is_product(call.op) ? 1 : 20), call);
+  }
+  std::sort(order.begin(), order.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
+
+  const Stopwatch watch;
+  std::map<OpCall, double> speeds;              // work a second
+  std::map<std::string_view, OpCall> tried_of;  // the most important call that was tried of an op
+  for (const auto& [total, call] : order) {
+    const bool first_of_its_op = tried_of.try_emplace(call.op, call).second;
+    if (watch.seconds() > budget && !first_of_its_op) continue;
+    speeds[call] = work_of(call) / try_call(backend, call);
+  }
+  backend.trim();
+  std::map<std::string, double> seconds;
+  for (const auto& [stage, of_stage] : calls) {
+    for (const auto& [call, count] : of_stage) {
+      if (work_of(call) <= 0) continue;
+      const auto exact = speeds.find(tried_for(call));
+      const double speed = exact != speeds.end() ? exact->second : speeds.at(tried_of.at(call.op));
+      seconds[stage] += work_of(call) * static_cast<double>(count) / speed;
+    }
+  }
+  return seconds;
+}
+
+}  // namespace gptq
