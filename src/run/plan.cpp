@@ -20,17 +20,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a thread's buffers for products take, and what is not counted piece by piece: stacks, queues, small vectors.
-constexpr int64_t kBytesPerThread = int64_t{6} << 20, kSlack = int64_t{8} << 20;
+// What a thread's buffers for products take where none has been computed yet, and what is not counted piece by piece:
+// stacks, queues, small vectors.
+constexpr int64_t kBytesPerThread = int64_t{10} << 20, kSlack = int64_t{5} << 20;
 // Assumed where only a run could tell, in bytes a second: reading and checking weights, packing on one thread, writing
 // to disk, making tokens of text.
 constexpr double kReadRate = 1.5e9, kPackRate = 0.4e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
 
-// This process without the matrices of the run.
-int64_t process_bytes(const Job& job) {
-  const int threads = job.threads > 0 ? job.threads : available_cores();
-  return resident_bytes() + threads * kBytesPerThread + kSlack;
-}
+int threads_of(const Job& job) { return job.threads > 0 ? job.threads : available_cores(); }
 
 RehearsalOptions options_for(const Setup& setup, StatePlace states, bool read_ahead, bool limited) {
   RehearsalOptions options{.states = states, .read_ahead = read_ahead};
@@ -54,7 +51,7 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
   RehearsalOptions least = options_for(setup, places.back(), false, false);
   least.max_held = 0;
   const Rehearsal needed = rehearse(job, setup, least);
-  const int64_t base = process_bytes(job);
+  const int64_t base = setup.process_bytes;
   std::string what;
   for (const auto& [device, peak] : needed.peaks) {
     const int64_t needs = device == "cpu" ? peak + base : peak, limit = setup.resources.limit_of(device);
@@ -89,13 +86,13 @@ void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsa
   const double read = static_cast<double>(plan.source_bytes) / read_rate;
   const double packing = weights / kPackRate;
   const double blocks = static_cast<double>(setup.config.blocks);
-  const int cores = available_cores(), threads = job.threads > 0 ? job.threads : cores;
+  const int cores = available_cores(), threads = threads_of(job);
   // Beside the computing threads, or among them where there are no cores to spare.
   const double packing_shared = threads < cores ? 0 : packing / cores;
   const double hidden = computing + packing_shared;
   stages["pack and write"] =
       packing_shared + std::max(0.0, packing - hidden) + 0.05 + static_cast<double>(plan.output_bytes) / kWriteRate;
-  stages["read"] = plan.read_ahead ? read / blocks + std::max(0.0, read - hidden) : read;
+  stages["read"] = read / blocks + std::max(0.0, read - hidden);
   if (job.recipe.method == Method::gptq) {
     std::error_code error;
     double text = static_cast<double>(fs::file_size(setup.calibration.file, error));
@@ -127,7 +124,7 @@ std::string_view name_of(StatePlace place) {
 int64_t budget_of(const Setup& setup, const std::string& device) {
   const int64_t limit = setup.resources.limit_of(device);
   if (device != "cpu" || limit == 0) return limit;
-  return std::max<int64_t>(1, limit - resident_bytes() - kSlack);
+  return std::max<int64_t>(1, limit - setup.process_bytes);
 }
 
 Plan make_plan(const Job& job, Setup& setup, bool with_time) {
@@ -141,6 +138,10 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.checkpoint_format = name_of(resolved_format(job.recipe));
   for (const Notice& notice : setup.notices)
     (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
+
+  // Before memory is looked at: trying ops fills the buffers that they keep.
+  if (with_time) estimate_time(job, setup, rehearse(job, setup, {}), plan);
+  setup.process_bytes = resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread);
 
   const bool on_cpu_only = placement.devices == std::vector<std::string>{"cpu"};
   std::vector<StatePlace> places = {StatePlace::device};
@@ -158,7 +159,6 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   if (!least) refuse(job, setup, places);
   const Rehearsal expected = rehearse(job, setup, options_for(setup, placement.states, placement.read_ahead, true));
 
-  const int64_t base = process_bytes(job);
   const auto description_of = [&](const std::string& name) -> std::string {
     for (const DeviceInfo& device : setup.resources.machine.accelerators) {
       if (device.name == name) return device.description;
@@ -169,7 +169,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     if (name == "cpu") continue;
     plan.accelerators.push_back({name, description_of(name), expected.peaks.at(name), setup.resources.limit_of(name)});
   }
-  plan.host = {"cpu", setup.resources.machine.cpu.description, expected.peaks.at("cpu") + base,
+  plan.host = {"cpu", setup.resources.machine.cpu.description, expected.peaks.at("cpu") + setup.process_bytes,
                setup.resources.limit_of("cpu")};
   if (plan.host.peak_bytes > setup.resources.machine.cpu.free_bytes) {
     plan.warnings.push_back(
@@ -194,7 +194,6 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
                                   .desc_act = job.recipe.desc_act,
                                   .format = resolved_format(job.recipe)},
                                  linears);
-  if (with_time) estimate_time(job, setup, expected, plan);
   return plan;
 }
 

@@ -17,7 +17,7 @@ std::string_view name_of(StatePlace place);
 // One line: time, memory, disk.
 std::string short_form(const Plan& plan);
 
-// Bytes of memory that the run's matrices may take of `device`: its limit, less what this process has already.
+// Bytes of memory that the run's matrices may take of `device`: its limit, less what this process takes besides.
 // 0: no limit.
 int64_t budget_of(const Setup& setup, const std::string& device);
 

@@ -41,6 +41,7 @@ struct Setup {
   std::vector<TensorSpec> output;               // in the output's order
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
+  int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices
   Calibration calibration;  // with its file found and its length cut to the model's positions
 };
 

@@ -89,14 +89,15 @@ Matrix identity(Backend& backend, int64_t n) {
   return matrix;
 }
 
-// Calls the op with operands of its sizes; the faster of two times, in seconds.
-double try_call(Backend& backend, const OpCall& call) {
+// Calls the op with operands of its sizes, for `patience` seconds but at least twice; the shortest time, in seconds.
+double try_call(Backend& backend, const OpCall& call, double patience) {
   const auto [a, b, c, d] = call.sizes;
   const auto matrix = [&](int64_t rows, int64_t cols) { return random_matrix(backend, call.dtype, rows, cols); };
   const auto wide = [&](int64_t rows, int64_t cols) { return random_matrix(backend, DType::f32, rows, cols); };
   double best = INFINITY;
   const auto measure = [&](const std::function<void()>& body) {
-    for (int i = 0; i < 2; ++i) {
+    const Stopwatch all;
+    for (int i = 0; i < 2 || all.seconds() < patience; ++i) {
       backend.wait();
       const Stopwatch watch;
       body();
@@ -209,13 +210,19 @@ std::map<std::string, double> estimate_seconds(Backend& backend,
   }
   std::sort(order.begin(), order.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
 
+  // Threads that have slept find cores of their own, and cores their clock, only after a while.
+  constexpr double kWarmUp = 0.1;
+  if (!order.empty()) try_call(backend, order.front().second, kWarmUp);
+  double all = 0;
+  for (const auto& [total, call] : order) all += total;
+
   const Stopwatch watch;
   std::map<OpCall, double> speeds;              // work a second
   std::map<std::string_view, OpCall> tried_of;  // the most important call that was tried of an op
   for (const auto& [total, call] : order) {
     const bool first_of_its_op = tried_of.try_emplace(call.op, call).second;
     if (watch.seconds() > budget && !first_of_its_op) continue;
-    speeds[call] = work_of(call) / try_call(backend, call);
+    speeds[call] = work_of(call) / try_call(backend, call, budget / 2 * total / all);
   }
   backend.trim();
   std::map<std::string, double> seconds;
