@@ -53,15 +53,17 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
   const Rehearsal needed = rehearse(job, setup, least);
   const int64_t base = setup.process_bytes;
   std::string what;
+  bool host_is_short = false;
   for (const auto& [device, peak] : needed.peaks) {
     const int64_t needs = device == "cpu" ? peak + base : peak, limit = setup.resources.limit_of(device);
     if (limit == 0 || needs <= limit) continue;
+    host_is_short = host_is_short || device == "cpu";
     what += cat(what.empty() ? "" : "; ", device, " may use ", format_bytes(static_cast<double>(limit)), " (", limit,
                 " bytes), and this run needs at least ", format_bytes(static_cast<double>(needs)), " (", needs,
                 " bytes) there");
   }
   std::string out = "give it more with --max-memory";
-  if (places.back() != StatePlace::spill && job.recipe.method == Method::gptq) {
+  if (host_is_short && places.back() != StatePlace::spill && job.recipe.method == Method::gptq) {
     least.states = StatePlace::spill;
     const int64_t spilled = rehearse(job, setup, least).peaks.at("cpu") + base;
     if (spilled < needed.peaks.at("cpu") + base)
@@ -74,6 +76,7 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
 
 // The seconds by stage as users read them: the device's work, and what the host does beside it where it is longer.
 void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsal, Plan& plan) {
+  const Stopwatch watch;
   const std::string& device = setup.placement.devices[0];
   const auto backend = open_backend(device, {.threads = job.threads});
   std::map<std::string, double> stages = estimate_seconds(*backend, rehearsal.calls, 0.4);
@@ -101,6 +104,7 @@ void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsa
     if (setup.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
     stages["calibration"] = text / kTokenizeRate;
   }
+  stages["plan"] = watch.seconds();  // a run begins with it
   for (const auto& [stage, seconds] : stages) plan.seconds += seconds;
   plan.stage_seconds.assign(stages.begin(), stages.end());
   std::sort(plan.stage_seconds.begin(), plan.stage_seconds.end(),

@@ -13,8 +13,9 @@
 namespace gptq {
 namespace {
 
-// A tried call has at most so many multiply-adds or elements: a few milliseconds.
-constexpr double kMaxProducts = 4e8, kMaxElements = 1 << 20;
+// A tried call has at most so many multiply-adds or elements: a few milliseconds. Of a large job, where the speed of
+// large calls is wanted, it may have this share of the whole.
+constexpr double kMinProducts = 4e8, kMaxProducts = 1e10, kShare = 1e-4, kMaxElements = 1 << 20;
 
 bool is_product(std::string_view op) {
   return op == "linear" || op == "attention" || op == "add_gram" || op == "factor" || op == "targets" ||
@@ -29,32 +30,33 @@ int64_t rounded_down(int64_t n) {
 }
 
 // The call that is tried for `call`: of its op and kind, and small. Sizes that do not change the speed are cut first.
-OpCall tried_for(OpCall call) {
+OpCall tried_for(OpCall call, double max_products) {
   auto& [a, b, c, d] = call.sizes;
   if (call.op == "linear") {
     // The column loop multiplies by every length: these stand for each other.
     if (b <= 256 && c > 0) c = rounded_down(c);
-    while (work_of(call) > kMaxProducts && a > 256) a /= 2;
-    while (work_of(call) > kMaxProducts && b > 256) b /= 2;
-    while (work_of(call) > kMaxProducts && c > 256) c /= 2;
+    while (work_of(call) > max_products && a > 256) a /= 2;
+    while (work_of(call) > max_products && b > 256) b /= 2;
+    while (work_of(call) > max_products && c > 256) c /= 2;
     return call;
   }
   if (call.op == "attention") {
     if (d > 0 && a > d) a = d;
-    while (work_of(call) > kMaxProducts && b > 4) b /= 2;
-    while (work_of(call) > kMaxProducts && d > 128) a = d /= 2;
+    while (work_of(call) > max_products && b > 4) b /= 2;
+    while (work_of(call) > max_products && d > 128) a = d /= 2;
     return call;
   }
   if (call.op == "add_gram") {
-    while (work_of(call) > kMaxProducts && a > 256) a /= 2;
-    while (work_of(call) > kMaxProducts && b > 512) b /= 2;
+    while (work_of(call) > max_products && a > 256) a /= 2;
+    while (work_of(call) > max_products && b > 512) b /= 2;
     return call;
   }
   if (call.op == "factor" || call.op == "permute_symmetric") {
-    while ((is_product(call.op) ? work_of(call) > kMaxProducts : work_of(call) > kMaxElements) && a > 256) a /= 2;
+    // Factorizations reach their speed late.
+    while ((is_product(call.op) ? work_of(call) > 2 * max_products : work_of(call) > kMaxElements) && a > 256) a /= 2;
     return call;
   }
-  const double most = is_product(call.op)      ? kMaxProducts / 16
+  const double most = is_product(call.op)      ? max_products / 16
                       : call.op == "find_grid" ? kMaxElements * 8
                                                : kMaxElements;
   while (work_of(call) > most && a > 16) a /= 2;
@@ -197,10 +199,16 @@ double work_of(const OpCall& call) {
 std::map<std::string, double> estimate_seconds(Backend& backend,
                                                const std::map<std::string, std::map<OpCall, int64_t>>& calls,
                                                double budget) {
+  double products = 0;
+  for (const auto& [stage, of_stage] : calls) {
+    for (const auto& [call, count] : of_stage)
+      products += is_product(call.op) ? work_of(call) * static_cast<double>(count) : 0;
+  }
+  const double max_products = std::clamp(kShare * products, kMinProducts, kMaxProducts);
   std::map<OpCall, double> totals;  // work that each tried call stands for
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
-      if (work_of(call) > 0) totals[tried_for(call)] += work_of(call) * static_cast<double>(count);
+      if (work_of(call) > 0) totals[tried_for(call, max_products)] += work_of(call) * static_cast<double>(count);
     }
   }
   std::vector<std::pair<double, OpCall>> order;
@@ -229,7 +237,7 @@ std::map<std::string, double> estimate_seconds(Backend& backend,
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) <= 0) continue;
-      const auto exact = speeds.find(tried_for(call));
+      const auto exact = speeds.find(tried_for(call, max_products));
       const double speed = exact != speeds.end() ? exact->second : speeds.at(tried_of.at(call.op));
       seconds[stage] += work_of(call) * static_cast<double>(count) / speed;
     }
