@@ -23,6 +23,8 @@ namespace fs = std::filesystem;
 // What a thread's buffers for products take where none has been computed yet, and what is not counted piece by piece:
 // stacks, queues, small vectors.
 constexpr int64_t kBytesPerThread = int64_t{10} << 20, kSlack = int64_t{5} << 20;
+// Kept free under a limit: buffers grow with the largest call that comes.
+constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} << 20;
 // Assumed where only a run could tell, in bytes a second: reading and checking weights, packing on one thread, writing
 // to disk, making tokens of text.
 constexpr double kReadRate = 1.5e9, kPackRate = 0.4e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
@@ -51,7 +53,7 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
   RehearsalOptions least = options_for(setup, places.back(), false, false);
   least.max_held = 0;
   const Rehearsal needed = rehearse(job, setup, least);
-  const int64_t base = setup.process_bytes;
+  const int64_t base = setup.process_bytes + setup.reserve_bytes;
   std::string what;
   bool host_is_short = false;
   for (const auto& [device, peak] : needed.peaks) {
@@ -128,7 +130,7 @@ std::string_view name_of(StatePlace place) {
 int64_t budget_of(const Setup& setup, const std::string& device) {
   const int64_t limit = setup.resources.limit_of(device);
   if (device != "cpu" || limit == 0) return limit;
-  return std::max<int64_t>(1, limit - setup.process_bytes);
+  return std::max<int64_t>(1, limit - setup.process_bytes - setup.reserve_bytes);
 }
 
 Plan make_plan(const Job& job, Setup& setup, bool with_time) {
@@ -146,6 +148,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   // Before memory is looked at: trying ops fills the buffers that they keep.
   if (with_time) estimate_time(job, setup, rehearse(job, setup, {}), plan);
   setup.process_bytes = resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread);
+  setup.reserve_bytes = kReserve + threads_of(job) * kReservePerThread;
 
   const bool on_cpu_only = placement.devices == std::vector<std::string>{"cpu"};
   std::vector<StatePlace> places = {StatePlace::device};

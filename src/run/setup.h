@@ -42,6 +42,7 @@ struct Setup {
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices
+  int64_t reserve_bytes = 0;  // kept free under a limit, for what threads may yet take for themselves
   Calibration calibration;  // with its file found and its length cut to the model's positions
 };
 

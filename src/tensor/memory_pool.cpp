@@ -25,12 +25,18 @@ void* LimitedMemory::allocate(size_t bytes) {
     throw DeviceError(
         cat(name_, " is out of memory: ", asked, " bytes asked for, ", this->bytes(), " of ", limit_, " bytes in use"));
   }
-  try {
-    return source_.allocate(bytes);
-  } catch (...) {
-    std::lock_guard lock(mutex_);
-    bytes_ -= static_cast<int64_t>(bytes);
-    throw;
+  for (bool reclaimed = !reclaim_;; reclaimed = true) {
+    try {
+      return source_.allocate(bytes);
+    } catch (const DeviceError& error) {
+      if (!reclaimed) {
+        reclaim_();
+        continue;
+      }
+      std::lock_guard lock(mutex_);
+      bytes_ -= asked;
+      throw DeviceError(cat(name_, " is out of memory: ", asked, " bytes asked for, ", bytes_, " in use"));
+    }
   }
 }
 
