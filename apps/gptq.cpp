@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include <CLI/CLI.hpp>
@@ -452,6 +453,9 @@ int run(int argc, char** argv) {
   } catch (const InputError& error) {
     std::fprintf(stderr, "gptq: %s\n", error.what());
     return 2;
+  } catch (const std::bad_alloc&) {
+    std::fputs("gptq: out of memory: give the program more, or take fewer --samples\n", stderr);
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "gptq: %s\n", error.what());
     return 1;

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdio>
 #include <mutex>
-#include <numeric>
 #include <set>
 #include <thread>
 #include <utility>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/names.h"
 #include "io/file.h"
 
 namespace gptq {
@@ -86,21 +86,6 @@ AnyJson parse_json_file(const fs::path& path) {
   } catch (const typename AnyJson::exception&) {
     throw InputError(cat(path.string(), ": holds a number that is too large"));
   }
-}
-
-int64_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i) + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int64_t substitution = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, substitution});
-    }
-  }
-  return row.back();
 }
 
 // The weight_map of an index: tensor name to shard. Every shard lies in the folder and exists.

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/names.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 
@@ -208,20 +209,6 @@ std::unordered_set<std::string_view> parents_of(const std::vector<std::string>& 
 bool may_lack_weights(std::string_view module) {
   const std::string_view last = module.substr(module.rfind('.') + 1);
   return last == "rotary_emb" || last == "embed_positions" || last == "wpe";
-}
-
-int64_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int64_t diagonal = std::exchange(row[0], static_cast<int64_t>(i) + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int64_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, replaced});
-    }
-  }
-  return row.back();
 }
 
 // "'model.layers.0', 'model.layers.1' or 'model.norm'"

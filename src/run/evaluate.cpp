@@ -29,14 +29,18 @@ constexpr int64_t kLogitRows = 256;
 // Devices by name, opened when first asked for.
 class Devices {
  public:
-  explicit Devices(int threads) : threads_(threads) {}
+  Devices(const Resources& resources, int threads) : resources_(resources), threads_(threads) {}
   Backend& operator[](const std::string& name) {
     std::unique_ptr<Backend>& backend = backends_[name];
-    if (!backend) backend = open_backend(name, {.threads = threads_});
+    if (!backend) {
+      const int64_t limit = name == "cpu" ? 0 : resources_.limit_of(name);
+      backend = open_backend(name, {.threads = threads_, .memory_bytes = limit});
+    }
     return *backend;
   }
 
  private:
+  const Resources& resources_;
   int threads_;
   std::map<std::string, std::unique_ptr<Backend>> backends_;
 };
@@ -259,7 +263,7 @@ Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& prog
   const Stopwatch watch;
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
-  Devices devices(evaluation.threads);
+  Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices;
   OpenModel opened(evaluation.model, evaluation.device_map, resources, devices, notices);
   tell(notices, progress);
@@ -287,7 +291,7 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
   const Stopwatch watch;
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
-  Devices devices(evaluation.threads);
+  Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices, of_second;
   OpenModel first(evaluation.model, evaluation.device_map, resources, devices, notices);
   OpenModel second(quantized, evaluation.device_map, resources, devices, of_second);
@@ -338,7 +342,7 @@ std::vector<TokenSequence> tokenize(const std::string& model, const std::string&
 
 std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
   const Resources resources = find_resources("");
-  Devices devices(threads);
+  Devices devices(resources, threads);
   std::vector<Notice> notices;
   OpenModel opened(model, "", resources, devices, notices);
   const Tokenizer tokenizer(opened.checkpoint().folder());

@@ -92,8 +92,8 @@ class Quantizer final : public BlockObserver {
   double cpu_at_start_ = cpu_seconds();
   Report report_;
   std::map<std::string, double> stages_;
-  std::string stage_, step_;
-  double stage_began_ = 0;
+  std::string stage_, step_, damped_step_;
+  double stage_began_ = 0, blocks_began_ = 0;
   std::atomic<bool> ended_ = false;  // the run is over, or has failed
   Work work_;
   int64_t block_ = 0, tokens_ = 0;
@@ -134,8 +134,10 @@ void Quantizer::step_done(double work) {
   Progress progress{.text = step_, .block = block_, .blocks = setup_.config.blocks, .loss = last_loss_};
   progress.fraction = std::min(1.0, work_.done / work_.total);
   progress.seconds = watch_.seconds();
-  progress.remaining_seconds = progress.fraction > 0 ? progress.seconds * (1 / progress.fraction - 1) : 0;
-  progress.tokens_per_second = progress.fraction * static_cast<double>(tokens_ * progress.blocks) / progress.seconds;
+  const double working = progress.seconds - blocks_began_;
+  progress.remaining_seconds = progress.fraction > 0 ? working * (1 / progress.fraction - 1) : 0;
+  progress.tokens_per_second =
+      working > 0 ? progress.fraction * static_cast<double>(tokens_ * progress.blocks) / working : 0;
   progress.memory_bytes = resident_bytes();
   progress_(progress);
 }
@@ -161,10 +163,11 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
   check_stop();
   const double damp = hessian != nullptr ? hessian->damp_percent : 0;
   const auto dead = hessian != nullptr ? static_cast<int64_t>(hessian->dead.size()) : 0;
-  if (damp > job_.recipe.damp_percent) {
-    const std::string text =
-        cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent);
-    tell(Progress::Kind::warning, text);
+  // The step's linears share the Hessian: said once.
+  if (const std::string step = cat(block_, " ", step_); damp > job_.recipe.damp_percent && damped_step_ != step) {
+    damped_step_ = step;
+    tell(Progress::Kind::warning,
+         cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent));
   }
   timed("pack and write", [&] {
     wait_for_writer();
@@ -277,15 +280,17 @@ void Quantizer::trim(const std::string& when) {
 void Quantizer::quantize_blocks() {
   const int64_t blocks = setup_.config.blocks;
   std::future<StagedBlock> next = read(0);
+  blocks_began_ = watch_.seconds();
   for (block_ = 0; block_ < blocks; ++block_) {
     check_stop();
     const Placement::Unit& unit = setup_.placement.block(block_);
     Backend& backend = backend_of(unit);
-    StagedBlock staged = timed("read", [&] { return next.get(); });
-    if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
     computing_ = &backend;
     bytes_in_ = bytes_out_ = 0;
+    step_ = "read";
     try {
+      StagedBlock staged = timed("read", [&] { return next.get(); });
+      if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
       quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, *this);
     } catch (const DeviceError& error) {
       throw DeviceError(cat(unit.module, ", step ", step_, ": ", error.what(),

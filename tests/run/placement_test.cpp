@@ -343,7 +343,17 @@ TEST_F(PlacedEvaluation, SplitsAndOffloadGiveTheSamePerplexityInOneRoundAndInSev
   for (const char* text : {"ids.jsonl", "long.jsonl"}) {
     const double one = perplexity_on("sim:0", "", text);
     EXPECT_EQ(perplexity_on(blocks_on({"sim:0", "sim:1", "cpu", "disk"}), "", text), one);
-    EXPECT_EQ(perplexity_on("sim:0", R"({"sim:0": "600kB"})", text), one) << "too little room for weights to stay";
+    EXPECT_EQ(perplexity_on("cpu", R"({"cpu": "600kB"})", text), perplexity_on("cpu", "", text))
+        << "too little room for weights to stay";
+  }
+}
+
+TEST_F(PlacedEvaluation, AnAcceleratorThatIsTooSmallIsNamed) {
+  try {
+    perplexity_on("sim:0", R"({"sim:0": "10kB"})");
+    FAIL() << "it had room";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("sim:0 is out of memory: "), std::string::npos) << error.what();
   }
 }
 

@@ -68,5 +68,50 @@ TEST(MemoryPool, MakesRoomFromWhatItHoldsBeforeItFails) {
   EXPECT_THROW(pool.allocate(2000), DeviceError);
 }
 
+TEST(MemoryPool, HoldsNoMoreBytesThanItMay) {
+  CountingMemory source;
+  MemoryPool pool(source, 1000), none(source, 0);
+  for (const size_t bytes : {600, 500, 300}) pool.release(pool.allocate(bytes), bytes);
+  EXPECT_EQ(pool.bytes_held(), 900U) << "600 and 300";
+  none.release(none.allocate(8), 8);
+  EXPECT_EQ(none.bytes_held(), 0U);
+}
+
+TEST(LimitedMemory, RefusesWhatWouldExceedTheLimitAndSaysTheNumbers) {
+  LimitedMemory memory(host_memory(), "cuda:3", 1000);
+  void* block = memory.allocate(700);
+  try {
+    memory.allocate(400);
+    FAIL() << "not refused";
+  } catch (const DeviceError& error) {
+    EXPECT_STREQ(error.what(), "cuda:3 is out of memory: 400 bytes asked for, 700 of 1000 bytes in use");
+  }
+  EXPECT_EQ(memory.bytes(), 700);
+  memory.release(block, 700);
+  EXPECT_EQ(memory.bytes(), 0);
+  EXPECT_EQ(memory.peak_bytes(), 700);
+}
+
+TEST(LimitedMemory, AsksForWhatIsHeldElsewhereBeforeItRefuses) {
+  LimitedMemory memory(host_memory(), "cpu", 1000);
+  MemoryPool pool(memory);
+  memory.on_shortage([&] { pool.trim(); });
+  pool.release(pool.allocate(700), 700);
+  EXPECT_EQ(memory.bytes(), 700) << "held";
+  void* block = memory.allocate(900);
+  EXPECT_EQ(pool.bytes_held(), 0U);
+  memory.release(block, 900);
+}
+
+TEST(LimitedMemory, AFailingSourceIsAskedOnceMoreAndLeavesTheCountRight) {
+  CountingMemory source(1000);
+  LimitedMemory memory(source, "cpu", 0);
+  int asked = 0;
+  memory.on_shortage([&] { ++asked; });
+  EXPECT_THROW(memory.allocate(2000), DeviceError);
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(memory.bytes(), 0);
+}
+
 }  // namespace
 }  // namespace gptq
