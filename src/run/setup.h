@@ -43,7 +43,7 @@ struct Setup {
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices
   int64_t reserve_bytes = 0;  // kept free under a limit, for what threads may yet take for themselves
-  Calibration calibration;  // with its file found and its length cut to the model's positions
+  Calibration calibration;    // with its file found and its length cut to the model's positions
 };
 
 // Throws InputError for a job that makes no sense.

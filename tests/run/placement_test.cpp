@@ -281,7 +281,8 @@ TEST_F(PlacedJob, APlanReadsNoWeightsAndWritesNothing) {
 }
 
 // Reading takes as long as computing; one after the other they would take twice as long. Timing: the best of three.
-TEST_F(PlacedJob, ReadingIsHiddenBehindComputing) {
+using PlacedJobTiming = PlacedJob;
+TEST_F(PlacedJobTiming, ReadingIsHiddenBehindComputing) {
   write_tiny_model(folder_ / "deep", {.hidden = 128, .intermediate = 256, .blocks = 16, .heads = 8});
   write_ids(folder_ / "many.jsonl", 120, 128);
   Job plain = job("plain", "cpu");
