@@ -20,14 +20,15 @@
 namespace gptq {
 namespace {
 
-// The best of several runs of sgemm of 1024 x 1024 x 1024 on every thread at once, in flops per second.
+// The best of a second's runs of sgemm of 1024 x 1024 x 1024 on every thread at once, in flops per second: threads that
+// have slept find cores of their own after a while only.
 double sgemm_peak(int threads) {
   openblas_set_num_threads(1);
   ThreadPool pool(threads);
   constexpr int n = 1024;
   std::vector<std::vector<float>> operands(pool.size(), std::vector<float>(3 * n * n, 0.5F));
   double best = 0;
-  for (int round = 0; round < 12; ++round) {
+  for (const Stopwatch all; all.seconds() < 1;) {
     const Stopwatch watch;
     pool.for_each(pool.size(), [&](int64_t i) {
       float* a = operands[i].data();

@@ -44,7 +44,10 @@ struct Work {
 class Quantizer final : public BlockObserver {
  public:
   Quantizer(const Job& job, const ProgressFunction& progress) : job_(job), progress_(progress) {}
-  ~Quantizer() override { ended_ = true; }
+  ~Quantizer() override {
+    ended_ = true;
+    set_reading(false);
+  }
   Quantizer(const Quantizer&) = delete;
   Quantizer& operator=(const Quantizer&) = delete;
   Report run();
@@ -66,8 +69,10 @@ class Quantizer final : public BlockObserver {
   Report finish();
 
   Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
-  std::future<StagedBlock> read(int64_t index) {
-    return reader_.submit([this, index] { return model_->stage_block(index, *host_); });
+  std::future<StagedBlock> read(int64_t index);
+  void set_reading(bool reading) {
+    reading_ = reading;
+    reading_.notify_all();
   }
   void trim(const std::string& when);
   void tell(Progress::Kind kind, std::string text);
@@ -94,7 +99,8 @@ class Quantizer final : public BlockObserver {
   std::map<std::string, double> stages_;
   std::string stage_, step_, damped_step_;
   double stage_began_ = 0, blocks_began_ = 0;
-  std::atomic<bool> ended_ = false;  // the run is over, or has failed
+  std::atomic<bool> ended_ = false;    // the run is over, or has failed
+  std::atomic<bool> reading_ = false;  // a block is read, or waits to be: what is copied meanwhile lets it pass
   Work work_;
   int64_t block_ = 0, tokens_ = 0;
   double last_loss_ = 0;
@@ -238,7 +244,18 @@ void Quantizer::read_calibration_data() {
   }
 }
 
-// Copies, in pieces and beside everything else, what is not quantized.
+std::future<StagedBlock> Quantizer::read(int64_t index) {
+  set_reading(true);
+  return reader_.submit([this, index] {
+    struct Scope {
+      Quantizer& quantizer;
+      ~Scope() { quantizer.set_reading(false); }
+    } scope{*this};
+    return model_->stage_block(index, *host_);
+  });
+}
+
+// Copies, in pieces and while no block is read, what is not quantized.
 void Quantizer::carry_over() {
   carried_over_ = carrier_.submit([this] {
     constexpr size_t kPiece = size_t{4} << 20;
@@ -248,6 +265,7 @@ void Quantizer::carry_over() {
       if (setup_.quantized.count(tensor->name) != 0) continue;
       int64_t bad = 0;
       for (size_t first = 0; first < tensor->bytes; first += kPiece) {
+        reading_.wait(true);
         const size_t bytes = std::min(kPiece, tensor->bytes - first);
         checkpoint.read(*tensor, first, bytes, piece.data());
         const DType dtype = parse_safetensors_dtype(tensor->dtype).value_or(DType::u8);

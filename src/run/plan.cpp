@@ -206,7 +206,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
 
 std::string short_form(const Plan& plan) {
   const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
-  std::string text = cat("plan: ", plan.sequences, " sequences");
+  std::string text = plan.sequences > 0 ? cat("plan: ", plan.sequences, " sequences") : "plan: rounding";
   if (plan.seconds > 0) text += cat(", about ", static_cast<int64_t>(std::ceil(plan.seconds)), " s");
   for (const Plan::Device& device : plan.accelerators) text += cat(", ", bytes(device.peak_bytes), " on ", device.name);
   text += cat(", ", bytes(plan.host.peak_bytes), " of memory");

@@ -150,6 +150,37 @@ TEST_F(PlacementCli, ALimitIsKeptUnderAHardLimitAndChangesNoByte) {
   EXPECT_EQ(contents(folder_ / "limited"), contents(folder_ / "unlimited"));
 }
 
+TEST_F(PlacementCli, SpilledStatesGiveTheSameBytesOnTheCpuAndBehindAnAccelerator) {
+  write_ids(folder_ / "ids.jsonl", 3000, 60);
+  fs::create_directory(folder_ / "spill");
+  const int64_t states = int64_t{3000} * 60 * (64 + 96) * 4;
+  for (const std::string& device : {std::string("cpu"), std::string("sim:0")}) {
+    SCOPED_TRACE(device);
+    const std::vector<std::string> common = {"--samples", "3000", "--sequence-length", "60", "--device-map", device};
+    const auto job = [&](const std::string& output, std::vector<std::string> more) {
+      more.insert(more.end(), common.begin(), common.end());
+      std::vector<std::string> arguments = quantize(more);
+      arguments[2] = folder_ / output;
+      return arguments;
+    };
+    std::vector<std::string> asked = job("none", {"--json"});
+    asked[0] = "plan";
+    const Json plan = Json::parse(run(asked).out);
+    // Room for half of the states, in host memory and on the device.
+    Json limits = {{"cpu", plan.at("host").at("peak_bytes").get<int64_t>() - states / 2}};
+    if (device != "cpu") limits[device] = plan.at("accelerators").at(0).at("peak_bytes").get<int64_t>() - states / 2;
+    const Outcome spilled =
+        run(job("spilled-" + device, {"--max-memory", limits.dump(), "--spill-dir", folder_ / "spill", "--json"}));
+    ASSERT_EQ(spilled.code, 0) << spilled.err;
+    const Json report = Json::parse(spilled.out);
+    EXPECT_EQ(report.at("states"), "spill");
+    EXPECT_EQ(report.at("spill_bytes"), states);
+    EXPECT_TRUE(fs::is_empty(folder_ / "spill"));
+    ASSERT_EQ(run(job("roomy-" + device, {})).code, 0);
+    EXPECT_EQ(contents(folder_ / ("roomy-" + device)), contents(folder_ / ("spilled-" + device)));
+  }
+}
+
 TEST_F(PlacementCli, ASpillFolderThatIsFullIsSaidBeforeTheRun) {
   if (kSanitized) GTEST_SKIP() << "sanitizers take more than the limit";
   fs::create_directory(folder_ / "spill");

@@ -183,29 +183,6 @@ TEST_F(PlacedJob, StatesInHostMemoryGiveTheSameBytes) {
   EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "host"));
 }
 
-TEST_F(PlacedJob, SpilledStatesGiveTheSameBytes) {
-  write_ids(folder_ / "ids.jsonl", 3000, 60);
-  const auto many = [&](const std::string& output) {
-    Job many = job(output, "cpu");
-    many.calibration.samples = 3000;
-    many.calibration.sequence_length = 60;
-    many.batch_size = 0;
-    return many;
-  };
-  Job roomy = many("roomy"), spilled = many("spilled");
-  const Plan plan_of_roomy = plan(roomy);
-  fs::create_directory(folder_ / "spill");
-  spilled.spill_dir = folder_ / "spill";
-  const int64_t states = int64_t{3000} * 60 * (64 + 96) * 4;
-  spilled.max_memory = R"({"cpu": )" + std::to_string(plan_of_roomy.host.peak_bytes - states / 2) + "}";
-  quantize(roomy);
-  const Report report = quantize(spilled);
-  EXPECT_EQ(report.states, "spill");
-  EXPECT_EQ(report.spill_bytes, states);
-  EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "spilled"));
-  EXPECT_TRUE(fs::is_empty(folder_ / "spill"));
-}
-
 TEST_F(PlacedJob, WithoutTrueSequentialAndWithRoundingTheSplitChangesNothingEither) {
   for (const bool rtn : {false, true}) {
     Job one = job(rtn ? "rtn-one" : "once-one"),
