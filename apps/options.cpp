@@ -1,8 +1,5 @@
 #include "options.h"
 
-#include <algorithm>
-#include <cctype>
-#include <cmath>
 #include <map>
 #include <sstream>
 

@@ -24,13 +24,13 @@ Descriptor open_nameless(const fs::path& folder) {
   return file;
 }
 
-void read_all(int descriptor, const fs::path& folder, void* to, size_t bytes, size_t offset) {
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t count =
-        pread(descriptor, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) throw InputError(cat("--spill-dir ", cannot(folder, "read the states back", errno).what()));
-    done += static_cast<size_t>(count);
+// What a file operation says, with the flag that named the folder.
+template <typename Body>
+void naming_the_flag(Body body) {
+  try {
+    body();
+  } catch (const InputError& error) {
+    throw InputError(cat("--spill-dir ", error.what()));
   }
 }
 
@@ -124,7 +124,7 @@ void StateStore::read_ahead(Stored& stored, StateUse use) {
     const auto fetch = [&](Waiting& waiting, size_t offset) {
       if (waiting.bytes() == 0) return;
       waiting.host = Matrix(*host_, waiting.dtype, waiting.rows, waiting.cols);
-      read_all(*file_, spill_folder_, waiting.host.view().data, waiting.bytes(), offset);
+      naming_the_flag([&] { read_all(*file_, spill_folder_, waiting.host.view().data, waiting.bytes(), offset); });
     };
     if (use.reads_residual) fetch(stored.residual, residual_offset(stored));
     if (use.reads_input) fetch(stored.input, input_offset(stored));
@@ -138,11 +138,7 @@ void StateStore::write_behind(Waiting& waiting, size_t offset) {
   // Shared because a task must be copyable, which a matrix is not.
   auto host = std::make_shared<Matrix>(std::move(waiting.host));
   written_ = worker_->submit([this, host, offset] {
-    try {
-      write_all(*file_, spill_folder_, host->view().data, host->bytes(), offset);
-    } catch (const InputError& error) {
-      throw InputError(cat("--spill-dir ", error.what()));
-    }
+    naming_the_flag([&] { write_all(*file_, spill_folder_, host->view().data, host->bytes(), offset); });
   });
 }
 

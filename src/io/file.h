@@ -69,6 +69,18 @@ inline void write_all(int descriptor, const std::filesystem::path& path, const v
   }
 }
 
+// Reads exactly `bytes` bytes from `offset` on.
+inline void read_all(int descriptor, const std::filesystem::path& path, void* to, size_t bytes, size_t offset) {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t count =
+        pread(descriptor, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw cannot(path, "read it", errno);
+    if (count == 0) throw InputError(cat(path.string(), ": has become shorter while it was read"));
+    done += static_cast<size_t>(count);
+  }
+}
+
 // Makes the entries of a folder survive a power cut. File systems that cannot do that for folders say EINVAL, and a
 // folder that may be written but not listed cannot be opened: both are let pass.
 inline void sync_folder(const std::filesystem::path& path) {

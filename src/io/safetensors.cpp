@@ -256,11 +256,11 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
         cat(path_.string(), ": has ", size, " bytes, too few for a safetensors file: the download is not complete"));
   }
   std::string start(std::min<size_t>(size, kLfsPointer.size()), ' ');
-  read_at(0, start.size(), start.data());
+  read_all(*file_, path_, start.data(), start.size(), 0);
   if (start == kLfsPointer)
     throw InputError(cat(path_.string(), ": holds a git-lfs pointer, not the weights: run 'git lfs pull'"));
   uint64_t header = 0;
-  read_at(0, sizeof header, &header);
+  read_all(*file_, path_, &header, sizeof header, 0);
   if (header > kMaxHeader) {
     throw InputError(cat(path_.string(), ": says that its header has ", header,
                          " bytes, more than the format allows: it is broken or no safetensors file"));
@@ -270,7 +270,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
                          ": the download is not complete"));
   }
   std::string text(header, ' ');
-  read_at(8, text.size(), text.data());
+  read_all(*file_, path_, text.data(), text.size(), 8);
   try {
     parse(text, size - 8 - header);
   } catch (const HeaderJson::exception&) {
@@ -309,20 +309,10 @@ void SafetensorsFile::parse(std::string_view header, size_t data_size) {
     throw InputError(cat("has ", start + data_size - expected, " bytes after its last tensor"));
 }
 
-void SafetensorsFile::read_at(size_t offset, size_t bytes, void* to) const {
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t count = pread(*file_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw cannot(path_, "read it", errno);
-    if (count == 0) throw InputError(cat(path_.string(), ": has become shorter while it was read"));
-    done += static_cast<size_t>(count);
-  }
-}
-
 void SafetensorsFile::read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const {
   if (first > tensor.bytes || bytes > tensor.bytes - first)
     throw Error(cat(path_.string(), ": tensor '", tensor.name, "' is read beyond its end"));
-  read_at(tensor.offset + first, bytes, to);
+  read_all(*file_, path_, to, bytes, tensor.offset + first);
 }
 
 Matrix SafetensorsFile::load(const StoredTensor& tensor, Memory& memory) const {

@@ -62,7 +62,6 @@ class SafetensorsFile {
  private:
   // Fills tensors_ and metadata_; its errors do not name the file.
   void parse(std::string_view header, size_t data_size);
-  void read_at(size_t offset, size_t bytes, void* to) const;
 
   std::filesystem::path path_;
   Descriptor file_;

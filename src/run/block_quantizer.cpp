@@ -43,7 +43,6 @@ class BlockRun {
     in_stage(observer_, kLoadStage, [&] { model_.load_step(staged_, block_, step); });
   }
   void solve_step(int64_t step, Hessian& hessian);
-  void keep(const LinearSpec& spec, Linear& linear, const Quantized& quantized, const FactoredHessian* hessian);
 
   Model& model_;
   const Recipe& recipe_;
@@ -55,12 +54,6 @@ class BlockRun {
   Block block_;
 };
 
-void BlockRun::keep(const LinearSpec& spec, Linear& linear, const Quantized& quantized,
-                    const FactoredHessian* hessian) {
-  observer_.solved(spec, quantized, hessian, backend_);
-  in_stage(observer_, "columns", [&] { dequantize(backend_, quantized, linear.weight); });
-}
-
 void BlockRun::solve_step(int64_t step, Hessian& hessian) {
   const int64_t dropped = hessian.dropped();
   const FactoredHessian factored =
@@ -71,7 +64,8 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
     Linear& linear = block_.steps[step].linears[i];
     const Quantized quantized =
         in_stage(observer_, "columns", [&] { return solve(backend_, linear.weight, factored, recipe_); });
-    keep(specs_[step][i], linear, quantized, &factored);
+    observer_.solved(specs_[step][i], quantized, &factored, backend_);
+    in_stage(observer_, "columns", [&] { dequantize(backend_, quantized, linear.weight); });
   }
   observer_.solved_step(specs_[step], dropped);
 }
@@ -81,16 +75,14 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
 void BlockRun::sweep_sequential() {
   for (int64_t s = 0; s < steps(); ++s) {
     observer_.begin_step(specs_[s]);
-    {
-      Hessian hessian(backend_, selected(s) ? specs_[s][0].in_features : 0);
-      states_.for_each(backend_, state_use(s), [&](Batch& batch) {
-        const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block_, s, batch); });
-        if (selected(s)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
-        observer_.swept(specs_[s], batch.tokens());
-      });
-      if (s > 0) Model::drop_step(block_, s - 1);
-      selected(s) ? solve_step(s, hessian) : load(s);
-    }
+    Hessian hessian(backend_, selected(s) ? specs_[s][0].in_features : 0);
+    states_.for_each(backend_, state_use(s), [&](Batch& batch) {
+      const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block_, s, batch); });
+      if (selected(s)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
+      observer_.swept(specs_[s], batch.tokens());
+    });
+    if (s > 0) Model::drop_step(block_, s - 1);
+    selected(s) ? solve_step(s, hessian) : load(s);
   }
   if (is_last()) return;
   states_.for_each(backend_, state_use(steps()), [&](Batch& batch) {

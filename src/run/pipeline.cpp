@@ -226,11 +226,8 @@ void Quantizer::read_calibration_data() {
 
   const Placement& placement = setup_.placement;
   if (placement.states == StatePlace::spill) {
-    const auto element = static_cast<int64_t>(size_of(setup_.precision.computed));
-    int64_t widest = 0;
-    for (const auto& step : step_specs(setup_.config, 0)) widest = std::max(widest, step[0].in_features);
-    states_ =
-        std::make_unique<StateStore>(job_.spill_dir, tokens_, setup_.config.hidden * element, widest * element, *host_);
+    const StateBytes bytes = state_bytes(setup_);
+    states_ = std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input, *host_);
   } else {
     states_ = std::make_unique<StateStore>(placement.states, *host_);
   }

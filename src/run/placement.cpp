@@ -3,16 +3,9 @@
 #include <algorithm>
 #include <set>
 
-#include "base/error.h"
 #include "run/offload_rules.h"
 
 namespace gptq {
-
-const Placement::Unit& Placement::unit(const std::string& module) const {
-  const auto found = std::find_if(units.begin(), units.end(), [&](const Unit& unit) { return unit.module == module; });
-  if (found == units.end()) throw Error(cat("no unit ", module));
-  return *found;
-}
 
 ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config) {
   const Architecture& names = *config.architecture;

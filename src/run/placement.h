@@ -23,7 +23,6 @@ struct Placement {
   StatePlace states = StatePlace::device;
   bool read_ahead = true;  // the next block is read while this one computes
 
-  const Unit& unit(const std::string& module) const;
   const Unit& block(int64_t index) const { return units[static_cast<size_t>(index) + 1]; }  // the embedding is first
 };
 

@@ -189,10 +189,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.read_ahead = placement.read_ahead;
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;
-  if (placement.states == StatePlace::spill) {
-    const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
-    plan.spill_bytes = expected.tokens * (setup.config.hidden * element + expected.widest_input);
-  }
+  if (placement.states == StatePlace::spill) plan.spill_bytes = expected.tokens * state_bytes(setup).both();
   std::vector<LinearSpec> linears;
   for (const auto& [name, linear] : setup.quantized) linears.push_back(linear);
   plan.loaders = loader_verdicts({.bits = job.recipe.bits,

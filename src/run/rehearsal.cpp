@@ -34,12 +34,6 @@ class CountingObserver final : public BlockObserver {
   Matrix packing_;
 };
 
-int64_t widest_input(const ModelConfig& config) {
-  int64_t widest = 0;
-  for (const auto& step : step_specs(config, 0)) widest = std::max(widest, step[0].in_features);
-  return widest;
-}
-
 }  // namespace
 
 Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& options) {
@@ -72,9 +66,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
   };
 
   Rehearsal result;
-  const int64_t widest = widest_input(setup.config);
-  const auto residual_bytes = setup.config.hidden * static_cast<int64_t>(size_of(dtype));
-  result.widest_input = widest * static_cast<int64_t>(size_of(dtype));
+  const StateBytes bytes = state_bytes(setup);
   const int64_t blocks = setup.config.blocks;
   {
     Model model(checkpoint, backend_of(setup.placement.units[0]), dtype);
@@ -104,11 +96,11 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
     }
     for (auto& [name, device] : devices) device.backend->trim();
     Matrix in_flight, widened;
-    if (options.states == StatePlace::spill)
-      in_flight = Matrix(host, DType::u8, 3 * batch_tokens, residual_bytes + result.widest_input);
+    if (options.states == StatePlace::spill) in_flight = Matrix(host, DType::u8, 3 * batch_tokens, bytes.both());
     // The CPU behind a simulated accelerator widens what it sums.
     if (simulated && dtype != DType::f32)
-      widened = Matrix(host, DType::f32, std::min<int64_t>(batch_tokens, 2048), widest);
+      widened = Matrix(host, DType::f32, std::min<int64_t>(batch_tokens, 2048),
+                       bytes.input / static_cast<int64_t>(size_of(dtype)));
 
     // One block on each device shows all: the first there, with the next one read ahead.
     StagedBlock next = model.blank_block(0, host);

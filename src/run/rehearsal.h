@@ -24,7 +24,6 @@ struct Rehearsal {
   // By stage: calls, for the whole job.
   std::map<std::string, std::map<OpCall, int64_t>> calls;
   int64_t tokens = 0, sequences = 0;
-  int64_t widest_input = 0;  // bytes a token of the widest step input
 };
 
 // Throws DeviceError where a limit does not suffice.

@@ -144,6 +144,13 @@ Resources find_resources(const std::string& max_memory) {
   return resources;
 }
 
+StateBytes state_bytes(const Setup& setup) {
+  const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
+  int64_t widest = 0;
+  for (const auto& step : step_specs(setup.config, 0)) widest = std::max(widest, step[0].in_features);
+  return {setup.config.hidden * element, widest * element};
+}
+
 Setup set_up(const Job& job) {
   check_numbers(job);
   Setup setup;

@@ -46,6 +46,13 @@ struct Setup {
   Calibration calibration;    // with its file found and its length cut to the model's positions
 };
 
+// Bytes that a token's states take: its residual, and its widest step input.
+struct StateBytes {
+  int64_t residual = 0, input = 0;
+  int64_t both() const { return residual + input; }
+};
+StateBytes state_bytes(const Setup& setup);
+
 // Throws InputError for a job that makes no sense.
 Setup set_up(const Job& job);
 
