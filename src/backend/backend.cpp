@@ -189,6 +189,13 @@ void Backend::add_row_norms(ConstMatrixView x, MatrixView norms) {
   host_norms.send(*this, norms);
 }
 
+void Backend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
+  ++fallbacks_["add_product_norms"];
+  HostCopy host_norms(*this, norms);
+  reference().add_product_norms(HostCopy(*this, w), HostCopy(*this, factor), host_norms);
+  host_norms.send(*this, norms);
+}
+
 bool Backend::factor(MatrixView h) {
   ++fallbacks_["factor"];
   HostCopy host_h(*this, h);
@@ -233,6 +240,13 @@ void Backend::dequantize(ConstMatrixView codes, std::span<const int32_t> groups,
   HostCopy host_w(*this, w);
   reference().dequantize(HostCopy(*this, codes), groups, {scales, zeros, grid.bits}, host_w);
   host_w.send(*this, w);
+}
+
+void Backend::pack(ConstMatrixView codes, int bits, MatrixView words) {
+  ++fallbacks_["pack"];
+  HostCopy host_words(*this, words);
+  reference().pack(HostCopy(*this, codes), bits, host_words);
+  host_words.send(*this, words);
 }
 
 void Backend::token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) {

@@ -57,6 +57,7 @@ class Backend : public Ops, public Memory {
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
   void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override;
   void add_row_norms(ConstMatrixView x, MatrixView norms) override;
+  void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) override;
   bool factor(MatrixView h) override;
   void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
                  MatrixView scales, MatrixView zeros) override;
@@ -65,6 +66,7 @@ class Backend : public Ops, public Memory {
                         MatrixView loss) override;
   void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) override;
   void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override;
+  void pack(ConstMatrixView codes, int bits, MatrixView words) override;
   void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override;
   void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
 

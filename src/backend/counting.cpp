@@ -49,6 +49,9 @@ void CountingBackend::targets(ConstMatrixView w, ConstMatrixView /*feedback*/, C
 void CountingBackend::add_row_norms(ConstMatrixView x, MatrixView /*norms*/) {
   count("add_row_norms", x.dtype, {x.rows, x.cols});
 }
+void CountingBackend::add_product_norms(ConstMatrixView w, ConstMatrixView /*factor*/, MatrixView /*norms*/) {
+  count("add_product_norms", w.dtype, {w.rows, w.cols});
+}
 bool CountingBackend::factor(MatrixView h) {
   count("factor", h.dtype, {h.rows});
   return true;
@@ -69,6 +72,9 @@ void CountingBackend::round_columns(ConstMatrixView w, std::span<const int32_t> 
 void CountingBackend::dequantize(ConstMatrixView /*codes*/, std::span<const int32_t> /*groups*/, const Grid& /*grid*/,
                                  MatrixView w) {
   count("dequantize", w.dtype, {w.rows, w.cols});
+}
+void CountingBackend::pack(ConstMatrixView codes, int bits, MatrixView /*words*/) {
+  count("pack", codes.dtype, {codes.rows, codes.cols, bits});
 }
 void CountingBackend::token_losses(ConstMatrixView logits, std::span<const int32_t> /*targets*/,
                                    MatrixView /*losses*/) {

@@ -14,8 +14,9 @@
 namespace gptq {
 
 // An op's name and sizes, which are: linear m, n, k; attention tokens, heads, head_dim, tokens of a sequence (mean);
-// add_gram tokens, n; targets and quantize_columns rows, n; find_grid rows, cols, group size, candidates;
-// permute_symmetric and factor n; all others rows and cols of the result.
+// add_gram tokens, n; targets, add_product_norms and quantize_columns rows, n; find_grid rows, cols, group size,
+// candidates; pack rows and cols of the codes, bits; permute_symmetric and factor n; all others rows and cols of the
+// result.
 struct OpCall {
   std::string_view op;
   std::array<int64_t, 4> sizes{};
@@ -69,6 +70,7 @@ class CountingBackend final : public Backend {
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
   void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override;
   void add_row_norms(ConstMatrixView x, MatrixView norms) override;
+  void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) override;
   bool factor(MatrixView h) override;
   void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,
                  MatrixView scales, MatrixView zeros) override;
@@ -77,6 +79,7 @@ class CountingBackend final : public Backend {
                         MatrixView loss) override;
   void round_columns(ConstMatrixView w, std::span<const int32_t> groups, const Grid& grid, MatrixView codes) override;
   void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override;
+  void pack(ConstMatrixView codes, int bits, MatrixView words) override;
   void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override;
   void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top) override;
 

@@ -96,6 +96,11 @@ class Ops {
   // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32
   virtual void add_row_norms(ConstMatrixView x, MatrixView norms) = 0;
 
+  // norms[r, 0] += sum_k (w R)_rk^2 with R = factor', R upper triangular: the output energy tr(W H W') of each row. A
+  // statistic: products may be rounded to 11 bits.
+  // w [rows, n] f32; factor [n, n] f32, of which the lower triangle is read; norms [rows, 1] f32
+  virtual void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) = 0;
+
   // In place: from the lower triangle of a positive definite h to the lower triangular F with h = F' F, so R = F' is
   // the upper triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Returns false,
   // with h undefined, where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
@@ -126,6 +131,12 @@ class Ops {
 
   // w = scale * (code - zero), rounded to w's dtype.   codes, w [rows, cols]; groups[k] is the grid column of k
   virtual void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) = 0;
+
+  // Packs each row's codes as a dense stream of bits (code i at bit i * bits, low bits first, in 32-bit words) and
+  // stores the stream of row r in column r: the qweight of the format.
+  // codes [rows, cols] u8, below 2^bits, bits 2, 3, 4 or 8; words [cols * bits / 32, rows] i32; cols * bits is a
+  // multiple of 32
+  virtual void pack(ConstMatrixView codes, int bits, MatrixView words) = 0;
 
   // losses[i] = log(sum(exp(logits[i, :]))) - logits[i, targets[i]].   logits [n, vocabulary], losses [n, 1] f32
   virtual void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) = 0;

@@ -249,6 +249,18 @@ class ReferenceOps final : public Ops {
     }
   }
 
+  void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) override {
+    for (int64_t row = 0; row < w.rows; ++row) {
+      double sum = 0;
+      for (int64_t k = 0; k < w.cols; ++k) {
+        double product = 0;
+        for (int64_t j = 0; j <= k; ++j) product += load(w, row, j) * load(factor, k, j);
+        sum += product * product;
+      }
+      add_to(norms, row, 0, sum);
+    }
+  }
+
   // Row k of h = F' F needs only rows k and later of F, so F is found from its last row upwards.
   bool factor(MatrixView h) override {
     const int64_t n = h.rows;
@@ -338,6 +350,17 @@ class ReferenceOps final : public Ops {
         const double scale = load(grid.scales, row, groups[k]), zero = load(grid.zeros, row, groups[k]);
         store(w, row, k, scale * (load(codes, row, k) - zero));
       }
+    }
+  }
+
+  void pack(ConstMatrixView codes, int bits, MatrixView words) override {
+    for (int64_t row = 0; row < codes.rows; ++row) {
+      std::vector<uint32_t> stream(static_cast<size_t>(words.rows));
+      for (int64_t bit = 0; bit < codes.cols * bits; ++bit) {
+        const uint32_t code = codes.row<uint8_t>(row)[bit / bits];
+        stream[bit / 32] |= (code >> (bit % bits) & 1) << (bit % 32);
+      }
+      for (int64_t word = 0; word < words.rows; ++word) words.row<uint32_t>(word)[row] = stream[word];
     }
   }
 

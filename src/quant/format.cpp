@@ -195,42 +195,42 @@ std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe
 }
 
 FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory) {
-  FetchedLinear linear{.rows = quantized.codes.rows(),
-                       .cols = quantized.codes.cols(),
-                       .groups = quantized.scales.cols(),
-                       .bits = quantized.bits,
-                       .g_idx = quantized.g_idx};
+  FetchedLinear linear{.bits = quantized.bits, .words = {}, .zeros = {}, .scales = {}, .g_idx = quantized.g_idx};
   const auto download = [&](const Matrix& from) {
     Matrix to(memory, from.dtype(), from.rows(), from.cols());
     backend.download(to.view().data, from);
     return to;
   };
-  linear.codes = download(quantized.codes);
+  {
+    Matrix words(backend, DType::i32, quantized.codes.cols() * quantized.bits / 32, quantized.codes.rows());
+    backend.pack(quantized.codes, quantized.bits, words);
+    linear.words = download(words);
+  }
   linear.zeros = download(quantized.zeros);
   linear.scales = download(quantized.scales);
   return linear;
 }
 
 PackedLinear pack(const FetchedLinear& linear, CheckpointFormat format) {
-  const int64_t out = linear.rows, in = linear.cols, groups = linear.groups;
+  const int64_t out = linear.scales.rows(), groups = linear.scales.cols();
   const int mask = (1 << linear.bits) - 1, offset = stored_zero_offset(format);
   PackedLinear packed;
-  packed.qweight = pack_rows(transposed<uint8_t>(elements<uint8_t>(linear.codes), out, in), in, out, linear.bits);
+  packed.qweight = elements<uint32_t>(linear.words);
   std::vector<uint8_t> zeros = transposed<uint8_t>(elements<uint8_t>(linear.zeros), out, groups);
   for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero - offset) & mask);
   packed.qzeros = pack_cols(zeros, groups, out, linear.bits);
-  for (const float scale : transposed<float>(elements<float>(linear.scales), out, groups)) {
-    packed.scales.push_back(Half(scale).bits);
+  packed.scales.resize(static_cast<size_t>(out * groups));
+  for (int64_t r = 0; r < out; ++r) {
+    for (int64_t g = 0; g < groups; ++g) packed.scales[g * out + r] = Half(linear.scales.row<float>(r)[g]).bits;
   }
   packed.g_idx = linear.g_idx;
   return packed;
 }
 
 int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) {
-  const int64_t size = linear.out_features * linear.in_features;
   const int64_t grid = linear.out_features * (linear.in_features / effective_group_size(recipe, linear.in_features));
-  // Codes and their transpose, words; of the grid, zeros twice and scales twice, and their packed forms.
-  return 2 * size + size * recipe.bits / 8 + grid * (2 + 2 * 4 + 2 + 1);
+  // Zeros transposed and packed, scales in fp16; g_idx as fetched and as packed.
+  return grid + grid * recipe.bits / 8 + grid * 2 + 2 * linear.in_features * 4;
 }
 
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed) {

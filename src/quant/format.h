@@ -34,24 +34,25 @@ void check_shape(const LinearSpec& linear, const Recipe& recipe);
 // qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16 [groups, out], g_idx I32 [in].
 std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe& recipe);
 
-// The bytes of those tensors, in the same order.
+// A solved linear in host memory: its codes as the format has them, its grid as the solver has it.
+struct FetchedLinear {
+  int bits = 0;
+  Matrix words;          // qweight
+  Matrix zeros, scales;  // [rows, groups] u8 and f32
+  std::vector<int32_t> g_idx;
+};
+// The device packs the codes, which takes it the bytes of qweight meanwhile. The matrices are of `memory`.
+FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory = host_memory());
+
+// The bytes of quantized_tensors(), in the same order.
 struct PackedLinear {
-  std::vector<uint32_t> qweight, qzeros;
+  std::span<const uint32_t> qweight;  // the words of the FetchedLinear, which must live as long
+  std::vector<uint32_t> qzeros;
   std::vector<uint16_t> scales;  // fp16
   std::vector<int32_t> g_idx;
 };
-
-// A solved linear in host memory, to be packed there.
-struct FetchedLinear {
-  int64_t rows = 0, cols = 0, groups = 0;
-  int bits = 0;
-  Matrix codes, zeros, scales;  // [rows, cols] u8, [rows, groups] u8 and f32
-  std::vector<int32_t> g_idx;
-};
-FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory = host_memory());
-
 PackedLinear pack(const FetchedLinear& linear, CheckpointFormat format);
-// Bytes of host memory that fetching, packing and writing a linear take.
+// Bytes of host memory that packing and writing a linear take beside those of its matrices.
 int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe);
 
 // Writes the tensors of quantized_tensors().

@@ -15,21 +15,6 @@ BitPosition position(int64_t code, int bits) { return {code * bits / 32, static_
 
 }  // namespace
 
-std::vector<uint32_t> pack_rows(std::span<const uint8_t> codes, int64_t rows, int64_t cols, int bits) {
-  assert(rows * bits % 32 == 0 && static_cast<int64_t>(codes.size()) == rows * cols);
-  std::vector<uint32_t> words(static_cast<size_t>(rows * bits / 32 * cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto [word, shift] = position(r, bits);
-    const uint8_t* from = &codes[r * cols];
-    uint32_t* to = &words[word * cols];
-    for (int64_t c = 0; c < cols; ++c) to[c] |= static_cast<uint32_t>(from[c]) << shift;
-    if (shift + bits > 32) {
-      for (int64_t c = 0; c < cols; ++c) to[cols + c] |= static_cast<uint32_t>(from[c]) >> (32 - shift);
-    }
-  }
-  return words;
-}
-
 std::vector<uint8_t> unpack_rows(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits) {
   std::vector<uint8_t> codes(static_cast<size_t>(rows * cols));
   const uint32_t mask = (1U << bits) - 1;

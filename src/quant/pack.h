@@ -1,4 +1,4 @@
-// The packer: codes and zeros as 32-bit words. One rule covers 2, 3, 4 and 8 bits: a dense stream, code i at bit i *
+// Codes and zeros as 32-bit words. One rule covers 2, 3, 4 and 8 bits: a dense stream, code i at bit i *
 // bits, low bits first, cut into 32-bit words. Sizes must fill whole words.
 #pragma once
 
@@ -8,8 +8,7 @@
 
 namespace gptq {
 
-// codes [rows, cols] -> words [rows * bits / 32, cols]: streams run down the columns. rows * bits is a multiple of 32.
-std::vector<uint32_t> pack_rows(std::span<const uint8_t> codes, int64_t rows, int64_t cols, int bits);
+// words [rows * bits / 32, cols] -> codes [rows, cols]: streams run down the columns. rows * bits is a multiple of 32.
 std::vector<uint8_t> unpack_rows(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits);
 
 // codes [rows, cols] -> words [rows, cols * bits / 32]: streams run along the rows. cols * bits is a multiple of 32.

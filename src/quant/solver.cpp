@@ -65,9 +65,10 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   natural = Matrix();
 
   const ConstMatrixView F = hessian.factor;
+  Matrix loss = zeros(backend, DType::f32, rows, 1), power = zeros(backend, DType::f32, rows, 1);
+  backend.add_product_norms(W, F, power);  // tr(W Hd W')
   Matrix E(backend, DType::f32, rows, n);  // w - q of the columns solved so far
   Matrix codes(backend, DType::u8, rows, n);
-  Matrix loss = zeros(backend, DType::f32, rows, 1), power = zeros(backend, DType::f32, rows, 1);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
     // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of
@@ -95,10 +96,6 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
                              F.block(first, count, first, count), std::span(groups).subspan(first, count),
                              result.grid(), codes.view().col_range(first, count), E.view().col_range(first, count),
                              loss);
-
-    Matrix WR(backend, DType::f32, rows, count);  // |W R|^2 = tr(W Hd W')
-    backend.linear(W.view().col_range(0, first + count), F.block(first, count, 0, first + count), {}, WR);
-    backend.add_row_norms(WR, power);
   }
   backend.gather_columns(codes, inverse, result.codes);
   result.loss = sum_of(backend, loss) / static_cast<double>(hessian.tokens);

@@ -19,7 +19,7 @@ constexpr double kMinProducts = 4e8, kMaxProducts = 1e10, kShare = 1e-4, kMaxEle
 
 bool is_product(std::string_view op) {
   return op == "linear" || op == "attention" || op == "add_gram" || op == "factor" || op == "targets" ||
-         op == "quantize_columns";
+         op == "add_product_norms" || op == "quantize_columns";
 }
 
 // The nearest power of two below.
@@ -46,7 +46,7 @@ OpCall tried_for(OpCall call, double max_products) {
     while (work_of(call) > max_products && d > 128) a = d /= 2;
     return call;
   }
-  if (call.op == "add_gram") {
+  if (call.op == "add_gram" || call.op == "add_product_norms") {
     while (work_of(call) > max_products && a > 256) a /= 2;
     while (work_of(call) > max_products && b > 512) b /= 2;
     return call;
@@ -143,6 +143,10 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
     const Matrix w = wide(a, b), feedback = wide(a, b), factor = identity(backend, b);
     Matrix y(backend, DType::f32, a, b);
     measure([&] { backend.targets(w, feedback, factor, y); });
+  } else if (call.op == "add_product_norms") {
+    const Matrix w = wide(a, b), factor = identity(backend, b);
+    Matrix norms = cleared(backend, DType::f32, a, 1);
+    measure([&] { backend.add_product_norms(w, factor, norms); });
   } else if (call.op == "find_grid") {
     const Matrix w = wide(a, b), importance = wide(1, b);
     Matrix scales(backend, DType::f32, a, b / c), zeros(backend, DType::u8, a, b / c);
@@ -162,6 +166,10 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
     const Grid all{scales.view(), zeros.view(), 4};
     if (call.op == "dequantize") measure([&] { backend.dequantize(codes, first_group, all, w); });
     if (call.op == "round_columns") measure([&] { backend.round_columns(w, first_group, all, codes); });
+  } else if (call.op == "pack") {
+    const Matrix codes = cleared(backend, DType::u8, a, b);
+    Matrix words(backend, DType::i32, b * c / 32, a);
+    measure([&] { backend.pack(codes, static_cast<int>(c), words); });
   } else if (call.op == "rms_norm") {
     const Matrix x = matrix(a, b), weight = matrix(1, b);
     Matrix y(backend, call.dtype, a, b);
@@ -189,7 +197,8 @@ double work_of(const OpCall& call) {
   if (call.op == "linear") return size(0) * size(1) * std::max(size(2), 16.0);
   if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // the half of both products
   if (call.op == "add_gram") return size(0) * size(1) * size(1) / 2;
-  if (call.op == "targets" || call.op == "quantize_columns") return size(0) * size(1) * size(1) / 2;
+  if (call.op == "targets" || call.op == "add_product_norms" || call.op == "quantize_columns")
+    return size(0) * size(1) * size(1) / 2;
   if (call.op == "factor") return size(0) * size(0) * size(0) / 6;
   if (call.op == "permute_symmetric") return size(0) * size(0);
   if (call.op == "find_grid") return size(0) * size(1) * size(3);

@@ -345,6 +345,46 @@ TEST_P(Parity, RowNormsAreAdded) {
   }
 }
 
+// A product of two inputs cut to 11 bits is wrong by at most 2^-9 of it, a sum of those by n 2^-24 more, and a square
+// of that sum by twice as much and its own square. Where all is positive this holds of each sum's own size.
+TEST_P(Parity, ProductNormsAreThoseOfTheLowerTriangle) {
+  for (const bool positive : {false, true}) {
+    for (const Size size : {Size{1, 1}, Size{7, 33}, Size{3, 300}, Size{270, 520}, Size{1, 1000}, Size{0, 4}}) {
+      const auto& [rows, n] = size;
+      SCOPED_TRACE(cat(rows, " x ", n, positive ? ", positive" : ""));
+      const auto value = [positive](unsigned seed) -> Generator {
+        return [positive, random = normal(seed)](int64_t r, int64_t c) mutable {
+          return positive ? std::abs(random(r, c)) : random(r, c);
+        };
+      };
+      Operand w(backend(), DType::f32, rows, n, value(30)), norms(backend(), DType::f32, rows, 1, value(31)),
+          factor(backend(), DType::f32, n, n, [below = value(32)](int64_t r, int64_t c) mutable {
+            return c <= r ? below(r, c) : 1e30;  // above the diagonal is nothing to read
+          });
+      std::vector<double> limits;
+      for (int64_t r = 0; r < rows; ++r) {
+        const double share = 0x1p-9 + static_cast<double>(n) * kUnit;
+        double limit = 0, sum = std::abs(element(norms.host, r, 0));
+        for (int64_t k = 0; k < n; ++k) {
+          double product = 0, magnitude = 0;
+          for (int64_t j = 0; j <= k; ++j) {
+            const double term = element(w.host, r, j) * element(factor.host, k, j);
+            product += term;
+            magnitude += std::abs(term);
+          }
+          const double error = share * magnitude;
+          limit += 2 * std::abs(product) * error + error * error;
+          sum += (std::abs(product) + error) * (std::abs(product) + error);
+        }
+        limits.push_back(limit + static_cast<double>(n + 2) * kUnit * sum);
+      }
+      backend().add_product_norms(w.device(), factor.device(), norms.device());
+      reference().add_product_norms(w.host, factor.host, norms.host);
+      expect_close(norms, [&](int64_t r, int64_t) { return limits[static_cast<size_t>(r)]; });
+    }
+  }
+}
+
 // Componentwise backward error of a Cholesky factorization: |h - F'F| <= (n + 1) 2^-24 |F|'|F|, and the right side is
 // at most sqrt(h_ii h_jj) in each place.
 TEST_P(Parity, FactorTimesItselfIsTheMatrix) {
@@ -441,7 +481,8 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   Backend& ops = backend();
   Matrix rows(ops, DType::f32, 0, 8), wide(ops, DType::f32, 1, 8), nothing(ops, DType::f32, 0, 0),
       column(ops, DType::f32, 0, 1);
-  Matrix bytes(ops, DType::u8, 0, 8), small(ops, DType::f32, 0, 1), zeros(ops, DType::u8, 0, 1);
+  Matrix bytes(ops, DType::u8, 0, 8), small(ops, DType::f32, 0, 1), zeros(ops, DType::u8, 0, 1),
+      words(ops, DType::i32, 1, 0);
   const std::vector<float> ones(64, 1.0F);
   Matrix square = to_device(ops, DType::f32, 8, 8, ones.data());
   const int32_t none = 0;
@@ -461,15 +502,17 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   ops.permute_symmetric(nothing, ids, 1, nothing);
   ops.targets(rows, rows, square, rows);
   ops.add_row_norms(rows, column);
+  ops.add_product_norms(rows, square, column);
   EXPECT_TRUE(ops.factor(nothing));
   ops.find_grid(rows, {}, 8, {}, small, zeros);
   ops.quantize_columns(rows, rows, square, groups, {small, zeros, 4}, bytes, rows, column);
   ops.round_columns(rows, groups, {small, zeros, 4}, bytes);
   ops.dequantize(bytes, groups, {small, zeros, 4}, rows);
+  ops.pack(bytes, 4, words);
   ops.token_losses(rows, ids, column);
   ops.compare_logits(rows, rows, column, column);
   EXPECT_EQ(to_host<float>(ops, square), ones);
-  const size_t kOps = 20;
+  const size_t kOps = 22;
   EXPECT_EQ(ops.fallbacks().size(), GetParam().complete ? 0 : kOps);
   for (const auto& [op, calls] : ops.fallbacks()) EXPECT_EQ(calls, 1) << op;
 }

@@ -110,6 +110,13 @@ TEST(Reference, TargetsSolveAgainstTheFactor) {
   expect_near(y, {13, 22});
 }
 
+TEST(Reference, ProductNormsAreThoseOfTheProduct) {
+  // R = {2 1, 0 4}: w R = {3 * 2, 3 * 1 + 5 * 4}.
+  Matrix norms = matrix(1, 1, {10});
+  reference().add_product_norms(matrix(1, 2, {3, 5}), matrix(2, 2, {2, 99, 1, 4}), norms);
+  expect_near(norms, {10 + 36 + 529});
+}
+
 TEST(Reference, SymmetricGridSpansTheLargestMagnitude) {
   Matrix scales = matrix(1, 2, {0, 0}), zeros = bytes(1, 2, {0, 0});
   reference().find_grid(matrix(1, 4, {-3, 1, 0, 0}), {}, 2, {2, true, 1, 0, 2}, scales, zeros);
@@ -159,6 +166,43 @@ TEST(Reference, RoundedCodesAreClampedAndDequantizeBack) {
   reference().dequantize(codes, groups, {scales, zeros, 2}, w);
   EXPECT_EQ(std::vector<uint8_t>(codes.row<uint8_t>(0), codes.row<uint8_t>(0) + 4), (std::vector<uint8_t>{3, 0, 3, 0}));
   expect_near(w, {0.5F, -1, 6, 0});
+}
+
+std::vector<uint32_t> packed(int64_t rows, int64_t cols, int bits, const std::vector<uint8_t>& codes) {
+  Matrix words(host_memory(), DType::i32, cols * bits / 32, rows);
+  reference().pack(bytes(rows, cols, codes), bits, words);
+  return {words.row<uint32_t>(0), words.row<uint32_t>(0) + words.view().size()};
+}
+
+TEST(Reference, FourBitsPutTheFirstCodeLowest) {
+  EXPECT_EQ(packed(1, 8, 4, {1, 2, 3, 4, 5, 6, 7, 8}), std::vector<uint32_t>{0x87654321U});
+}
+
+TEST(Reference, TwoBitsPutSixteenCodesInAWord) {
+  // 0b11100100 twice, then 1111 1111, then 10 00 00 00
+  EXPECT_EQ(packed(1, 16, 2, {0, 1, 2, 3, 0, 1, 2, 3, 3, 3, 3, 3, 0, 0, 0, 2}), std::vector<uint32_t>{0x80FFE4E4U});
+}
+
+TEST(Reference, EightBitsPutFourCodesInAWord) {
+  EXPECT_EQ(packed(1, 4, 8, {0x12, 0x34, 0x56, 0xFF}), std::vector<uint32_t>{0xFF563412U});
+}
+
+TEST(Reference, ThreeBitsStraddleWords) {
+  // Code 10 starts at bit 30: its low two bits end word 0, its high bit starts word 1. Code 21 starts at bit 63: its
+  // low bit ends word 1, its high two bits start word 2.
+  std::vector<uint8_t> codes(32, 0);
+  codes[0] = 5;
+  codes[10] = 6;  // 0b110
+  codes[21] = 3;  // 0b011
+  codes[31] = 7;
+  EXPECT_EQ(packed(1, 32, 3, codes), (std::vector<uint32_t>{5U | (2U << 30), 1U | (1U << 31), 1U | (7U << 29)}));
+}
+
+TEST(Reference, StreamsOfRowsRunDownTheColumns) {
+  // Row 0 counts up, row 1 is 8 ones and 8 twos.
+  EXPECT_EQ(packed(2, 16, 4, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,  //
+                              1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,  2,  2,  2,  2,  2}),
+            (std::vector<uint32_t>{0x76543210U, 0x11111111U, 0xFEDCBA98U, 0x22222222U}));
 }
 
 TEST(Reference, LossOfATokenIsItsNegativeLogProbability) {

@@ -49,7 +49,8 @@ TEST(Format, ThreeBitZerosAreAStreamOfThrees) {
 TEST(Format, QweightIsTransposedAndScalesAreHalves) {
   const auto backend = open_backend("cpu");
   const Quantized quantized = sample(*backend, 4, 8);
-  const PackedLinear packed = pack(fetch(*backend, quantized), CheckpointFormat::gptq);
+  const FetchedLinear fetched = fetch(*backend, quantized);
+  const PackedLinear packed = pack(fetched, CheckpointFormat::gptq);
   ASSERT_EQ(packed.qweight.size(), 64U * 4 / 32 * 32);
   const std::vector<uint8_t> codes = to_host<uint8_t>(*backend, quantized.codes);
   // Word [1, 5] holds inputs 8..15 of output 5.

@@ -6,23 +6,32 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/ops.h"
+
 namespace gptq {
 namespace {
 
 TEST(Pack, FourBitsPutTheFirstCodeLowest) {
   const std::vector<uint8_t> codes = {1, 2, 3, 4, 5, 6, 7, 8};
-  EXPECT_EQ(pack_rows(codes, 8, 1, 4), std::vector<uint32_t>{0x87654321U});
-  EXPECT_EQ(pack_cols(codes, 1, 8, 4), std::vector<uint32_t>{0x87654321U});
+  const std::vector<uint32_t> words = {0x87654321U};
+  EXPECT_EQ(pack_cols(codes, 1, 8, 4), words);
+  EXPECT_EQ(unpack_cols(words, 1, 8, 4), codes);
+  EXPECT_EQ(unpack_rows(words, 8, 1, 4), codes);
 }
 
 TEST(Pack, TwoBitsPutSixteenCodesInAWord) {
   const std::vector<uint8_t> codes = {0, 1, 2, 3, 0, 1, 2, 3, 3, 3, 3, 3, 0, 0, 0, 2};
   // 0b11100100 twice, then 1111 1111, then 10 00 00 00
-  EXPECT_EQ(pack_rows(codes, 16, 1, 2), std::vector<uint32_t>{0x80FFE4E4U});
+  const std::vector<uint32_t> words = {0x80FFE4E4U};
+  EXPECT_EQ(pack_cols(codes, 1, 16, 2), words);
+  EXPECT_EQ(unpack_rows(words, 16, 1, 2), codes);
 }
 
 TEST(Pack, EightBitsPutFourCodesInAWord) {
-  EXPECT_EQ(pack_rows(std::vector<uint8_t>{0x12, 0x34, 0x56, 0xFF}, 4, 1, 8), std::vector<uint32_t>{0xFF563412U});
+  const std::vector<uint8_t> codes = {0x12, 0x34, 0x56, 0xFF};
+  const std::vector<uint32_t> words = {0xFF563412U};
+  EXPECT_EQ(pack_cols(codes, 1, 4, 8), words);
+  EXPECT_EQ(unpack_rows(words, 4, 1, 8), codes);
 }
 
 TEST(Pack, ThreeBitsStraddleWords) {
@@ -33,30 +42,23 @@ TEST(Pack, ThreeBitsStraddleWords) {
   codes[10] = 6;  // 0b110
   codes[21] = 3;  // 0b011
   codes[31] = 7;
-  const std::vector<uint32_t> words = pack_rows(codes, 32, 1, 3);
-  ASSERT_EQ(words.size(), 3U);
-  EXPECT_EQ(words[0], 5U | (2U << 30));
-  EXPECT_EQ(words[1], 1U | (1U << 31));
-  EXPECT_EQ(words[2], 1U | (7U << 29));
-}
-
-TEST(Pack, StreamsRunDownTheColumnsOfSeveralColumns) {
-  // Two columns of eight codes: column 0 counts up, column 1 is all ones.
-  std::vector<uint8_t> codes;
-  for (uint8_t r = 0; r < 8; ++r) {
-    codes.push_back(r);
-    codes.push_back(1);
-  }
-  EXPECT_EQ(pack_rows(codes, 8, 2, 4), (std::vector<uint32_t>{0x76543210U, 0x11111111U}));
+  const std::vector<uint32_t> words = {5U | (2U << 30), 1U | (1U << 31), 1U | (7U << 29)};
+  EXPECT_EQ(pack_cols(codes, 1, 32, 3), words);
+  EXPECT_EQ(unpack_rows(words, 32, 1, 3), codes);
 }
 
 TEST(Pack, UnpackingGivesTheCodesBackForEveryWidth) {
   std::mt19937 random(7);
+  constexpr int64_t kRows = 64, kCols = 96;
   for (const int bits : {2, 3, 4, 8}) {
-    std::vector<uint8_t> codes(96 * 64);
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(random() & ((1U << bits) - 1));
-    EXPECT_EQ(unpack_rows(pack_rows(codes, 96, 64, bits), 96, 64, bits), codes) << bits;
-    EXPECT_EQ(unpack_cols(pack_cols(codes, 96, 64, bits), 96, 64, bits), codes) << bits;
+    Matrix codes(host_memory(), DType::u8, kRows, kCols), words(host_memory(), DType::i32, kCols * bits / 32, kRows);
+    const std::span<uint8_t> all(codes.row<uint8_t>(0), codes.bytes());
+    for (uint8_t& code : all) code = static_cast<uint8_t>(random() & ((1U << bits) - 1));
+    const std::vector<uint8_t> expected(all.begin(), all.end());
+    reference().pack(codes, bits, words);
+    const std::span<const uint32_t> down(words.row<uint32_t>(0), words.bytes() / 4);
+    EXPECT_EQ(transposed<uint8_t>(unpack_rows(down, kCols, kRows, bits), kCols, kRows), expected) << bits;
+    EXPECT_EQ(unpack_cols(pack_cols(expected, kRows, kCols, bits), kRows, kCols, bits), expected) << bits;
   }
 }
 

@@ -104,6 +104,10 @@ class SimulatedBackend final : public Backend {
     check("add_row_norms", {x, norms});
     cpu_->add_row_norms(x, norms);
   }
+  void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) override {
+    check("add_product_norms", {w, factor, norms});
+    cpu_->add_product_norms(w, factor, norms);
+  }
   bool factor(MatrixView h) override {
     check("factor", {h});
     return cpu_->factor(h);
@@ -126,6 +130,10 @@ class SimulatedBackend final : public Backend {
   void dequantize(ConstMatrixView codes, std::span<const int32_t> groups, const Grid& grid, MatrixView w) override {
     check("dequantize", {codes, grid.scales, grid.zeros, w});
     cpu_->dequantize(codes, groups, grid, w);
+  }
+  void pack(ConstMatrixView codes, int bits, MatrixView words) override {
+    check("pack", {codes, words});
+    cpu_->pack(codes, bits, words);
   }
   void token_losses(ConstMatrixView logits, std::span<const int32_t> targets, MatrixView losses) override {
     check("token_losses", {logits, losses});
