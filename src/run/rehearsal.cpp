@@ -1,6 +1,7 @@
 #include "run/rehearsal.h"
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <utility>
 
@@ -10,28 +11,36 @@
 namespace gptq {
 namespace {
 
-// Counts what the run's observer would take of the host's memory, and tells the devices which stage they are at.
+// Takes of the host's memory and the device what the run's observer would, and tells the device which stage it is at.
 class CountingObserver final : public BlockObserver {
  public:
-  CountingObserver(CountingBackend& backend, const Recipe& recipe, Memory& host)
-      : backend_(backend), recipe_(recipe), host_(host) {}
+  CountingObserver(CountingBackend& backend, const Recipe& recipe, Memory& host, size_t writes_behind)
+      : backend_(backend), recipe_(recipe), host_(host), writes_behind_(writes_behind) {}
   void begin_stage(const char* stage) override { backend_.set_stage(stage); }
   void end_stage() override {}
   void begin_step(const std::vector<LinearSpec>& /*step*/) override {}
   void swept(const std::vector<LinearSpec>& /*step*/, int64_t /*tokens*/) override {}
   void solved_step(const std::vector<LinearSpec>& /*step*/, int64_t /*dropped_rows*/) override {}
-  // One linear is packed and written while the next is solved.
-  void solved(const LinearSpec& linear, const Quantized& /*quantized*/, const FactoredHessian* /*hessian*/,
+  void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* /*hessian*/,
               Backend& /*backend*/) override {
-    packing_ = Matrix();
-    packing_ = Matrix(host_, DType::u8, 1, packing_bytes(linear, recipe_));
+    backend_.set_stage("pack and write");
+    if (writes_.size() == writes_behind_) writes_.pop_front();
+    FetchedLinear fetched = fetch(backend_, quantized, host_);
+    writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1, packing_bytes(linear, recipe_))});
   }
 
  private:
+  // A linear that is packed and written while the next ones are solved.
+  struct Write {
+    FetchedLinear fetched;
+    Matrix packed;
+  };
+
   CountingBackend& backend_;
   const Recipe& recipe_;
   Memory& host_;
-  Matrix packing_;
+  const size_t writes_behind_;
+  std::deque<Write> writes_;
 };
 
 }  // namespace
@@ -116,7 +125,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
       StagedBlock staged = next.steps.empty() ? model.blank_block(first, host) : std::move(next);
       next = {};
       if (options.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host);
-      CountingObserver observer(backend, job.recipe, host);
+      CountingObserver observer(backend, job.recipe, host, 1);
       quantize_block(model, job.recipe, std::move(staged), backend, states, observer);
       backend.trim();
       for (const auto& [stage, calls] : backend.calls()) {
