@@ -29,6 +29,12 @@ class DeviceError : public Error {
   using Error::Error;
 };
 
+// There is no room for what was asked; less may fit.
+class OutOfMemory : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
+
 // The caller asked to stop (Job::stop).
 class Cancelled : public Error {
  public:

@@ -107,6 +107,7 @@ struct Plan {
   std::vector<Unit> units;
   bool read_ahead = true;  // the next block is read while this one computes
   int64_t sequences = 0, tokens = 0;
+  int64_t sequences_at_once = 0;  // that pass a step together at most; fewer where memory is short
   int64_t spill_bytes = 0, source_bytes = 0, output_bytes = 0, quantized_weights = 0;
   double bits_per_weight = 0;
   double seconds = 0;                                         // 0: not estimated
@@ -134,6 +135,11 @@ struct Report {
   struct DeviceUse {
     std::string name;
     int64_t peak_bytes = 0, uploaded_bytes = 0, downloaded_bytes = 0;
+    struct OpSeconds {
+      std::string stage, op;
+      double seconds = 0;
+    };
+    std::vector<OpSeconds> op_seconds;  // the device's own time, where it keeps a clock; op "idle": without work
   };
   std::vector<DeviceUse> devices;
   // A module that came to a device from the CPU for its turn.

@@ -11,6 +11,10 @@ namespace gptq {
 std::unique_ptr<Backend> open_cpu(int index, const BackendOptions& options);
 std::unique_ptr<Backend> open_simulated(int index, const BackendOptions& options);
 std::vector<DeviceInfo> list_cpu();
+#if GPTQ_CUDA
+std::unique_ptr<Backend> open_cuda(int index, const BackendOptions& options);
+std::vector<DeviceInfo> list_cuda();
+#endif
 
 namespace {
 
@@ -26,6 +30,9 @@ std::vector<DeviceInfo> list_none() { return {}; }
 
 // Accelerators first.
 constexpr BackendEntry kBackends[] = {
+#if GPTQ_CUDA
+    {"cuda", &open_cuda, &list_cuda, true},
+#endif
     {"cpu", &open_cpu, &list_cpu, false},
     {"sim", &open_simulated, &list_none, true},
 };

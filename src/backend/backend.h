@@ -20,7 +20,7 @@ class Backend : public Ops, public Memory {
   // One line for people: model name, threads, instruction set.
   virtual std::string description() const = 0;
   // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is
-  // free to use.
+  // free to use; an array in staging_memory() is left alone until it is released, which may be at once.
   void upload(MatrixView to, const void* from);
   void download(void* to, ConstMatrixView from);
   // Bytes that crossed in either direction so far.
@@ -36,6 +36,20 @@ class Backend : public Ops, public Memory {
     int64_t bytes = 0, held = 0, peak = 0;  // taken from the device now; of these held for reuse; most ever taken
   };
   virtual MemoryUse memory_use() const = 0;
+  // Tokens of a batch: enough for matrix products at full speed, few enough for small temporaries.
+  virtual int64_t batch_tokens() const { return 2048; }
+  // Host memory from which, and to which, this device copies fastest; any thread may take of it. What it holds for
+  // reuse outlives trim(), as blocks are read into it all the time, and goes with trim_staging().
+  virtual Memory& staging_memory() { return host_memory(); }
+  virtual void trim_staging() noexcept {}
+  // What the ops that follow are part of, a literal such as "forward": for profiles and device_seconds().
+  virtual void set_stage(const char* /*stage*/) {}
+  struct DeviceSeconds {
+    std::string stage, op;
+    double seconds = 0;
+  };
+  // Where the device's time went so far, if it keeps a clock; "idle" is time without work.
+  virtual std::vector<DeviceSeconds> device_seconds() { return {}; }
   // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
   virtual DType compute_dtype(DType stored) const = 0;
 
@@ -83,7 +97,7 @@ class Backend : public Ops, public Memory {
 struct BackendOptions {
   int threads = 0;           // host threads of a CPU backend; 0 means all cores
   int64_t memory_bytes = 0;  // that may be allocated; 0: what the device has
-  // Of devices whose memory is the host's: where it comes from, instead of host_memory().
+  // Where host memory comes from, instead of host_memory(): that of devices which compute there, and staging memory.
   Memory* memory = nullptr;
 };
 

@@ -42,12 +42,12 @@ class CountingBackend final : public Backend {
 
   // Calls so far, and how many of each, by what set_stage() said last.
   const std::map<std::string, std::map<OpCall, int64_t>>& calls() const { return calls_; }
-  void set_stage(std::string stage) { stage_ = std::move(stage); }
 
   std::string name() const override { return name_; }
   std::string description() const override { return "counts what " + name_ + " would do"; }
   DType compute_dtype(DType /*stored*/) const override { return dtype_; }
   void wait() override {}
+  void set_stage(const char* stage) override { stage_ = stage; }
   void trim() noexcept override { pool_.trim(); }
   MemoryUse memory_use() const override {
     return {memory_.bytes(), static_cast<int64_t>(pool_.bytes_held()), memory_.peak_bytes()};

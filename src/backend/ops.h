@@ -40,6 +40,9 @@ struct Grid {
   int bits = 4;
 };
 
+// Columns that one call of quantize_columns() solves.
+constexpr int64_t kMostColumns = 128;
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -71,7 +74,8 @@ class Ops {
   virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
                     MatrixView x) = 0;
 
-  // Causal grouped-query attention inside each sequence: y = softmax(scale q k') v, head by head, sums in f32.
+  // Causal grouped-query attention inside each sequence: y = softmax(scale q k') v, head by head, sums in f32; the
+  // probabilities may be rounded to v's dtype on their way to the second product.
   // q, y [tokens, heads * head_dim]; k, v [tokens, kv_heads * head_dim]
   virtual void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                          const AttentionShape& shape, MatrixView y) = 0;
@@ -79,7 +83,8 @@ class Ops {
   // y = activation(gate) * up.   all [tokens, width]
   virtual void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) = 0;
 
-  // Updates the lower triangle of h: h += x' x, products exact or f32, sums in f32; the upper triangle is left alone.
+  // Updates the lower triangle of h: h += x' x, products exact or f32, sums in f32; what is above it is undefined
+  // afterwards.
   // Rows of x that hold NaN or infinity add nothing and are counted: dropped[0, 0] += their number.
   // x [tokens, n], h [n, n] f32, dropped [1, 1] i32
   virtual void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) = 0;
@@ -119,8 +124,8 @@ class Ops {
   //   t = w_k + a_k / F_kk;  code_k = clamp(round(t / scale) + zero);  e_k = w_k - dequantized_k;  a_j += e_k F_jk for
   //   j > k
   // where a starts as `feedback`. Ties round to even. loss[r] += sum_k (F_kk (t - dequantized_k))^2.
-  // w, feedback, errors [rows, n] f32; factor [n, n] f32 (a diagonal block of F); groups[k]: column of the grid that k
-  // uses; codes [rows, n] u8; loss [rows, 1] f32
+  // w, feedback, errors [rows, n] f32, n at most kMostColumns; factor [n, n] f32 (a diagonal block of F); groups[k]:
+  // column of the grid that k uses; codes [rows, n] u8; loss [rows, 1] f32
   virtual void quantize_columns(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor,
                                 std::span<const int32_t> groups, const Grid& grid, MatrixView codes, MatrixView errors,
                                 MatrixView loss) = 0;

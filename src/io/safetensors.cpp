@@ -348,6 +348,11 @@ void SafetensorsWriter::write_part(std::string_view name, size_t first, const vo
   if (bytes > slot.bytes - first)
     throw Error(cat(path_.string(), ": tensor '", name, "' has only ", slot.bytes, " bytes"));
   write_all(*file_, path_, data, bytes, slot.offset + first);
+#ifdef __linux__
+  // Begins to write to the disk now, so that finish() need not wait for all of it. A hint: errors show up there.
+  sync_file_range(*file_, static_cast<off64_t>(slot.offset + first), static_cast<off64_t>(bytes),
+                  SYNC_FILE_RANGE_WRITE);
+#endif
   slot.written += bytes;
 }
 

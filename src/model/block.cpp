@@ -44,6 +44,12 @@ std::string block_prefix(const ModelConfig& config, int64_t index) {
   return cat(config.architecture->blocks, ".", index, ".");
 }
 
+// Some rows of a batch's matrices.
+struct Rows {
+  int64_t first = 0, count = 0;
+  MatrixView of(Matrix& matrix) const { return matrix.view().row_range(first, count); }
+};
+
 Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backend, like.dtype, like.rows, like.cols); }
 
 }  // namespace
@@ -236,7 +242,7 @@ Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& bac
   const StoredTensor& table = checkpoint_.tensor(join(config_.architecture->embedding, "weight"));
   const ConstMatrixView like = table.matrix();
   const size_t row_bytes = static_cast<size_t>(like.cols) * size_of(like.dtype);
-  Matrix rows(host_memory(), like.dtype, batch.tokens(), like.cols);
+  Matrix rows(backend.staging_memory(), like.dtype, batch.tokens(), like.cols);
   int64_t bad = 0;
   for (const auto& [id, places] : rows_of) {
     const MatrixView first = rows.view().row_range(places[0], 1);
@@ -264,7 +270,7 @@ const Matrix& Model::head() {
   int64_t bad = 0;
   for (int64_t first = 0; first < like.rows; first += part_rows) {
     const int64_t count = std::min(part_rows, like.rows - first);
-    Matrix part(host_memory(), like.dtype, count, like.cols);
+    Matrix part(backend_.staging_memory(), like.dtype, count, like.cols);
     checkpoint_.read(tensor, static_cast<size_t>(first * row_bytes), part.bytes(), part.view().data);
     bad += count_nonfinite(part);
     backend_.upload(head.view().row_range(first, count), part.view().data);
@@ -293,12 +299,35 @@ const Model::RopeMatrices& Model::rope_for(const Batch& batch, Backend& backend)
   return rope;
 }
 
+template <typename Body>
+void Model::in_passes(const Batch& batch, const Body& body) {
+  const auto sequences = static_cast<int64_t>(batch.offsets.size()) - 1;
+  for (int64_t first = 0; first < sequences;) {
+    const int64_t count = std::min(sequences_at_once_, sequences - first), start = batch.offsets[first];
+    std::vector<int64_t> offsets(batch.offsets.begin() + first, batch.offsets.begin() + first + count + 1);
+    for (int64_t& offset : offsets) offset -= start;
+    try {
+      body(Rows{start, offsets.back()}, offsets);
+    } catch (const OutOfMemory&) {
+      if (count == 1) throw;
+      sequences_at_once_ = (count + 1) / 2;
+      continue;
+    }
+    first += count;
+  }
+}
+
+void Model::add_to_residual(Backend& backend, const Linear& linear, Batch& batch) {
+  in_passes(batch, [&](Rows rows, SequenceOffsets) {
+    const Matrix y = apply(backend, linear, rows.of(batch.input));
+    backend.add(y, rows.of(batch.residual));
+  });
+  batch.input = Matrix();
+}
+
 ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
   Backend& backend = *block.backend;
   const auto linears = [&](StepIndex index) -> const std::vector<Linear>& { return block.steps[index].linears; };
-  const auto add_to_residual = [&](const Linear& linear) {
-    backend.add(apply(backend, linear, batch.input), batch.residual);
-  };
   const auto normed = [&](const Matrix& norm) {
     Matrix y = clone_shape(backend, batch.residual);
     backend.rms_norm(batch.residual, norm, config_.norm_eps, y);
@@ -309,32 +338,34 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
       batch.input = normed(block.attention_norm);
       break;
     case kOutput: {
-      Matrix q = apply(backend, linears(kQkv)[0], batch.input), k = apply(backend, linears(kQkv)[1], batch.input),
-             v = apply(backend, linears(kQkv)[2], batch.input);
-      batch.input = Matrix();
       const RopeMatrices& rope = rope_for(batch, backend);
-      backend.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, q);
-      backend.rope(rope.cos, rope.sin, batch.offsets, config_.head_dim, k);
       const AttentionShape shape{.heads = config_.heads,
                                  .kv_heads = config_.kv_heads,
                                  .head_dim = config_.head_dim,
                                  .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dim)))};
-      Matrix y = clone_shape(backend, q);
-      backend.attention(q, k, v, batch.offsets, shape, y);
+      Matrix y(backend, dtype_, batch.tokens(), config_.heads * config_.head_dim);
+      in_passes(batch, [&](Rows rows, SequenceOffsets offsets) {
+        const ConstMatrixView x = rows.of(batch.input);
+        Matrix q = apply(backend, linears(kQkv)[0], x), k = apply(backend, linears(kQkv)[1], x),
+               v = apply(backend, linears(kQkv)[2], x);
+        backend.rope(rope.cos, rope.sin, offsets, config_.head_dim, q);
+        backend.rope(rope.cos, rope.sin, offsets, config_.head_dim, k);
+        backend.attention(q, k, v, offsets, shape, rows.of(y));
+      });
       batch.input = std::move(y);
       break;
     }
     case kGateUp:
-      add_to_residual(linears(kOutput)[0]);
-      batch.input = Matrix();
+      add_to_residual(backend, linears(kOutput)[0], batch);
       batch.input = normed(block.mlp_norm);
       break;
     case kDown: {
-      const Matrix gate = apply(backend, linears(kGateUp)[0], batch.input),
-                   up = apply(backend, linears(kGateUp)[1], batch.input);
-      batch.input = Matrix();
-      Matrix y = clone_shape(backend, gate);
-      backend.gate(gate, up, config_.activation, y);
+      Matrix y(backend, dtype_, batch.tokens(), config_.intermediate);
+      in_passes(batch, [&](Rows rows, SequenceOffsets) {
+        const ConstMatrixView x = rows.of(batch.input);
+        const Matrix gate = apply(backend, linears(kGateUp)[0], x), up = apply(backend, linears(kGateUp)[1], x);
+        backend.gate(gate, up, config_.activation, rows.of(y));
+      });
       batch.input = std::move(y);
       break;
     }
@@ -345,9 +376,7 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
 }
 
 void Model::finish(const Block& block, Batch& batch) {
-  Backend& backend = *block.backend;
-  backend.add(apply(backend, block.steps[kDown].linears[0], batch.input), batch.residual);
-  batch.input = Matrix();
+  add_to_residual(*block.backend, block.steps[kDown].linears[0], batch);
 }
 
 void Model::forward(const Block& block, Batch& batch) {

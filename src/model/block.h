@@ -106,6 +106,11 @@ class Model {
   Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend) const;
   Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
 
+  // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside
+  // its input and output: then half as many, down to one. What comes out is the same.
+  int64_t sequences_at_once() const { return sequences_at_once_; }
+  void set_sequences_at_once(int64_t count) { sequences_at_once_ = count; }
+
   // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards
   // batch.input is that step's input, which is returned.
   ConstMatrixView advance(const Block& block, int64_t step, Batch& batch);
@@ -130,6 +135,11 @@ class Model {
   StagedBlock stage(int64_t index, const LoadTensor& load, bool use_reader) const;
   Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
   Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
+  // Calls body(rows of the batch, their offsets) for as many sequences at a time as find room. A body allocates before
+  // it changes anything, as it is called again for fewer sequences where that fails.
+  template <typename Body>
+  void in_passes(const Batch& batch, const Body& body);
+  void add_to_residual(Backend& backend, const Linear& linear, Batch& batch);
   const RopeMatrices& rope_for(const Batch& batch, Backend& backend);
   const Matrix& head();
 
@@ -138,6 +148,7 @@ class Model {
   DType dtype_;
   WeightReader reader_;
   ModelConfig config_;
+  int64_t sequences_at_once_ = INT64_MAX;
   Matrix final_norm_, head_;  // the head stays in the checkpoint's dtype
   // Of the last batch's length, or of the longest so far where the length does not matter; one on each backend in use.
   std::map<const Backend*, RopeMatrices> rope_;

@@ -103,16 +103,20 @@ class OpenModel {
 
   bool is_here(int64_t index) const { return staying_.count(index) != 0 || on_host_.count(index) != 0; }
 
+  StagedBlock stage(int64_t index) {
+    return model_->stage_block(index, device(placement_.block(index)).staging_memory());
+  }
+
   StagedBlock take(int64_t index) {
     if (const auto found = on_host_.find(index); found != on_host_.end()) {
       StagedBlock staged = std::move(found->second);
       on_host_.erase(found);
       return staged;
     }
-    StagedBlock staged = next_.valid() && next_index_ == index ? next_.get() : model_->stage_block(index);
+    StagedBlock staged = next_.valid() && next_index_ == index ? next_.get() : stage(index);
     next_index_ = (index + 1) % blocks();
     if (next_index_ != index && !is_here(next_index_))
-      next_ = reader_.submit([this, following = next_index_] { return model_->stage_block(following); });
+      next_ = reader_.submit([this, following = next_index_] { return stage(following); });
     return staged;
   }
 
@@ -273,7 +277,7 @@ Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& prog
   Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * opened.blocks());
   Losses losses;
   for (const auto& round : all_rounds) {
-    const auto batches = make_batches(round, 0);
+    const auto batches = make_batches(round, 0, opened.head().batch_tokens());
     const auto states = run_blocks(opened, batches, all_rounds.size() > 1, rounds);
     for (size_t b = 0; b < batches.size(); ++b) {
       const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
@@ -309,7 +313,7 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
   Losses first_losses, second_losses;
   double divergence_sum = 0, same_sum = 0;
   for (const auto& round : all_rounds) {
-    const auto batches = make_batches(round, 0);
+    const auto batches = make_batches(round, 0, head.batch_tokens());
     const auto first_states = run_blocks(first, batches, all_rounds.size() > 1, rounds);
     const auto second_states = run_blocks(second, batches, all_rounds.size() > 1, rounds);
     for (size_t b = 0; b < batches.size(); ++b) {

@@ -2,6 +2,7 @@
 // written behind.
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <future>
 #include <map>
 #include <mutex>
@@ -65,7 +66,7 @@ class Quantizer final : public BlockObserver {
   void read_calibration_data();
   void carry_over();
   void quantize_blocks();
-  void wait_for_writer();
+  void wait_for_writer(size_t may_wait = 0);
   Report finish();
 
   Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
@@ -113,7 +114,8 @@ class Quantizer final : public BlockObserver {
   std::unique_ptr<Model> model_;
   std::unique_ptr<StateStore> states_;
   std::unique_ptr<CheckpointWriter> writer_;
-  std::future<void> written_, carried_over_;
+  std::deque<std::future<void>> writes_;
+  std::future<void> carried_over_;
   BackgroundWorker reader_, packer_, carrier_;  // last: they use all of the above
 };
 
@@ -125,11 +127,13 @@ void Quantizer::tell(Progress::Kind kind, std::string text) {
 void Quantizer::begin_stage(const char* stage) {
   stage_ = stage;
   stage_began_ = watch_.seconds();
+  if (computing_ != nullptr) computing_->set_stage(stage);
   if (stage_ == kLoadStage) bytes_in_ -= computing_->traffic().uploaded;
 }
 
 void Quantizer::end_stage() {
   stages_[stage_] += watch_.seconds() - stage_began_;
+  if (computing_ != nullptr) computing_->set_stage("");
   if (stage_ == kLoadStage) bytes_in_ += computing_->traffic().uploaded;
 }
 
@@ -159,11 +163,11 @@ void Quantizer::solved_step(const std::vector<LinearSpec>& step, int64_t dropped
   step_done(work);
 }
 
-void Quantizer::wait_for_writer() {
-  if (written_.valid()) written_.get();
+void Quantizer::wait_for_writer(size_t may_wait) {
+  for (; writes_.size() > may_wait; writes_.pop_front()) writes_.front().get();
 }
 
-// Packed and written while the next linear is solved; one at a time, so that only one waits in memory.
+// Written while the next linears are solved; as many as writes_behind() says wait in memory.
 void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
                        Backend& backend) {
   check_stop();
@@ -176,14 +180,14 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
          cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent));
   }
   timed("pack and write", [&] {
-    wait_for_writer();
+    wait_for_writer(writes_behind(setup_) - 1);
     // Shared because a task must be copyable, which a matrix is not.
     const int64_t before = backend.traffic().downloaded;
-    auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, *host_));
+    auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, backend.staging_memory()));
     bytes_out_ += backend.traffic().downloaded - before;
-    written_ = packer_.submit([this, fetched, name = linear.name] {
+    writes_.push_back(packer_.submit([this, fetched, name = linear.name] {
       write_linear(*writer_, name, pack(*fetched, resolved_format(job_.recipe)));
-    });
+    }));
   });
   last_loss_ = quantized.loss;
   report_.linears.push_back({linear.name, linear.out_features, linear.in_features, quantized.bits, quantized.group_size,
@@ -193,13 +197,15 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
 void Quantizer::open_devices() {
   host_ = std::make_unique<LimitedMemory>(host_memory(), "cpu", budget_of(setup_, "cpu"));
   for (const std::string& name : setup_.placement.devices) {
-    BackendOptions options{.threads = job_.threads};
-    if (name == "cpu" || name.starts_with("sim")) options.memory = host_.get();
+    BackendOptions options{.threads = job_.threads, .memory = host_.get()};
     if (name != "cpu") options.memory_bytes = budget_of(setup_, name);
     backends_[name] = open_backend(name, options);
   }
   host_->on_shortage([this] {
-    for (const auto& [name, backend] : backends_) backend->trim();
+    for (const auto& [name, backend] : backends_) {
+      backend->trim();
+      backend->trim_staging();
+    }
   });
   Backend& first = backend_of(setup_.placement.units[0]);
   model_ = std::make_unique<Model>(*setup_.checkpoint, first, setup_.precision.computed);
@@ -225,15 +231,16 @@ void Quantizer::read_calibration_data() {
        cat("calibration: ", report_.sequences, " sequences, ", tokens_, " tokens of ", calibration.file));
 
   const Placement& placement = setup_.placement;
+  Backend& backend = backend_of(placement.units[0]);
   if (placement.states == StatePlace::spill) {
     const StateBytes bytes = state_bytes(setup_);
-    states_ = std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input, *host_);
+    states_ =
+        std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input, backend.staging_memory());
   } else {
-    states_ = std::make_unique<StateStore>(placement.states, *host_);
+    states_ = std::make_unique<StateStore>(placement.states, backend.staging_memory());
   }
-  Backend& backend = backend_of(placement.units[0]);
   const int64_t before = backend.traffic().uploaded;
-  for (const auto& batch : make_batches(sequences, job_.batch_size))
+  for (const auto& batch : make_batches(sequences, job_.batch_size, setup_.batch_tokens))
     states_->add(model_->embed(batch, backend), backend);
   if (placement.units[0].visits) {
     report_.visits.push_back(
@@ -248,7 +255,7 @@ std::future<StagedBlock> Quantizer::read(int64_t index) {
       Quantizer& quantizer;
       ~Scope() { quantizer.set_reading(false); }
     } scope{*this};
-    return model_->stage_block(index, *host_);
+    return model_->stage_block(index, backend_of(setup_.placement.block(index)).staging_memory());
   });
 }
 
@@ -300,6 +307,7 @@ void Quantizer::quantize_blocks() {
     check_stop();
     const Placement::Unit& unit = setup_.placement.block(block_);
     Backend& backend = backend_of(unit);
+    const int64_t at_once = model_->sequences_at_once();
     computing_ = &backend;
     bytes_in_ = bytes_out_ = 0;
     step_ = "read";
@@ -310,6 +318,11 @@ void Quantizer::quantize_blocks() {
     } catch (const DeviceError& error) {
       throw DeviceError(cat(unit.module, ", step ", step_, ": ", error.what(),
                             "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
+    }
+    if (model_->sequences_at_once() < std::min(at_once, report_.plan.sequences_at_once)) {
+      tell(Progress::Kind::warning,
+           cat(unit.module, ": ", unit.computes_on, " ran out of memory; from here on ", model_->sequences_at_once(),
+               " sequences pass at a time, with the same result"));
     }
     if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, bytes_in_, bytes_out_});
     trim(unit.module);
@@ -374,8 +387,9 @@ Report Quantizer::finish() {
   }
   for (const auto& [name, backend] : backends_) {
     for (const auto& [op, count] : backend->fallbacks()) report_.fallbacks.emplace_back(op, count);
-    report_.devices.push_back(
-        {name, backend->memory_use().peak, backend->traffic().uploaded, backend->traffic().downloaded});
+    Report::DeviceUse use{name, backend->memory_use().peak, backend->traffic().uploaded, backend->traffic().downloaded};
+    for (const auto& [stage, op, seconds] : backend->device_seconds()) use.op_seconds.push_back({stage, op, seconds});
+    report_.devices.push_back(std::move(use));
   }
   for (const auto& [stage, seconds] : stages_) report_.stage_seconds.emplace_back(stage, seconds);
   report_.seconds = watch_.seconds();

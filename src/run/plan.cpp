@@ -52,6 +52,7 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
 [[noreturn]] void refuse(const Job& job, const Setup& setup, const std::vector<StatePlace>& places) {
   RehearsalOptions least = options_for(setup, places.back(), false, false);
   least.max_held = 0;
+  least.sequences_at_once = 1;
   const Rehearsal needed = rehearse(job, setup, least);
   const int64_t base = setup.process_bytes + setup.reserve_bytes;
   std::string what;
@@ -189,6 +190,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.read_ahead = placement.read_ahead;
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;
+  plan.sequences_at_once = std::min(expected.sequences_at_once, expected.sequences);
   if (placement.states == StatePlace::spill) plan.spill_bytes = expected.tokens * state_bytes(setup).both();
   std::vector<LinearSpec> linears;
   for (const auto& [name, linear] : setup.quantized) linears.push_back(linear);

@@ -68,7 +68,9 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
     Memory& source = name.starts_with("sim") ? static_cast<Memory&>(host) : nothing;
     if (name != "cpu") device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
     LimitedMemory& memory = name == "cpu" ? host : *device.memory;
-    device.backend = std::make_unique<CountingBackend>(name, memory, options.max_held, dtype);
+    // What a GPU's pool holds is the driver's, and does not count as taken.
+    const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
+    device.backend = std::make_unique<CountingBackend>(name, memory, max_held, dtype);
   }
   const auto backend_of = [&](const Placement::Unit& unit) -> CountingBackend& {
     return *devices.at(unit.computes_on).backend;
@@ -79,6 +81,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
   const int64_t blocks = setup.config.blocks;
   {
     Model model(checkpoint, backend_of(setup.placement.units[0]), dtype);
+    model.set_sequences_at_once(options.sequences_at_once);
     // In a file states take no memory but for the batches that are read ahead and written behind.
     StateStore states(options.states == StatePlace::spill ? StatePlace::host : options.states,
                       options.states == StatePlace::spill ? static_cast<Memory&>(nothing) : host);
@@ -87,7 +90,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
       const std::vector<TokenSequence> sequences(static_cast<size_t>(setup.calibration.samples),
                                                  TokenSequence(static_cast<size_t>(setup.calibration.sequence_length)));
       CountingBackend& backend = backend_of(setup.placement.units[0]);
-      for (const auto& batch_sequences : make_batches(sequences, job.batch_size)) {
+      for (const auto& batch_sequences : make_batches(sequences, job.batch_size, setup.batch_tokens)) {
         Batch batch{.offsets = {0}};
         for (const TokenSequence& sequence : batch_sequences)
           batch.offsets.push_back(batch.tokens() + static_cast<int64_t>(sequence.size()));
@@ -125,9 +128,10 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
       StagedBlock staged = next.steps.empty() ? model.blank_block(first, host) : std::move(next);
       next = {};
       if (options.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host);
-      CountingObserver observer(backend, job.recipe, host, 1);
+      CountingObserver observer(backend, job.recipe, host, writes_behind(setup));
       quantize_block(model, job.recipe, std::move(staged), backend, states, observer);
       backend.trim();
+      result.sequences_at_once = model.sequences_at_once();
       for (const auto& [stage, calls] : backend.calls()) {
         for (const auto& [call, times] : calls) result.calls[stage][call] += times * count;
       }

@@ -12,6 +12,7 @@ namespace gptq {
 
 struct RehearsalOptions {
   StatePlace states = StatePlace::device;
+  int64_t sequences_at_once = INT64_MAX;  // at most
   bool read_ahead = true;
   size_t max_held = MemoryPool::kMaxHeld;  // bytes a device holds for reuse
   // Memory that may be taken, by device ("cpu" is the host: weights on their way, states, packing, and everything of a
@@ -24,6 +25,7 @@ struct Rehearsal {
   // By stage: calls, for the whole job.
   std::map<std::string, std::map<OpCall, int64_t>> calls;
   int64_t tokens = 0, sequences = 0;
+  int64_t sequences_at_once = 0;  // that pass a step together where memory allows no more
 };
 
 // Throws DeviceError where a limit does not suffice.

@@ -39,6 +39,7 @@ Json json_of(const Plan& plan) {
           {"host", device_json(plan.host)},
           {"sequences", plan.sequences},
           {"tokens", plan.tokens},
+          {"sequences_at_once", plan.sequences_at_once},
           {"spill_bytes", plan.spill_bytes},
           {"source_bytes", plan.source_bytes},
           {"output_bytes", plan.output_bytes},
@@ -75,10 +76,14 @@ std::string to_json(const Report& report) {
   for (const auto& [op, count] : report.fallbacks) fallbacks[op] = count;
   Json devices = Json::array(), visits = Json::array(), trims = Json::array();
   for (const Report::DeviceUse& device : report.devices) {
+    Json ops = Json::array();
+    for (const auto& [stage, op, seconds] : device.op_seconds)
+      ops.push_back({{"stage", stage}, {"op", op}, {"seconds", seconds}});
     devices.push_back({{"name", device.name},
                        {"peak_bytes", device.peak_bytes},
                        {"uploaded_bytes", device.uploaded_bytes},
-                       {"downloaded_bytes", device.downloaded_bytes}});
+                       {"downloaded_bytes", device.downloaded_bytes},
+                       {"op_seconds", ops}});
   }
   for (const Report::Visit& visit : report.visits) {
     visits.push_back({{"module", visit.module},

@@ -14,9 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Tokens of one batch: enough for matrix products at full speed, few enough for small temporaries.
-constexpr int64_t kBatchTokens = 2048;
-
 // "model.layers.3.self_attn.q_proj" -> "self_attn.q_proj"
 std::string name_in_block(const ModelConfig& config, const std::string& name) {
   const size_t index = config.architecture->blocks.size() + 1;
@@ -144,6 +141,12 @@ Resources find_resources(const std::string& max_memory) {
   return resources;
 }
 
+size_t writes_behind(const Setup& setup) {
+  constexpr size_t kLinears = 8;
+  const auto computes = [](const std::string& name) { return name == "cpu" || name.starts_with("sim"); };
+  return std::all_of(setup.placement.devices.begin(), setup.placement.devices.end(), computes) ? 1 : kLinears;
+}
+
 StateBytes state_bytes(const Setup& setup) {
   const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
   int64_t widest = 0;
@@ -164,6 +167,7 @@ Setup set_up(const Job& job) {
       placement_for_quantizing(job.device_map, setup.resources, module_tree(checkpoint, setup.config), setup.notices);
   const DType stored = stored_dtype(checkpoint, setup.config);
   const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
+  setup.batch_tokens = backend->batch_tokens();
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
@@ -185,12 +189,13 @@ Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig&
   return place(default_device_map(resources.machine), resources.machine, tree, true);
 }
 
-std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size) {
+std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size,
+                                                     int64_t batch_tokens) {
   std::vector<std::vector<TokenSequence>> batches;
   for (const TokenSequence& sequence : sequences) {
     const auto length = static_cast<int64_t>(sequence.size());
     const int64_t limit =
-        batch_size > 0 ? batch_size : std::max<int64_t>(1, kBatchTokens / std::max<int64_t>(length, 1));
+        batch_size > 0 ? batch_size : std::max<int64_t>(1, batch_tokens / std::max<int64_t>(length, 1));
     const bool fits = !batches.empty() && batches.back()[0].size() == sequence.size() &&
                       static_cast<int64_t>(batches.back().size()) < limit;
     if (!fits) batches.emplace_back();

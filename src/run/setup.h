@@ -39,12 +39,17 @@ struct Setup {
 
   std::map<std::string, LinearSpec> quantized;  // what is quantized, by the name of its weight
   std::vector<TensorSpec> output;               // in the output's order
+  int64_t batch_tokens = 0;                     // of a batch where --batch-size does not say
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices
   int64_t reserve_bytes = 0;  // kept free under a limit, for what threads may yet take for themselves
   Calibration calibration;    // with its file found and its length cut to the model's positions
 };
+
+// Linears that may wait to be written while the next ones are solved. A CPU that computes is slower than a disk, so one
+// does; an accelerator must not wait for the disk between the short linears of a block.
+size_t writes_behind(const Setup& setup);
 
 // Bytes that a token's states take: its residual, and its widest step input.
 struct StateBytes {
@@ -63,8 +68,9 @@ Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig&
 // The dtype of a checkpoint's embedding: its precision, quantized or not.
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 
-// Sequences of one length side by side, in the order given, each batch of about 2048 tokens (batch_size sequences where
-// given).
-std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size);
+// Sequences of one length side by side, in the order given, each batch of about batch_tokens tokens (batch_size
+// sequences where that is not 0).
+std::vector<std::vector<TokenSequence>> make_batches(const std::vector<TokenSequence>& sequences, int64_t batch_size,
+                                                     int64_t batch_tokens);
 
 }  // namespace gptq

@@ -26,7 +26,7 @@ class HostMemory final : public Memory {
                map != MAP_FAILED) {
       block = map;
     }
-    if (block == nullptr) throw DeviceError(cat("out of host memory: ", bytes, " bytes asked for"));
+    if (block == nullptr) throw OutOfMemory(cat("out of host memory: ", bytes, " bytes asked for"));
     return block;
   }
   void release(void* block, size_t bytes) noexcept override {

@@ -53,7 +53,7 @@ struct BasicMatrixView {
 using MatrixView = BasicMatrixView<void>;
 using ConstMatrixView = BasicMatrixView<const void>;
 
-// Where matrices live: host memory or one device's. Throws DeviceError when there is no room.
+// Where matrices live: host memory or one device's. Throws OutOfMemory when there is no room.
 class Memory {
  public:
   virtual ~Memory() = default;

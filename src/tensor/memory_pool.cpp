@@ -22,20 +22,20 @@ void* LimitedMemory::allocate(size_t bytes) {
     taken = take(asked);
   }
   if (!taken) {
-    throw DeviceError(
+    throw OutOfMemory(
         cat(name_, " is out of memory: ", asked, " bytes asked for, ", this->bytes(), " of ", limit_, " bytes in use"));
   }
   for (bool reclaimed = !reclaim_;; reclaimed = true) {
     try {
       return source_.allocate(bytes);
-    } catch (const DeviceError& error) {
+    } catch (const OutOfMemory& error) {
       if (!reclaimed) {
         reclaim_();
         continue;
       }
       std::lock_guard lock(mutex_);
       bytes_ -= asked;
-      throw DeviceError(cat(name_, " is out of memory: ", asked, " bytes asked for, ", bytes_, " in use"));
+      throw OutOfMemory(cat(name_, " is out of memory: ", asked, " bytes asked for, ", bytes_, " in use"));
     }
   }
 }
@@ -68,7 +68,7 @@ void* MemoryPool::allocate(size_t bytes) {
   }
   try {
     return source_.allocate(bytes);
-  } catch (const DeviceError&) {
+  } catch (const OutOfMemory&) {
     trim();
     return source_.allocate(bytes);
   }

@@ -25,7 +25,7 @@ class LimitedMemory final : public Memory {
   // Called, by any thread, before a request is refused: it may release what is held for later.
   void on_shortage(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
-  // Throws DeviceError saying the device, what was asked for, what is taken and the limit.
+  // Throws OutOfMemory saying the device, what was asked for, what is taken and the limit.
   void* allocate(size_t bytes) override;
   void release(void* block, size_t bytes) noexcept override;
 

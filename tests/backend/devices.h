@@ -65,7 +65,8 @@ class MemoryOnlyBackend final : public Backend {
 struct Device {
   std::string name;
   std::function<std::unique_ptr<Backend>()> open;
-  bool complete = true;  // overrides every op
+  bool complete = true;   // overrides every op
+  bool optional = false;  // not every machine has it: its tests are skipped there
 };
 
 inline void PrintTo(const Device& device, std::ostream* out) { *out << device.name; }
@@ -94,6 +95,7 @@ inline std::vector<Device> devices() {
     } catch (const InputError&) {
     }
   }
+  found.push_back({"cuda", [] { return open_backend("cuda:0"); }, true, true});
   found.push_back({"simulated", [] { return open_backend("sim:0", {.threads = 2}); }});
   found.push_back({"memory_only", [] { return std::make_unique<MemoryOnlyBackend>(); }, false});
   return found;
@@ -231,8 +233,16 @@ inline void expect_same(Operand& operand) {
 
 class OnEveryDevice : public testing::TestWithParam<Device> {
  protected:
-  void SetUp() override { backend_ = GetParam().open(); }
+  void SetUp() override {
+    try {
+      backend_ = GetParam().open();
+    } catch (const InputError& error) {
+      if (!GetParam().optional) throw;
+      GTEST_SKIP() << error.what();
+    }
+  }
   void TearDown() override {
+    if (backend_ == nullptr) return;
     for (const auto& [op, calls] : backend_->fallbacks()) {
       EXPECT_FALSE(GetParam().complete) << op << " ran on the host " << calls << " times";
     }

@@ -67,7 +67,8 @@ void ScratchPool::give_back(Buffer buffer) {
 
 // OpenBLAS's own threads are switched off for the process: they would split sums differently on each machine.
 CpuBackend::CpuBackend(const BackendOptions& options)
-    : limited_(options.memory != nullptr ? *options.memory : host_memory(), "cpu", options.memory_bytes),
+    : host_(options.memory != nullptr ? *options.memory : host_memory()),
+      limited_(host_, "cpu", options.memory_bytes),
       kernels_(kernels_for_this_cpu()),
       pool_(options.threads) {
   openblas_set_num_threads(1);

@@ -60,6 +60,7 @@ class CpuBackend final : public Backend {
   void wait() override {}
   // The heap's free pages too.
   void trim() noexcept override;
+  Memory& staging_memory() override { return host_; }
   MemoryUse memory_use() const override;
   DType compute_dtype(DType /*stored*/) const override { return DType::f32; }
 
@@ -112,6 +113,7 @@ class CpuBackend final : public Backend {
   // Lower triangle of h += alpha x' x.   x [tokens, n] f32, h [n, n] f32
   void add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h);
 
+  Memory& host_;
   LimitedMemory limited_;
   MemoryPool memory_{limited_};
   const Kernels& kernels_;

@@ -17,13 +17,15 @@ class SimulatedBackend final : public Backend {
  public:
   SimulatedBackend(int index, const BackendOptions& options)
       : name_(cat("sim:", index)),
-        limited_(options.memory != nullptr ? *options.memory : host_memory(), name_, options.memory_bytes),
+        host_(options.memory != nullptr ? *options.memory : host_memory()),
+        limited_(host_, name_, options.memory_bytes),
         cpu_(open_backend("cpu", {.threads = options.threads})) {}
 
   std::string name() const override { return name_; }
   std::string description() const override { return cat("simulated accelerator on ", cpu_->description()); }
   DType compute_dtype(DType stored) const override { return stored; }  // as accelerators do
   void wait() override { cpu_->wait(); }
+  Memory& staging_memory() override { return host_; }
   void trim() noexcept override {
     pool_.trim();
     cpu_->trim();
@@ -170,6 +172,7 @@ class SimulatedBackend final : public Backend {
   }
 
   const std::string name_;
+  Memory& host_;
   LimitedMemory limited_;
   MemoryPool pool_{limited_};
   std::unique_ptr<Backend> cpu_;

@@ -1,0 +1,226 @@
+// Each op of an accelerator at the shapes of Llama-3-8B, against ceilings measured in the same run: a bf16 product of
+// 8192 x 8192 x 8192 for products, the copy of 2 GB for what is limited by memory. Prints a table; times are medians of
+// 7 rounds, each of as many calls as fill 20 ms.
+//   bench_accelerator [DEVICE]      default cuda:0
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/resources.h"
+
+namespace gptq {
+namespace {
+
+class Bench {
+ public:
+  explicit Bench(const std::string& device) : backend_(open_backend(device)) {}
+  void run();
+
+ private:
+  // Normal values of a small block, over and over: as good as fresh ones for a matrix product's clock and power.
+  Matrix random(int64_t rows, int64_t cols, DType dtype, float scale = 1) {
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal(0, scale);
+    std::vector<float> block(size_t{1} << 20);
+    for (float& value : block) value = normal(generator);
+    Matrix m(*backend_, dtype, rows, cols);
+    const auto length = static_cast<int64_t>(block.size());
+    MatrixView flat(m.view().data, dtype, 1, rows * cols);
+    const Matrix part = to_device(*backend_, DType::f32, 1, length, block.data());
+    for (int64_t first = 0; first < flat.cols; first += length) {
+      const int64_t count = std::min(length, flat.cols - first);
+      backend_->convert(part.view().col_range(0, count), flat.col_range(first, count));
+    }
+    return m;
+  }
+  Matrix cleared(DType dtype, int64_t rows, int64_t cols) {
+    Matrix m(*backend_, dtype, rows, cols);
+    backend_->clear(m);
+    return m;
+  }
+
+  double seconds(const std::function<void()>& call) {
+    call();
+    backend_->wait();
+    Stopwatch once;
+    call();
+    backend_->wait();
+    const int calls = std::clamp(static_cast<int>(0.02 / once.seconds()), 1, 1000);
+    std::vector<double> rounds;
+    for (int round = 0; round < 7; ++round) {
+      const Stopwatch watch;
+      for (int i = 0; i < calls; ++i) call();
+      backend_->wait();
+      rounds.push_back(watch.seconds() / calls);
+    }
+    std::nth_element(rounds.begin(), rounds.begin() + 3, rounds.end());
+    return rounds[3];
+  }
+  void product(const char* name, double flops, const std::function<void()>& call) {
+    const double time = seconds(call);
+    std::printf("%-58s %10.1f us %8.1f TFLOP/s %5.1f %% of products\n", name, time * 1e6, flops / time / 1e12,
+                100 * flops / time / peak_);
+  }
+  void memory(const char* name, double bytes, const std::function<void()>& call) {
+    const double time = seconds(call);
+    std::printf("%-58s %10.1f us %8.1f GB/s    %5.1f %% of copying\n", name, time * 1e6, bytes / time / 1e9,
+                100 * bytes / time / bandwidth_);
+  }
+
+  void linears();
+  void hessians();
+  void columns(int64_t rows, int64_t cols);
+  void elementwise();
+
+  std::unique_ptr<Backend> backend_;
+  double peak_ = 1, bandwidth_ = 1;
+};
+
+void Bench::linears() {
+  const auto one = [&](const char* name, int64_t m, int64_t n, int64_t k, DType dtype) {
+    const Matrix x = random(m, k, dtype), w = random(n, k, dtype);
+    Matrix y(*backend_, dtype, m, n);
+    product(name, 2.0 * m * n * k, [&] { backend_->linear(x, w, {}, y); });
+  };
+  one("linear bf16 8192 x 4096 -> 4096 (q, o)", 8192, 4096, 4096, DType::bf16);
+  one("linear bf16 8192 x 4096 -> 1024 (k, v)", 8192, 1024, 4096, DType::bf16);
+  one("linear bf16 8192 x 4096 -> 14336 (gate, up)", 8192, 14336, 4096, DType::bf16);
+  one("linear bf16 8192 x 14336 -> 4096 (down)", 8192, 4096, 14336, DType::bf16);
+  one("linear bf16 2048 x 4096 -> 14336", 2048, 14336, 4096, DType::bf16);
+  one("linear f32 8192 x 4096 -> 4096", 8192, 4096, 4096, DType::f32);
+  one("feedback f32 4096 x 2048 -> 128", 4096, 128, 2048, DType::f32);
+  one("feedback f32 1024 x 2048 -> 128", 1024, 128, 2048, DType::f32);
+  one("feedback f32 14336 x 2048 -> 128", 14336, 128, 2048, DType::f32);
+  one("feedback f32 4096 x 8192 -> 128", 4096, 128, 8192, DType::f32);
+
+  for (const auto& [heads, kv_heads, head_dim] : {std::array<int64_t, 3>{32, 8, 128}, {9, 3, 64}}) {
+    const Matrix q = random(8192, heads * head_dim, DType::bf16), k = random(8192, kv_heads * head_dim, DType::bf16),
+                 v = random(8192, kv_heads * head_dim, DType::bf16);
+    Matrix y(*backend_, DType::bf16, 8192, heads * head_dim);
+    const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
+    const AttentionShape shape = {heads, kv_heads, head_dim, 0.1F};
+    const std::string name =
+        "attention bf16 4 x 2048, " + std::to_string(heads) + " heads of " + std::to_string(head_dim);
+    product(name.c_str(), 4.0 * 4 * 2048 * 2049 / 2 * static_cast<double>(heads * head_dim),
+            [&] { backend_->attention(q, k, v, offsets, shape, y); });
+  }
+}
+
+void Bench::hessians() {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const int64_t n : {576, 1536, 4096, 14336}) {
+      if (dtype == DType::f32 && n > 4096) continue;
+      const Matrix x = random(8192, n, dtype);
+      Matrix h = cleared(DType::f32, n, n), dropped = cleared(DType::i32, 1, 1);
+      const std::string name =
+          "add_gram " + std::string(name_of(dtype)) + " 8192 x " + std::to_string(n) + ", useful half";
+      product(name.c_str(), 8192.0 * n * (n + 1), [&] { backend_->add_gram(x, h, dropped); });
+    }
+  }
+  for (const int64_t n : {576, 4096, 14336}) {
+    const Matrix x = random(n + 1024, n, DType::bf16);
+    Matrix h = cleared(DType::f32, n, n), dropped = cleared(DType::i32, 1, 1), work(*backend_, DType::f32, n, n);
+    backend_->add_gram(x, h, dropped);
+    std::vector<int32_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::mt19937(1));
+    std::string name = "permute_symmetric " + std::to_string(n);
+    memory(name.c_str(), 6.0 * n * n, [&] { backend_->permute_symmetric(h, order, 100, work); });
+    name = "permute and factor " + std::to_string(n);
+    product(name.c_str(), 1.0 / 3 * n * n * n, [&] {
+      backend_->permute_symmetric(h, order, 100, work);
+      backend_->factor(work);
+    });
+  }
+}
+
+void Bench::columns(int64_t rows, int64_t cols) {
+  constexpr int64_t kGroup = 128;
+  const std::string shape = std::to_string(rows) + " x " + std::to_string(cols);
+  const Matrix w = random(rows, cols, DType::f32, 0.02F), importance = random(1, cols, DType::f32);
+  Matrix scales(*backend_, DType::f32, rows, cols / kGroup), zeros(*backend_, DType::u8, rows, cols / kGroup);
+  memory(("find_grid, 40 candidates, " + shape).c_str(), 4.0 * rows * cols, [&] {
+    backend_->find_grid(w, {}, kGroup, {4, true, 40, 0.0175F, 2}, scales, zeros);
+  });
+  const Matrix feedback = random(rows, kGroup, DType::f32, 0.1F);
+  Matrix factor = random(kGroup, kGroup, DType::f32), codes(*backend_, DType::u8, rows, cols),
+         errors(*backend_, DType::f32, rows, cols), loss = cleared(DType::f32, rows, 1);
+  MatrixView diagonal = factor.view();
+  diagonal.cols = 1;
+  diagonal.stride = kGroup + 1;
+  backend_->upload(diagonal, std::vector<float>(kGroup, 20).data());
+  std::vector<int32_t> groups(kGroup);
+  for (size_t k = 0; k < groups.size(); ++k) groups[k] = static_cast<int32_t>(k * 7 % (cols / kGroup));
+  const Grid grid = {scales.view(), zeros.view(), 4};
+  const double time = seconds([&] {
+    backend_->quantize_columns(w.view().col_range(0, kGroup), feedback, factor, groups, grid,
+                               codes.view().col_range(0, kGroup), errors.view().col_range(0, kGroup), loss);
+  });
+  std::printf("%-58s %10.1f us %8.3f us a column\n", ("quantize_columns, 128 of " + shape).c_str(), time * 1e6,
+              time * 1e6 / kGroup);
+  std::vector<int32_t> order(static_cast<size_t>(cols));
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937(1));
+  memory(("gather_columns f32, " + shape).c_str(), 8.0 * rows * cols,
+         [&] { backend_->gather_columns(w, order, errors); });
+  Matrix words(*backend_, DType::i32, cols / 8, rows), dequantized(*backend_, DType::bf16, rows, cols);
+  backend_->clear(codes);
+  memory(("pack 4 bits, " + shape).c_str(), 1.5 * rows * cols, [&] { backend_->pack(codes, 4, words); });
+  std::vector<int32_t> g_idx(static_cast<size_t>(cols));
+  for (size_t k = 0; k < g_idx.size(); ++k) g_idx[k] = static_cast<int32_t>(k / kGroup);
+  memory(("dequantize to bf16, " + shape).c_str(), 3.0 * rows * cols,
+         [&] { backend_->dequantize(codes, g_idx, grid, dequantized); });
+}
+
+void Bench::elementwise() {
+  const int64_t tokens = 8192, hidden = 4096, wide = 14336;
+  const Matrix x = random(tokens, hidden, DType::bf16), weight = random(1, hidden, DType::bf16),
+               gate = random(tokens, wide, DType::bf16), cos = random(2048, 64, DType::f32);
+  Matrix y = random(tokens, hidden, DType::bf16), z(*backend_, DType::bf16, tokens, wide);
+  const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
+  memory("rms_norm bf16 8192 x 4096", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, weight, 1e-5F, y); });
+  memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add(x, y); });
+  memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] { backend_->rope(cos, cos, offsets, 128, y); });
+  memory("gate silu bf16 8192 x 14336", 6.0 * tokens * wide, [&] { backend_->gate(gate, gate, Activation::silu, z); });
+}
+
+void Bench::run() {
+  std::printf("%s: %s\n", backend_->name().c_str(), backend_->description().c_str());
+  {
+    const Matrix x = random(8192, 8192, DType::bf16), w = random(8192, 8192, DType::bf16);
+    Matrix y(*backend_, DType::bf16, 8192, 8192);
+    peak_ = 2.0 * 8192 * 8192 * 8192 / seconds([&] { backend_->linear(x, w, {}, y); });
+    const Matrix from = random(16384, 32768, DType::f32);
+    Matrix to(*backend_, DType::bf16, 16384, 32768);
+    bandwidth_ = 6.0 * 16384 * 32768 / seconds([&] { backend_->convert(from, to); });
+  }
+  std::printf("ceilings: %.0f TFLOP/s (bf16 8192 x 8192 x 8192), %.0f GB/s (2 GB read, 1 GB written)\n", peak_ / 1e12,
+              bandwidth_ / 1e9);
+  linears();
+  hessians();
+  columns(4096, 4096);
+  columns(1024, 4096);
+  columns(14336, 4096);
+  columns(4096, 14336);
+  elementwise();
+  for (const auto& [op, calls] : backend_->fallbacks()) std::printf("on the host: %s, %ld times\n", op.c_str(), calls);
+}
+
+}  // namespace
+}  // namespace gptq
+
+int main(int argc, char** argv) {
+  try {
+    gptq::Bench(argc > 1 ? argv[1] : "cuda:0").run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
