@@ -102,6 +102,7 @@ struct Plan {
   };
   std::string model, output, device_map, compute_dtype, checkpoint_format;
   std::string states;                // where hidden states wait: "device", "host" or "spill"
+  bool keeps_inputs = true;          // beside the residuals; otherwise steps' inputs are computed once more
   std::vector<Device> accelerators;  // that compute
   Device host;                       // all of this process's memory
   std::vector<Unit> units;

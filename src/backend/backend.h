@@ -38,6 +38,8 @@ class Backend : public Ops, public Memory {
   virtual MemoryUse memory_use() const = 0;
   // Tokens of a batch: enough for matrix products at full speed, few enough for small temporaries.
   virtual int64_t batch_tokens() const { return 2048; }
+  // Memory of its own that it takes when work begins, beside its matrices.
+  virtual int64_t workspace_bytes() const { return 0; }
   // Host memory from which, and to which, this device copies fastest; any thread may take of it. What it holds for
   // reuse outlives trim(), as blocks are read into it all the time, and goes with trim_staging().
   virtual Memory& staging_memory() { return host_memory(); }

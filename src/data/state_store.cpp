@@ -109,6 +109,7 @@ void StateStore::visit_elsewhere(Stored& stored, Backend& backend, StateUse use,
   if (use.reads_input) batch.input = to_backend(stored.input, backend);
   stored.input = {};
   visit(batch);
+  if (!keeps_inputs_) batch.input = Matrix();
   if (use.writes_residual) stored.residual = to_host(std::move(batch.residual), backend);
   batch.residual = Matrix();
   stored.input = to_host(std::move(batch.input), backend);
@@ -144,7 +145,11 @@ void StateStore::write_behind(Waiting& waiting, size_t offset) {
 
 void StateStore::for_each(Backend& backend, StateUse use, const std::function<void(Batch&)>& visit) {
   if (place_ == StatePlace::device) {
-    for (int64_t i = 0; i < batches(); ++i) visit(at(i, backend));
+    for (int64_t i = 0; i < batches(); ++i) {
+      Batch& batch = at(i, backend);
+      visit(batch);
+      if (!keeps_inputs_) batch.input = Matrix();
+    }
     return;
   }
   for (size_t i = 0; i < batches_.size(); ++i) {

@@ -27,6 +27,10 @@ class StateStore {
   StateStore(const std::filesystem::path& spill_folder, int64_t tokens, int64_t residual_bytes, int64_t input_bytes,
              Memory& host = host_memory());
 
+  // Whether the inputs of steps are kept, or must be rebuilt from the residuals: a visit leaves none then.
+  bool keeps_inputs() const { return keeps_inputs_; }
+  void drop_inputs() { keeps_inputs_ = false; }
+
   // Takes a batch whose residual is on `backend`; it has no input yet.
   void add(Batch batch, Backend& backend);
 
@@ -72,6 +76,7 @@ class StateStore {
   }
 
   StatePlace place_;
+  bool keeps_inputs_ = true;
   Memory* host_;
   std::vector<Stored> batches_;
   int64_t bytes_moved_ = 0, first_free_ = 0;

@@ -1,6 +1,7 @@
 #include "model/block.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -66,7 +67,9 @@ std::string block_module(const ModelConfig& config, int64_t index) {
   return cat(config.architecture->blocks, ".", index);
 }
 
-StateUse state_use(int64_t step) {
+StateUse state_use(int64_t step, bool keeps_inputs) {
+  if (!keeps_inputs)
+    return {.reads_residual = true, .reads_input = false, .writes_residual = step == kGateUp || step > kDown};
   switch (step) {
     case kQkv:
       return {.reads_residual = true, .reads_input = false, .writes_residual = false};
@@ -221,7 +224,7 @@ Block Model::load_block(const StagedBlock& staged, Backend& backend) const {
   return block;
 }
 
-Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend) const {
+Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool) const {
   Batch batch{.offsets = {0}};
   std::map<int32_t, std::vector<int64_t>> rows_of;  // where each id stands, in order of ids so that reading is too
   for (const std::vector<int32_t>& sequence : sequences) {
@@ -243,13 +246,25 @@ Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& bac
   const ConstMatrixView like = table.matrix();
   const size_t row_bytes = static_cast<size_t>(like.cols) * size_of(like.dtype);
   Matrix rows(backend.staging_memory(), like.dtype, batch.tokens(), like.cols);
-  int64_t bad = 0;
-  for (const auto& [id, places] : rows_of) {
-    const MatrixView first = rows.view().row_range(places[0], 1);
-    checkpoint_.read(table, static_cast<size_t>(id) * row_bytes, row_bytes, first.data);
-    bad += count_nonfinite(first);
-    for (size_t i = 1; i < places.size(); ++i)
-      std::memcpy(rows.view().row_range(places[i], 1).data, first.data, row_bytes);
+  const std::vector<std::pair<int32_t, std::vector<int64_t>>> wanted(rows_of.begin(), rows_of.end());
+  constexpr int64_t kTask = 256;  // rows
+  std::atomic<int64_t> bad = 0;
+  const auto read_some = [&](int64_t task) {
+    const auto end = std::min<int64_t>(static_cast<int64_t>(wanted.size()), (task + 1) * kTask);
+    for (int64_t w = task * kTask; w < end; ++w) {
+      const auto& [id, places] = wanted[w];
+      const MatrixView first = rows.view().row_range(places[0], 1);
+      checkpoint_.read(table, static_cast<size_t>(id) * row_bytes, row_bytes, first.data);
+      bad += count_nonfinite(first);
+      for (size_t i = 1; i < places.size(); ++i)
+        std::memcpy(rows.view().row_range(places[i], 1).data, first.data, row_bytes);
+    }
+  };
+  const int64_t tasks = (static_cast<int64_t>(wanted.size()) + kTask - 1) / kTask;
+  if (pool != nullptr) {
+    pool->for_each(tasks, read_some);
+  } else {
+    for (int64_t task = 0; task < tasks; ++task) read_some(task);
   }
   refuse_nonfinite(checkpoint_, table, bad);
   batch.residual = place_matrix(rows, backend, dtype_);
@@ -325,17 +340,30 @@ void Model::add_to_residual(Backend& backend, const Linear& linear, Batch& batch
   batch.input = Matrix();
 }
 
+Matrix Model::normed(Backend& backend, const Batch& batch, const Matrix& norm) const {
+  Matrix y = clone_shape(backend, batch.residual);
+  backend.rms_norm(batch.residual, norm, config_.norm_eps, y);
+  return y;
+}
+
+int64_t Model::first_rebuilt(int64_t step) { return step <= kGateUp ? kQkv : kGateUp; }
+
+void Model::rebuild_input(const Block& block, int64_t step, Batch& batch) {
+  if (step == kQkv) return;
+  if (step <= kGateUp) {
+    for (int64_t s = kQkv; s < step; ++s) advance(block, s, batch);
+    return;
+  }
+  batch.input = normed(*block.backend, batch, block.mlp_norm);
+  for (int64_t s = kDown; s < step; ++s) advance(block, s, batch);
+}
+
 ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
   Backend& backend = *block.backend;
   const auto linears = [&](StepIndex index) -> const std::vector<Linear>& { return block.steps[index].linears; };
-  const auto normed = [&](const Matrix& norm) {
-    Matrix y = clone_shape(backend, batch.residual);
-    backend.rms_norm(batch.residual, norm, config_.norm_eps, y);
-    return y;
-  };
   switch (step) {
     case kQkv:
-      batch.input = normed(block.attention_norm);
+      batch.input = normed(backend, batch, block.attention_norm);
       break;
     case kOutput: {
       const RopeMatrices& rope = rope_for(batch, backend);
@@ -357,7 +385,7 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
     }
     case kGateUp:
       add_to_residual(backend, linears(kOutput)[0], batch);
-      batch.input = normed(block.mlp_norm);
+      batch.input = normed(backend, batch, block.mlp_norm);
       break;
     case kDown: {
       Matrix y(backend, dtype_, batch.tokens(), config_.intermediate);

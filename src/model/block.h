@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/parallel.h"
 #include "io/checkpoint.h"
 #include "model/architecture.h"
 
@@ -51,8 +52,8 @@ struct Batch {
 struct StateUse {
   bool reads_residual = true, reads_input = true, writes_residual = true;
 };
-// Of advance(step), or of finish() where step is the number of steps.
-StateUse state_use(int64_t step);
+// Of advance(step), or of finish() where step is the number of steps: with a kept input, or after rebuild_input(step).
+StateUse state_use(int64_t step, bool keeps_inputs);
 
 // Makes the weight [out, in] of a linear on a backend, from what was read of it into host memory.
 using PlaceWeight = std::function<Matrix(Backend& backend, DType dtype)>;
@@ -98,12 +99,15 @@ class Model {
   Block load_block(int64_t index) const { return load_block(stage_block(index), backend_); }
   Block begin_block(const StagedBlock& staged, Backend& backend) const;
   void load_step(StagedBlock& staged, Block& block, int64_t step) const;
+  // The first step whose weights rebuild_input(step) needs.
+  static int64_t first_rebuilt(int64_t step);
   // Gives the memory of a step's weights back.
   static void drop_step(Block& block, int64_t step);
 
   // Looks the tokens of all sequences up, reading only their rows of the embedding. Throws InputError for an id outside
-  // the vocabulary. Where rope depends on the length, the sequences of one batch must have one length.
-  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend) const;
+  // the vocabulary. Where rope depends on the length, the sequences of one batch must have one length. Rows are read on
+  // all threads of the pool, where one is given.
+  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr) const;
   Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
 
   // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside
@@ -114,6 +118,10 @@ class Model {
   // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards
   // batch.input is that step's input, which is returned.
   ConstMatrixView advance(const Block& block, int64_t step, Batch& batch);
+  // Makes the input that advance(step), or finish() where step is the number of steps, starts from, out of the residual
+  // alone: for states whose inputs are not kept. What it gives has the bits of what was dropped. The steps since the
+  // last addition to the residual must still be loaded.
+  void rebuild_input(const Block& block, int64_t step, Batch& batch);
   // Applies the last step and adds it to the residual; batch.input is empty afterwards.
   void finish(const Block& block, Batch& batch);
   // All steps: the block's whole forward pass.
@@ -139,6 +147,7 @@ class Model {
   // it changes anything, as it is called again for fewer sequences where that fails.
   template <typename Body>
   void in_passes(const Batch& batch, const Body& body);
+  Matrix normed(Backend& backend, const Batch& batch, const Matrix& norm) const;
   void add_to_residual(Backend& backend, const Linear& linear, Batch& batch);
   const RopeMatrices& rope_for(const Batch& batch, Backend& backend);
   const Matrix& head();

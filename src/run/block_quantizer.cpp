@@ -71,21 +71,29 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
 }
 
 // One pass: a step's Hessian sees the inputs that the already quantized steps before it produce. A step's weights are
-// here from its solution until its outputs are known.
+// here from its solution until its outputs are known, or until they are no longer needed to rebuild inputs.
 void BlockRun::sweep_sequential() {
+  const bool keeps_inputs = states_.keeps_inputs();
+  const auto sweep = [&](int64_t step, const auto& visit) {
+    states_.for_each(backend_, state_use(step, keeps_inputs), [&](Batch& batch) {
+      if (!keeps_inputs) in_stage(observer_, "forward", [&] { model_.rebuild_input(block_, step, batch); });
+      visit(batch);
+    });
+  };
   for (int64_t s = 0; s < steps(); ++s) {
     observer_.begin_step(specs_[s]);
     Hessian hessian(backend_, selected(s) ? specs_[s][0].in_features : 0);
-    states_.for_each(backend_, state_use(s), [&](Batch& batch) {
+    sweep(s, [&](Batch& batch) {
       const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block_, s, batch); });
       if (selected(s)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
       observer_.swept(specs_[s], batch.tokens());
     });
-    if (s > 0) Model::drop_step(block_, s - 1);
+    const int64_t needed = keeps_inputs ? s : Model::first_rebuilt(s + 1);
+    for (int64_t done = 0; done < needed; ++done) Model::drop_step(block_, done);
     selected(s) ? solve_step(s, hessian) : load(s);
   }
   if (is_last()) return;
-  states_.for_each(backend_, state_use(steps()), [&](Batch& batch) {
+  sweep(steps(), [&](Batch& batch) {
     in_stage(observer_, "forward", [&] { model_.finish(block_, batch); });
     observer_.swept({}, 0);
   });

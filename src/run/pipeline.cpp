@@ -10,6 +10,7 @@
 
 #include "base/background.h"
 #include "base/error.h"
+#include "base/parallel.h"
 #include "base/resources.h"
 #include "quant/format.h"
 #include "quant/recipe.h"
@@ -18,6 +19,10 @@
 
 namespace gptq {
 namespace {
+
+// What is left when the last block is done: writing to the disk.
+constexpr const char* kCommitStage = "commit";
+constexpr const char* kEmbeddingStage = "embedding";
 
 std::string short_names(const std::vector<LinearSpec>& linears) {
   std::string names;
@@ -67,7 +72,9 @@ class Quantizer final : public BlockObserver {
   void carry_over();
   void quantize_blocks();
   void wait_for_writer(size_t may_wait = 0);
+  void note_devices();
   Report finish();
+  std::vector<std::pair<std::string, double>> stage_seconds();
 
   Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
   std::future<StagedBlock> read(int64_t index);
@@ -239,9 +246,14 @@ void Quantizer::read_calibration_data() {
   } else {
     states_ = std::make_unique<StateStore>(placement.states, backend.staging_memory());
   }
+  if (!placement.keeps_inputs) states_->drop_inputs();
   const int64_t before = backend.traffic().uploaded;
+  ThreadPool pool(job_.threads);
+  backend.set_stage(kEmbeddingStage);
   for (const auto& batch : make_batches(sequences, job_.batch_size, setup_.batch_tokens))
-    states_->add(model_->embed(batch, backend), backend);
+    states_->add(model_->embed(batch, backend, &pool), backend);
+  backend.set_stage("");
+  backend.wait();
   if (placement.units[0].visits) {
     report_.visits.push_back(
         {placement.units[0].module, placement.units[0].computes_on, backend.traffic().uploaded - before, 0});
@@ -331,15 +343,15 @@ void Quantizer::quantize_blocks() {
 }
 
 Report Quantizer::run() {
-  setup_ = set_up(job_);
-  report_.plan = make_plan(job_, setup_, static_cast<bool>(progress_));
+  timed("setup", [&] { setup_ = set_up(job_); });
+  timed("plan", [&] { report_.plan = make_plan(job_, setup_, static_cast<bool>(progress_)); });
   report_.warnings = report_.plan.warnings;
   if (progress_) {
     for (const std::string& text : report_.plan.messages) progress_({.kind = Progress::Kind::message, .text = text});
     for (const std::string& text : report_.plan.warnings) progress_({.kind = Progress::Kind::warning, .text = text});
     progress_({.kind = Progress::Kind::message, .text = short_form(report_.plan)});
   }
-  open_devices();
+  timed("setup", [&] { open_devices(); });
   writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
                                                static_cast<size_t>(job_.max_shard_bytes));
   states_ = std::make_unique<StateStore>(StatePlace::device);
@@ -357,12 +369,40 @@ Report Quantizer::run() {
     }
   }
   quantize_blocks();
-  timed("pack and write", [&] {
+  note_devices();
+  timed(kCommitStage, [&] {
     wait_for_writer();
     carried_over_.get();
     writer_->commit();
   });
   return finish();
+}
+
+void Quantizer::note_devices() {
+  for (const auto& [name, backend] : backends_) {
+    for (const auto& [op, count] : backend->fallbacks()) report_.fallbacks.emplace_back(op, count);
+    Report::DeviceUse use{name, backend->memory_use().peak, backend->traffic().uploaded, backend->traffic().downloaded};
+    for (const auto& [stage, op, seconds] : backend->device_seconds()) use.op_seconds.push_back({stage, op, seconds});
+    report_.devices.push_back(std::move(use));
+  }
+}
+
+// Where the run's time went, stage by stage. One device with a clock of its own knows better than the host, which only
+// queues its work: the host's part is then what came before the device's first work and after its last.
+std::vector<std::pair<std::string, double>> Quantizer::stage_seconds() {
+  const Report::DeviceUse* clock = nullptr;
+  for (const Report::DeviceUse& device : report_.devices) {
+    if (!device.op_seconds.empty()) clock = report_.devices.size() == 1 ? &device : nullptr;
+  }
+  if (clock == nullptr) return {stages_.begin(), stages_.end()};
+  std::map<std::string, double> stages;
+  for (const char* stage : {"setup", "plan", "calibration", kCommitStage}) stages[stage] = stages_[stage];
+  for (const auto& [stage, op, seconds] : clock->op_seconds) {
+    if (stage == kEmbeddingStage) continue;  // the host waits for it, in "calibration"
+    const bool feedback = stage == "columns" && op == "linear";
+    stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : stage] += seconds;
+  }
+  return {stages.begin(), stages.end()};
 }
 
 Report Quantizer::finish() {
@@ -385,13 +425,7 @@ Report Quantizer::finish() {
     tell(Progress::Kind::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
   }
-  for (const auto& [name, backend] : backends_) {
-    for (const auto& [op, count] : backend->fallbacks()) report_.fallbacks.emplace_back(op, count);
-    Report::DeviceUse use{name, backend->memory_use().peak, backend->traffic().uploaded, backend->traffic().downloaded};
-    for (const auto& [stage, op, seconds] : backend->device_seconds()) use.op_seconds.push_back({stage, op, seconds});
-    report_.devices.push_back(std::move(use));
-  }
-  for (const auto& [stage, seconds] : stages_) report_.stage_seconds.emplace_back(stage, seconds);
+  report_.stage_seconds = stage_seconds();
   report_.seconds = watch_.seconds();
   report_.cpu_seconds = cpu_seconds() - cpu_at_start_;
   report_.peak_memory_bytes = peak_resident_bytes();

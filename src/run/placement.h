@@ -21,7 +21,8 @@ struct Placement {
   std::vector<std::string> devices;  // that compute, in the order of their first unit
   std::string map;                   // as JSON
   StatePlace states = StatePlace::device;
-  bool read_ahead = true;  // the next block is read while this one computes
+  bool keeps_inputs = true;  // of steps, beside the residuals; otherwise they are computed once more
+  bool read_ahead = true;    // the next block is read while this one computes
 
   const Unit& block(int64_t index) const { return units[static_cast<size_t>(index) + 1]; }  // the embedding is first
 };

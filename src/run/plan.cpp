@@ -25,14 +25,31 @@ namespace fs = std::filesystem;
 constexpr int64_t kBytesPerThread = int64_t{10} << 20, kSlack = int64_t{5} << 20;
 // Kept free under a limit: buffers grow with the largest call that comes.
 constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} << 20;
-// Assumed where only a run could tell, in bytes a second: reading and checking weights, packing on one thread, writing
-// to disk, making tokens of text.
-constexpr double kReadRate = 1.5e9, kPackRate = 0.4e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
+// Assumed where only a run could tell, in bytes a second: reading and checking weights, writing to disk, making tokens
+// of text.
+constexpr double kReadRate = 1.5e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
 
 int threads_of(const Job& job) { return job.threads > 0 ? job.threads : available_cores(); }
 
-RehearsalOptions options_for(const Setup& setup, StatePlace states, bool read_ahead, bool limited) {
-  RehearsalOptions options{.states = states, .read_ahead = read_ahead};
+// Where states may wait, and whether with the inputs of steps.
+struct Waiting {
+  StatePlace place = StatePlace::device;
+  bool keeps_inputs = true;
+};
+
+// In the order in which they are wanted. Computing inputs once more costs an accelerator less than moving them.
+std::vector<Waiting> places_for(const Job& job, const Setup& setup) {
+  std::vector<Waiting> places = {{StatePlace::device, true}};
+  if (setup.placement.devices != std::vector<std::string>{"cpu"}) {
+    places.push_back({StatePlace::device, false});
+    places.push_back({StatePlace::host, false});
+  }
+  if (!job.spill_dir.empty()) places.push_back({StatePlace::spill, true});
+  return places;
+}
+
+RehearsalOptions options_for(const Setup& setup, const Waiting& states, bool read_ahead, bool limited) {
+  RehearsalOptions options{.states = states.place, .keeps_inputs = states.keeps_inputs, .read_ahead = read_ahead};
   if (!limited) return options;
   std::vector<std::string> devices = setup.placement.devices;
   if (std::count(devices.begin(), devices.end(), "cpu") == 0) devices.push_back("cpu");
@@ -49,7 +66,7 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
   }
 }
 
-[[noreturn]] void refuse(const Job& job, const Setup& setup, const std::vector<StatePlace>& places) {
+[[noreturn]] void refuse(const Job& job, const Setup& setup, const std::vector<Waiting>& places) {
   RehearsalOptions least = options_for(setup, places.back(), false, false);
   least.max_held = 0;
   least.sequences_at_once = 1;
@@ -66,8 +83,9 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
                 " bytes) there");
   }
   std::string out = "give it more with --max-memory";
-  if (host_is_short && places.back() != StatePlace::spill && job.recipe.method == Method::gptq) {
+  if (host_is_short && places.back().place != StatePlace::spill && job.recipe.method == Method::gptq) {
     least.states = StatePlace::spill;
+    least.keeps_inputs = true;
     const int64_t spilled = rehearse(job, setup, least).peaks.at("cpu") + base;
     if (spilled < needed.peaks.at("cpu") + base)
       out += cat(", or name a --spill-dir for the states (then ", format_bytes(static_cast<double>(spilled)),
@@ -86,19 +104,13 @@ void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsa
   double computing = 0;
   for (const auto& [stage, seconds] : stages) computing += seconds;
 
-  const double weights = static_cast<double>(setup.quantized_weights);
   const double read_rate =
       job.max_read_rate > 0 ? std::min(kReadRate, static_cast<double>(job.max_read_rate)) : kReadRate;
   const double read = static_cast<double>(plan.source_bytes) / read_rate;
-  const double packing = weights / kPackRate;
   const double blocks = static_cast<double>(setup.config.blocks);
-  const int cores = available_cores(), threads = threads_of(job);
-  // Beside the computing threads, or among them where there are no cores to spare.
-  const double packing_shared = threads < cores ? 0 : packing / cores;
-  const double hidden = computing + packing_shared;
-  stages["pack and write"] =
-      packing_shared + std::max(0.0, packing - hidden) + 0.05 + static_cast<double>(plan.output_bytes) / kWriteRate;
-  stages["read"] = read / blocks + std::max(0.0, read - hidden);
+  const double writing = static_cast<double>(plan.output_bytes) / kWriteRate;
+  stages["pack and write"] += 0.05 + std::max(0.0, writing - computing);
+  stages["read"] = read / blocks + std::max(0.0, read - computing);
   if (job.recipe.method == Method::gptq) {
     std::error_code error;
     double text = static_cast<double>(fs::file_size(setup.calibration.file, error));
@@ -151,21 +163,20 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   setup.process_bytes = resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread);
   setup.reserve_bytes = kReserve + threads_of(job) * kReservePerThread;
 
-  const bool on_cpu_only = placement.devices == std::vector<std::string>{"cpu"};
-  std::vector<StatePlace> places = {StatePlace::device};
-  if (!on_cpu_only) places.push_back(StatePlace::host);
-  if (!job.spill_dir.empty()) places.push_back(StatePlace::spill);
+  const std::vector<Waiting> places = places_for(job, setup);
   std::optional<Rehearsal> least;
   for (const bool read_ahead : {true, false}) {
-    for (const StatePlace place : places) {
+    for (const Waiting& states : places) {
       if (least) break;
-      least = try_rehearsal(job, setup, options_for(setup, place, read_ahead, true));
-      placement.states = place;
+      least = try_rehearsal(job, setup, options_for(setup, states, read_ahead, true));
+      placement.states = states.place;
+      placement.keeps_inputs = states.keeps_inputs;
       placement.read_ahead = read_ahead;
     }
   }
   if (!least) refuse(job, setup, places);
-  const Rehearsal expected = rehearse(job, setup, options_for(setup, placement.states, placement.read_ahead, true));
+  const Rehearsal expected =
+      rehearse(job, setup, options_for(setup, {placement.states, placement.keeps_inputs}, placement.read_ahead, true));
 
   const auto description_of = [&](const std::string& name) -> std::string {
     for (const DeviceInfo& device : setup.resources.machine.accelerators) {
@@ -187,6 +198,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   for (const Placement::Unit& unit : placement.units)
     plan.units.push_back({unit.module, unit.computes_on, unit.stays, unit.bytes, unit.visits});
   plan.states = name_of(placement.states);
+  plan.keeps_inputs = placement.keeps_inputs;
   plan.read_ahead = placement.read_ahead;
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;

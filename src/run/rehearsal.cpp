@@ -59,6 +59,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
   struct Device {
     std::unique_ptr<LimitedMemory> memory;
     std::unique_ptr<CountingBackend> backend;
+    Matrix workspace;
   };
   std::map<std::string, Device> devices;
   bool simulated = false;
@@ -71,6 +72,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
     // What a GPU's pool holds is the driver's, and does not count as taken.
     const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
     device.backend = std::make_unique<CountingBackend>(name, memory, max_held, dtype);
+    device.workspace = Matrix(*device.backend, DType::u8, 1, setup.workspace_bytes);
   }
   const auto backend_of = [&](const Placement::Unit& unit) -> CountingBackend& {
     return *devices.at(unit.computes_on).backend;
@@ -85,6 +87,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
     // In a file states take no memory but for the batches that are read ahead and written behind.
     StateStore states(options.states == StatePlace::spill ? StatePlace::host : options.states,
                       options.states == StatePlace::spill ? static_cast<Memory&>(nothing) : host);
+    if (!options.keeps_inputs) states.drop_inputs();
     int64_t batch_tokens = 0;
     if (job.recipe.method == Method::gptq) {
       const std::vector<TokenSequence> sequences(static_cast<size_t>(setup.calibration.samples),

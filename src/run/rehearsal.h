@@ -13,6 +13,7 @@ namespace gptq {
 struct RehearsalOptions {
   StatePlace states = StatePlace::device;
   int64_t sequences_at_once = INT64_MAX;  // at most
+  bool keeps_inputs = true;
   bool read_ahead = true;
   size_t max_held = MemoryPool::kMaxHeld;  // bytes a device holds for reuse
   // Memory that may be taken, by device ("cpu" is the host: weights on their way, states, packing, and everything of a

@@ -34,6 +34,7 @@ Json json_of(const Plan& plan) {
           {"compute_dtype", plan.compute_dtype},
           {"checkpoint_format", plan.checkpoint_format},
           {"states", plan.states},
+          {"keeps_inputs", plan.keeps_inputs},
           {"read_ahead", plan.read_ahead},
           {"accelerators", accelerators},
           {"host", device_json(plan.host)},

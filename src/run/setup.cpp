@@ -168,6 +168,7 @@ Setup set_up(const Job& job) {
   const DType stored = stored_dtype(checkpoint, setup.config);
   const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
   setup.batch_tokens = backend->batch_tokens();
+  setup.workspace_bytes = backend->workspace_bytes();
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape

@@ -40,6 +40,7 @@ struct Setup {
   std::map<std::string, LinearSpec> quantized;  // what is quantized, by the name of its weight
   std::vector<TensorSpec> output;               // in the output's order
   int64_t batch_tokens = 0;                     // of a batch where --batch-size does not say
+  int64_t workspace_bytes = 0;                  // that each device takes beside its matrices
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices

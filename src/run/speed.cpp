@@ -15,7 +15,12 @@ namespace {
 
 // A tried call has at most so many multiply-adds or elements: a few milliseconds. Of a large job, where the speed of
 // large calls is wanted, it may have this share of the whole.
-constexpr double kMinProducts = 4e8, kMaxProducts = 1e10, kShare = 1e-4, kMaxElements = 1 << 20;
+struct TrialLimits {
+  double min_products = 4e8, max_products = 1e10, elements = 1 << 20;
+};
+constexpr TrialLimits kOfProcessors,
+    kOfAccelerators = {.min_products = 1e10, .max_products = 1e12, .elements = 1 << 26};
+constexpr double kShare = 1e-4;
 
 bool is_product(std::string_view op) {
   return op == "linear" || op == "attention" || op == "add_gram" || op == "factor" || op == "targets" ||
@@ -30,7 +35,7 @@ int64_t rounded_down(int64_t n) {
 }
 
 // The call that is tried for `call`: of its op and kind, and small. Sizes that do not change the speed are cut first.
-OpCall tried_for(OpCall call, double max_products) {
+OpCall tried_for(OpCall call, double max_products, double max_elements) {
   auto& [a, b, c, d] = call.sizes;
   if (call.op == "linear") {
     // The column loop multiplies by every length: these stand for each other.
@@ -53,25 +58,30 @@ OpCall tried_for(OpCall call, double max_products) {
   }
   if (call.op == "factor" || call.op == "permute_symmetric") {
     // Factorizations reach their speed late.
-    while ((is_product(call.op) ? work_of(call) > 2 * max_products : work_of(call) > kMaxElements) && a > 256) a /= 2;
+    while ((is_product(call.op) ? work_of(call) > 2 * max_products : work_of(call) > max_elements) && a > 256) a /= 2;
     return call;
   }
   const double most = is_product(call.op)      ? max_products / 16
-                      : call.op == "find_grid" ? kMaxElements * 8
-                                               : kMaxElements;
+                      : call.op == "find_grid" ? max_elements * 8
+                                               : max_elements;
   while (work_of(call) > most && a > 16) a /= 2;
   return call;
 }
 
 // Random values on a device, the same every time.
 Matrix random_matrix(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
-  std::vector<float> values(static_cast<size_t>(rows * cols));
+  constexpr int64_t kFresh = 1 << 18;  // values, then the same again
+  std::vector<float> values(static_cast<size_t>(std::min(kFresh, rows * cols)));
   std::minstd_rand random(1);
   for (float& value : values) value = static_cast<float>(random()) / static_cast<float>(random.max()) - 0.5F;
-  Matrix wide = to_device(backend, DType::f32, rows, cols, values.data());
-  if (dtype == DType::f32) return wide;
+  const auto fresh = static_cast<int64_t>(values.size());
+  const Matrix wide = to_device(backend, DType::f32, 1, fresh, values.data());
   Matrix matrix(backend, dtype, rows, cols);
-  backend.convert(wide, matrix);
+  const MatrixView flat(matrix.view().data, dtype, 1, rows * cols);
+  for (int64_t first = 0; first < flat.cols; first += fresh) {
+    const int64_t count = std::min(fresh, flat.cols - first);
+    backend.convert(wide.view().col_range(0, count), flat.col_range(first, count));
+  }
   return matrix;
 }
 
@@ -213,11 +223,14 @@ std::map<std::string, double> estimate_seconds(Backend& backend,
     for (const auto& [call, count] : of_stage)
       products += is_product(call.op) ? work_of(call) * static_cast<double>(count) : 0;
   }
-  const double max_products = std::clamp(kShare * products, kMinProducts, kMaxProducts);
+  const std::string device = backend.name();
+  const TrialLimits& limits = device == "cpu" || device.starts_with("sim") ? kOfProcessors : kOfAccelerators;
+  const double max_products = std::clamp(kShare * products, limits.min_products, limits.max_products);
   std::map<OpCall, double> totals;  // work that each tried call stands for
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
-      if (work_of(call) > 0) totals[tried_for(call, max_products)] += work_of(call) * static_cast<double>(count);
+      if (work_of(call) > 0)
+        totals[tried_for(call, max_products, limits.elements)] += work_of(call) * static_cast<double>(count);
     }
   }
   std::vector<std::pair<double, OpCall>> order;
@@ -246,7 +259,7 @@ std::map<std::string, double> estimate_seconds(Backend& backend,
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) <= 0) continue;
-      const auto exact = speeds.find(tried_for(call, max_products));
+      const auto exact = speeds.find(tried_for(call, max_products, limits.elements));
       const double speed = exact != speeds.end() ? exact->second : speeds.at(tried_of.at(call.op));
       seconds[stage] += work_of(call) * static_cast<double>(count) / speed;
     }

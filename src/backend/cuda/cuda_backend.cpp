@@ -123,7 +123,13 @@ void CudaBackend::wait() {
   clock_.collect();
 }
 
-void CudaBackend::trim() noexcept { memory_.trim(); }
+void CudaBackend::trim() noexcept {
+  try {
+    wait();
+  } catch (const DeviceError&) {  // whoever asks for something next will hear of it
+  }
+  memory_.trim();
+}
 
 void CudaBackend::set_stage(const char* stage) {
   if (*stage_ != '\0') nvtxRangePop();
@@ -147,10 +153,15 @@ void CudaBackend::copy_in(MatrixView to, const void* from) {
     copy(dense, to, stream_.get());
     return check_launch("upload");
   }
-  // From pageable memory this returns when CUDA has its own copy; memory of staging_ waits for the queued one itself.
   check(cudaMemcpyAsync(to.data, from, static_cast<size_t>(to.size()) * size_of(to.dtype), cudaMemcpyHostToDevice,
                         stream_.get()),
         name_, "copying to it");
+  // Of pageable memory CUDA has its own copy by now, and staging_ knows what is being copied. Memory that another
+  // device stages is nobody's to watch.
+  if (staging_.owns(from)) return;
+  cudaPointerAttributes attributes = {};
+  check(cudaPointerGetAttributes(&attributes, from), name_, "copying to it");
+  if (attributes.type == cudaMemoryTypeHost) check(cudaStreamSynchronize(stream_.get()), name_, "copying to it");
 }
 
 void CudaBackend::copy_out(void* to, ConstMatrixView from) {

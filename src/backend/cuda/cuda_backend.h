@@ -49,6 +49,9 @@ class DeviceClock {
 
 class CudaBackend final : public Backend {
  public:
+  // Memory that cuBLAS may use beside its operands: what its makers advise for Hopper.
+  static constexpr int64_t kWorkspace = int64_t{32} << 20;
+
   CudaBackend(int index, const BackendOptions& options);
   ~CudaBackend() override;
 
@@ -60,6 +63,7 @@ class CudaBackend final : public Backend {
   void trim_staging() noexcept override { staging_.trim(); }
   MemoryUse memory_use() const override { return {limited_.bytes(), memory_.bytes_held(), limited_.peak_bytes()}; }
   int64_t batch_tokens() const override { return 8192; }
+  int64_t workspace_bytes() const override { return kWorkspace; }
   Memory& staging_memory() override { return staging_; }
   void set_stage(const char* stage) override;
   std::vector<DeviceSeconds> device_seconds() override;

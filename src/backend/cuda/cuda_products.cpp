@@ -9,9 +9,6 @@
 namespace gptq::cuda {
 namespace {
 
-// Memory that cuBLAS may use beside its operands: what its makers advise for Hopper.
-constexpr int64_t kWorkspace = int64_t{32} << 20;
-
 void check(cublasStatus_t status, const std::string& device, const char* doing) {
   if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(cat(device, ": ", doing, ": ", cublasGetStatusString(status)));
 }

@@ -138,12 +138,26 @@ constexpr int kColumns = 128;
 constexpr int kPerLane = kColumns / kLanesPerRow;
 constexpr int kColumnThreads = 128;
 constexpr int kRowsPerBlock = kColumnThreads / kLanesPerRow;
-constexpr size_t kFactorBytes = sizeof(float) * kColumns * kColumns;
+constexpr int kRowPieces =
+    kColumns / 4 + 1;  // from one row of R to the next: one more, so that its writers' banks differ
+constexpr size_t kFactorBytes = sizeof(float4) * kColumns * kRowPieces;
+
+// a / b, given 1 / b: one step of Newton's makes it the nearest float but for the rarest cases.
+__device__ float quotient(float a, float b, float inverse) {
+  const float q = a * inverse;
+  return fmaf(fmaf(-q, b, a), inverse, q);
+}
+
+// The nearest integer, ties to even, of |x| < 2^22.
+__device__ float nearest(float x) {
+  constexpr float kShift = 0x1.8p23F;
+  return (x + kShift) - kShift;
+}
 
 // Where R_kj = F_jk lies, for column j = 8 r + l: piece r / 4 of row k, lane l, element r % 4.
 __device__ int factor_place(int k, int j) {
   const int r = j / kLanesPerRow, l = j % kLanesPerRow;
-  return ((k * (kPerLane / 4) + r / 4) * kLanesPerRow + l) * 4 + r % 4;
+  return (k * kRowPieces + r / 4 * kLanesPerRow + l) * 4 + r % 4;
 }
 
 __global__ void __launch_bounds__(kColumnThreads)
@@ -163,12 +177,14 @@ __global__ void __launch_bounds__(kColumnThreads)
   const bool exists = own_row < rows;
   const int64_t row = exists ? own_row : rows - 1;  // spare lanes repeat the last row, so that shuffles are whole
 
-  float weight[kPerLane], sum[kPerLane];
+  float weight[kPerLane], sum[kPerLane], scales[kPerLane], zeros[kPerLane];
 #pragma unroll
   for (int r = 0; r < kPerLane; ++r) {
-    const int k = r * kLanesPerRow + lane;
+    const int k = r * kLanesPerRow + lane, group = groups.of[k < n ? k : 0];
     weight[r] = k < n ? w.row(row)[k] : 0;
     sum[r] = k < n ? feedback.row(row)[k] : 0;
+    scales[r] = grid.scales[row * grid.scale_stride + group];
+    zeros[r] = static_cast<float>(grid.zeros[row * grid.zero_stride + group]);
   }
 
   float total = 0;
@@ -177,16 +193,14 @@ __global__ void __launch_bounds__(kColumnThreads)
     if (r * kLanesPerRow >= n) break;
     const int own = r * kLanesPerRow + lane;  // this lane's column among the eight
     const bool valid = own < n;
-    const int group = groups.of[valid ? own : 0];
-    const float scale = grid.scales[row * grid.scale_stride + group];
-    const auto zero = static_cast<float>(grid.zeros[row * grid.zero_stride + group]);
-    const float diagonal = valid ? R[factor_place(own, own)] : 1.0F;
+    const float scale = scales[r], inverse_scale = __frcp_rn(scale), zero = zeros[r];
+    const float diagonal = valid ? R[factor_place(own, own)] : 1.0F, inverse_diagonal = __frcp_rn(diagonal);
     float own_error = 0, own_code = 0, own_miss = 0;
-#pragma unroll
+#pragma unroll 1  // unrolled, the code would not fit the instruction cache
     for (int turn = 0; turn < kLanesPerRow; ++turn) {
       const int k = r * kLanesPerRow + turn;
-      const float target = weight[r] + __fdiv_rn(sum[r], diagonal);
-      const float q = fminf(fmaxf(rintf(__fdiv_rn(target, scale)), -zero), grid.top - zero);
+      const float target = weight[r] + quotient(sum[r], diagonal, inverse_diagonal);
+      const float q = nearest(fminf(fmaxf(quotient(target, scale, inverse_scale), -zero), grid.top - zero));
       const float dequantized = scale * q;
       float error = weight[r] - dequantized;
       if (lane == turn) {
@@ -197,7 +211,7 @@ __global__ void __launch_bounds__(kColumnThreads)
       error = __shfl_sync(kAllLanes, error, turn, kLanesPerRow);
 #pragma unroll
       for (int piece = r / 4; piece < kPerLane / 4; ++piece) {
-        const float4 f = pieces[(k * (kPerLane / 4) + piece) * kLanesPerRow + lane];
+        const float4 f = pieces[k * kRowPieces + piece * kLanesPerRow + lane];
         // Columns that are done are added to as well, and not looked at again.
         sum[piece * 4 + 0] = fmaf(error, f.x, sum[piece * 4 + 0]);
         sum[piece * 4 + 1] = fmaf(error, f.y, sum[piece * 4 + 1]);

@@ -195,6 +195,16 @@ struct RmsNormWide {
   }
 };
 
+// The position of row r in its sequence, of which the last one that starts at or before r is its own.
+__device__ int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequences) {
+  int64_t low = 0, high = sequences;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (offsets[middle] <= r ? low : high) = middle;
+  }
+  return r - offsets[low];
+}
+
 // A thread rotates one pair; (r, c) counts a row's pairs over all its heads.
 struct Rope {
   AnyRows x;
@@ -202,17 +212,36 @@ struct Rope {
   const int64_t* offsets;
   int64_t sequences, head_dim, pairs;
   __device__ void operator()(int64_t r, int64_t c) const {
-    int64_t low = 0, high = sequences;  // the last sequence that starts at or before r
-    while (high - low > 1) {
-      const int64_t middle = (low + high) / 2;
-      (offsets[middle] <= r ? low : high) = middle;
-    }
-    const int64_t position = r - offsets[low], head = c / pairs, i = c - head * pairs;
+    const int64_t position = position_of(r, offsets, sequences), head = c / pairs, i = c - head * pairs;
     const int64_t first = head * head_dim + i, second = first + pairs;
     const float a = x.get(r, first), b = x.get(r, second);
     const float cosine = cosines.row(position)[i], sine = sines.row(position)[i];
     x.set(r, first, a * cosine - b * sine);
     x.set(r, second, b * cosine + a * sine);
+  }
+};
+
+// The same for eight neighbouring pairs.
+template <typename T>
+struct RopeWide {
+  Rows<T> x;
+  Rows<const float> cosines, sines;
+  const int64_t* offsets;
+  int64_t sequences, head_dim, pairs;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    const int64_t position = position_of(r, offsets, sequences), head = c / pairs, i = c - head * pairs;
+    T* const first = x.row(r) + head * head_dim + i;
+    const Pack<T> a = load_pack(first), b = load_pack(first + pairs);
+    const Pack<float> cosine = load_pack(cosines.row(position) + i), sine = load_pack(sines.row(position) + i);
+    Pack<T> to_first, to_second;
+#pragma unroll
+    for (int k = 0; k < kWide; ++k) {
+      const float u = widened(a.values[k]), v = widened(b.values[k]);
+      store(&to_first.values[k], u * cosine.values[k] - v * sine.values[k]);
+      store(&to_second.values[k], v * cosine.values[k] + u * sine.values[k]);
+    }
+    store_pack(first, to_first);
+    store_pack(first + pairs, to_second);
   }
 };
 
@@ -395,8 +424,18 @@ void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y
 
 void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, int64_t head_dim,
           MatrixView x, cudaStream_t stream) {
-  launch_places(x.rows, x.cols / head_dim * cos.cols, 1, stream,
-                Rope{any_rows(x), rows_of<float>(cos), rows_of<float>(sin), offsets, sequences, head_dim, cos.cols});
+  const int64_t all_pairs = x.cols / head_dim * cos.cols;
+  if (!in_packs({x}) || !in_packs({cos, sin}) || head_dim % kWide != 0) {
+    return launch_places(
+        x.rows, all_pairs, 1, stream,
+        Rope{any_rows(x), rows_of<float>(cos), rows_of<float>(sin), offsets, sequences, head_dim, cos.cols});
+  }
+  with_element(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    launch_places(
+        x.rows, all_pairs, kWide, stream,
+        RopeWide<T>{rows_of<T>(x), rows_of<float>(cos), rows_of<float>(sin), offsets, sequences, head_dim, cos.cols});
+  });
 }
 
 void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y, cudaStream_t stream) {
