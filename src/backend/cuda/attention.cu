@@ -2,6 +2,7 @@
 // arXiv 2307.08691).
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
@@ -43,20 +44,22 @@ struct Arguments {
 };
 
 // ------------------------------------------------------------------------------------------------- tensor cores
-// One block computes 128 queries of one head; each of its 8 warps 16 of them. Queries wait in registers as fragments;
-// tiles of keys and values pass through shared memory, the next one copied while this one is used. Rows there are 16
-// bytes longer than the head, so that ldmatrix meets no bank twice. Probabilities are rounded to the inputs' dtype for
-// the second product; row sums keep them in f32. Limited by tensor cores and the shared memory that feeds them.
-constexpr int kWarps = 8;
-constexpr int kQueries = 16 * kWarps;
-constexpr int kBlockThreads = 32 * kWarps;
+// One block computes 128 queries of one head. Each of its warps has 32 of them, or 16 where heads are long: the more,
+// the more products follow each read of shared memory. One tile of keys and one of values stay there; the values are
+// copied while scores are computed, the next keys while results are. Rows are 16 bytes longer than the head, so that
+// ldmatrix meets no bank twice. Probabilities are rounded to the inputs' dtype for the second product; row sums keep
+// them in f32. Limited by tensor cores and, where a warp has 16 queries, by the shared memory that feeds them.
+constexpr int kQueries = 128;
 
 template <int kDim>
 struct Tiles {
-  static constexpr int kKeys = kDim > 128 ? 32 : 64;
+  static constexpr int kFragments = kDim > 128 ? 1 : 2;  // of 16 queries, in a warp
+  static constexpr int kThreads = kQueries / (16 * kFragments) * 32;
+  static constexpr int kBlocks = kDim > 128 ? 1 : 2;  // on a multiprocessor, as registers go
+  static constexpr int kKeys = kDim > 160 ? 32 : 64;
   static constexpr int kRow = kDim + 8;  // elements from row to row
   static constexpr int kTile = kKeys * kRow;
-  static constexpr size_t kBytes = sizeof(uint16_t) * std::max(4 * kTile, kQueries* kRow);
+  static constexpr size_t kBytes = sizeof(uint16_t) * (kQueries * kRow + 2 * kTile);
 };
 
 __device__ inline uint32_t shared_address(const void* pointer) {
@@ -104,39 +107,55 @@ __device__ inline uint32_t packed(float low, float high, __half) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Starts the copy of rows [first, first + rows) of a head to shared memory; rows from `end` on and columns beyond the
+// 2^x, wrong by at most 2^-22 of it; 0 where that is subnormal.
+__device__ inline float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
+  return power;
+}
+
+// Starts the copy of rows [first, first + kRows) of a head to shared memory; rows from `end` on and columns beyond the
 // head become zeros. kWide: 16 bytes at a time, asynchronously.
-template <typename T, int kDim, bool kWide>
-__device__ inline void copy_rows(T* to, const Head<const T>& from, int first, int rows, int end, int head_dim) {
-  if constexpr (kWide) {
-    constexpr int kEach = 8, kPieces = kDim / kEach;
-    for (int i = threadIdx.x; i < rows * kPieces; i += kBlockThreads) {
-      const int r = i / kPieces, c = i % kPieces * kEach;
-      const bool there = first + r < end && c < head_dim;
-      const T* source = there ? from.row(first + r) + c : from.data;
-      asm volatile(
-          "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to + r * Tiles<kDim>::kRow + c)),
-          "l"(source), "r"(there ? 16 : 0));
+template <typename T, int kDim, int kRows, bool kWide>
+__device__ inline void copy_rows(T* to, const Head<const T>& from, int first, int end, int head_dim) {
+  constexpr int kLanes = kWide ? 8 : 32, kEach = kWide ? 8 : 1;  // lanes side by side in a row, elements of each
+  constexpr int kStep = Tiles<kDim>::kThreads / kLanes;
+  const int column = static_cast<int>(threadIdx.x) % kLanes * kEach;
+  const int r = static_cast<int>(threadIdx.x) / kLanes;
+  const T* source = from.row(first + r) + column;
+  T* place = to + r * Tiles<kDim>::kRow + column;
+#pragma unroll
+  for (int i = 0; i < kRows; i += kStep) {
+#pragma unroll
+    for (int c = 0; c < kDim; c += kLanes * kEach) {
+      if (kDim % (kLanes * kEach) != 0 && column + c >= kDim) break;
+      const bool there = first + r + i < end && column + c < head_dim;
+      if constexpr (kWide) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(place + c)),
+                     "l"(there ? source + c : from.data), "r"(there ? 16 : 0)
+                     : "memory");
+      } else {
+        place[c] = there ? source[c] : T(0.0F);
+      }
     }
-  } else {
-    for (int i = threadIdx.x; i < rows * kDim; i += kBlockThreads) {
-      const int r = i / kDim, c = i % kDim;
-      to[r * Tiles<kDim>::kRow + c] = first + r < end && c < head_dim ? from.row(first + r)[c] : T(0.0F);
-    }
+    source += kStep * from.stride;
+    place += kStep * Tiles<kDim>::kRow;
   }
 }
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n"); }
-template <int kPending>
 __device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
+  asm volatile("cp.async.wait_all;\n" ::: "memory");
+  __syncthreads();
 }
 
 template <typename T, int kDim, bool kWide>
-__global__ void __launch_bounds__(kBlockThreads, 1) attention_kernel(Arguments<T> a) {
+__global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) attention_kernel(Arguments<T> a) {
   using Tile = Tiles<kDim>;
-  constexpr int kKeys = Tile::kKeys, kRow = Tile::kRow;
+  constexpr int kKeys = Tile::kKeys, kRow = Tile::kRow, kFragments = Tile::kFragments;
+  constexpr bool kQueriesStay = kFragments == 1;  // in registers, where they leave room
   extern __shared__ uint4 memory[];
-  T* const shared = reinterpret_cast<T*>(memory);
+  T* const query_rows = reinterpret_cast<T*>(memory);
+  T* const key_tile = query_rows + kQueries * kRow;
+  T* const value_tile = key_tile + Tile::kTile;
 
   const int64_t start = a.offsets[blockIdx.z];
   const int length = static_cast<int>(a.offsets[blockIdx.z + 1] - start);
@@ -144,127 +163,142 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attention_kernel(Arguments<T
   const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * kQueries;
   if (first_query >= length) return;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int first_row = first_query + warp * 16 * kFragments;  // of the warp
   const Head<const T> keys = a.keys(start), values = a.values(start);
 
-  // Queries become fragments; their place is that of the tiles afterwards.
-  uint32_t query[kDim / 16][4];
-  copy_rows<T, kDim, kWide>(shared, a.queries(start), first_query, kQueries, length, a.head_dim);
-  commit_copies();
-  wait_for_copies<0>();
-  __syncthreads();
+  const T* const query_place = query_rows + (warp * 16 * kFragments + lane % 16) * kRow + lane / 16 * 8;
+  const T* const key_place = key_tile + (lane % 8 + lane / 16 * 8) * kRow + lane / 8 % 2 * 8;
+  const T* const value_place = value_tile + lane % 16 * kRow + lane / 16 * 8;
+
+  copy_rows<T, kDim, kQueries, kWide>(query_rows, a.queries(start), first_query, length, a.head_dim);
+  copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, 0, length, a.head_dim);
+
+  // Of 16 queries a thread has rows lane / 4 and lane / 4 + 8; of 8 columns, lane % 4 * 2 and the next.
+  float result[kFragments][kDim / 8][4] = {};
+  float top[kFragments][2], sum[kFragments][2] = {};
 #pragma unroll
-  for (int d = 0; d < kDim / 16; ++d)
-    load_matrices(query[d], shared + (warp * 16 + lane % 16) * kRow + d * 16 + lane / 16 * 8);
-  __syncthreads();
+  for (int m = 0; m < kFragments; ++m) top[m][0] = top[m][1] = -INFINITY;
+  uint32_t query[kQueriesStay ? kDim / 16 : 1][kFragments][4];
 
-  const int tiles = (min(first_query + kQueries, length) + kKeys - 1) / kKeys;
-  const auto fetch = [&](int tile) {
-    T* const to = shared + tile % 2 * 2 * Tile::kTile;
-    copy_rows<T, kDim, kWide>(to, keys, tile * kKeys, kKeys, length, a.head_dim);
-    copy_rows<T, kDim, kWide>(to + Tile::kTile, values, tile * kKeys, kKeys, length, a.head_dim);
-    commit_copies();
-  };
-
-  // A thread has columns (lane % 4) * 2 and + 1 of each 8, of the rows lane / 4 and lane / 4 + 8 of the warp's 16.
-  float result[kDim / 8][4] = {};
-  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-  const int row = first_query + warp * 16 + lane / 4;
-
-  fetch(0);
-  for (int tile = 0; tile < tiles; ++tile) {
-    if (tile + 1 < tiles) {
-      fetch(tile + 1);
-      wait_for_copies<1>();
-    } else {
-      wait_for_copies<0>();
+  const int all_keys = min(first_query + kQueries, length);
+  for (int first_key = 0; first_key < all_keys; first_key += kKeys) {
+    wait_for_copies();  // the keys are there, and all warps are done with the values before
+    if (kQueriesStay && first_key == 0) {
+#pragma unroll
+      for (int d = 0; d < kDim / 16; ++d) load_matrices(query[kQueriesStay ? d : 0][0], query_place + d * 16);
     }
-    __syncthreads();
-    const T* const key_tile = shared + tile % 2 * 2 * Tile::kTile;
-    const T* const value_tile = key_tile + Tile::kTile;
+    copy_rows<T, kDim, kKeys, kWide>(value_tile, values, first_key, length, a.head_dim);
 
-    float score[kKeys / 8][4] = {};
+    float score[kFragments][kKeys / 8][4] = {};
 #pragma unroll
     for (int d = 0; d < kDim / 16; ++d) {
+      auto& q = query[kQueriesStay ? d : 0];
+      if constexpr (!kQueriesStay) {
+#pragma unroll
+        for (int m = 0; m < kFragments; ++m) load_matrices(q[m], query_place + m * 16 * kRow + d * 16);
+      }
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
         uint32_t key[4];
-        load_matrices(key, key_tile + (n * 16 + lane % 8 + lane / 16 * 8) * kRow + d * 16 + lane / 8 % 2 * 8);
-        multiply_add<T>(score[2 * n], query[d], key[0], key[1]);
-        multiply_add<T>(score[2 * n + 1], query[d], key[2], key[3]);
+        load_matrices(key, key_place + n * 16 * kRow + d * 16);
+#pragma unroll
+        for (int m = 0; m < kFragments; ++m) {
+          multiply_add<T>(score[m][2 * n], q[m], key[0], key[1]);
+          multiply_add<T>(score[m][2 * n + 1], q[m], key[2], key[3]);
+        }
       }
     }
+    wait_for_copies();  // the values are there, and all warps are done with the keys
+    if (first_key + kKeys < all_keys)
+      copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_key + kKeys, length, a.head_dim);
 
-    const int first_key = tile * kKeys;
-    const bool whole = first_key + kKeys <= first_query + warp * 16 + 1 && first_key + kKeys <= length;
+    const bool whole = first_key + kKeys <= first_row + 1;  // every row of the warp sees every key of the tile
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int column = first_key + n * 8 + lane % 4 * 2 + i % 2;
-        const bool seen = whole || (column <= row + i / 2 * 8 && column < length);
-        score[n][i] = seen ? score[n][i] * a.scale : -INFINITY;
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float highest = top[half];
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) highest = fmaxf(highest, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 1));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 2));
-      // Key 0 is seen by every row, so from the first tile on `highest` is finite.
-      const float shrink = exp2f(top[half] - highest);
-      top[half] = highest;
-      sum[half] *= shrink;
+    for (int m = 0; m < kFragments; ++m) {
+      const int row = first_row + m * 16 + lane / 4, column = first_key + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          score[n][i] = exp2f(score[n][i] - highest);
-          sum[half] += score[n][i];
+        for (int i = 0; i < 4; ++i) {
+          // Keys from `length` on come after every row.
+          const bool seen = whole || column + n * 8 + i % 2 <= row + i / 2 * 8;
+          score[m][n][i] = seen ? score[m][n][i] * a.scale : -INFINITY;
         }
       }
 #pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        result[d][2 * half] *= shrink;
-        result[d][2 * half + 1] *= shrink;
+      for (int half = 0; half < 2; ++half) {
+        float highest = top[m][half];
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n)
+          highest = fmaxf(highest, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1]));
+        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 1));
+        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 2));
+        // Key 0 is seen by every row, so from the first tile on `highest` is finite.
+        const float shrink = power_of_two(top[m][half] - highest);
+        top[m][half] = highest;
+        sum[m][half] *= shrink;
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+          for (int i = 2 * half; i < 2 * half + 2; ++i) {
+            score[m][n][i] = power_of_two(score[m][n][i] - highest);
+            sum[m][half] += score[m][n][i];
+          }
+        }
+#pragma unroll
+        for (int d = 0; d < kDim / 8; ++d) {
+          result[m][d][2 * half] *= shrink;
+          result[m][d][2 * half + 1] *= shrink;
+        }
       }
     }
 
 #pragma unroll
     for (int n = 0; n < kKeys / 16; ++n) {
-      const uint32_t probability[4] = {
-          packed(score[2 * n][0], score[2 * n][1], T()), packed(score[2 * n][2], score[2 * n][3], T()),
-          packed(score[2 * n + 1][0], score[2 * n + 1][1], T()), packed(score[2 * n + 1][2], score[2 * n + 1][3], T())};
+      uint32_t probability[kFragments][4];
+#pragma unroll
+      for (int m = 0; m < kFragments; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float* const pair = &score[m][2 * n + i / 2][i % 2 * 2];
+          probability[m][i] = packed(pair[0], pair[1], T());
+        }
+      }
 #pragma unroll
       for (int d = 0; d < kDim / 16; ++d) {
         uint32_t value[4];
-        load_matrices_transposed(value, value_tile + (n * 16 + lane % 16) * kRow + d * 16 + lane / 16 * 8);
-        multiply_add<T>(result[2 * d], probability, value[0], value[1]);
-        multiply_add<T>(result[2 * d + 1], probability, value[2], value[3]);
+        load_matrices_transposed(value, value_place + n * 16 * kRow + d * 16);
+#pragma unroll
+        for (int m = 0; m < kFragments; ++m) {
+          multiply_add<T>(result[m][2 * d], probability[m], value[0], value[1]);
+          multiply_add<T>(result[m][2 * d + 1], probability[m], value[2], value[3]);
+        }
       }
     }
-    __syncthreads();
   }
 
   const Head<T> results = a.results(start);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float total = sum[half];
-    total += __shfl_xor_sync(0xffffffffU, total, 1);
-    total += __shfl_xor_sync(0xffffffffU, total, 2);
-    const int query_row = row + half * 8;
-    if (query_row >= length) continue;
-    T* const to = results.row(query_row);
+  for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
-    for (int d = 0; d < kDim / 8; ++d) {
-      const int column = d * 8 + lane % 4 * 2;
-      const float x = result[d][2 * half] / total, y = result[d][2 * half + 1] / total;
-      if (kWide) {
-        if (column < a.head_dim) *reinterpret_cast<uint32_t*>(to + column) = packed(x, y, T());
-      } else {
-        if (column < a.head_dim) store(to + column, x);
-        if (column + 1 < a.head_dim) store(to + column + 1, y);
+    for (int half = 0; half < 2; ++half) {
+      float total = sum[m][half];
+      total += __shfl_xor_sync(0xffffffffU, total, 1);
+      total += __shfl_xor_sync(0xffffffffU, total, 2);
+      const int row = first_row + m * 16 + half * 8 + lane / 4;
+      if (row >= length) continue;
+      const float share = 1 / total;
+      T* const to = results.row(row) + lane % 4 * 2;
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        const int left = a.head_dim - (d * 8 + lane % 4 * 2);  // columns from here on
+        const float x = result[m][d][2 * half] * share, y = result[m][d][2 * half + 1] * share;
+        if constexpr (kWide) {
+          if (left > 0) *reinterpret_cast<uint32_t*>(to + d * 8) = packed(x, y, T());
+        } else {
+          if (left > 0) store(to + d * 8, x);
+          if (left > 1) store(to + d * 8 + 1, y);
+        }
       }
     }
   }
@@ -272,75 +306,102 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attention_kernel(Arguments<T
 
 template <typename T, int kDim>
 void launch(const Arguments<T>& arguments, bool wide, dim3 blocks, cudaStream_t stream) {
+  static_assert(Tiles<kDim>::kBytes <= 99 * 1024, "what a block may have where multiprocessors have least");
   const auto kernel = wide ? attention_kernel<T, kDim, true> : attention_kernel<T, kDim, false>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tiles<kDim>::kBytes));
-  kernel<<<blocks, kBlockThreads, Tiles<kDim>::kBytes, stream>>>(arguments);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  kernel<<<blocks, Tiles<kDim>::kThreads, Tiles<kDim>::kBytes, stream>>>(arguments);
 }
 
 // ---------------------------------------------------------------------------------------------------------- f32
 // A block computes 32 queries of one head, each of its 8 warps 4 of them. For scores a lane is a key, for results it is
-// every 32nd column. Limited by f32 arithmetic and shared memory.
-constexpr int kWideQueries = 32, kWideKeys = 32, kPerWarp = kWideQueries / kWarps, kMostColumns32 = 8;
+// every 32nd column. Rows in shared memory are an odd number of quads, which zeros fill up: lanes that read one quad of
+// their rows meet each bank once. Limited by f32 arithmetic and shared memory.
+constexpr int kWarps = 8, kWideThreads = 32 * kWarps, kWideQueries = 32, kWideKeys = 32;
+constexpr int kPerWarp = kWideQueries / kWarps, kMostPerLane = 8;
 
-__global__ void __launch_bounds__(kBlockThreads) attention_f32_kernel(Arguments<float> a) {
-  extern __shared__ float wide[];
-  const int dim = a.head_dim, stride = dim | 1;  // odd: lanes reading down a column meet different banks
-  float *const queries = wide, *const keys = queries + kWideQueries * stride, *const values = keys + kWideKeys * stride;
+int64_t quads_of_row(int64_t head_dim) { return (head_dim + 3) / 4 | 1; }
+
+__global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Arguments<float> a, int row_quads) {
+  extern __shared__ float4 quads[];
+  const int dim = a.head_dim, used_quads = (dim + 3) / 4;
+  float4 *const queries = quads, *const keys = queries + kWideQueries * row_quads,
+                *const values = keys + kWideKeys * row_quads;
   const int64_t start = a.offsets[blockIdx.z];
   const int length = static_cast<int>(a.offsets[blockIdx.z + 1] - start);
   const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * kWideQueries;
   if (first_query >= length) return;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto load = [&](float* to, const Head<const float>& from, int first) {
-    for (int i = threadIdx.x; i < 32 * dim; i += kBlockThreads) {
-      const int r = i / dim, c = i % dim;
-      to[r * stride + c] = first + r < length ? from.row(first + r)[c] : 0.0F;
+  const auto load = [&](float4* to, const Head<const float>& from, int first) {
+    for (int r = warp; r < 32; r += kWarps) {
+      float* const row = reinterpret_cast<float*>(to + r * row_quads);
+      for (int c = lane; c < used_quads * 4; c += 32)
+        row[c] = first + r < length && c < dim ? from.row(first + r)[c] : 0.0F;
     }
   };
   load(queries, a.queries(start), first_query);
+  const float4* const query_rows = queries + warp * kPerWarp * row_quads;
 
-  float result[kPerWarp][kMostColumns32] = {};
+  float result[kPerWarp][kMostPerLane] = {};
   float top[kPerWarp], sum[kPerWarp] = {};
+#pragma unroll
   for (int i = 0; i < kPerWarp; ++i) top[i] = -INFINITY;
-  const int last = min(first_query + kWideQueries, length);
-  for (int first_key = 0; first_key < last; first_key += kWideKeys) {
+  const int all_keys = min(first_query + kWideQueries, length);
+  for (int first_key = 0; first_key < all_keys; first_key += kWideKeys) {
     __syncthreads();
     load(keys, a.keys(start), first_key);
     load(values, a.values(start), first_key);
     __syncthreads();
+
     float score[kPerWarp] = {};
-    for (int c = 0; c < dim; ++c) {
-      const float key = keys[lane * stride + c];
+    for (int c = 0; c < used_quads; ++c) {
+      const float4 key = keys[lane * row_quads + c];
 #pragma unroll
-      for (int i = 0; i < kPerWarp; ++i) score[i] = fmaf(queries[(warp * kPerWarp + i) * stride + c], key, score[i]);
+      for (int i = 0; i < kPerWarp; ++i) {
+        const float4 query = query_rows[i * row_quads + c];
+        score[i] = fmaf(query.x, key.x, score[i]);
+        score[i] = fmaf(query.y, key.y, score[i]);
+        score[i] = fmaf(query.z, key.z, score[i]);
+        score[i] = fmaf(query.w, key.w, score[i]);
+      }
     }
+
+    float probability[kPerWarp];
 #pragma unroll
     for (int i = 0; i < kPerWarp; ++i) {
-      const int query = first_query + warp * kPerWarp + i, key = first_key + lane;
-      const float scaled = key <= query && key < length ? score[i] * a.scale : -INFINITY;
+      const bool seen = first_key + lane <= first_query + warp * kPerWarp + i;
+      const float scaled = seen ? score[i] * a.scale : -INFINITY;
       const float highest = fmaxf(top[i], warp_max(scaled));
-      const float probability = exp2f(scaled - highest), shrink = exp2f(top[i] - highest);
+      const float shrink = exp2f(top[i] - highest);
+      probability[i] = exp2f(scaled - highest);
       top[i] = highest;
-      sum[i] = sum[i] * shrink + warp_sum(probability);
+      sum[i] = sum[i] * shrink + warp_sum(probability[i]);
 #pragma unroll
-      for (int c = 0; c < kMostColumns32; ++c) result[i][c] *= shrink;
-      for (int j = 0; j < kWideKeys; ++j) {
-        const float p = __shfl_sync(0xffffffffU, probability, j);
+      for (int c = 0; c < kMostPerLane; ++c) result[i][c] *= shrink;
+    }
+
+    for (int j = 0; j < kWideKeys; ++j) {
+      const float* const row = reinterpret_cast<const float*>(values + j * row_quads);
+      float share[kPerWarp];
 #pragma unroll
-        for (int c = 0; c < kMostColumns32; ++c) {
-          const int column = c * 32 + lane;
-          if (column < dim) result[i][c] = fmaf(p, values[j * stride + column], result[i][c]);
-        }
+      for (int i = 0; i < kPerWarp; ++i) share[i] = __shfl_sync(0xffffffffU, probability[i], j);
+#pragma unroll
+      for (int c = 0; c < kMostPerLane; ++c) {
+        if (c * 32 >= dim) break;
+        const float value = c * 32 + lane < dim ? row[c * 32 + lane] : 0.0F;
+#pragma unroll
+        for (int i = 0; i < kPerWarp; ++i) result[i][c] = fmaf(share[i], value, result[i][c]);
       }
     }
   }
+
   const Head<float> results = a.results(start);
 #pragma unroll
   for (int i = 0; i < kPerWarp; ++i) {
     const int query = first_query + warp * kPerWarp + i;
     if (query >= length) continue;
 #pragma unroll
-    for (int c = 0; c < kMostColumns32; ++c) {
+    for (int c = 0; c < kMostPerLane; ++c) {
       const int column = c * 32 + lane;
       if (column < dim) results.row(query)[column] = result[i][c] / sum[i];
     }
@@ -372,10 +433,11 @@ void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, const in
                                     .scale = shape.scale * kLog2E};
     const auto heads = static_cast<unsigned>(shape.heads), each = static_cast<unsigned>(sequences);
     if constexpr (std::is_same_v<T, float>) {
-      const size_t bytes = sizeof(float) * static_cast<size_t>(3 * 32 * (shape.head_dim | 1));
+      const int64_t quads = quads_of_row(shape.head_dim);
+      const size_t bytes = sizeof(float4) * static_cast<size_t>((kWideQueries + 2 * kWideKeys) * quads);
       cudaFuncSetAttribute(attention_f32_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-      attention_f32_kernel<<<dim3(pieces(longest, kWideQueries), heads, each), kBlockThreads, bytes, stream>>>(
-          arguments);
+      attention_f32_kernel<<<dim3(pieces(longest, kWideQueries), heads, each), kWideThreads, bytes, stream>>>(
+          arguments, static_cast<int>(quads));
     } else {
       const bool wide = shape.head_dim % 8 == 0 && is_wide(q) && is_wide(k) && is_wide(v) && is_wide(y);
       const dim3 blocks(pieces(longest, kQueries), heads, each);
@@ -384,6 +446,7 @@ void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, const in
       if (dim <= 64) return launch<T, 64>(arguments, wide, blocks, stream);
       if (dim <= 96) return launch<T, 96>(arguments, wide, blocks, stream);
       if (dim <= 128) return launch<T, 128>(arguments, wide, blocks, stream);
+      if (dim <= 160) return launch<T, 160>(arguments, wide, blocks, stream);
       if (dim <= 192) return launch<T, 192>(arguments, wide, blocks, stream);
       launch<T, 256>(arguments, wide, blocks, stream);
     }
