@@ -30,7 +30,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know it
 endif()
 set(GPTQ_CUDA_FOUND ON)
 set(GPTQ_CUDA_LAYER cuda)
-set(GPTQ_CUDA_LIBRARIES CUDA::cudart_static CUDA::cublas CUDA::cublasLt CUDA::cusolver ${CMAKE_DL_LIBS})
+# cuBLAS and cuSOLVER are loaded when they are needed.
+set(GPTQ_CUDA_LIBRARIES CUDA::cudart_static ${CMAKE_DL_LIBS})
 
 set(GPTQ_CUDA_CODE "")
 foreach(architecture IN LISTS GPTQ_CUDA_ARCHITECTURES)
@@ -42,9 +43,9 @@ list(APPEND GPTQ_CUDA_CODE "-gencode=arch=compute_${newest},code=compute_${newes
 gptq_layer(cuda
   SOURCES src/backend/cuda/attention.cu src/backend/cuda/grids.cu src/backend/cuda/rows.cu src/backend/cuda/symmetric.cu
           src/backend/cuda/cuda_backend.cpp src/backend/cuda/cuda_memory.cpp src/backend/cuda/cuda_products.cpp
-          src/backend/cuda/multiplier.cpp)
+          src/backend/cuda/libraries.cpp src/backend/cuda/multiplier.cpp)
 target_include_directories(gptq_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
 list(JOIN GPTQ_CUDA_ARCHITECTURES ", " built_for)
-target_compile_definitions(gptq_cuda PRIVATE GPTQ_CUDA_BUILT_FOR="${built_for}")
+target_compile_definitions(gptq_cuda PRIVATE GPTQ_CUDA_BUILT_FOR="${built_for}" GPTQ_CUDA_LIBRARY_FOLDER="${CUDAToolkit_LIBRARY_DIR}")
 # Host code in .cu files is small: launches only.
 target_compile_options(gptq_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-O3;${GPTQ_CUDA_CODE};-Xcompiler=-Wall>")

@@ -103,7 +103,8 @@ HostLinear read_quantized(const Checkpoint& checkpoint, const LinearSpec& spec, 
     }
   }
 
-  const std::vector<uint8_t> codes = unpack_rows(elements<uint32_t>(checkpoint, qweight), in, out, bits);
+  ThreadPool pool;
+  std::vector<uint8_t> codes = unpack_streams(elements<uint32_t>(checkpoint, qweight), in, out, bits, pool);
   std::vector<uint8_t> zeros = unpack_cols(elements<uint32_t>(checkpoint, qzeros), groups, out, bits);
   const int mask = (1 << bits) - 1, offset = stored_zero_offset(config.format);
   for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + offset) & mask);
@@ -111,7 +112,7 @@ HostLinear read_quantized(const Checkpoint& checkpoint, const LinearSpec& spec, 
   return {.rows = out,
           .groups = groups,
           .bits = bits,
-          .codes = transposed<uint8_t>(codes, in, out),
+          .codes = std::move(codes),
           .zeros = transposed<uint8_t>(zeros, groups, out),
           .scales = transposed<float>(to_floats(checkpoint, scales), groups, out),
           .g_idx = std::move(g_idx)};

@@ -1,5 +1,6 @@
 #include "quant/pack.h"
 
+#include <algorithm>
 #include <cassert>
 
 namespace gptq {
@@ -15,19 +16,23 @@ BitPosition position(int64_t code, int bits) { return {code * bits / 32, static_
 
 }  // namespace
 
-std::vector<uint8_t> unpack_rows(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits) {
-  std::vector<uint8_t> codes(static_cast<size_t>(rows * cols));
+std::vector<uint8_t> unpack_streams(std::span<const uint32_t> words, int64_t length, int64_t count, int bits,
+                                    ThreadPool& pool) {
+  constexpr int64_t kTask = 64;  // streams whose codes are written side by side: their lines stay in cache
+  std::vector<uint8_t> codes(static_cast<size_t>(length * count));
   const uint32_t mask = (1U << bits) - 1;
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto [word, shift] = position(r, bits);
-    const uint32_t* from = &words[word * cols];
-    uint8_t* to = &codes[r * cols];
-    for (int64_t c = 0; c < cols; ++c) {
-      uint32_t value = from[c] >> shift;
-      if (shift + bits > 32) value |= from[cols + c] << (32 - shift);
-      to[c] = static_cast<uint8_t>(value & mask);
+  pool.for_each((count + kTask - 1) / kTask, [&](int64_t task) {
+    const int64_t first = task * kTask, end = std::min(count, first + kTask);
+    for (int64_t i = 0; i < length; ++i) {
+      const auto [word, shift] = position(i, bits);
+      const uint32_t* from = &words[word * count];
+      for (int64_t stream = first; stream < end; ++stream) {
+        uint32_t value = from[stream] >> shift;
+        if (shift + bits > 32) value |= from[count + stream] << (32 - shift);
+        codes[stream * length + i] = static_cast<uint8_t>(value & mask);
+      }
     }
-  }
+  });
   return codes;
 }
 

@@ -6,10 +6,13 @@
 #include <span>
 #include <vector>
 
+#include "base/parallel.h"
+
 namespace gptq {
 
-// words [rows * bits / 32, cols] -> codes [rows, cols]: streams run down the columns. rows * bits is a multiple of 32.
-std::vector<uint8_t> unpack_rows(std::span<const uint32_t> words, int64_t rows, int64_t cols, int bits);
+// What Ops::pack() has packed: words [length * bits / 32, count], one stream a column -> codes [count, length].
+std::vector<uint8_t> unpack_streams(std::span<const uint32_t> words, int64_t length, int64_t count, int bits,
+                                    ThreadPool& pool);
 
 // codes [rows, cols] -> words [rows, cols * bits / 32]: streams run along the rows. cols * bits is a multiple of 32.
 std::vector<uint32_t> pack_cols(std::span<const uint8_t> codes, int64_t rows, int64_t cols, int bits);

@@ -11,12 +11,14 @@
 namespace gptq {
 namespace {
 
+ThreadPool pool(2);  // NOLINT
+
 TEST(Pack, FourBitsPutTheFirstCodeLowest) {
   const std::vector<uint8_t> codes = {1, 2, 3, 4, 5, 6, 7, 8};
   const std::vector<uint32_t> words = {0x87654321U};
   EXPECT_EQ(pack_cols(codes, 1, 8, 4), words);
   EXPECT_EQ(unpack_cols(words, 1, 8, 4), codes);
-  EXPECT_EQ(unpack_rows(words, 8, 1, 4), codes);
+  EXPECT_EQ(unpack_streams(words, 8, 1, 4, pool), codes);
 }
 
 TEST(Pack, TwoBitsPutSixteenCodesInAWord) {
@@ -24,14 +26,14 @@ TEST(Pack, TwoBitsPutSixteenCodesInAWord) {
   // 0b11100100 twice, then 1111 1111, then 10 00 00 00
   const std::vector<uint32_t> words = {0x80FFE4E4U};
   EXPECT_EQ(pack_cols(codes, 1, 16, 2), words);
-  EXPECT_EQ(unpack_rows(words, 16, 1, 2), codes);
+  EXPECT_EQ(unpack_streams(words, 16, 1, 2, pool), codes);
 }
 
 TEST(Pack, EightBitsPutFourCodesInAWord) {
   const std::vector<uint8_t> codes = {0x12, 0x34, 0x56, 0xFF};
   const std::vector<uint32_t> words = {0xFF563412U};
   EXPECT_EQ(pack_cols(codes, 1, 4, 8), words);
-  EXPECT_EQ(unpack_rows(words, 4, 1, 8), codes);
+  EXPECT_EQ(unpack_streams(words, 4, 1, 8, pool), codes);
 }
 
 TEST(Pack, ThreeBitsStraddleWords) {
@@ -44,7 +46,7 @@ TEST(Pack, ThreeBitsStraddleWords) {
   codes[31] = 7;
   const std::vector<uint32_t> words = {5U | (2U << 30), 1U | (1U << 31), 1U | (7U << 29)};
   EXPECT_EQ(pack_cols(codes, 1, 32, 3), words);
-  EXPECT_EQ(unpack_rows(words, 32, 1, 3), codes);
+  EXPECT_EQ(unpack_streams(words, 32, 1, 3, pool), codes);
 }
 
 TEST(Pack, UnpackingGivesTheCodesBackForEveryWidth) {
@@ -57,7 +59,7 @@ TEST(Pack, UnpackingGivesTheCodesBackForEveryWidth) {
     const std::vector<uint8_t> expected(all.begin(), all.end());
     reference().pack(codes, bits, words);
     const std::span<const uint32_t> down(words.row<uint32_t>(0), words.bytes() / 4);
-    EXPECT_EQ(transposed<uint8_t>(unpack_rows(down, kCols, kRows, bits), kCols, kRows), expected) << bits;
+    EXPECT_EQ(unpack_streams(down, kCols, kRows, bits, pool), expected) << bits;
     EXPECT_EQ(unpack_cols(pack_cols(expected, kRows, kCols, bits), kRows, kCols, bits), expected) << bits;
   }
 }

@@ -125,9 +125,9 @@ TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
     const PaperResult oracle =
         paper_gptq(std::vector<double>(w, w + weight.size()), H, weight.rows, n, {.group_size = 32});
     const Matrix words = out.load(out.tensor(module + ".qweight"));
-    const std::vector<uint8_t> codes = transposed<uint8_t>(
-        unpack_rows({static_cast<const uint32_t*>(words.view().data), words.bytes() / 4}, n, weight.rows, 4), n,
-        weight.rows);
+    ThreadPool pool(1);
+    const std::vector<uint8_t> codes =
+        unpack_streams({static_cast<const uint32_t*>(words.view().data), words.bytes() / 4}, n, weight.rows, 4, pool);
     int64_t equal = 0;
     for (size_t i = 0; i < codes.size(); ++i) equal += codes[i] == oracle.codes[i] ? 1 : 0;
     EXPECT_GE(static_cast<double>(equal) / static_cast<double>(codes.size()), 0.995) << name;

@@ -12,7 +12,7 @@ class CountingMemory final : public Memory {
  public:
   explicit CountingMemory(size_t limit = 1 << 30) : limit_(limit) {}
   void* allocate(size_t bytes) override {
-    if (out + bytes > limit_) throw DeviceError("no room");
+    if (out + bytes > limit_) throw OutOfMemory("no room");
     out += bytes;
     ++requests;
     return host_memory().allocate(bytes);
