@@ -10,7 +10,8 @@ namespace gptq::cuda {
 namespace {
 
 void check(cublasStatus_t status, const std::string& device, const char* doing) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
 }
 void check(cusolverStatus_t status, const std::string& device, const char* doing) {
   if (status != CUSOLVER_STATUS_SUCCESS)

@@ -9,7 +9,8 @@ namespace gptq::cuda {
 namespace {
 
 void check(cublasStatus_t status, const std::string& device, const char* doing) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
 }
 
 cudaDataType_t cuda_type(DType dtype) {
