@@ -327,9 +327,11 @@ void Quantizer::quantize_blocks() {
       StagedBlock staged = timed("read", [&] { return next.get(); });
       if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
       quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, *this);
-    } catch (const DeviceError& error) {
-      throw DeviceError(cat(unit.module, ", step ", step_, ": ", error.what(),
+    } catch (const OutOfMemory& error) {
+      throw OutOfMemory(cat(unit.module, ", step ", step_, ": ", error.what(),
                             "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
+    } catch (const DeviceError& error) {
+      throw DeviceError(cat(unit.module, ", step ", step_, ", ", stage_, ": ", error.what()));
     }
     if (model_->sequences_at_once() < std::min(at_once, report_.plan.sequences_at_once)) {
       tell(Progress::Kind::warning,

@@ -102,7 +102,6 @@ CudaBackend::CudaBackend(int index, const BackendOptions& options)
                          ", or use the device cpu"));
   }
   check(usable, name_, "opening it");
-  limited_.on_shortage([this] { memory_.trim(); });
 }
 
 CudaBackend::~CudaBackend() {
