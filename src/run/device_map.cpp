@@ -143,7 +143,8 @@ std::string find_device(std::string_view text, const Machine& machine, const std
       return device.name;
     }
   }
-  throw InputError(cat(where, ": there is no device '", text, "'; ", there_is(machine)));
+  const std::string reason = name->kind != "xpu" && !machine.why_no_gpu.empty() ? cat("; ", machine.why_no_gpu) : "";
+  throw InputError(cat(where, ": there is no device '", text, "'; ", there_is(machine), reason));
 }
 
 const int64_t* limit_of(const MaxMemory& max_memory, std::string_view device) {

@@ -16,6 +16,7 @@ namespace gptq {
 struct Machine {
   std::vector<DeviceInfo> accelerators;  // "cuda:0", "cuda:1", ..., or "sim:0", ...
   DeviceInfo cpu;
+  std::string why_no_gpu;  // where there is none: "cuda:0: no NVIDIA driver is installed; ..."
 };
 
 // "cuda:0 (NVIDIA H100, 80 GB), cpu (AMD EPYC, 25 GB)": for messages that list what there is.

@@ -249,6 +249,13 @@ TEST(DeviceMapTest, ABareKindThatTheMachineLacksIsRefused) {
   EXPECT_SAYS(refusal("0", kNoGpu), "there is no device '0'; this machine has: cpu");
 }
 
+TEST(DeviceMapTest, WhyThereIsNoGpuIsSaid) {
+  Machine machine = kNoGpu;
+  machine.why_no_gpu = "cuda:0: the NVIDIA driver is for CUDA 11.8";
+  EXPECT_SAYS(refusal("cuda:0", machine), "simulates an accelerator; cuda:0: the NVIDIA driver is for CUDA 11.8");
+  EXPECT_SAYS(refusal("0", machine), "the NVIDIA driver is for CUDA 11.8");
+}
+
 TEST(DeviceMapTest, AModuleThatTheModelLacksIsRefusedWithItsNeighbours) {
   EXPECT_SAYS(refusal(R"({"": 0, "model.layer.3": 1})"),
               "this model has no module 'model.layer.3'; the nearest are 'model.layers.3'");
