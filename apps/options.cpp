@@ -58,13 +58,22 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--bits", o.bits, "2, 3, 4 or 8")->capture_default_str();
   command.add_option("--group-size", o.group_size, "inputs that share a scale; -1: all")->capture_default_str();
   command.add_flag("--asym", o.asym, "zero points of their own (default: symmetric)");
-  command.add_option("--preset", o.preset, "default, paper or group-aware; single options override it")
+  command.add_option("--preset", o.preset, "default, best, paper or group-aware; single options override it")
       ->capture_default_str();
   command.add_option("--scale-search", o.scale_search, "diag, mse or minmax [diag]");
   command.add_option("--order", o.order, "of columns: diagonal, group-aware or natural [diagonal]");
   command.add_flag("--static-groups", o.static_groups, "all scales before any column [yes]");
   command.add_flag("--no-static-groups", o.no_static_groups, "a group's scale when its first column comes");
   command.add_flag("--desc-act", o.desc_act, "groups in the order of columns: shuffled g_idx");
+  command.add_flag("--signed-scales,!--no-signed-scales", o.signed_scales,
+                   "scales may be negative, code 0 standing for the largest weight [at 2 and 3 bits]");
+  command.add_option("--targets", o.targets,
+                     "what codes reproduce: weights, corrected (for what blocks before have lost; a second stream) or "
+                     "gptaq [weights]");
+  command.add_option("--alpha", o.alpha, "share of the correction [0.5, at 2 bits 0.25]");
+  command.add_option("--refine", o.refine,
+                     "after the columns: r (refit scales) and cN (N sweeps over the codes), as in 'r c2 r', or none "
+                     "[c4 at 3 bits, r c2 r c2 r at 2]");
   command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
   command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
@@ -125,6 +134,14 @@ Job make_job(const QuantizeOptions& o) {
     throw InputError("--static-groups and --no-static-groups contradict each other");
   if (o.static_groups || o.no_static_groups) recipe.static_groups = o.static_groups;
   if (o.damp_percent) recipe.damp_percent = *o.damp_percent;
+  if (o.signed_scales) recipe.signed_scales = o.signed_scales;
+  if (o.targets) {
+    recipe.targets =
+        choice<Targets>("--targets", *o.targets,
+                        {{"weights", Targets::weights}, {"corrected", Targets::corrected}, {"gptaq", Targets::gptaq}});
+  }
+  if (o.alpha) recipe.alpha = o.alpha;
+  if (o.refine) recipe.refine = *o.refine;
   recipe.true_sequential = !o.no_true_sequential;
   recipe.modules_in_block_to_quantize = parse_modules(o.modules);
   if (recipe.method == Method::rtn && o.desc_act)

@@ -15,8 +15,9 @@ namespace gptq {
 struct QuantizeOptions {
   Job job;
   std::string preset = "default", max_shard_size = "5GB", max_read_rate, report_file, modules;
-  std::optional<std::string> scale_search, order;
-  std::optional<double> damp_percent;
+  std::optional<std::string> scale_search, order, targets, refine;
+  std::optional<double> damp_percent, alpha;
+  std::optional<bool> signed_scales;
   bool asym = false, no_true_sequential = false, desc_act = false, static_groups = false, no_static_groups = false;
   std::string method = "gptq", checkpoint_format = "auto";
   int bits = 4;

@@ -214,7 +214,7 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
        }},
       {"add",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, y); });
+         return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, 1, y); });
        }},
       {"rope",
        [](Backend& b, const Model& m) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -16,6 +17,9 @@ namespace gptq {
 enum class Method : uint8_t { gptq, rtn };                      // rtn: round to nearest, no calibration
 enum class ScaleSearch : uint8_t { diag, mse, minmax };         // diag: errors weighted with the Hessian's diagonal
 enum class Order : uint8_t { diagonal, group_aware, natural };  // of the columns; never visible in the file
+// What the codes are to reproduce: the weights; or weights that make up for what the blocks before have lost, exactly
+// (W + alpha W dC inv(H), as Qronos, arXiv 2505.11695) or as GPTAQ has it (arXiv 2504.02692).
+enum class Targets : uint8_t { weights, corrected, gptaq };
 enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2 };  // automatic: gptq when sym, gptq_v2 otherwise
 
 // How weights become codes. Names and meanings are those of Optimum's GPTQQuantizer where it has them.
@@ -32,9 +36,17 @@ struct Recipe {
   bool true_sequential = true;
   std::vector<std::vector<std::string>> modules_in_block_to_quantize;  // {{"self_attn.q_proj", ...}, ...}; empty: all
   CheckpointFormat checkpoint_format = CheckpointFormat::automatic;
+  // Symmetric scales may be negative: code 0 then stands for the largest weight. Empty: at 2 and 3 bits.
+  std::optional<bool> signed_scales;
+  Targets targets = Targets::weights;  // others take a second stream of states through the unquantized blocks
+  std::optional<double> alpha;         // share of the correction; empty: 0.5, at 2 bits 0.25
+  // What follows the columns, in this order: "r" refits the scales to the codes, "cN" is N sweeps of coordinate descent
+  // over the codes: "r c2 r". "none": nothing. Empty: "c4" at 3 bits, "r c2 r c2 r" at 2, else nothing.
+  std::string refine;
 };
 
-// "default" (the measured best of one pass), "paper" (Frantar et al., 2022) or "group-aware" (GPTQModel's default).
+// "default" (the measured best of one stream), "best" (with corrected targets), "paper" (Frantar et al., 2022) or
+// "group-aware" (GPTQModel's default).
 Recipe recipe_preset(const std::string& name);
 
 struct Calibration {
@@ -78,8 +90,17 @@ struct LinearReport {
   int64_t rows = 0, cols = 0;  // out_features, in_features
   int bits = 0;
   int64_t group_size = 0;
-  double loss = 0;          // mean over tokens of |(W - Q) x|^2 (gptq), mean square of W - Q (rtn)
-  double error = 0;         // the same relative to |W x|^2, or to W's mean square
+  double loss =
+      0;  // mean over tokens of |(T - Q) x|^2 (gptq; T is what the codes reproduce), mean square of W - Q (rtn)
+  double error = 0;  // the same relative to |W x|^2, or to W's mean square
+  // The loss after each stage: "rounded" (each weight to the nearest code), "columns", "refit", "sweep".
+  std::vector<std::pair<std::string, double>> stages;
+  double target_shift = 0;  // |(T - W) x|^2 relative to |W x|^2
+  int64_t tokens = 0;       // that the Hessian has seen
+  struct Scales {
+    double least = 0, median = 0, largest = 0;  // magnitudes
+    double negative = 0;                        // share of them
+  } scales;
   double damp_percent = 0;  // what the factorization took in the end
   int64_t dead_columns = 0;
 };

@@ -124,10 +124,10 @@ void Backend::clear(MatrixView y) {
   host_y.send(*this, y);
 }
 
-void Backend::add(ConstMatrixView x, MatrixView y) {
+void Backend::add(ConstMatrixView x, float factor, MatrixView y) {
   ++fallbacks_["add"];
   HostCopy host_y(*this, y);
-  reference().add(HostCopy(*this, x), host_y);
+  reference().add(HostCopy(*this, x), factor, host_y);
   host_y.send(*this, y);
 }
 
@@ -175,6 +175,20 @@ void Backend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   host_dropped.send(*this, dropped);
 }
 
+void Backend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) {
+  ++fallbacks_["add_cross_gram"];
+  HostCopy host_c(*this, c);
+  reference().add_cross_gram(HostCopy(*this, x), HostCopy(*this, original), host_c);
+  host_c.send(*this, c);
+}
+
+void Backend::mirror(MatrixView h) {
+  ++fallbacks_["mirror"];
+  HostCopy host_h(*this, h);
+  reference().mirror(host_h);
+  host_h.send(*this, h);
+}
+
 void Backend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) {
   ++fallbacks_["permute_symmetric"];
   HostCopy host_y(*this, y);
@@ -182,11 +196,25 @@ void Backend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> orde
   host_y.send(*this, y);
 }
 
-void Backend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
-  ++fallbacks_["targets"];
-  HostCopy host_y(*this, y);
-  reference().targets(HostCopy(*this, w), HostCopy(*this, feedback), HostCopy(*this, factor), host_y);
-  host_y.send(*this, y);
+void Backend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
+  ++fallbacks_["solve_triangle"];
+  HostCopy host_x(*this, x);
+  reference().solve_triangle(HostCopy(*this, factor), transposed, host_x);
+  host_x.send(*this, x);
+}
+
+void Backend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
+  ++fallbacks_["solve_systems"];
+  HostCopy host_x(*this, x);
+  reference().solve_systems(HostCopy(*this, a), ridge, host_x);
+  host_x.send(*this, x);
+}
+
+void Backend::group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) {
+  ++fallbacks_["group_products"];
+  HostCopy host_products(*this, products);
+  reference().group_products(HostCopy(*this, x), HostCopy(*this, y), group_size, host_products);
+  host_products.send(*this, products);
 }
 
 void Backend::add_row_norms(ConstMatrixView x, MatrixView norms) {

@@ -16,7 +16,9 @@ void CountingBackend::gather_columns(ConstMatrixView x, std::span<const int32_t>
 }
 void CountingBackend::convert(ConstMatrixView x, MatrixView y) { count("convert", x.dtype, {y.rows, y.cols}); }
 void CountingBackend::clear(MatrixView y) { count("clear", y.dtype, {y.rows, y.cols}); }
-void CountingBackend::add(ConstMatrixView x, MatrixView y) { count("add", x.dtype, {y.rows, y.cols}); }
+void CountingBackend::add(ConstMatrixView x, float /*factor*/, MatrixView y) {
+  count("add", x.dtype, {y.rows, y.cols});
+}
 void CountingBackend::rms_norm(ConstMatrixView x, ConstMatrixView /*weight*/, float /*eps*/, MatrixView y) {
   count("rms_norm", x.dtype, {y.rows, y.cols});
 }
@@ -38,13 +40,23 @@ void CountingBackend::gate(ConstMatrixView gate, ConstMatrixView /*up*/, Activat
 void CountingBackend::add_gram(ConstMatrixView x, MatrixView /*h*/, MatrixView /*dropped*/) {
   count("add_gram", x.dtype, {x.rows, x.cols});
 }
+void CountingBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView /*original*/, MatrixView /*c*/) {
+  count("add_cross_gram", x.dtype, {x.rows, x.cols});
+}
+void CountingBackend::mirror(MatrixView h) { count("mirror", h.dtype, {h.rows}); }
 void CountingBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> /*order*/, float /*damp*/,
                                         MatrixView /*y*/) {
   count("permute_symmetric", h.dtype, {h.rows});
 }
-void CountingBackend::targets(ConstMatrixView w, ConstMatrixView /*feedback*/, ConstMatrixView /*factor*/,
-                              MatrixView y) {
-  count("targets", w.dtype, {y.rows, y.cols});
+void CountingBackend::solve_triangle(ConstMatrixView /*factor*/, bool /*transposed*/, MatrixView x) {
+  count("solve_triangle", x.dtype, {x.rows, x.cols});
+}
+void CountingBackend::solve_systems(ConstMatrixView /*a*/, float /*ridge*/, MatrixView x) {
+  count("solve_systems", x.dtype, {x.rows, x.cols});
+}
+void CountingBackend::group_products(ConstMatrixView x, ConstMatrixView /*y*/, int64_t group_size,
+                                     MatrixView /*products*/) {
+  count("group_products", x.dtype, {x.rows, x.cols, group_size});
 }
 void CountingBackend::add_row_norms(ConstMatrixView x, MatrixView /*norms*/) {
   count("add_row_norms", x.dtype, {x.rows, x.cols});
@@ -58,7 +70,11 @@ bool CountingBackend::factor(MatrixView h) {
 }
 void CountingBackend::find_grid(ConstMatrixView w, ConstMatrixView /*importance*/, int64_t group_size,
                                 const GridSearch& search, MatrixView /*scales*/, MatrixView /*zeros*/) {
-  count("find_grid", w.dtype, {w.rows, w.cols, group_size, search.candidates});
+  count("find_grid", w.dtype,
+        {w.rows, w.cols, group_size,
+         search.candidates * (search.signed_scales  ? 2
+                              : search.search_zeros ? 3
+                                                    : 1)});
 }
 void CountingBackend::quantize_columns(ConstMatrixView w, ConstMatrixView /*feedback*/, ConstMatrixView /*factor*/,
                                        std::span<const int32_t> /*groups*/, const Grid& /*grid*/, MatrixView /*codes*/,

@@ -59,7 +59,7 @@ class CountingBackend final : public Backend {
   void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
   void convert(ConstMatrixView x, MatrixView y) override;
   void clear(MatrixView y) override;
-  void add(ConstMatrixView x, MatrixView y) override;
+  void add(ConstMatrixView x, float factor, MatrixView y) override;
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
   void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) override;
@@ -67,8 +67,12 @@ class CountingBackend final : public Backend {
                  const AttentionShape& shape, MatrixView y) override;
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;
   void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override;
+  void add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) override;
+  void mirror(MatrixView h) override;
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override;
-  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override;
+  void solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) override;
+  void solve_systems(ConstMatrixView a, float ridge, MatrixView x) override;
+  void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) override;
   void add_row_norms(ConstMatrixView x, MatrixView norms) override;
   void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) override;
   bool factor(MatrixView h) override;

@@ -24,14 +24,19 @@ struct AttentionShape {
   float scale = 1;                                // scores are multiplied by it before the softmax
 };
 
-// How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by 1 - i * shrink_step, and the one
-// with the least sum_k importance_k |dequantized_k - w_k|^norm wins; the first of equals. One candidate is min-max.
+// How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by p = 1 - i * shrink_step, and the
+// one with the least sum_k importance_k |dequantized_k - w_k|^norm wins; the first of equals. One candidate is min-max.
 struct GridSearch {
   int bits = 4;
   bool symmetric = true;
   int candidates = 1;
   float shrink_step = 0;
   float norm = 2;
+  // Symmetric grids only: a scale may be negative, so that code 0, which reaches furthest, lies on the side of the
+  // largest weight. Where there are several candidates, each is also tried with the other sign, 1.05 times as wide.
+  bool signed_scales = false;
+  // Asymmetric grids only: each candidate is tried with its zero, then with the next lower and the next higher one.
+  bool search_zeros = false;
 };
 
 // Codes q in [0, 2^bits) stand for scales[r, g] * (q - zeros[r, g]); scales are f32 holding fp16 values, zeros are u8.
@@ -59,8 +64,8 @@ class Ops {
   // y = 0.   y [rows, cols] of any dtype
   virtual void clear(MatrixView y) = 0;
 
-  // y += x.   x, y [tokens, width]
-  virtual void add(ConstMatrixView x, MatrixView y) = 0;
+  // y += factor x.   x, y [rows, cols]
+  virtual void add(ConstMatrixView x, float factor, MatrixView y) = 0;
 
   // y = x / sqrt(mean(x^2) + eps) * weight, row by row.   x, y [tokens, width], weight [1, width]
   virtual void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) = 0;
@@ -89,14 +94,29 @@ class Ops {
   // x [tokens, n], h [n, n] f32, dropped [1, 1] i32
   virtual void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) = 0;
 
+  // c += x' (original - x), the differences rounded to x's dtype, products exact or f32, sums in f32. Rows that hold
+  // NaN or infinity in either add nothing.   x, original [tokens, n] of one dtype, c [n, n] f32
+  virtual void add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) = 0;
+
+  // h[i, j] = h[j, i] for j > i.   h [n, n] f32
+  virtual void mirror(MatrixView h) = 0;
+
   // y[i, j] = h[order[i], order[j]] for j <= i, h symmetric with its lower triangle stored, plus `damp` on the
   // diagonal. y's upper triangle is zero.   h, y [n, n] f32; order is a permutation of [0, n)
   virtual void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) = 0;
 
-  // y = w + x with x R = feedback, R = factor': the weights as GPTQ's earlier blocks leave them, before a block's own
-  // corrections. w, feedback, y [rows, n] f32; factor [n, n] f32, of which the lower triangle (a diagonal block of F)
-  // is read
-  virtual void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) = 0;
+  // In place: x becomes the y with y F = x, or y F' = x where `transposed`.
+  // factor [n, n] f32, of which the lower triangle F is read; x [rows, n] f32
+  virtual void solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) = 0;
+
+  // In place: x_r becomes the y with (A_r + ridge mean(diag A_r) I) y = x_r for each row r, computed in f64. Where that
+  // matrix is not positive definite, x_r becomes 0.
+  // a [rows, n * n] f32: the lower triangle of row r, as n rows of n, is that of the symmetric A_r; x [rows, n] f32
+  virtual void solve_systems(ConstMatrixView a, float ridge, MatrixView x) = 0;
+
+  // products[r, g] = sum of x_rk y_rk over the columns k of group g, in f32.
+  // x, y [rows, groups * group_size] f32; products [rows, groups] f32
+  virtual void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) = 0;
 
   // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32
   virtual void add_row_norms(ConstMatrixView x, MatrixView norms) = 0;
@@ -111,10 +131,11 @@ class Ops {
   // with h undefined, where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
   virtual bool factor(MatrixView h) = 0;
 
-  // The scale and zero of each row and group of w, scales rounded to fp16 (at least 2^-24, at most 65504).
-  // Symmetric: scale = p 2 max|w| / (2^bits - 1), zero = 2^(bits-1). Asymmetric: [lo, hi] = p [min(w, 0), max(w, 0)],
-  // scale = (hi - lo) / (2^bits - 1), zero = round(-lo / scale). p runs over the candidates of `search`.
-  // A group of zeros has scale 2 / (2^bits - 1).
+  // The scale and zero of each row and group of w, scales rounded to fp16 (magnitude at least 2^-24, at most 65504).
+  // Symmetric: scale = p 2 max|w| / (2^bits - 1), zero = 2^(bits-1); signed: scale = -p e / 2^(bits-1), e the weight of
+  // largest magnitude (the negative one of two), and then +1.05 p e / 2^(bits-1).
+  // Asymmetric: [lo, hi] = p [min(w, 0), max(w, 0)], scale = (hi - lo) / (2^bits - 1), zero = round(-lo / scale).
+  // p runs over the candidates of `search`. A group of zeros is treated as if it held -1 and 1.
   // w [rows, cols] f32, cols a multiple of group_size; importance [1, cols] f32, or empty for all ones;
   // scales [rows, cols / group_size] f32, zeros [same] u8
   virtual void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size, const GridSearch& search,

@@ -86,14 +86,33 @@ struct ScaleAndZero {
   double scale = 0, zero = 0;
 };
 
-// The grid over [lo, hi]; a symmetric one has lo = -hi.
-ScaleAndZero grid_over(double lo, double hi, const GridSearch& search) {
-  const int top = (1 << search.bits) - 1;
-  const auto half = static_cast<float>(Half(static_cast<float>((hi - lo) / top)));
-  const double scale = std::clamp(static_cast<double>(half), 0x1p-24, 65504.0);
-  const double zero =
-      search.symmetric ? (top + 1) / 2 : std::clamp(std::nearbyint(-lo / scale), 0.0, static_cast<double>(top));
-  return {scale, zero};
+// A scale as fp16 holds it: the nearest one, neither zero nor infinite.
+double stored_scale(double scale) {
+  const double half = std::abs(static_cast<float>(Half(static_cast<float>(scale))));
+  return std::copysign(std::clamp(half, 0x1p-24, 65504.0), scale);
+}
+
+// The grids that a search tries for a group whose smallest weight, or 0, is lo and whose largest, or 0, is hi.
+std::vector<ScaleAndZero> candidates_of(double lo, double hi, const GridSearch& search) {
+  const double top = (1 << search.bits) - 1, middle = (top + 1) / 2;
+  if (lo == 0 && hi == 0) lo = -1, hi = 1;
+  std::vector<ScaleAndZero> grids;
+  for (int candidate = 0; candidate < search.candidates; ++candidate) {
+    const double p = 1.0 - candidate * static_cast<double>(search.shrink_step);
+    if (!search.symmetric) {
+      const double scale = stored_scale(p * (hi - lo) / top), zero = std::nearbyint(-p * lo / scale);
+      for (const int step : {0, -1, 1}) {
+        if (step == 0 || search.search_zeros) grids.push_back({scale, std::clamp(zero + step, 0.0, top)});
+      }
+    } else if (search.signed_scales) {
+      const double widest = (-lo >= hi ? -lo : -hi) / middle;
+      grids.push_back({stored_scale(p * widest), middle});
+      if (search.candidates > 1) grids.push_back({stored_scale(-1.05 * p * widest), middle});
+    } else {
+      grids.push_back({stored_scale(p * 2 * std::max(-lo, hi) / top), middle});
+    }
+  }
+  return grids;
 }
 
 class ReferenceOps final : public Ops {
@@ -126,9 +145,9 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void add(ConstMatrixView x, MatrixView y) override {
+  void add(ConstMatrixView x, float factor, MatrixView y) override {
     for (int64_t i = 0; i < y.rows; ++i) {
-      for (int64_t j = 0; j < y.cols; ++j) add_to(y, i, j, load(x, i, j));
+      for (int64_t j = 0; j < y.cols; ++j) add_to(y, i, j, static_cast<double>(factor) * load(x, i, j));
     }
   }
 
@@ -220,6 +239,33 @@ class ReferenceOps final : public Ops {
     }
   }
 
+  void add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) override {
+    Matrix difference(host_memory(), x.dtype, x.rows, x.cols);
+    std::vector<int64_t> finite_rows;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      bool finite = true;
+      for (int64_t k = 0; k < x.cols; ++k) {
+        const double a = load(x, row, k), b = load(original, row, k);
+        finite = finite && std::isfinite(a) && std::isfinite(b);
+        store(difference, row, k, b - a);
+      }
+      if (finite) finite_rows.push_back(row);
+    }
+    for (int64_t i = 0; i < x.cols; ++i) {
+      for (int64_t j = 0; j < x.cols; ++j) {
+        double sum = 0;
+        for (const int64_t row : finite_rows) sum += load(x, row, i) * load(difference, row, j);
+        add_to(c, i, j, sum);
+      }
+    }
+  }
+
+  void mirror(MatrixView h) override {
+    for (int64_t i = 0; i < h.rows; ++i) {
+      for (int64_t j = i + 1; j < h.cols; ++j) store(h, i, j, load(h, j, i));
+    }
+  }
+
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override {
     for (int64_t i = 0; i < y.rows; ++i) {
       for (int64_t j = 0; j < y.cols; ++j) {
@@ -230,13 +276,57 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override {
-    for (int64_t row = 0; row < w.rows; ++row) {
-      std::vector<double> x = load_row(feedback, row);
-      for (int64_t k = 0; k < w.cols; ++k) {
-        for (int64_t j = 0; j < k; ++j) x[k] -= x[j] * load(factor, k, j);
-        x[k] /= load(factor, k, k);
-        store(y, row, k, load(w, row, k) + x[k]);
+  // y F = x is solved from the last column on, y F' = x from the first.
+  void solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) override {
+    const int64_t n = x.cols;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      std::vector<double> y = load_row(x, row);
+      for (int64_t step = 0; step < n; ++step) {
+        const int64_t k = transposed ? step : n - 1 - step;
+        y[k] /= load(factor, k, k);
+        if (transposed) {
+          for (int64_t j = k + 1; j < n; ++j) y[j] -= y[k] * load(factor, j, k);
+        } else {
+          for (int64_t j = 0; j < k; ++j) y[j] -= y[k] * load(factor, k, j);
+        }
+        store(x, row, k, y[k]);
+      }
+    }
+  }
+
+  void solve_systems(ConstMatrixView a, float ridge, MatrixView x) override {
+    const int64_t n = x.cols;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      std::vector<double> L = load_row(a, row), y = load_row(x, row);
+      double trace = 0;
+      for (int64_t i = 0; i < n; ++i) trace += L[i * n + i];
+      bool positive = true;
+      for (int64_t i = 0; i < n; ++i) {  // Cholesky's L, row by row, and L z = x with it
+        L[i * n + i] += ridge * trace / static_cast<double>(n);
+        for (int64_t j = 0; j <= i; ++j) {
+          for (int64_t k = 0; k < j; ++k) L[i * n + j] -= L[i * n + k] * L[j * n + k];
+          if (j < i) L[i * n + j] /= L[j * n + j];
+        }
+        positive = positive && L[i * n + i] > 0 && std::isfinite(L[i * n + i]);
+        L[i * n + i] = std::sqrt(L[i * n + i]);
+        for (int64_t k = 0; k < i; ++k) y[i] -= L[i * n + k] * y[k];
+        y[i] /= L[i * n + i];
+      }
+      for (int64_t i = n - 1; i >= 0; --i) {
+        for (int64_t k = i + 1; k < n; ++k) y[i] -= L[k * n + i] * y[k];
+        y[i] /= L[i * n + i];
+      }
+      for (int64_t i = 0; i < n; ++i) store(x, row, i, positive ? y[i] : 0);
+    }
+  }
+
+  void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) override {
+    for (int64_t row = 0; row < products.rows; ++row) {
+      for (int64_t group = 0; group < products.cols; ++group) {
+        double sum = 0;
+        for (int64_t k = group * group_size; k < (group + 1) * group_size; ++k)
+          sum += load(x, row, k) * load(y, row, k);
+        store(products, row, group, sum);
       }
     }
   }
@@ -285,25 +375,19 @@ class ReferenceOps final : public Ops {
     for (int64_t row = 0; row < w.rows; ++row) {
       for (int64_t group = 0; group < scales.cols; ++group) {
         const std::vector<double> values = load_row(w.col_range(group * group_size, group_size), row);
-        double lo = std::min(0.0, *std::min_element(values.begin(), values.end()));
-        double hi = std::max(0.0, *std::max_element(values.begin(), values.end()));
-        if (lo == 0 && hi == 0) lo = -1, hi = 1;
-        if (search.symmetric) {
-          hi = std::max(-lo, hi);
-          lo = -hi;
-        }
-        ScaleAndZero best;
+        const double lo = std::min(0.0, *std::min_element(values.begin(), values.end()));
+        const double hi = std::max(0.0, *std::max_element(values.begin(), values.end()));
+        const std::vector<ScaleAndZero> grids = candidates_of(lo, hi, search);
+        ScaleAndZero best = grids.front();
         double least = std::numeric_limits<double>::infinity();
-        for (int candidate = 0; candidate < search.candidates; ++candidate) {
-          const double p = 1.0 - candidate * static_cast<double>(search.shrink_step);
-          const ScaleAndZero grid = grid_over(p * lo, p * hi, search);
+        for (const ScaleAndZero& grid : grids) {
           double error = 0;
           for (int64_t k = 0; k < group_size; ++k) {
             const double code = code_of(values[k], grid.scale, grid.zero, search.bits);
             const double weight = importance.empty() ? 1 : load(importance, 0, group * group_size + k);
             error += weight * std::pow(std::abs(grid.scale * (code - grid.zero) - values[k]), search.norm);
           }
-          if (candidate > 0 && !(error < least)) continue;
+          if (!(error < least)) continue;
           least = error;
           best = grid;
         }

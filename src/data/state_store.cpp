@@ -143,22 +143,23 @@ void StateStore::write_behind(Waiting& waiting, size_t offset) {
   });
 }
 
-void StateStore::for_each(Backend& backend, StateUse use, const std::function<void(Batch&)>& visit) {
+void StateStore::visit(int64_t index, Backend& backend, StateUse use, const std::function<void(Batch&)>& visit) {
   if (place_ == StatePlace::device) {
-    for (int64_t i = 0; i < batches(); ++i) {
-      Batch& batch = at(i, backend);
-      visit(batch);
-      if (!keeps_inputs_) batch.input = Matrix();
-    }
+    Batch& batch = at(index, backend);
+    visit(batch);
+    if (!keeps_inputs_) batch.input = Matrix();
     return;
   }
-  for (size_t i = 0; i < batches_.size(); ++i) {
-    if (place_ == StatePlace::spill) {
-      if (i == 0) read_ahead(batches_[0], use);
-      if (i + 1 < batches_.size()) read_ahead(batches_[i + 1], use);
-    }
-    visit_elsewhere(batches_[i], backend, use, visit);
+  const auto i = static_cast<size_t>(index);
+  if (place_ == StatePlace::spill) {
+    if (!batches_[i].read.valid()) read_ahead(batches_[i], use);
+    if (i + 1 < batches_.size()) read_ahead(batches_[i + 1], use);
   }
+  visit_elsewhere(batches_[i], backend, use, visit);
+}
+
+void StateStore::for_each(Backend& backend, StateUse use, const std::function<void(Batch&)>& visit_batch) {
+  for (int64_t i = 0; i < batches(); ++i) visit(i, backend, use, visit_batch);
 }
 
 }  // namespace gptq

@@ -39,6 +39,9 @@ class StateStore {
   // behind.
   void for_each(Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
 
+  // The same of one batch, the next one being read ahead.
+  void visit(int64_t index, Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
+
   // Batch `index`, of states that stay on devices, brought to `backend`.
   Batch& at(int64_t index, Backend& backend);
 

@@ -335,7 +335,7 @@ void Model::in_passes(const Batch& batch, const Body& body) {
 void Model::add_to_residual(Backend& backend, const Linear& linear, Batch& batch) {
   in_passes(batch, [&](Rows rows, SequenceOffsets) {
     const Matrix y = apply(backend, linear, rows.of(batch.input));
-    backend.add(y, rows.of(batch.residual));
+    backend.add(y, 1, rows.of(batch.residual));
   });
   batch.input = Matrix();
 }

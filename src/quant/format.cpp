@@ -144,6 +144,7 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
 
 Json quantization_config(const Recipe& recipe) {
   const std::string format(name_of(resolved_format(recipe)));
+  const Recipe decided = resolved(recipe);
   Json config = {{"quant_method", "gptq"},
                  {"method", "gptq"},
                  {"checkpoint_format", format},
@@ -164,7 +165,11 @@ Json quantization_config(const Recipe& recipe) {
                     {"quantization_method", name_of(recipe.method)},
                     {"scale_search", name_of(recipe.scale_search)},
                     {"order", name_of(recipe.order)},
-                    {"act_group_aware", recipe.order == Order::group_aware}};
+                    {"act_group_aware", recipe.order == Order::group_aware},
+                    {"signed_scales", decided.signed_scales.value_or(false)},
+                    {"targets", name_of(decided.targets)},
+                    {"refine", decided.refine}};
+  if (decided.targets != Targets::weights) config["meta"]["alpha"] = decided.alpha.value_or(0);
   return config;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "quant/recipe.h"
 
 namespace gptq {
 
@@ -37,12 +38,19 @@ std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order orde
   return columns;
 }
 
-Hessian::Hessian(Backend& backend, int64_t width)
-    : backend_(backend), sum_(zeros(backend, DType::f32, width, width)), dropped_(zeros(backend, DType::i32, 1, 1)) {}
+Hessian::Hessian(Backend& backend, int64_t width, bool with_cross)
+    : backend_(backend), sum_(zeros(backend, DType::f32, width, width)), dropped_(zeros(backend, DType::i32, 1, 1)) {
+  if (with_cross) cross_ = zeros(backend, DType::f32, width, width);
+}
 
 void Hessian::add(ConstMatrixView x) {
   backend_.add_gram(x, sum_, dropped_);
   tokens_ += x.rows;
+}
+
+void Hessian::add(ConstMatrixView x, ConstMatrixView original) {
+  add(x);
+  backend_.add_cross_gram(x, original, cross_);
 }
 
 int64_t Hessian::dropped() { return to_host<int32_t>(backend_, dropped_)[0]; }
@@ -86,6 +94,12 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
   const float damp = static_cast<float>(result.damp_percent * mean);
   for (float& value : diagonal) value += damp;
   result.importance = to_device(backend_, DType::f32, 1, n, diagonal.data());
+  result.cross = std::move(cross_);
+  if (!refine_stages(resolved(recipe).refine).empty()) {
+    backend_.upload(diagonal_view, diagonal.data());
+    backend_.mirror(sum_);
+    result.damped = std::move(sum_);
+  }
   sum_ = Matrix();
   return result;
 }

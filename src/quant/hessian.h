@@ -1,4 +1,5 @@
-// The Hessian of the linears of one step: H = sum x x' over the calibration inputs, its order, damping and factor.
+// The Hessian of the linears of one step: H = sum x x' over the calibration inputs, its order, damping and factor. With
+// a second stream of inputs, those of the unquantized model, also their difference's product with x.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +18,19 @@ struct FactoredHessian {
   std::vector<int32_t> dead;   // columns that no token activated
   double damp_percent = 0;     // that the factorization took in the end
   int64_t tokens = 0;
+  Matrix damped;  // Hd [n, n] whole, natural order: for recipes that refine, else empty
+  Matrix cross;   // dC' = sum x (x_original - x)' [n, n], natural order: for corrected targets, else empty
 };
 
 class Hessian {
  public:
-  Hessian(Backend& backend, int64_t width);
+  // with_cross: add(x, original) will be called, not add(x).
+  Hessian(Backend& backend, int64_t width, bool with_cross = false);
 
   // x [tokens, width]. Rows with NaN or infinity are dropped and counted.
   void add(ConstMatrixView x);
+  // The same, with the input that the unquantized model has in x's place.
+  void add(ConstMatrixView x, ConstMatrixView original);
 
   // Damps, orders and factors. Where the factorization fails, the damping rises tenfold, at most kDampingSteps times.
   // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards.
@@ -38,6 +44,7 @@ class Hessian {
  private:
   Backend& backend_;
   Matrix sum_;      // [width, width] f32, lower triangle
+  Matrix cross_;    // [width, width] f32, or empty
   Matrix dropped_;  // [1, 1] i32
   int64_t tokens_ = 0;
 };

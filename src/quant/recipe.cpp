@@ -1,5 +1,8 @@
 #include "quant/recipe.h"
 
+#include <algorithm>
+#include <sstream>
+
 #include "base/error.h"
 
 namespace gptq {
@@ -7,6 +10,12 @@ namespace gptq {
 Recipe recipe_preset(const std::string& name) {
   Recipe recipe;
   if (name == "default") return recipe;
+  if (name == "best") {
+    recipe.targets = Targets::corrected;
+    return recipe;
+  }
+  recipe.signed_scales = false;
+  recipe.refine = "none";
   recipe.scale_search = ScaleSearch::minmax;
   recipe.static_groups = false;
   if (name == "paper") {
@@ -18,7 +27,7 @@ Recipe recipe_preset(const std::string& name) {
     recipe.damp_percent = 0.05;
     return recipe;
   }
-  throw InputError(cat("--preset ", name, ": there are default, paper and group-aware"));
+  throw InputError(cat("--preset ", name, ": there are default, best, paper and group-aware"));
 }
 
 void validate(const Recipe& recipe) {
@@ -45,6 +54,17 @@ void validate(const Recipe& recipe) {
     throw InputError(
         "--order diagonal with --no-static-groups shuffles g_idx: say so with --desc-act, or keep static groups");
   }
+  if (recipe.signed_scales == true && !recipe.sym)
+    throw InputError("--signed-scales with --asym: an asymmetric grid has zeros for that; drop one of them");
+  if (recipe.alpha && !(*recipe.alpha > 0 && *recipe.alpha <= 1))
+    throw InputError(cat("--alpha ", *recipe.alpha, ": it is a share of the correction, more than 0 and at most 1"));
+  if (recipe.alpha && recipe.targets == Targets::weights)
+    throw InputError("--alpha is a share of what --targets corrected or gptaq adds: name one of them, or drop --alpha");
+  const std::vector<RefineStage> stages = refine_stages(recipe.refine);
+  if (recipe.desc_act && std::any_of(stages.begin(), stages.end(), [](const RefineStage& s) { return s.refit; }))
+    throw InputError("--refine with r needs groups of neighbouring columns, and --desc-act shuffles them: drop one");
+  if (recipe.method == Method::rtn && (recipe.targets != Targets::weights || !stages.empty()))
+    throw InputError("--targets and --refine need Hessians, and --method rtn has none: drop them");
   if (!recipe.sym && recipe.checkpoint_format == CheckpointFormat::gptq) {
     throw InputError(
         "--asym with --checkpoint-format gptq: its stored zero - 1 is read differently by different loaders when a "
@@ -52,11 +72,41 @@ void validate(const Recipe& recipe) {
   }
 }
 
+Recipe resolved(Recipe recipe) {
+  const bool few_bits = recipe.bits <= 3 && recipe.method == Method::gptq;
+  if (!recipe.signed_scales) recipe.signed_scales = recipe.sym && few_bits;
+  if (!recipe.alpha) recipe.alpha = recipe.bits == 2 ? 0.25 : 0.5;
+  if (recipe.refine.empty()) {
+    // A refit needs groups of neighbouring columns.
+    const char* at_two = recipe.desc_act ? "c4" : "r c2 r c2 r";
+    recipe.refine = !few_bits ? "none" : recipe.bits == 2 ? at_two : "c4";
+  }
+  return recipe;
+}
+
+std::vector<RefineStage> refine_stages(const std::string& refine) {
+  std::vector<RefineStage> stages;
+  if (refine == "none") return stages;
+  std::istringstream words(refine);
+  for (std::string word; words >> word;) {
+    const bool sweeps = word.size() == 2 && word[0] == 'c' && word[1] >= '1' && word[1] <= '9';
+    if (word != "r" && !sweeps) {
+      throw InputError(cat("--refine '", refine, "': '", word,
+                           "' is no stage; there are r (refit the scales) and c1 to c9 (sweeps over the codes), as in "
+                           "'r c2 r', or none"));
+    }
+    stages.push_back({word == "r", sweeps ? word[1] - '0' : 0});
+  }
+  return stages;
+}
+
 GridSearch grid_search(const Recipe& recipe) {
-  GridSearch search{.bits = recipe.bits, .symmetric = recipe.sym};
+  GridSearch search{
+      .bits = recipe.bits, .symmetric = recipe.sym, .signed_scales = recipe.signed_scales.value_or(false)};
   if (recipe.scale_search == ScaleSearch::diag) {
     search.candidates = 40;
     search.shrink_step = 0.0175F;
+    search.search_zeros = !recipe.sym;
   } else if (recipe.scale_search == ScaleSearch::mse) {
     search.candidates = 80;
     search.shrink_step = 0.01F;
@@ -92,6 +142,18 @@ std::string_view name_of(Order order) {
       return "group-aware";
     case Order::natural:
       return "natural";
+  }
+  return "?";
+}
+
+std::string_view name_of(Targets targets) {
+  switch (targets) {
+    case Targets::weights:
+      return "weights";
+    case Targets::corrected:
+      return "corrected";
+    case Targets::gptaq:
+      return "gptaq";
   }
   return "?";
 }

@@ -5,12 +5,14 @@
 #include <span>
 
 #include "quant/recipe.h"
+#include "quant/refine.h"
+#include "quant/targets.h"
 
 namespace gptq {
 namespace {
 
 // Columns that one call of the column loop solves; the rest of the feedback is matrix products.
-constexpr int64_t kBlock = 128;
+constexpr int64_t kBlock = kMostColumns;
 
 Quantized make_quantized(Backend& backend, ConstMatrixView weight, const Recipe& recipe) {
   Quantized result;
@@ -55,18 +57,43 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     result.g_idx[order[i]] = groups[i];
   }
 
-  Matrix natural = live_weight(backend, weight, hessian.dead);
-  if (recipe.static_groups) {
-    backend.find_grid(natural, hessian.importance, group_size, search, result.scales, result.zeros);
-  }
-  Matrix W(backend, DType::f32, rows, n), importance(backend, DType::f32, 1, n);  // in the order of solving
-  backend.gather_columns(natural, order, W);
-  backend.gather_columns(hessian.importance, order, importance);
-  natural = Matrix();
-
   const ConstMatrixView F = hessian.factor;
-  Matrix loss = zeros(backend, DType::f32, rows, 1), power = zeros(backend, DType::f32, rows, 1);
-  backend.add_product_norms(W, F, power);  // tr(W Hd W')
+  const auto tokens = static_cast<double>(hessian.tokens);
+  // tr(X Hd X') / tokens of an X [rows, n] in natural order
+  const auto energy = [&](ConstMatrixView X) {
+    Matrix sorted(backend, DType::f32, rows, n), norms = zeros(backend, DType::f32, rows, 1);
+    backend.gather_columns(X, order, sorted);
+    backend.add_product_norms(sorted, F, norms);
+    return sum_of(backend, norms) / tokens;
+  };
+
+  Matrix targets = live_weight(backend, weight, hessian.dead);  // natural order
+  const double power = energy(targets);
+  if (recipe.targets != Targets::weights) {
+    Matrix shift = std::move(targets);
+    targets = correct_targets(backend, shift, hessian, recipe);
+    backend.add(targets, -1, shift);
+    result.target_shift = power > 0 ? energy(shift) / power : 0;
+  }
+  const auto note_loss = [&](const char* stage) {
+    Matrix Q(backend, DType::f32, rows, n);
+    dequantize(backend, result, Q);
+    backend.add(targets, -1, Q);
+    result.loss = energy(Q);
+    result.stages.emplace_back(stage, result.loss);
+  };
+  if (recipe.static_groups) {
+    backend.find_grid(targets, hessian.importance, group_size, search, result.scales, result.zeros);
+    backend.round_columns(targets, result.g_idx, result.grid(), result.codes);
+    note_loss("rounded");
+  }
+  const std::vector<RefineStage> refinement = refine_stages(recipe.refine);
+  Matrix W(backend, DType::f32, rows, n), importance(backend, DType::f32, 1, n);  // in the order of solving
+  backend.gather_columns(targets, order, W);
+  backend.gather_columns(hessian.importance, order, importance);
+  if (refinement.empty()) targets = Matrix();
+
+  Matrix loss = zeros(backend, DType::f32, rows, 1);
   Matrix E(backend, DType::f32, rows, n);  // w - q of the columns solved so far
   Matrix codes(backend, DType::u8, rows, n);
   for (int64_t first = 0; first < n; first += kBlock) {
@@ -83,8 +110,9 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     backend.linear(E.view().col_range(0, first), F.block(first, reach - first, 0, first), {}, feedback);
     if (!recipe.static_groups && group_start < first + count) {
       Matrix T(backend, DType::f32, rows, reach - first);
-      backend.targets(W.view().col_range(first, reach - first), feedback,
-                      F.block(first, reach - first, first, reach - first), T);
+      backend.convert(feedback, T);
+      backend.solve_triangle(F.block(first, reach - first, first, reach - first), true, T);
+      backend.add(W.view().col_range(first, reach - first), 1, T);
       for (int64_t start = group_start; start < first + count; start += group_size) {
         const int32_t group = groups[start];
         backend.find_grid(T.view().col_range(start - first, group_size), importance.view().col_range(start, group_size),
@@ -98,9 +126,17 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
                              loss);
   }
   backend.gather_columns(codes, inverse, result.codes);
-  result.loss = sum_of(backend, loss) / static_cast<double>(hessian.tokens);
-  const double total = sum_of(backend, power) / static_cast<double>(hessian.tokens);
-  result.error = total > 0 ? result.loss / total : 0;
+  result.loss = sum_of(backend, loss) / tokens;
+  result.stages.emplace_back("columns", result.loss);
+  W = Matrix();
+  E = Matrix();
+  codes = Matrix();
+  for (const RefineStage& stage : refinement) {
+    if (stage.refit) refit_scales(backend, targets, hessian.damped, *recipe.signed_scales, result);
+    for (int sweep = 0; sweep < stage.sweeps; ++sweep) sweep_codes(backend, targets, hessian.damped, result);
+    note_loss(stage.refit ? "refit" : "sweep");
+  }
+  result.error = power > 0 ? result.loss / power : 0;
   return result;
 }
 
@@ -116,16 +152,14 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Recip
 
   Matrix loss = zeros(backend, DType::f32, weight.rows, 1), power = zeros(backend, DType::f32, weight.rows, 1);
   backend.add_row_norms(W, power);
-  constexpr int64_t kRows = 256;  // whose differences pass through the host at once
+  constexpr int64_t kRows = 256;  // whose differences are in memory at once
   for (int64_t first = 0; first < weight.rows; first += kRows) {
     const int64_t count = std::min(kRows, weight.rows - first);
-    std::vector<float> negative = to_host<float>(backend, W.view().row_range(first, count));
-    for (float& value : negative) value = -value;
     const Grid grid = {result.scales.view().row_range(first, count), result.zeros.view().row_range(first, count),
                        result.bits};
     Matrix difference(backend, DType::f32, count, weight.cols);
     backend.dequantize(result.codes.view().row_range(first, count), result.g_idx, grid, difference);
-    backend.add(to_device(backend, DType::f32, count, weight.cols, negative.data()), difference);
+    backend.add(W.view().row_range(first, count), -1, difference);
     backend.add_row_norms(difference, loss.view().row_range(first, count));
   }
   const double count = static_cast<double>(weight.size());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "quant/recipe.h"
+
 namespace gptq {
 namespace {
 
@@ -21,15 +23,19 @@ auto in_stage(BlockObserver& observer, const char* stage, Body body) {
 class BlockRun {
  public:
   BlockRun(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
-           BlockObserver& observer)
+           StateStore* originals, BlockObserver& observer)
       : model_(model),
         recipe_(recipe),
         staged_(std::move(staged)),
         backend_(backend),
         states_(states),
+        originals_(originals),
         observer_(observer),
         specs_(step_specs(model.config(), staged_.index)),
-        block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {}
+        block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
+    if (originals_ != nullptr)
+      original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
+  }
 
   void sweep_sequential();
   void sweep_at_once();
@@ -40,7 +46,24 @@ class BlockRun {
   bool is_last() const { return block_.index + 1 == model_.config().blocks; }
   bool selected(int64_t step) const { return any_selected(recipe_, specs_[step]); }
   void load(int64_t step) {
-    in_stage(observer_, kLoadStage, [&] { model_.load_step(staged_, block_, step); });
+    in_stage(observer_, kLoadStage, [&] {
+      model_.load_step(staged_, block_, step);
+      if (originals_ != nullptr) original_.steps[step] = copy_of(block_.steps[step]);
+    });
+  }
+  Matrix copy_of(const Matrix& from);
+  Step copy_of(const Step& from);
+  // Calls visit(batch, original) for all batches; `original` is nullptr where there is one stream.
+  template <typename Visit>
+  void for_each_batch(StateUse use, const Visit& visit);
+  // Adds the input of step `step` of a batch to the Hessian.
+  void add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian);
+  Hessian hessian_of(int64_t step) const {
+    return {backend_, selected(step) ? specs_[step][0].in_features : 0, originals_ != nullptr};
+  }
+  void drop_step(int64_t step) {
+    Model::drop_step(block_, step);
+    if (originals_ != nullptr) Model::drop_step(original_, step);
   }
   void solve_step(int64_t step, Hessian& hessian);
 
@@ -49,10 +72,49 @@ class BlockRun {
   StagedBlock staged_;
   Backend& backend_;
   StateStore& states_;
+  StateStore* originals_;
   BlockObserver& observer_;
   const std::vector<std::vector<LinearSpec>> specs_;
-  Block block_;
+  Block block_;     // its solved steps hold what their codes stand for
+  Block original_;  // the weights as they came, where a second stream passes through them
 };
+
+Matrix BlockRun::copy_of(const Matrix& from) {
+  if (from.empty()) return {};
+  Matrix copy(backend_, from.dtype(), from.rows(), from.cols());
+  backend_.convert(from, copy);
+  return copy;
+}
+
+Step BlockRun::copy_of(const Step& from) {
+  Step copy;
+  for (const Linear& linear : from.linears)
+    copy.linears.push_back({linear.name, copy_of(linear.weight), copy_of(linear.bias)});
+  return copy;
+}
+
+template <typename Visit>
+void BlockRun::for_each_batch(StateUse use, const Visit& visit) {
+  if (originals_ == nullptr) return states_.for_each(backend_, use, [&](Batch& batch) { visit(batch, nullptr); });
+  for (int64_t i = 0; i < states_.batches(); ++i) {
+    states_.visit(i, backend_, use, [&](Batch& batch) {
+      originals_->visit(i, backend_, use, [&](Batch& original) { visit(batch, &original); });
+    });
+  }
+}
+
+// The input of the second stream comes from the original block, whose steps hold the same weights where `block` has
+// not been quantized yet.
+void BlockRun::add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian) {
+  const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block, step, batch); });
+  if (original == nullptr) {
+    if (selected(step)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
+    return;
+  }
+  const ConstMatrixView y =
+      in_stage(observer_, "original forward", [&] { return model_.advance(original_, step, *original); });
+  if (selected(step)) in_stage(observer_, "Hessian", [&] { hessian.add(x, y); });
+}
 
 void BlockRun::solve_step(int64_t step, Hessian& hessian) {
   const int64_t dropped = hessian.dropped();
@@ -75,26 +137,30 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
 void BlockRun::sweep_sequential() {
   const bool keeps_inputs = states_.keeps_inputs();
   const auto sweep = [&](int64_t step, const auto& visit) {
-    states_.for_each(backend_, state_use(step, keeps_inputs), [&](Batch& batch) {
-      if (!keeps_inputs) in_stage(observer_, "forward", [&] { model_.rebuild_input(block_, step, batch); });
-      visit(batch);
+    for_each_batch(state_use(step, keeps_inputs), [&](Batch& batch, Batch* original) {
+      if (!keeps_inputs) {
+        in_stage(observer_, "forward", [&] { model_.rebuild_input(block_, step, batch); });
+        if (original != nullptr)
+          in_stage(observer_, "original forward", [&] { model_.rebuild_input(original_, step, *original); });
+      }
+      visit(batch, original);
     });
   };
   for (int64_t s = 0; s < steps(); ++s) {
     observer_.begin_step(specs_[s]);
-    Hessian hessian(backend_, selected(s) ? specs_[s][0].in_features : 0);
-    sweep(s, [&](Batch& batch) {
-      const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block_, s, batch); });
-      if (selected(s)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
+    Hessian hessian = hessian_of(s);
+    sweep(s, [&](Batch& batch, Batch* original) {
+      add_input(s, block_, batch, original, hessian);
       observer_.swept(specs_[s], batch.tokens());
     });
     const int64_t needed = keeps_inputs ? s : Model::first_rebuilt(s + 1);
-    for (int64_t done = 0; done < needed; ++done) Model::drop_step(block_, done);
+    for (int64_t done = 0; done < needed; ++done) drop_step(done);
     selected(s) ? solve_step(s, hessian) : load(s);
   }
   if (is_last()) return;
-  sweep(steps(), [&](Batch& batch) {
+  sweep(steps(), [&](Batch& batch, Batch* original) {
     in_stage(observer_, "forward", [&] { model_.finish(block_, batch); });
+    if (original != nullptr) in_stage(observer_, "original forward", [&] { model_.finish(original_, *original); });
     observer_.swept({}, 0);
   });
 }
@@ -105,15 +171,14 @@ void BlockRun::sweep_at_once() {
   for (int64_t s = 0; s < steps(); ++s) load(s);
   observer_.begin_step(specs_[0]);
   std::vector<Hessian> hessians;
-  for (const auto& step : specs_) hessians.emplace_back(backend_, step[0].in_features);
+  for (int64_t s = 0; s < steps(); ++s) hessians.push_back(hessian_of(s));
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
-  states_.for_each(backend_, only_looks, [&](Batch& batch) {
-    Batch copy{
-        batch.offsets, Matrix(backend_, batch.residual.dtype(), batch.residual.rows(), batch.residual.cols()), {}};
-    backend_.convert(batch.residual, copy.residual);
+  for_each_batch(only_looks, [&](Batch& batch, Batch* original) {
+    Batch copy{batch.offsets, copy_of(batch.residual), {}};
+    Batch original_copy;
+    if (original != nullptr) original_copy = {original->offsets, copy_of(original->residual), {}};
     for (int64_t s = 0; s < steps(); ++s) {
-      const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block_, s, copy); });
-      in_stage(observer_, "Hessian", [&] { hessians[s].add(x); });
+      add_input(s, block_, copy, original != nullptr ? &original_copy : nullptr, hessians[s]);
       observer_.swept(specs_[s], batch.tokens());
     }
   });
@@ -123,8 +188,9 @@ void BlockRun::sweep_at_once() {
   }
   if (is_last()) return;
   const StateUse whole{.reads_residual = true, .reads_input = false, .writes_residual = true};
-  states_.for_each(backend_, whole, [&](Batch& batch) {
+  for_each_batch(whole, [&](Batch& batch, Batch* original) {
     in_stage(observer_, "forward", [&] { model_.forward(block_, batch); });
+    if (original != nullptr) in_stage(observer_, "original forward", [&] { model_.forward(original_, *original); });
     observer_.swept({}, 0);
   });
 }
@@ -161,9 +227,14 @@ bool any_selected(const Recipe& recipe, const std::vector<LinearSpec>& step) {
   return std::any_of(step.begin(), step.end(), [&](const LinearSpec& linear) { return is_selected(recipe, linear); });
 }
 
+bool wants_original_states(const Recipe& recipe) {
+  return recipe.method == Method::gptq && recipe.targets != Targets::weights;
+}
+
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
-                    BlockObserver& observer) {
-  BlockRun run(model, recipe, std::move(staged), backend, states, observer);
+                    StateStore* originals, BlockObserver& observer) {
+  const Recipe decided = resolved(recipe);
+  BlockRun run(model, decided, std::move(staged), backend, states, originals, observer);
   if (recipe.method == Method::rtn) return run.round();
   recipe.true_sequential ? run.sweep_sequential() : run.sweep_at_once();
 }

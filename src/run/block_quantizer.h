@@ -35,9 +35,13 @@ class BlockObserver {
                       Backend& backend) = 0;
 };
 
+// Whether the recipe wants a second stream of states, those of the unquantized model.
+bool wants_original_states(const Recipe& recipe);
+
 // Quantizes the block on `backend`, and brings the states behind it (not behind the last block of the model: nothing
-// reads them). The staged block's weights leave host memory step by step.
+// reads them), those of the original model behind the original block. The staged block's weights leave host memory step
+// by step. originals: nullptr where the recipe wants none; else as many batches as `states`.
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
-                    BlockObserver& observer);
+                    StateStore* originals, BlockObserver& observer);
 
 }  // namespace gptq

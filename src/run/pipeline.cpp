@@ -2,6 +2,7 @@
 // written behind.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <deque>
 #include <future>
 #include <map>
@@ -31,13 +32,27 @@ std::string short_names(const std::vector<LinearSpec>& linears) {
   return names;
 }
 
+LinearReport::Scales scales_of(const FetchedLinear& linear) {
+  const Matrix& scales = linear.scales;
+  std::vector<float> magnitudes(scales.row<float>(0), scales.row<float>(0) + scales.view().size());
+  if (magnitudes.empty()) return {};
+  const auto negative = std::count_if(magnitudes.begin(), magnitudes.end(), [](float scale) { return scale < 0; });
+  for (float& scale : magnitudes) scale = std::abs(scale);
+  const auto middle = magnitudes.begin() + static_cast<std::ptrdiff_t>(magnitudes.size() / 2);
+  std::nth_element(magnitudes.begin(), middle, magnitudes.end());
+  const auto [least, largest] = std::minmax_element(magnitudes.begin(), magnitudes.end());
+  return {*least, *middle, *largest, static_cast<double>(negative) / static_cast<double>(magnitudes.size())};
+}
+
 // The arithmetic of the job, in multiply-adds, for the share done and the time left.
 struct Work {
   double total = 0, done = 0;
 
-  static double sweep(const std::vector<LinearSpec>& step, int64_t tokens) {  // forward and Hessian
-    double per_token = 0.5 * static_cast<double>(step[0].in_features * step[0].in_features);
-    for (const LinearSpec& linear : step) per_token += static_cast<double>(linear.in_features * linear.out_features);
+  // Forward and Hessian, for two streams another forward and the Hessian's cross product.
+  static double sweep(const std::vector<LinearSpec>& step, int64_t tokens, bool two_streams) {
+    double per_token = (two_streams ? 1.5 : 0.5) * static_cast<double>(step[0].in_features * step[0].in_features);
+    for (const LinearSpec& linear : step)
+      per_token += (two_streams ? 2.0 : 1.0) * static_cast<double>(linear.in_features * linear.out_features);
     return per_token * static_cast<double>(tokens);
   }
   static double solve(
@@ -119,7 +134,7 @@ class Quantizer final : public BlockObserver {
   std::unique_ptr<LimitedMemory> host_;  // of weights on their way, states, packing, and of a CPU that computes
   std::map<std::string, std::unique_ptr<Backend>> backends_;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<StateStore> states_;
+  std::unique_ptr<StateStore> states_, originals_;  // of the quantized and, where it is wanted, the unquantized model
   std::unique_ptr<CheckpointWriter> writer_;
   std::deque<std::future<void>> writes_;
   std::future<void> carried_over_;
@@ -160,7 +175,7 @@ void Quantizer::step_done(double work) {
 }
 
 void Quantizer::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
-  step_done(step.empty() ? 0 : Work::sweep(step, tokens));
+  step_done(step.empty() ? 0 : Work::sweep(step, tokens, originals_ != nullptr));
 }
 
 void Quantizer::solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) {
@@ -192,13 +207,26 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
     const int64_t before = backend.traffic().downloaded;
     auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, backend.staging_memory()));
     bytes_out_ += backend.traffic().downloaded - before;
-    writes_.push_back(packer_.submit([this, fetched, name = linear.name] {
-      write_linear(*writer_, name, pack(*fetched, resolved_format(job_.recipe)));
+    // No element of the list moves: it has room for all.
+    LinearReport* entry = &report_.linears.emplace_back();
+    *entry = {.name = linear.name,
+              .rows = linear.out_features,
+              .cols = linear.in_features,
+              .bits = quantized.bits,
+              .group_size = quantized.group_size,
+              .loss = quantized.loss,
+              .error = quantized.error,
+              .stages = quantized.stages,
+              .target_shift = quantized.target_shift,
+              .tokens = hessian != nullptr ? hessian->tokens : 0,
+              .damp_percent = damp,
+              .dead_columns = dead};
+    writes_.push_back(packer_.submit([this, fetched, entry] {
+      entry->scales = scales_of(*fetched);
+      write_linear(*writer_, entry->name, pack(*fetched, resolved_format(job_.recipe)));
     }));
   });
   last_loss_ = quantized.loss;
-  report_.linears.push_back({linear.name, linear.out_features, linear.in_features, quantized.bits, quantized.group_size,
-                             quantized.loss, quantized.error, damp, dead});
 }
 
 void Quantizer::open_devices() {
@@ -239,19 +267,29 @@ void Quantizer::read_calibration_data() {
 
   const Placement& placement = setup_.placement;
   Backend& backend = backend_of(placement.units[0]);
-  if (placement.states == StatePlace::spill) {
+  const auto make_store = [&] {
     const StateBytes bytes = state_bytes(setup_);
-    states_ =
-        std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input, backend.staging_memory());
-  } else {
-    states_ = std::make_unique<StateStore>(placement.states, backend.staging_memory());
-  }
-  if (!placement.keeps_inputs) states_->drop_inputs();
+    auto store = placement.states == StatePlace::spill
+                     ? std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input,
+                                                    backend.staging_memory())
+                     : std::make_unique<StateStore>(placement.states, backend.staging_memory());
+    if (!placement.keeps_inputs) store->drop_inputs();
+    return store;
+  };
+  states_ = make_store();
+  if (wants_original_states(job_.recipe)) originals_ = make_store();
   const int64_t before = backend.traffic().uploaded;
   ThreadPool pool(job_.threads);
   backend.set_stage(kEmbeddingStage);
-  for (const auto& batch : make_batches(sequences, job_.batch_size, setup_.batch_tokens))
-    states_->add(model_->embed(batch, backend, &pool), backend);
+  for (const auto& sequence_batch : make_batches(sequences, job_.batch_size, setup_.batch_tokens)) {
+    Batch batch = model_->embed(sequence_batch, backend, &pool);
+    if (originals_ != nullptr) {
+      Batch original{batch.offsets, Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols()), {}};
+      backend.convert(batch.residual, original.residual);
+      originals_->add(std::move(original), backend);
+    }
+    states_->add(std::move(batch), backend);
+  }
   backend.set_stage("");
   backend.wait();
   if (placement.units[0].visits) {
@@ -326,7 +364,7 @@ void Quantizer::quantize_blocks() {
     try {
       StagedBlock staged = timed("read", [&] { return next.get(); });
       if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
-      quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, *this);
+      quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, originals_.get(), *this);
     } catch (const OutOfMemory& error) {
       throw OutOfMemory(cat(unit.module, ", step ", step_, ": ", error.what(),
                             "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
@@ -363,9 +401,11 @@ Report Quantizer::run() {
   }
   timed("pack and write", [&] { carry_over(); });
 
+  report_.linears.reserve(setup_.quantized.size());
   const int64_t blocks = setup_.config.blocks;
   for (const auto& step : step_specs(setup_.config, 0)) {
-    if (job_.recipe.method == Method::gptq) work_.total += static_cast<double>(blocks) * Work::sweep(step, tokens_);
+    if (job_.recipe.method == Method::gptq)
+      work_.total += static_cast<double>(blocks) * Work::sweep(step, tokens_, originals_ != nullptr);
     for (const LinearSpec& linear : step) {
       if (is_selected(job_.recipe, linear)) work_.total += static_cast<double>(blocks) * Work::solve(linear);
     }
@@ -408,13 +448,14 @@ std::vector<std::pair<std::string, double>> Quantizer::stage_seconds() {
 }
 
 Report Quantizer::finish() {
-  report_.spill_bytes = states_->spill_bytes();
+  report_.spill_bytes = states_->spill_bytes() + (originals_ != nullptr ? originals_->spill_bytes() : 0);
   states_.reset();
+  originals_.reset();
   model_.reset();
   trim("end");
   report_.model = job_.model;
   report_.output = job_.output;
-  report_.recipe = job_.recipe;
+  report_.recipe = resolved(job_.recipe);
   report_.checkpoint_format = name_of(resolved_format(job_.recipe));
   report_.compute_dtype = name_of(setup_.precision.computed);
   report_.device_map = setup_.placement.map;

@@ -203,7 +203,10 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;
   plan.sequences_at_once = std::min(expected.sequences_at_once, expected.sequences);
-  if (placement.states == StatePlace::spill) plan.spill_bytes = expected.tokens * state_bytes(setup).both();
+  if (placement.states == StatePlace::spill) {
+    const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
+    plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
+  }
   std::vector<LinearSpec> linears;
   for (const auto& [name, linear] : setup.quantized) linears.push_back(linear);
   plan.loaders = loader_verdicts({.bits = job.recipe.bits,

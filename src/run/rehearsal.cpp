@@ -85,9 +85,14 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
     Model model(checkpoint, backend_of(setup.placement.units[0]), dtype);
     model.set_sequences_at_once(options.sequences_at_once);
     // In a file states take no memory but for the batches that are read ahead and written behind.
-    StateStore states(options.states == StatePlace::spill ? StatePlace::host : options.states,
-                      options.states == StatePlace::spill ? static_cast<Memory&>(nothing) : host);
-    if (!options.keeps_inputs) states.drop_inputs();
+    const bool spills = options.states == StatePlace::spill, two_streams = wants_original_states(job.recipe);
+    const auto make_store = [&] {
+      auto store = std::make_unique<StateStore>(spills ? StatePlace::host : options.states,
+                                                spills ? static_cast<Memory&>(nothing) : host);
+      if (!options.keeps_inputs) store->drop_inputs();
+      return store;
+    };
+    const std::unique_ptr<StateStore> states = make_store(), originals = two_streams ? make_store() : nullptr;
     int64_t batch_tokens = 0;
     if (job.recipe.method == Method::gptq) {
       const std::vector<TokenSequence> sequences(static_cast<size_t>(setup.calibration.samples),
@@ -106,12 +111,16 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
         batch_tokens = std::max(batch_tokens, batch.tokens());
         result.tokens += batch.tokens();
         result.sequences += static_cast<int64_t>(batch_sequences.size());
-        states.add(std::move(batch), backend);
+        if (two_streams) {
+          Batch original{batch.offsets, Matrix(backend, dtype, batch.tokens(), setup.config.hidden), {}};
+          originals->add(std::move(original), backend);
+        }
+        states->add(std::move(batch), backend);
       }
     }
     for (auto& [name, device] : devices) device.backend->trim();
     Matrix in_flight, widened;
-    if (options.states == StatePlace::spill) in_flight = Matrix(host, DType::u8, 3 * batch_tokens, bytes.both());
+    if (spills) in_flight = Matrix(host, DType::u8, (two_streams ? 6 : 3) * batch_tokens, bytes.both());
     // The CPU behind a simulated accelerator widens what it sums.
     if (simulated && dtype != DType::f32)
       widened = Matrix(host, DType::f32, std::min<int64_t>(batch_tokens, 2048),
@@ -132,7 +141,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
       next = {};
       if (options.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host);
       CountingObserver observer(backend, job.recipe, host, writes_behind(setup));
-      quantize_block(model, job.recipe, std::move(staged), backend, states, observer);
+      quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
       backend.trim();
       result.sequences_at_once = model.sequences_at_once();
       for (const auto& [stage, calls] : backend.calls()) {

@@ -62,6 +62,8 @@ std::string to_json(const Report& report) {
   const Recipe& recipe = report.recipe;
   Json linears = Json::array();
   for (const LinearReport& linear : report.linears) {
+    Json losses = Json::array();
+    for (const auto& [stage, loss] : linear.stages) losses.push_back({{"stage", stage}, {"loss", loss}});
     linears.push_back({{"name", linear.name},
                        {"out_features", linear.rows},
                        {"in_features", linear.cols},
@@ -69,6 +71,14 @@ std::string to_json(const Report& report) {
                        {"group_size", linear.group_size},
                        {"loss", linear.loss},
                        {"error", linear.error},
+                       {"loss_after", losses},
+                       {"target_shift", linear.target_shift},
+                       {"tokens", linear.tokens},
+                       {"scales",
+                        {{"least", linear.scales.least},
+                         {"median", linear.scales.median},
+                         {"largest", linear.scales.largest},
+                         {"negative", linear.scales.negative}}},
                        {"damp_percent", linear.damp_percent},
                        {"dead_columns", linear.dead_columns}});
   }
@@ -116,7 +126,11 @@ std::string to_json(const Report& report) {
                        {"static_groups", recipe.static_groups},
                        {"desc_act", recipe.desc_act},
                        {"damp_percent", recipe.damp_percent},
-                       {"true_sequential", recipe.true_sequential}}},
+                       {"true_sequential", recipe.true_sequential},
+                       {"signed_scales", recipe.signed_scales.value_or(false)},
+                       {"targets", name_of(recipe.targets)},
+                       {"alpha", recipe.targets == Targets::weights ? 0.0 : recipe.alpha.value_or(0)},
+                       {"refine", recipe.refine}}},
                      {"sequences", report.sequences},
                      {"tokens", report.tokens},
                      {"dropped_rows", report.dropped_rows},

@@ -23,8 +23,8 @@ constexpr TrialLimits kOfProcessors,
 constexpr double kShare = 1e-4;
 
 bool is_product(std::string_view op) {
-  return op == "linear" || op == "attention" || op == "add_gram" || op == "factor" || op == "targets" ||
-         op == "add_product_norms" || op == "quantize_columns";
+  return op == "linear" || op == "attention" || op == "add_gram" || op == "add_cross_gram" || op == "factor" ||
+         op == "solve_triangle" || op == "solve_systems" || op == "add_product_norms" || op == "quantize_columns";
 }
 
 // The nearest power of two below.
@@ -51,12 +51,12 @@ OpCall tried_for(OpCall call, double max_products, double max_elements) {
     while (work_of(call) > max_products && d > 128) a = d /= 2;
     return call;
   }
-  if (call.op == "add_gram" || call.op == "add_product_norms") {
+  if (call.op == "add_gram" || call.op == "add_cross_gram" || call.op == "add_product_norms") {
     while (work_of(call) > max_products && a > 256) a /= 2;
     while (work_of(call) > max_products && b > 512) b /= 2;
     return call;
   }
-  if (call.op == "factor" || call.op == "permute_symmetric") {
+  if (call.op == "factor" || call.op == "permute_symmetric" || call.op == "mirror") {
     // Factorizations reach their speed late.
     while ((is_product(call.op) ? work_of(call) > 2 * max_products : work_of(call) > max_elements) && a > 256) a /= 2;
     return call;
@@ -149,10 +149,26 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
     std::shuffle(columns.begin(), columns.end(), std::minstd_rand(1));
     Matrix y(backend, DType::f32, a, a);
     measure([&] { backend.permute_symmetric(h, std::span(columns).first(static_cast<size_t>(a)), 1, y); });
-  } else if (call.op == "targets") {
-    const Matrix w = wide(a, b), feedback = wide(a, b), factor = identity(backend, b);
-    Matrix y(backend, DType::f32, a, b);
-    measure([&] { backend.targets(w, feedback, factor, y); });
+  } else if (call.op == "add_cross_gram") {
+    const Matrix x = matrix(a, b), original = matrix(a, b);
+    Matrix product = cleared(backend, DType::f32, b, b);
+    measure([&] { backend.add_cross_gram(x, original, product); });
+  } else if (call.op == "mirror") {
+    Matrix h = wide(a, a);
+    measure([&] { backend.mirror(h); });
+  } else if (call.op == "solve_triangle") {
+    const Matrix factor = identity(backend, b);
+    Matrix x = wide(a, b);
+    measure([&] { backend.solve_triangle(factor, true, x); });
+  } else if (call.op == "solve_systems") {
+    Matrix systems = cleared(backend, DType::f32, a, b * b), x = wide(a, b);
+    const std::vector<float> ones(static_cast<size_t>(a), 1);
+    for (int64_t i = 0; i < b; ++i) backend.upload(systems.view().col_range(i * (b + 1), 1), ones.data());
+    measure([&] { backend.solve_systems(systems, 1, x); });
+  } else if (call.op == "group_products") {
+    const Matrix x = wide(a, b), y = wide(a, b);
+    Matrix products(backend, DType::f32, a, b / c);
+    measure([&] { backend.group_products(x, y, c, products); });
   } else if (call.op == "add_product_norms") {
     const Matrix w = wide(a, b), factor = identity(backend, b);
     Matrix norms = cleared(backend, DType::f32, a, 1);
@@ -195,7 +211,7 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
   } else {  // the rest reads and writes each element once
     const Matrix x = matrix(a, b);
     Matrix y = matrix(a, b);
-    measure([&] { backend.add(x, y); });
+    measure([&] { backend.add(x, 1, y); });
   }
   return best;
 }
@@ -207,10 +223,12 @@ double work_of(const OpCall& call) {
   if (call.op == "linear") return size(0) * size(1) * std::max(size(2), 16.0);
   if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // the half of both products
   if (call.op == "add_gram") return size(0) * size(1) * size(1) / 2;
-  if (call.op == "targets" || call.op == "add_product_norms" || call.op == "quantize_columns")
+  if (call.op == "add_cross_gram") return size(0) * size(1) * size(1);
+  if (call.op == "solve_triangle" || call.op == "add_product_norms" || call.op == "quantize_columns")
     return size(0) * size(1) * size(1) / 2;
+  if (call.op == "solve_systems") return size(0) * size(1) * size(1) * size(1) / 6;
   if (call.op == "factor") return size(0) * size(0) * size(0) / 6;
-  if (call.op == "permute_symmetric") return size(0) * size(0);
+  if (call.op == "permute_symmetric" || call.op == "mirror") return size(0) * size(0);
   if (call.op == "find_grid") return size(0) * size(1) * size(3);
   return size(0) * size(1);
 }

@@ -28,12 +28,20 @@ struct GridCase {
   bool weighted;
 };
 
-const GridCase kGridCases[] = {
-    {1, 1, 1, {4, true, 1, 0, 2}, false},           {1, 1, 33, {4, true, 1, 0, 2}, false},
-    {33, 3, 32, {4, true, 1, 0, 2}, false},         {17, 2, 64, {3, false, 1, 0, 2}, false},
-    {9, 1, 128, {8, false, 1, 0, 2}, true},         {33, 2, 64, {4, true, 40, 0.0175F, 2}, true},
-    {15, 2, 16, {2, false, 40, 0.0175F, 2}, true},  {33, 2, 64, {4, true, 80, 0.01F, 2.4F}, false},
-    {16, 3, 128, {3, false, 80, 0.01F, 2.4F}, true}};
+const GridCase kGridCases[] = {{1, 1, 1, {4, true, 1, 0, 2}, false},
+                               {1, 1, 33, {4, true, 1, 0, 2}, false},
+                               {33, 3, 32, {4, true, 1, 0, 2}, false},
+                               {17, 2, 64, {3, false, 1, 0, 2}, false},
+                               {9, 1, 128, {8, false, 1, 0, 2}, true},
+                               {33, 2, 64, {4, true, 40, 0.0175F, 2}, true},
+                               {15, 2, 16, {2, false, 40, 0.0175F, 2}, true},
+                               {33, 2, 64, {4, true, 80, 0.01F, 2.4F}, false},
+                               {16, 3, 128, {3, false, 80, 0.01F, 2.4F}, true},
+                               {33, 3, 32, {4, true, 1, 0, 2, true}, false},
+                               {33, 2, 64, {3, true, 40, 0.0175F, 2, true}, true},
+                               {17, 2, 33, {2, true, 40, 0.0175F, 2, true}, true},
+                               {33, 2, 64, {4, false, 40, 0.0175F, 2, false, true}, true},
+                               {9, 1, 300, {2, false, 10, 0.0175F, 2, false, true}, false}};
 
 // The device may choose another candidate only where both err alike (f32 sums of up to 128 terms: 1e-5), and differ by
 // a rounding of the scale or the zero only there too.
@@ -78,11 +86,15 @@ TEST_P(GridParity, FindGridOfZerosOneSignAndExtremes) {
     const double values[] = {0, k + 1.0, -k - 1.0, k == 3 ? 1e9 : 0.5, k * 1e-9, k == 0 ? -3e-3 : 0};
     return values[r];
   };
-  for (const bool symmetric : {true, false}) {
+  for (const GridSearch& kind :
+       {GridSearch{.symmetric = true}, GridSearch{.symmetric = false}, GridSearch{.signed_scales = true},
+        GridSearch{.symmetric = false, .search_zeros = true}}) {
     for (const int candidates : {1, 10}) {
       Operand w(backend(), DType::f32, 6, 8, value), scales(backend(), DType::f32, 6, 1),
           zeros(backend(), DType::u8, 6, 1);
-      const GridSearch search = {4, symmetric, candidates, 0.05F, 2};
+      GridSearch search = kind;
+      search.candidates = candidates;
+      search.shrink_step = 0.05F;
       backend().find_grid(w.device(), {}, 8, search, scales.device(), zeros.device());
       reference().find_grid(w.host, {}, 8, search, scales.host, zeros.host);
       expect_same(scales);

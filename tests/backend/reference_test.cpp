@@ -103,11 +103,68 @@ TEST(Reference, FactorIsTheLowerTriangleWhoseTransposeComesFirst) {
   EXPECT_FALSE(reference().factor(indefinite));
 }
 
-TEST(Reference, TargetsSolveAgainstTheFactor) {
-  // x F' = feedback with F = {2 0, 1 4}: x0 = 6 / 2, x1 = (11 - 3) / 4.
-  Matrix y = matrix(1, 2, {0, 0});
-  reference().targets(matrix(1, 2, {10, 20}), matrix(1, 2, {6, 11}), matrix(2, 2, {2, 99, 1, 4}), y);
-  expect_near(y, {13, 22});
+TEST(Reference, TrianglesAreSolvedFromTheRight) {
+  // F = {2 0, 1 4}. y F' = x: y0 = 6 / 2, y1 = (11 - 3) / 4. y F = x: y1 = 8 / 4, y0 = (6 - 2) / 2.
+  Matrix x = matrix(1, 2, {6, 11});
+  reference().solve_triangle(matrix(2, 2, {2, 99, 1, 4}), true, x);
+  expect_near(x, {3, 2});
+  x = matrix(1, 2, {6, 8});
+  reference().solve_triangle(matrix(2, 2, {2, 99, 1, 4}), false, x);
+  expect_near(x, {2, 2});
+}
+
+TEST(Reference, SystemsAreSolvedRowByRow) {
+  // {4 2, 2 3} y = {8, 8}: y = {1, 2}. With the ridge 2 / 3.5 of the mean diagonal: {6 2, 2 5} y = {8, 7}: {1, 1}.
+  Matrix x = matrix(1, 2, {8, 8});
+  reference().solve_systems(matrix(1, 4, {4, 99, 2, 3}), 0, x);
+  expect_near(x, {1, 2});
+  x = matrix(1, 2, {8, 7});
+  reference().solve_systems(matrix(1, 4, {4, 99, 2, 3}), 2 / 3.5F, x);
+  expect_near(x, {1, 1});
+  x = matrix(2, 2, {1, 1, 1, 1});  // not positive definite; infinite
+  reference().solve_systems(matrix(2, 4, {1, 0, 2, 1, INFINITY, 0, 0, 1}), 0, x);
+  expect_near(x, {0, 0, 0, 0});
+}
+
+TEST(Reference, GroupProductsSumOverEachGroup) {
+  Matrix products = matrix(1, 2, {9, 9});
+  reference().group_products(matrix(1, 4, {1, 2, 3, 4}), matrix(1, 4, {5, 6, 7, 8}), 2, products);
+  expect_near(products, {17, 53});
+}
+
+TEST(Reference, CrossGramIsOfTheInputAndItsDifference) {
+  // x' (original - x) with x = {1 2}, original = {2 5}: {1, 2}' {1, 3}; the second row is not finite.
+  Matrix c = matrix(2, 2, {10, 0, 0, 0});
+  reference().add_cross_gram(matrix(2, 2, {1, 2, 3, 4}), matrix(2, 2, {2, 5, NAN, 0}), c);
+  expect_near(c, {11, 3, 2, 6});
+}
+
+TEST(Reference, MirrorCopiesTheLowerTriangle) {
+  Matrix h = matrix(2, 2, {1, 99, 2, 3});
+  reference().mirror(h);
+  expect_near(h, {1, 2, 2, 3});
+}
+
+TEST(Reference, ASignedGridPutsCodeZeroOnTheLargestWeight) {
+  Matrix scales = matrix(2, 1, {0, 0}), zeros(host_memory(), DType::u8, 2, 1);
+  const GridSearch search{.bits = 3, .signed_scales = true};
+  reference().find_grid(matrix(2, 2, {4, -1, -8, 8}), {}, 2, search, scales, zeros);
+  expect_near(scales, {-1, 2});  // code 0 stands for -4 scales
+}
+
+TEST(Reference, ASearchTriesTheOtherSignAndNeighbouringZeros) {
+  // 3 bits, signed: over {4, -3.15, -3.15} the scale -1 leaves 0.15 twice; +1.05 reaches -4.2 .. 3.15 and leaves 0.85.
+  Matrix scales = matrix(1, 1, {0}), zeros(host_memory(), DType::u8, 1, 1);
+  const GridSearch both{.bits = 3, .candidates = 2, .shrink_step = 0.25F, .signed_scales = true};
+  reference().find_grid(matrix(1, 3, {4, -3.15F, -3.15F}), matrix(1, 3, {0, 1, 1}), 3, both, scales, zeros);
+  EXPECT_GT(scales.row<float>(0)[0], 0);
+  // 2 bits, asymmetric: over [-1.4, 1.6] the scale is 1 and the zero 1; weights of importance at -1.4 make it 2.
+  const GridSearch shifted{.bits = 2, .symmetric = false, .search_zeros = true};
+  reference().find_grid(matrix(1, 2, {-1.4F, 1.6F}), matrix(1, 2, {1, 0.01F}), 2, shifted, scales, zeros);
+  expect_near(scales, {1});
+  EXPECT_EQ(zeros.row<uint8_t>(0)[0], 1);
+  reference().find_grid(matrix(1, 2, {-1.4F, 1.6F}), matrix(1, 2, {1, 0.0001F}), 2, shifted, scales, zeros);
+  EXPECT_EQ(zeros.row<uint8_t>(0)[0], 1) << "-1 is nearer to -1.4 than -2";
 }
 
 TEST(Reference, ProductNormsAreThoseOfTheProduct) {

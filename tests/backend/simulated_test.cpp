@@ -22,11 +22,11 @@ TEST(Simulated, AnOpOnAMatrixOfAnotherDeviceIsAnErrorThatNamesBoth) {
   Matrix here(*first, DType::f32, 4, 8), there(*second, DType::f32, 4, 8), host(host_memory(), DType::f32, 4, 8);
   for (Backend* backend : {first.get(), second.get()}) backend->clear(backend == first.get() ? here : there);
   for (const Matrix* foreign : {&there, &host}) {
-    const std::string message = message_of([&] { first->add(*foreign, here); });
+    const std::string message = message_of([&] { first->add(*foreign, 1, here); });
     EXPECT_NE(message.find("sim:0: add was given a"), std::string::npos) << message;
     EXPECT_NE(message.find("[4, 8]"), std::string::npos) << message;
   }
-  EXPECT_NE(message_of([&] { first->add(here, there); }), "") << "as an output too";
+  EXPECT_NE(message_of([&] { first->add(here, 1, there); }), "") << "as an output too";
   EXPECT_NE(message_of([&] { first->upload(host, host.view().data); }), "");
   EXPECT_NO_THROW(first->clear(here));
 }

@@ -6,6 +6,7 @@
 
 #include "io/checkpoint.h"
 #include "quant/paper.h"
+#include "quant/recipe.h"
 #include "quant/solver.h"
 
 namespace gptq {
@@ -45,9 +46,10 @@ class GoldenGptq : public testing::TestWithParam<GoldenCase> {
   }
   ConstMatrixView of_case(const std::string& part) const { return tensor(GetParam().name() + "." + part); }
 
-  // The case's inputs [tokens, cols]: the first columns of X, dead ones zero.
-  std::vector<float> inputs() const {
-    const ConstMatrixView stored = tensor("X");
+  // The case's inputs [tokens, cols], those of the quantized path or of the original model: the first columns of X or
+  // Xo, dead ones zero.
+  std::vector<float> inputs(const char* name = "X") const {
+    const ConstMatrixView stored = tensor(name);
     const int64_t cols = GetParam().number("cols");
     std::vector<float> X;
     for (int64_t t = 0; t < stored.rows; ++t) {
@@ -72,9 +74,19 @@ TEST_P(GoldenGptq, SolverGivesTheSameCodes) {
     recipe.desc_act = true;
     recipe.order = Order::diagonal;
   }
+  const Json& options = golden.facts.at("options");
+  recipe.signed_scales = options.value("signed", false);
+  recipe.refine = options.value("stages", "none");
+  if (options.contains("alpha")) {
+    recipe.targets = Targets::corrected;
+    recipe.alpha = options.at("alpha").get<double>();
+  }
+  recipe = resolved(recipe);
   const auto backend = open_backend("cpu");
-  Hessian hessian(*backend, cols);
-  hessian.add(to_device(*backend, DType::f32, tokens, cols, inputs().data()));
+  const bool corrected = recipe.targets == Targets::corrected;
+  Hessian hessian(*backend, cols, corrected);
+  const Matrix x = to_device(*backend, DType::f32, tokens, cols, inputs().data());
+  corrected ? hessian.add(x, to_device(*backend, DType::f32, tokens, cols, inputs("Xo").data())) : hessian.add(x);
   const Matrix W = to_device(*backend, DType::f32, rows, cols, of_case("W").data);
   const FactoredHessian factored = hessian.factor(recipe, golden.name());
   const Quantized quantized = solve(*backend, W, factored, recipe);

@@ -189,10 +189,10 @@ void CpuBackend::clear(MatrixView y) {
   });
 }
 
-void CpuBackend::add(ConstMatrixView x, MatrixView y) {
+void CpuBackend::add(ConstMatrixView x, float factor, MatrixView y) {
   for_rows(y.rows, y.cols, 2, [&](int64_t row, float* scratch) {
     float* sum = update_row(y, row, scratch);
-    kernels_.add(as_f32(x, row, scratch + y.cols), sum, y.cols);
+    kernels_.add(as_f32(x, row, scratch + y.cols), factor, sum, y.cols);
     finish_row(sum, y, row);
   });
 }
@@ -262,6 +262,29 @@ void CpuBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> o
 void CpuBackend::add_row_norms(ConstMatrixView x, MatrixView norms) {
   for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
     norms.row<float>(row)[0] += kernels_.sum_of_squares(as_f32(x, row, scratch), x.cols);
+  });
+}
+
+void CpuBackend::group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) {
+  for_rows(products.rows, x.cols, 0, [&](int64_t row, float*) {
+    for (int64_t group = 0; group < products.cols; ++group) {
+      const int64_t first = group * group_size;
+      products.row<float>(row)[group] =
+          kernels_.product(x.row<float>(row) + first, y.row<float>(row) + first, group_size);
+    }
+  });
+}
+
+// A task is a square tile below the diagonal, or on it.
+void CpuBackend::mirror(MatrixView h) {
+  constexpr int64_t kTile = 64;
+  const int64_t tiles = (h.rows + kTile - 1) / kTile;
+  pool_.for_each(tiles * tiles, [&](int64_t task) {
+    const int64_t i0 = task / tiles * kTile, j0 = task % tiles * kTile;
+    if (j0 > i0) return;
+    for (int64_t i = i0; i < std::min(h.rows, i0 + kTile); ++i) {
+      for (int64_t j = j0; j < std::min(i, j0 + kTile); ++j) h.row<float>(j)[i] = h.row<float>(i)[j];
+    }
   });
 }
 

@@ -41,14 +41,15 @@ void CpuBackend::find_grid(ConstMatrixView w, ConstMatrixView importance, int64_
   std::vector<float> weights(static_cast<size_t>(w.cols), 1.0F);
   const float* weight = importance.empty() ? weights.data() : importance.row<float>(0);
   const int64_t tiles = (w.rows + kernels_.lanes - 1) / kernels_.lanes;
+  const GridRules rules = {search.bits,         search.candidates,  search.symmetric, search.signed_scales,
+                           search.search_zeros, search.shrink_step, search.norm};
   pool_.for_each(tiles, [&](int64_t tile) {
     const int64_t first = tile * kernels_.lanes, rows = std::min(kernels_.lanes, w.rows - first);
     ScratchPool::Lease lease = scratch_.borrow(kernels_.lanes * group_size);
     float* scratch = lease.take(kernels_.lanes * group_size);
     for (int64_t group = 0; group < scales.cols; ++group) {
       const int64_t column = group * group_size;
-      kernels_.find_grid(rows, {w.row<float>(first) + column, w.stride}, weight + column, group_size, search.bits,
-                         search.symmetric, search.candidates, search.shrink_step, search.norm,
+      kernels_.find_grid(rows, {w.row<float>(first) + column, w.stride}, weight + column, group_size, rules,
                          scales.row<float>(first) + group, scales.stride, zeros.row<uint8_t>(first) + group,
                          zeros.stride, scratch);
     }

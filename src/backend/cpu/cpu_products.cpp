@@ -10,8 +10,12 @@
 
 #include "backend/cpu/cpu_backend.h"
 
-// LAPACK's Cholesky, part of OpenBLAS; its arguments are Fortran's.
-extern "C" void spotrf_(const char* triangle, const blasint* n, float* a, const blasint* lda, blasint* info);
+// LAPACK, part of OpenBLAS; the arguments are Fortran's.
+extern "C" {
+void spotrf_(const char* triangle, const blasint* n, float* a, const blasint* lda, blasint* info);
+void dposv_(const char* triangle, const blasint* n, const blasint* right_sides, double* a, const blasint* lda,
+            double* b, const blasint* ldb, blasint* info);
+}
 
 namespace gptq {
 namespace {
@@ -88,7 +92,7 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
     }
     if (!bias.empty()) {
       const float* addend = as_f32(bias.col_range(cols.start(j), n), 0, wide_bias);
-      for (int64_t r = 0; r < m; ++r) kernels_.add(addend, sums + r * stride, n);
+      for (int64_t r = 0; r < m; ++r) kernels_.add(addend, 1, sums + r * stride, n);
     }
     if (narrow_y) {
       for (int64_t r = 0; r < m; ++r) finish_row(sums + r * n, tile_y, r);
@@ -220,21 +224,71 @@ void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, Ma
   }
 }
 
-// Rows are independent: each task solves x F' = feedback for some of them in place.
-void CpuBackend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
-  if (y.empty()) return;
-  const Cut cut(y.rows, 128);
+// Rows are independent: each task solves for some of them in place.
+void CpuBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
+  if (x.empty()) return;
+  const Cut cut(x.rows, 128);
   pool_.for_each(cut.count, [&](int64_t task) {
-    const MatrixView x = y.row_range(cut.start(task), cut.length(task));
-    for (int64_t r = 0; r < x.rows; ++r) {
-      std::copy_n(feedback.row<float>(cut.start(task) + r), x.cols, x.row<float>(r));
-    }
-    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, as_blas(x.rows), as_blas(x.cols), 1,
-                factor.row<float>(0), as_blas(factor.stride), x.row<float>(0), as_blas(x.stride));
-    for (int64_t r = 0; r < x.rows; ++r) {
-      kernels_.add(w.row<float>(cut.start(task) + r), x.row<float>(r), x.cols);
-    }
+    const MatrixView part = x.row_range(cut.start(task), cut.length(task));
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
+                as_blas(part.rows), as_blas(part.cols), 1, factor.row<float>(0), as_blas(factor.stride),
+                part.row<float>(0), as_blas(part.stride));
   });
+}
+
+// A task is a system; row-major's lower triangle is LAPACK's upper one.
+void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
+  const int64_t n = x.cols;
+  if (x.empty()) return;
+  pool_.for_each(x.rows, [&](int64_t row) {
+    const float* from = a.row<float>(row);
+    float* to = x.row<float>(row);
+    std::vector<double> matrix(from, from + n * n), solution(to, to + n);
+    double trace = 0;
+    for (int64_t i = 0; i < n; ++i) trace += matrix[i * (n + 1)];
+    for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += ridge * trace / static_cast<double>(n);
+    const blasint order = as_blas(n), one = 1;
+    blasint info = 0;
+    if (std::isfinite(trace)) dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
+    const bool solved = info == 0 && std::isfinite(trace);
+    for (int64_t i = 0; i < n; ++i) to[i] = solved ? static_cast<float>(solution[i]) : 0.0F;
+  });
+}
+
+// Rows that are finite in both are copied together with their differences, a few thousand at a time.
+void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) {
+  if (x.empty()) return;
+  constexpr int64_t kTokens = 2048;
+  const int64_t n = x.cols;
+  Matrix values(host_memory(), DType::f32, std::min(x.rows, kTokens), n);
+  Matrix differences(host_memory(), x.dtype, values.rows(), n), wide(host_memory(), DType::f32, values.rows(), n);
+  for (int64_t start = 0; start < x.rows; start += kTokens) {
+    const int64_t tokens = std::min(kTokens, x.rows - start);
+    for_rows(tokens, n, 2, [&](int64_t row, float* scratch) {
+      float *mine = values.row<float>(row), *difference = wide.row<float>(row);
+      const float* theirs = as_f32(original, start + row, scratch);
+      const float* own = as_f32(x, start + row, scratch + n);
+      const bool finite = kernels_.all_finite(own, n) && kernels_.all_finite(theirs, n);
+      std::copy_n(own, n, mine);
+      std::copy_n(theirs, n, difference);
+      if (!finite) {
+        std::fill_n(mine, n, 0.0F);
+        std::fill_n(difference, n, 0.0F);
+      }
+      kernels_.add(mine, -1, difference, n);
+      if (x.dtype == DType::f32) return;
+      finish_row(difference, differences, row);  // rounds to x's dtype, and back
+      std::copy_n(as_f32(differences, row, scratch), n, difference);
+    });
+    const Cut cut(n, std::clamp<int64_t>(n / 8, 144, 512));
+    pool_.for_each(cut.count * cut.count, [&](int64_t task) {
+      const int64_t i = task / cut.count, j = task % cut.count;
+      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_blas(cut.length(i)), as_blas(cut.length(j)),
+                  as_blas(tokens), 1, values.row<float>(0) + cut.start(i), as_blas(n),
+                  wide.row<float>(0) + cut.start(j), as_blas(n), 1, c.row<float>(cut.start(i)) + cut.start(j),
+                  as_blas(c.stride));
+    });
+  }
 }
 
 }  // namespace gptq

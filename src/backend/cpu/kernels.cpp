@@ -150,9 +150,9 @@ void f32_to_bf16(const float* x, uint16_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = bf16_of_float(x[i]);
 }
 
-void add(const float* x, float* y, int64_t n) {
+void add(const float* x, float factor, float* y, int64_t n) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
 }
 
 void scale(const float* x, float factor, float* y, int64_t n) {
@@ -169,6 +169,13 @@ float sum_of_squares(const float* x, int64_t n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+float product(const float* x, const float* y, int64_t n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
   return sum;
 }
 
@@ -301,11 +308,34 @@ template <bool kSquare>
   return sum;
 }
 
-void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group_size, int bits, bool symmetric,
-               int candidates, float shrink_step, float norm, float* scales, int64_t scale_stride, uint8_t* zeros,
-               int64_t zero_stride, float* scratch) {
+// A scale as fp16 holds it: the nearest one, neither zero nor infinite.
+[[gnu::always_inline]] inline Lanes stored_scale(Lanes scale) {
+  Lanes half;
+  for (int64_t r = 0; r < kLanes; ++r) half[r] = float_of_half(half_of_float(scale[r]));
+  const Lanes magnitude = smaller(larger(larger(half, -half), broadcast(0x1p-24F)), broadcast(65504.0F));
+  return scale < 0.0F ? -magnitude : magnitude;
+}
+
+// The best grid so far of each lane.
+struct BestGrid {
+  Lanes scale{}, zero{}, least = broadcast(__builtin_inff());
+
+  [[gnu::always_inline]] void attempt(const float* w, const float* importance, int64_t n, Lanes new_scale,
+                                      Lanes new_zero, const GridRules& rules) {
+    const Lanes low = -new_zero, high = static_cast<float>((1 << rules.bits) - 1) - new_zero;
+    const Lanes error = rules.norm == 2.0F ? grid_error<true>(w, importance, n, new_scale, low, high, 2)
+                                           : grid_error<false>(w, importance, n, new_scale, low, high, rules.norm);
+    const IntLanes better = error < least;
+    least = better ? error : least;
+    scale = better ? new_scale : scale;
+    zero = better ? new_zero : zero;
+  }
+};
+
+void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group_size, const GridRules& rules,
+               float* scales, int64_t scale_stride, uint8_t* zeros, int64_t zero_stride, float* scratch) {
   transpose_in(w, rows, group_size, scratch);
-  const auto top = static_cast<float>((1 << bits) - 1);
+  const Lanes top = broadcast(static_cast<float>((1 << rules.bits) - 1)), middle = (top + 1) / 2;
   Lanes lo{}, hi{};
   for (int64_t k = 0; k < group_size; ++k) {
     lo = smaller(lo, load(scratch + k * kLanes));
@@ -314,29 +344,32 @@ void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group
   const IntLanes nothing = (lo == 0.0F) & (hi == 0.0F);
   lo = nothing ? broadcast(-1.0F) : lo;
   hi = nothing ? broadcast(1.0F) : hi;
-  if (symmetric) {
-    hi = larger(-lo, hi);
-    lo = -hi;
-  }
-  Lanes best_scale{}, best_zero{}, least = broadcast(__builtin_inff());
-  for (int i = 0; i < candidates; ++i) {
-    const float p = 1.0F - static_cast<float>(i) * shrink_step;
-    Lanes scale = (hi - lo) * p / top;
-    for (int64_t r = 0; r < kLanes; ++r) scale[r] = float_of_half(half_of_float(scale[r]));
-    scale = smaller(larger(scale, broadcast(0x1p-24F)), broadcast(65504.0F));
-    Lanes zero = broadcast((top + 1) / 2);
-    if (!symmetric) zero = nearest(smaller(-lo * p / scale, broadcast(top)));
-    const Lanes error = norm == 2.0F
-                            ? grid_error<true>(scratch, importance, group_size, scale, -zero, top - zero, norm)
-                            : grid_error<false>(scratch, importance, group_size, scale, -zero, top - zero, norm);
-    const IntLanes better = i == 0 ? IntLanes{} - 1 : error < least;
-    least = better ? error : least;
-    best_scale = better ? scale : best_scale;
-    best_zero = better ? zero : best_zero;
+  const bool has_sign = rules.symmetric && rules.signed_scales;
+  const Lanes widest = has_sign ? (-lo >= hi ? -lo : -hi) : rules.symmetric ? 2 * larger(-lo, hi) : hi - lo;
+  const Lanes steps = has_sign ? middle : top;
+  BestGrid best;
+  best.scale = stored_scale(widest / steps);
+  best.zero = rules.symmetric ? middle : nearest(smaller(-lo / best.scale, top));
+  for (int i = 0; i < rules.candidates; ++i) {
+    const float p = 1.0F - static_cast<float>(i) * rules.shrink_step;
+    const Lanes scale = stored_scale(widest * p / steps);
+    const auto attempt = [&](Lanes a_scale, Lanes a_zero) {
+      best.attempt(scratch, importance, group_size, a_scale, a_zero, rules);
+    };
+    if (rules.symmetric) {
+      attempt(scale, middle);
+      if (has_sign && rules.candidates > 1) attempt(stored_scale(widest * (-1.05F * p) / steps), middle);
+      continue;
+    }
+    const Lanes zero = nearest(-lo * p / scale);
+    attempt(scale, smaller(zero, top));
+    if (!rules.search_zeros) continue;
+    attempt(scale, larger(smaller(zero - 1, top), Lanes{}));
+    attempt(scale, smaller(zero + 1, top));
   }
   for (int64_t r = 0; r < rows; ++r) {
-    scales[r * scale_stride] = best_scale[r];
-    zeros[r * zero_stride] = static_cast<uint8_t>(best_zero[r]);
+    scales[r * scale_stride] = best.scale[r];
+    zeros[r * zero_stride] = static_cast<uint8_t>(best.zero[r]);
   }
 }
 
@@ -432,6 +465,7 @@ const Kernels kKernels = {
     .scale = scale,
     .scale_by = scale_by,
     .sum_of_squares = sum_of_squares,
+    .product = product,
     .all_finite = all_finite,
     .rotate = rotate,
     .silu_gate = silu_gate,

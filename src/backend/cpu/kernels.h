@@ -20,6 +20,13 @@ struct GridRows {
   int bits = 4;
 };
 
+// What a GridSearch says.
+struct GridRules {
+  int bits, candidates;
+  bool symmetric, signed_scales, search_zeros;
+  float shrink_step, norm;
+};
+
 struct Kernels {
   const char* isa;
   // Rows that one call of a grid kernel takes at most; each SIMD lane is a row.
@@ -30,10 +37,11 @@ struct Kernels {
   void (*f32_to_f16)(const float* x, uint16_t* y, int64_t n);
   void (*f32_to_bf16)(const float* x, uint16_t* y, int64_t n);
 
-  void (*add)(const float* x, float* y, int64_t n);                                          // y += x
+  void (*add)(const float* x, float factor, float* y, int64_t n);                            // y += factor * x
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
   float (*sum_of_squares)(const float* x, int64_t n);
+  float (*product)(const float* x, const float* y, int64_t n);  // sum x * y
   bool (*all_finite)(const float* x, int64_t n);
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
   void (*silu_gate)(const float* gate, const float* up, float* y, int64_t n);
@@ -51,9 +59,8 @@ struct Kernels {
 
   // The ops of these names for `rows` <= lanes rows. find_grid writes one group; `scratch` holds lanes * group_size
   // floats. importance is never null.
-  void (*find_grid)(int64_t rows, FloatRows w, const float* importance, int64_t group_size, int bits, bool symmetric,
-                    int candidates, float shrink_step, float norm, float* scales, int64_t scale_stride, uint8_t* zeros,
-                    int64_t zero_stride, float* scratch);
+  void (*find_grid)(int64_t rows, FloatRows w, const float* importance, int64_t group_size, const GridRules& rules,
+                    float* scales, int64_t scale_stride, uint8_t* zeros, int64_t zero_stride, float* scratch);
   // `scratch` holds 2 * lanes * n floats; loss is a column.
   void (*quantize_columns)(int64_t rows, int64_t n, FloatRows w, FloatRows feedback, FloatRows factor, GridRows grid,
                            uint8_t* codes, int64_t code_stride, float* errors, int64_t error_stride, float* loss,

@@ -220,9 +220,9 @@ void CudaBackend::clear(MatrixView y) {
         name_, "clear");
 }
 
-void CudaBackend::add(ConstMatrixView x, MatrixView y) {
+void CudaBackend::add(ConstMatrixView x, float factor, MatrixView y) {
   begin("add");
-  cuda::add(x, y, stream_.get());
+  cuda::add(x, factor, y, stream_.get());
   check_launch("add");
 }
 
@@ -276,6 +276,18 @@ void CudaBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> 
   const Matrix device_order = on_device(order);
   cuda::permute_symmetric(h, device_order.row<int32_t>(0), damp, y, stream_.get());
   check_launch("permute_symmetric");
+}
+
+void CudaBackend::mirror(MatrixView h) {
+  begin("mirror");
+  cuda::mirror(h, stream_.get());
+  check_launch("mirror");
+}
+
+void CudaBackend::group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) {
+  begin("group_products");
+  cuda::group_products(x, y, group_size, products, stream_.get());
+  check_launch("group_products");
 }
 
 void CudaBackend::add_row_norms(ConstMatrixView x, MatrixView norms) {

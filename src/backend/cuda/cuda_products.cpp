@@ -183,18 +183,82 @@ bool CudaBackend::factor(MatrixView h) {
   return said[0] == 0 && said[1] == 1;
 }
 
-// F (y - w)' = feedback', column-major on both sides.
-void CudaBackend::targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) {
-  if (y.empty()) return;
-  begin("targets");
-  cuda::convert(feedback, y, stream_.get());
+// What is finite in both, then one product; sums over more tokens than a chunk lose bits on tensor cores.
+void CudaBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) {
+  if (c.empty() || x.rows == 0) return;
+  begin("add_cross_gram");
+  if (alignment_of(c) < 16) {
+    Matrix aligned(*this, DType::f32, c.rows, round_up(c.cols, 4));
+    const MatrixView sum = aligned.view().col_range(0, c.cols);
+    cuda::convert(c, sum, stream_.get());
+    add_cross_gram(x, original, sum);
+    return cuda::convert(sum, c, stream_.get());
+  }
+  constexpr int64_t kTokens = 8192;
+  const int64_t n = x.cols;
+  Matrix values(*this, x.dtype, std::min(x.rows, kTokens), round_up(n, 8)),
+      differences(*this, x.dtype, values.rows(), values.cols());
+  for (int64_t first = 0; first < x.rows; first += kTokens) {
+    const int64_t tokens = std::min(kTokens, x.rows - first);
+    const MatrixView mine = values.view().block(0, tokens, 0, n),
+                     difference = differences.view().block(0, tokens, 0, n);
+    keep_finite_differences(x.row_range(first, tokens), original.row_range(first, tokens), mine, difference,
+                            stream_.get());
+    // Row-major c += mine' difference is, column-major, c' += difference' mine.
+    const Product product{.input = x.dtype,
+                          .output = DType::f32,
+                          .transpose_b = true,
+                          .m = n,
+                          .n = n,
+                          .k = tokens,
+                          .lda = difference.stride,
+                          .ldb = mine.stride,
+                          .ldd = c.stride,
+                          .beta = 1};
+    multiplier().multiply(product, difference.data, mine.data, nullptr, c.data);
+  }
+  check_launch("add_cross_gram");
+}
+
+// Row-major y F = x is, column-major, F' y' = x' with F' upper; cuBLAS sees F's memory as that upper triangle.
+void CudaBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
+  if (x.empty()) return;
+  begin("solve_triangle");
   const float one = 1;
-  check(cublasStrsm(blas(), CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T, CUBLAS_DIAG_NON_UNIT,
-                    static_cast<int>(y.cols), static_cast<int>(y.rows), &one, static_cast<const float*>(factor.data),
-                    static_cast<int>(factor.stride), static_cast<float*>(y.data), static_cast<int>(y.stride)),
-        name_, "targets");
-  cuda::add(w, y, stream_.get());
-  check_launch("targets");
+  check(cublasStrsm(blas(), CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                    CUBLAS_DIAG_NON_UNIT, static_cast<int>(x.cols), static_cast<int>(x.rows), &one,
+                    static_cast<const float*>(factor.data), static_cast<int>(factor.stride),
+                    static_cast<float*>(x.data), static_cast<int>(x.stride)),
+        name_, "solve_triangle");
+  check_launch("solve_triangle");
+}
+
+// A few hundred systems at a time, as doubles. The lower triangle of a row-major matrix is a column-major upper one.
+void CudaBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
+  if (x.empty()) return;
+  begin("solve_systems");
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  const int64_t n = x.cols, most = std::clamp<int64_t>(kBytes / (n * n * 8), 1, x.rows);
+  const auto doubles = [&](int64_t count) { return Matrix(*this, DType::u8, 1, count * 8); };
+  Matrix matrices = doubles(most * n * n), sides = doubles(most * n), places = doubles(2 * most),
+         info(*this, DType::i32, 1, most + 1);
+  auto* matrix_data = static_cast<double*>(matrices.view().data);
+  auto* side_data = static_cast<double*>(sides.view().data);
+  auto** addresses = static_cast<double**>(places.view().data);
+  auto* verdicts = info.row<int32_t>(0);
+  for (int64_t first = 0; first < x.rows; first += most) {
+    const int64_t count = std::min(most, x.rows - first);
+    const MatrixView part = x.row_range(first, count);
+    widen_systems(a.row_range(first, count), part, ridge, matrix_data, side_data, addresses, stream_.get());
+    const auto order = static_cast<int>(n), systems = static_cast<int>(count);
+    check(cusolverDnDpotrfBatched(solver(), CUBLAS_FILL_MODE_UPPER, order, addresses, order, verdicts, systems), name_,
+          "solve_systems");
+    check(cusolverDnDpotrsBatched(solver(), CUBLAS_FILL_MODE_UPPER, order, 1, addresses, order, addresses + count,
+                                  order, verdicts + most, systems),
+          name_, "solve_systems");
+    narrow_solutions(side_data, verdicts, part, stream_.get());
+  }
+  check_launch("solve_systems");
 }
 
 void CudaBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {

@@ -28,9 +28,9 @@ GridRows grid_rows(const Grid& grid) {
           grid.zeros.stride, static_cast<float>((1 << grid.bits) - 1)};
 }
 
-// The scale that fp16 holds for a grid over `range`, as reference() has it.
-__device__ float fp16_scale(float range, float top) {
-  return fminf(fmaxf(__half2float(__float2half_rn(range / top)), 0x1p-24F), 65504.0F);
+// The scale that fp16 holds, as reference() has it.
+__device__ float stored_scale(float scale) {
+  return copysignf(fminf(fmaxf(fabsf(__half2float(__float2half_rn(scale))), 0x1p-24F), 65504.0F), scale);
 }
 
 // ---------------------------------------------------------------------------------------------------- find_grid
@@ -48,7 +48,7 @@ struct GridArguments {
   int64_t scale_stride, zero_stride;
   float top, shrink_step, norm;
   int candidates;
-  bool symmetric;
+  bool symmetric, signed_scales, search_zeros;
 };
 
 template <bool kSquare>
@@ -90,18 +90,22 @@ __global__ void __launch_bounds__(kGridWarps * 32) find_grid_kernel(GridArgument
   lo = -warp_max(-lo);
   hi = warp_max(hi);
   if (lo == 0 && hi == 0) lo = -1, hi = 1;
-  if (a.symmetric) {
-    hi = fmaxf(-lo, hi);
-    lo = -hi;
-  }
+  const float middle = (a.top + 1) / 2;
+  const bool has_sign = a.symmetric && a.signed_scales;
+  const float widest = has_sign ? (-lo >= hi ? -lo : -hi) : a.symmetric ? 2 * fmaxf(-lo, hi) : hi - lo;
+  const float steps = has_sign ? middle : a.top;
+  // Each candidate is tried `tries` times: with both signs, or with three zeros.
+  const int tries = has_sign && a.candidates > 1 ? 2 : !a.symmetric && a.search_zeros ? 3 : 1;
 
-  float best_scale = 0, best_zero = 0, least = 0;
-  for (int i = 0; i < a.candidates; ++i) {
-    const float p = 1 - static_cast<float>(i) * a.shrink_step;
-    const float scale = fp16_scale((hi - lo) * p, a.top);
-    const float zero = a.symmetric ? (a.top + 1) / 2 : fminf(fmaxf(rintf(-lo * p / scale), 0.0F), a.top);
+  float best_scale = 0, best_zero = 0, least = INFINITY;
+  for (int i = 0; i < a.candidates * tries; ++i) {
+    const float p = 1 - static_cast<float>(i / tries) * a.shrink_step;
+    const int attempt = i % tries;
+    const float scale = stored_scale(widest * (has_sign && attempt == 1 ? -1.05F * p : p) / steps);
+    const float step = attempt == 0 ? 0.0F : attempt == 1 ? -1.0F : 1.0F;
+    const float zero = a.symmetric ? middle : fminf(fmaxf(rintf(-lo * p / scale) + step, 0.0F), a.top);
     float error = 0;
-    if (a.candidates > 1) {
+    if (a.candidates * tries > 1) {
       const float inverse = 1 / scale, low = -zero, high = a.top - zero;
       if (kInRegisters) {
 #pragma unroll
@@ -312,7 +316,9 @@ void find_grid(ConstMatrixView w, ConstMatrixView importance, int64_t group_size
       .shrink_step = search.shrink_step,
       .norm = search.norm,
       .candidates = search.candidates,
-      .symmetric = search.symmetric};
+      .symmetric = search.symmetric,
+      .signed_scales = search.signed_scales,
+      .search_zeros = search.search_zeros};
   const unsigned blocks = blocks_for(scales.size(), kGridWarps);
   const bool in_registers = group_size <= kHeld * 32, square = search.norm == 2;
   const auto kernel = in_registers ? (square ? find_grid_kernel<true, true> : find_grid_kernel<true, false>)

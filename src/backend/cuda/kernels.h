@@ -17,7 +17,7 @@ cudaError_t probe();
 // rows.cu: ops that work row by row or element by element.
 void copy(ConstMatrixView x, MatrixView y, cudaStream_t stream);  // y = x, both of one dtype, any
 void convert(ConstMatrixView x, MatrixView y, cudaStream_t stream);
-void add(ConstMatrixView x, MatrixView y, cudaStream_t stream);
+void add(ConstMatrixView x, float factor, MatrixView y, cudaStream_t stream);
 void add_bias(ConstMatrixView bias, MatrixView y, cudaStream_t stream);  // y += bias, to every row
 void gather_rows(ConstMatrixView table, const int32_t* ids, MatrixView y, cudaStream_t stream);
 void gather_columns(ConstMatrixView x, const int32_t* ids, MatrixView y, cudaStream_t stream);
@@ -26,6 +26,8 @@ void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y
 void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, int64_t head_dim,
           MatrixView x, cudaStream_t stream);
 void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y, cudaStream_t stream);
+// products[r, g] = sum x_rk y_rk over the columns of group g.
+void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products, cudaStream_t stream);
 void add_row_norms(ConstMatrixView x, MatrixView norms, cudaStream_t stream);
 void token_losses(ConstMatrixView logits, const int32_t* targets, MatrixView losses, cudaStream_t stream);
 void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top,
@@ -34,6 +36,11 @@ void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence,
 // symmetric.cu: what surrounds the products of Hessians.
 // y = x with rows that hold NaN or infinity replaced by zeros, in y's dtype; dropped[0, 0] += their number.
 void keep_finite_rows(ConstMatrixView x, MatrixView y, MatrixView dropped, cudaStream_t stream);
+// y = x and difference = original - x, with rows that hold NaN or infinity in either replaced by zeros. All of x's
+// dtype.
+void keep_finite_differences(ConstMatrixView x, ConstMatrixView original, MatrixView y, MatrixView difference,
+                             cudaStream_t stream);
+void mirror(MatrixView h, cudaStream_t stream);
 void permute_symmetric(ConstMatrixView h, const int32_t* order, float damp, MatrixView y, cudaStream_t stream);
 // Reverses the order of rows and of columns, in place.   h [n, n] f32
 void reverse(MatrixView h, cudaStream_t stream);
@@ -42,6 +49,14 @@ void reverse(MatrixView h, cudaStream_t stream);
 void finish_factor(MatrixView h, int32_t* ok, cudaStream_t stream);
 // y = x on and below the diagonal, 0 above.   x, y [n, n] f32
 void copy_lower(ConstMatrixView x, MatrixView y, cudaStream_t stream);
+
+// systems.cu
+// For each row: the doubles of A_r + ridge mean(diag A_r) I, dense, and of x_r; addresses[r], addresses[rows + r]:
+// where they lie.   a [rows, n * n] f32, x [rows, n] f32
+void widen_systems(ConstMatrixView a, ConstMatrixView x, float ridge, double* matrices, double* sides,
+                   double** addresses, cudaStream_t stream);
+// x = the solutions; zeros in rows whose info is not 0 or whose solution is not finite.
+void narrow_solutions(const double* sides, const int32_t* info, MatrixView x, cudaStream_t stream);
 
 // attention.cu
 // longest: tokens of the longest sequence. q, k, v, y have one dtype.

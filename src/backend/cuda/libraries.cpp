@@ -172,5 +172,15 @@ cusolverStatus_t cusolverDnSpotrf(cusolverDnHandle_t handle, cublasFillMode_t up
   static const auto function = find(kSolver, "cusolverDnSpotrf", &cusolverDnSpotrf);
   return function(handle, uplo, n, A, lda, Workspace, Lwork, devInfo);
 }
+cusolverStatus_t cusolverDnDpotrfBatched(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* Aarray[],
+                                         int lda, int* infoArray, int batchSize) {
+  static const auto function = find(kSolver, "cusolverDnDpotrfBatched", &cusolverDnDpotrfBatched);
+  return function(handle, uplo, n, Aarray, lda, infoArray, batchSize);
+}
+cusolverStatus_t cusolverDnDpotrsBatched(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, int nrhs, double* A[],
+                                         int lda, double* B[], int ldb, int* d_info, int batchSize) {
+  static const auto function = find(kSolver, "cusolverDnDpotrsBatched", &cusolverDnDpotrsBatched);
+  return function(handle, uplo, n, nrhs, A, lda, B, ldb, d_info, batchSize);
+}
 
 }  // extern "C"

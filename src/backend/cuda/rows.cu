@@ -143,18 +143,20 @@ struct ConvertWide {
 
 struct Add {
   AnyRows from, to;
-  __device__ void operator()(int64_t r, int64_t c) const { to.set(r, c, to.get(r, c) + from.get(r, c)); }
+  float factor;
+  __device__ void operator()(int64_t r, int64_t c) const { to.set(r, c, fmaf(factor, from.get(r, c), to.get(r, c))); }
 };
 
 template <typename T>
 struct AddWide {
   Rows<const T> from;
   Rows<T> to;
+  float factor;
   __device__ void operator()(int64_t r, int64_t c) const {
     const Pack<T> in = load_pack(from.row(r) + c);
     Pack<T> out = load_pack(to.row(r) + c);
 #pragma unroll
-    for (int i = 0; i < kWide; ++i) store(&out.values[i], widened(out.values[i]) + widened(in.values[i]));
+    for (int i = 0; i < kWide; ++i) store(&out.values[i], fmaf(factor, widened(in.values[i]), widened(out.values[i])));
     store_pack(to.row(r) + c, out);
   }
 };
@@ -388,16 +390,16 @@ void convert(ConstMatrixView x, MatrixView y, cudaStream_t stream) {
   launch_places(y.rows, y.cols, 1, stream, Convert{any_rows(x), any_rows(y)});
 }
 
-void add(ConstMatrixView x, MatrixView y, cudaStream_t stream) {
-  if (!in_packs({x, y})) return launch_places(y.rows, y.cols, 1, stream, Add{any_rows(x), any_rows(y)});
+void add(ConstMatrixView x, float factor, MatrixView y, cudaStream_t stream) {
+  if (!in_packs({x, y})) return launch_places(y.rows, y.cols, 1, stream, Add{any_rows(x), any_rows(y), factor});
   with_element(y.dtype, [&](auto element) {
     using T = decltype(element);
-    launch_places(y.rows, y.cols, kWide, stream, AddWide<T>{rows_of<T>(x), rows_of<T>(y)});
+    launch_places(y.rows, y.cols, kWide, stream, AddWide<T>{rows_of<T>(x), rows_of<T>(y), factor});
   });
 }
 
 void add_bias(ConstMatrixView bias, MatrixView y, cudaStream_t stream) {
-  add({bias.data, bias.dtype, y.rows, y.cols, 0}, y, stream);  // one row, over and over
+  add({bias.data, bias.dtype, y.rows, y.cols, 0}, 1, y, stream);  // one row, over and over
 }
 
 void gather_rows(ConstMatrixView table, const int32_t* ids, MatrixView y, cudaStream_t stream) {

@@ -70,6 +70,39 @@ bool keep_finite_rows_in_pieces(ConstMatrixView x, MatrixView y, int32_t* droppe
   return true;
 }
 
+// One block a row, as above, of two inputs.
+template <typename T>
+__global__ void keep_finite_differences_kernel(const T* x, int64_t x_stride, const T* original, int64_t original_stride,
+                                               int64_t cols, T* y, int64_t y_stride, T* difference,
+                                               int64_t difference_stride) {
+  const T *from = x + blockIdx.x * x_stride, *other = original + blockIdx.x * original_stride;
+  T *to = y + blockIdx.x * y_stride, *apart = difference + blockIdx.x * difference_stride;
+  bool finite = true;
+  for (int64_t c = threadIdx.x; c < cols; c += kThreads) finite = finite && is_finite(from[c]) && is_finite(other[c]);
+  finite = __syncthreads_and(finite) != 0;
+  for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
+    const float value = finite ? widened(from[c]) : 0.0F;
+    store(to + c, value);
+    store(apart + c, finite ? widened(other[c]) - value : 0.0F);
+  }
+}
+
+// A block has a tile of 32 x 32 elements on or below the diagonal, and writes its mirror image through shared memory.
+__global__ void mirror_kernel(float* h, int64_t stride, int64_t n) {
+  __shared__ float tile[kTile][kTile + 1];
+  if (blockIdx.x > blockIdx.y) return;
+  const int64_t i0 = static_cast<int64_t>(blockIdx.y) * kTile, j0 = static_cast<int64_t>(blockIdx.x) * kTile;
+  for (int r = threadIdx.y; r < kTile; r += blockDim.y) {
+    const int64_t i = i0 + r, j = j0 + threadIdx.x;
+    tile[r][threadIdx.x] = i < n && j <= i ? h[i * stride + j] : 0.0F;
+  }
+  __syncthreads();
+  for (int r = threadIdx.y; r < kTile; r += blockDim.y) {
+    const int64_t i = i0 + threadIdx.x, j = j0 + r;  // h[j, i] = h[i, j]
+    if (i < n && j < i) h[j * stride + i] = tile[threadIdx.x][r];
+  }
+}
+
 // Thread (i, j) of the lower triangle's tiles; reads follow the order, so they are scattered inside cached rows.
 __global__ void permute_symmetric_kernel(const float* h, int64_t h_stride, const int32_t* order, int64_t n, float damp,
                                          float* y, int64_t y_stride) {
@@ -136,6 +169,23 @@ void keep_finite_rows(ConstMatrixView x, MatrixView y, MatrixView dropped, cudaS
           static_cast<const From*>(x.data), x.stride, x.cols, static_cast<To*>(y.data), y.stride, count);
     });
   });
+}
+
+void keep_finite_differences(ConstMatrixView x, ConstMatrixView original, MatrixView y, MatrixView difference,
+                             cudaStream_t stream) {
+  if (x.empty()) return;
+  with_element(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    keep_finite_differences_kernel<<<static_cast<unsigned>(x.rows), kThreads, 0, stream>>>(
+        static_cast<const T*>(x.data), x.stride, static_cast<const T*>(original.data), original.stride, x.cols,
+        static_cast<T*>(y.data), y.stride, static_cast<T*>(difference.data), difference.stride);
+  });
+}
+
+void mirror(MatrixView h, cudaStream_t stream) {
+  if (h.rows < 2) return;
+  const auto count = static_cast<unsigned>((h.rows + kTile - 1) / kTile);
+  mirror_kernel<<<dim3(count, count), dim3(kTile, 8), 0, stream>>>(static_cast<float*>(h.data), h.stride, h.rows);
 }
 
 void permute_symmetric(ConstMatrixView h, const int32_t* order, float damp, MatrixView y, cudaStream_t stream) {

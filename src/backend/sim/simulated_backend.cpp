@@ -64,9 +64,9 @@ class SimulatedBackend final : public Backend {
     check("clear", {y});
     cpu_->clear(y);
   }
-  void add(ConstMatrixView x, MatrixView y) override {
+  void add(ConstMatrixView x, float factor, MatrixView y) override {
     check("add", {x, y});
-    cpu_->add(x, y);
+    cpu_->add(x, factor, y);
   }
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override {
     check("rms_norm", {x, weight, y});
@@ -94,13 +94,29 @@ class SimulatedBackend final : public Backend {
     check("add_gram", {x, h, dropped});
     cpu_->add_gram(x, h, dropped);
   }
+  void add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) override {
+    check("add_cross_gram", {x, original, c});
+    cpu_->add_cross_gram(x, original, c);
+  }
+  void mirror(MatrixView h) override {
+    check("mirror", {h});
+    cpu_->mirror(h);
+  }
   void permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) override {
     check("permute_symmetric", {h, y});
     cpu_->permute_symmetric(h, order, damp, y);
   }
-  void targets(ConstMatrixView w, ConstMatrixView feedback, ConstMatrixView factor, MatrixView y) override {
-    check("targets", {w, feedback, factor, y});
-    cpu_->targets(w, feedback, factor, y);
+  void solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) override {
+    check("solve_triangle", {factor, x});
+    cpu_->solve_triangle(factor, transposed, x);
+  }
+  void solve_systems(ConstMatrixView a, float ridge, MatrixView x) override {
+    check("solve_systems", {a, x});
+    cpu_->solve_systems(a, ridge, x);
+  }
+  void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products) override {
+    check("group_products", {x, y, products});
+    cpu_->group_products(x, y, group_size, products);
   }
   void add_row_norms(ConstMatrixView x, MatrixView norms) override {
     check("add_row_norms", {x, norms});

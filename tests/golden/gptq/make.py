@@ -38,6 +38,16 @@ CASES = [
     ("default_one_group", "default", 9, 96, 4, -1, True, False, []),
     ("default_dead_columns", "default", 12, 128, 4, 32, True, False, [3, 64, 65, 127]),
 ]
+# The same, and what else the recipe has: signed scales, corrected targets, stages that follow the columns.
+OPTIONS = [
+    ("signed", 16, 128, 3, 32, True, [5], {"signed": True}),
+    ("signed_one_group", 7, 96, 4, -1, True, [], {"signed": True}),
+    ("corrected", 12, 128, 4, 32, True, [7], {"alpha": 0.5}),
+    ("sweeps", 12, 128, 3, 32, True, [9], {"signed": True, "stages": "c3"}),
+    ("refit", 12, 128, 3, 32, True, [9], {"signed": True, "stages": "r"}),
+    ("everything", 10, 128, 2, 16, True, [11, 12], {"signed": True, "alpha": 0.25, "stages": "r c2 r c2 r"}),
+    ("asymmetric_refined", 10, 128, 3, 32, False, [], {"stages": "c1 r"}),
+]
 
 
 def inputs(generator):
@@ -55,13 +65,24 @@ def main():
     generator = torch.Generator().manual_seed(20221031)
     X = inputs(generator)
     tensors, cases = {"X": X}, []
-    for name, recipe, rows, cols, bits, group_size, sym, desc_act, dead in CASES:
+    Xo = torch.zeros(0)  # the inputs of the original model, drawn behind what the cases without them draw
+    cases_with_options = [(*case, {}) for case in CASES]
+    for name, rows, cols, bits, group_size, sym, dead, options in OPTIONS:
+        cases_with_options.append((name, "default", rows, cols, bits, group_size, sym, False, dead, options))
+    for name, recipe, rows, cols, bits, group_size, sym, desc_act, dead, options in cases_with_options:
         W = (torch.randn(rows, cols, generator=generator) * 0.1).float()
         live = X[:, :cols].double().clone()
         live[:, dead] = 0
         H = paper_gptq.hessian(live)
         solve = paper_gptq.paper if recipe == "paper" else paper_gptq.default
-        result = solve(W, H, bits, group_size, sym, **({"desc_act": desc_act} if recipe == "paper" else {}))
+        arguments = {"desc_act": desc_act} if recipe == "paper" else dict(options)
+        if "alpha" in options:
+            if len(Xo) == 0:
+                Xo = (X[:, :128] * (1 + 0.2 * torch.randn(TOKENS, 128, generator=generator))).half()
+            original = Xo[:, :cols].double().clone()
+            original[:, dead] = 0
+            arguments["cross"] = 2 / TOKENS * (original - live).T @ live
+        result = solve(W, H, bits, group_size, sym, **arguments)
         tensors |= {
             f"{name}.W": W,
             f"{name}.codes": result.codes,
@@ -78,6 +99,7 @@ def main():
                 "cols": cols,
                 "tokens": TOKENS,
                 "bits": bits,
+                "options": options,
                 "group_size": group_size,
                 "sym": sym,
                 "desc_act": desc_act,
@@ -86,6 +108,7 @@ def main():
                 "loss": result.loss,
             }
         )
+    tensors["Xo"] = Xo
     save_file({key: value.contiguous() for key, value in tensors.items()}, here / "gptq.safetensors")
     lines = ",\n".join("  " + json.dumps(case) for case in cases)
     (here / "cases.json").write_text(f"[\n{lines}\n]\n")

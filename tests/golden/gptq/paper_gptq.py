@@ -30,9 +30,15 @@ def to_fp16(scale):
     return scale.clamp(2.0**-24, 65504).half().double()
 
 
-def min_max_grid(w, bits, sym, shrink=1.0):
-    """Scale and zero [rows, 1] of the grid over shrink times the range of w [rows, n]; the range contains 0."""
+def min_max_grid(w, bits, sym, shrink=1.0, signed=False):
+    """Scale and zero [rows, 1] of the grid over shrink times the range of w [rows, n]; the range contains 0. A signed
+    grid has code 0 at the weight of largest magnitude; shrink may then be negative."""
     lo, hi = w.amin(1, keepdim=True).clamp(max=0), w.amax(1, keepdim=True).clamp(min=0)
+    if signed:
+        widest = torch.where(-lo >= hi, -lo, -hi)
+        widest = torch.where((lo == 0) & (hi == 0), 1.0, widest)
+        scale = to_fp16(widest.abs() * abs(shrink) / 2 ** (bits - 1)) * widest.sign() * (1 if shrink > 0 else -1)
+        return scale, torch.full_like(scale, 2 ** (bits - 1))
     if sym:
         hi = torch.maximum(-lo, hi)
         lo = -hi
@@ -47,11 +53,23 @@ def encode(w, scale, zero, bits):
     return ((w / scale).round() + zero).clamp(0, 2**bits - 1)
 
 
-def best_grid(w, importance, bits, sym, candidates=40, step=0.0175):
-    """Of the shrunk min-max grids the one with the least squared error of w, weighted with importance [n]."""
-    best = None
+def tried_grids(w, bits, sym, signed, candidates=40, step=0.0175):
+    """Shrunk min-max grids; signed ones also with the other sign, asymmetric ones also with the zeros beside."""
     for i in range(candidates):
-        scale, zero = min_max_grid(w, bits, sym, 1 - step * i)
+        shrink = 1 - step * i
+        scale, zero = min_max_grid(w, bits, sym, shrink, signed)
+        yield scale, zero
+        if signed:
+            yield min_max_grid(w, bits, sym, -1.05 * shrink, True)
+        if not sym:
+            yield scale, (zero - 1).clamp(min=0)
+            yield scale, (zero + 1).clamp(max=2**bits - 1)
+
+
+def best_grid(w, importance, bits, sym, signed=False):
+    """Of all grids tried the one with the least squared error of w, weighted with importance [n]."""
+    best = None
+    for scale, zero in tried_grids(w, bits, sym, signed):
         error = ((scale * (encode(w, scale, zero, bits) - zero) - w) ** 2 * importance).sum(1, keepdim=True)
         if best is None:
             best = error, scale, zero
@@ -111,16 +129,49 @@ def paper(W, H, bits, group_size, sym, desc_act=False, percent=0.01, block=128):
     return Result(codes[:, back].byte(), torch.cat(scales, 1), torch.cat(zeros, 1), g_idx, order, loss)
 
 
-def default(W, H, bits, group_size, sym, percent=0.01):
+def refined(T, H, codes, scales, zeros, bits, group_size, stages):
+    """Codes and scales after the stages: r, scales by least squares for the codes; cN, N sweeps of coordinate
+    descent."""
+    rows, cols = T.shape
+    groups = cols // group_size
+    g_idx = torch.arange(cols) // group_size
+    for stage in stages.split():
+        if stage == "r":
+            centered = codes - zeros[:, g_idx]
+            for row in range(rows):
+                spread = torch.zeros(cols, groups, dtype=torch.float64)  # column g: the codes of group g
+                spread[torch.arange(cols), g_idx] = centered[row]
+                A, b = spread.T @ H @ spread, spread.T @ H @ T[row]
+                A += 1e-6 * A.diagonal().mean() * torch.eye(groups, dtype=torch.float64)
+                fitted = torch.linalg.solve(A, b).half().double()
+                scales[row] = torch.where(fitted == 0, scales[row], fitted)
+            continue
+        for _ in range(int(stage[1:])):
+            Q = scales[:, g_idx] * (codes - zeros[:, g_idx])
+            G = (T - Q) @ H
+            for k in range(cols):
+                scale, zero = scales[:, g_idx[k]], zeros[:, g_idx[k]]
+                codes[:, k] = encode(Q[:, k] + G[:, k] / H[k, k], scale, zero, bits)
+                moved = scale * (codes[:, k] - zero) - Q[:, k]
+                G -= moved[:, None] * H[k][None]
+                Q[:, k] += moved
+    E = T - scales[:, g_idx] * (codes - zeros[:, g_idx])
+    return codes, scales, ((E @ H) * E).sum().item() / 2
+
+
+def default(W, H, bits, group_size, sym, percent=0.01, signed=False, cross=None, alpha=0.5, stages=""):
     """All grids first, by the search weighted with the damped diagonal; then all columns by falling diagonal, in the
     form without an inverse: with H = R R', R upper triangular, the target of column k is w_k + sum_{j<k} (w_j - q_j)
-    R_jk / R_kk (arXiv 2307.13304)."""
+    R_jk / R_kk (arXiv 2307.13304). With cross = (2 / tokens) sum (original - x) x' the weights become W + alpha W cross
+    inv(H) first."""
     W, H, diagonal = damped(W, H, percent)
+    if cross is not None:
+        W = W + alpha * W @ cross @ torch.linalg.inv(H)
     rows, cols = W.shape
     group_size = cols if group_size == -1 else group_size
     g_idx = torch.arange(cols) // group_size
     grids = [
-        best_grid(W[:, k : k + group_size], H.diagonal()[k : k + group_size], bits, sym)
+        best_grid(W[:, k : k + group_size], H.diagonal()[k : k + group_size], bits, sym, signed)
         for k in range(0, cols, group_size)
     ]
     scales, zeros = (torch.cat(parts, 1) for parts in zip(*grids))
@@ -136,4 +187,6 @@ def default(W, H, bits, group_size, sym, percent=0.01):
         q = scale * (codes[:, column] - zero)
         feedback += (w - q)[:, None] * R[i][None]
         loss += ((R[i, i] * (target - q)) ** 2).sum().item() / 2
+    if stages:
+        codes, scales, loss = refined(W, H, codes, scales, zeros, bits, group_size, stages)
     return Result(codes.byte(), scales, zeros, g_idx, order, loss)

@@ -1,0 +1,82 @@
+#include "quant/targets.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+
+namespace gptq {
+namespace {
+
+// Z becomes its strictly upper triangle. Z [n, n]
+void keep_strict_upper(Backend& backend, MatrixView Z) {
+  constexpr int64_t kTile = 256;  // on the diagonal; these pass through the host
+  for (int64_t first = 0; first < Z.rows; first += kTile) {
+    const int64_t count = std::min(kTile, Z.rows - first);
+    const MatrixView diagonal = Z.block(first, count, first, count);
+    std::vector<float> values = to_host<float>(backend, diagonal);
+    for (int64_t r = 0; r < count; ++r) std::fill_n(values.begin() + r * count, r + 1, 0.0F);
+    backend.upload(diagonal, values.data());
+    if (first > 0) backend.clear(Z.block(first, count, 0, first));
+  }
+}
+
+// A' [n, n], as the product of the identity with A, which is exact.
+Matrix transposed(Backend& backend, ConstMatrixView A) {
+  Matrix identity = zeros(backend, DType::f32, A.rows, A.rows), result(backend, DType::f32, A.rows, A.rows);
+  MatrixView diagonal = identity.view();
+  diagonal.cols = 1;
+  diagonal.stride = A.rows + 1;
+  backend.upload(diagonal, std::vector<float>(static_cast<size_t>(A.rows), 1.0F).data());
+  backend.linear(identity, A, {}, result);
+  return result;
+}
+
+// W dC [rows, n], columns in the order of solving.
+Matrix exact_product(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian) {
+  Matrix product(backend, DType::f32, W.rows, W.cols), sorted(backend, DType::f32, W.rows, W.cols);
+  backend.linear(W, hessian.cross, {}, product);  // cross = dC'
+  backend.gather_columns(product, hessian.order, sorted);
+  return sorted;
+}
+
+// W striu(dC U') [rows, n], in the order of solving: what the exact product becomes when a column answers only
+// for those before it. With F = inv(U'), Z = dC U' solves Z F = dC.
+Matrix gptaq_product(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian) {
+  const int64_t n = W.cols;
+  Matrix Z(backend, DType::f32, n, n);
+  {
+    Matrix rows_sorted(backend, DType::f32, n, n), sorted(backend, DType::f32, n, n);
+    backend.gather_rows(hessian.cross, hessian.order, rows_sorted);
+    backend.gather_columns(rows_sorted, hessian.order, sorted);
+    Z = transposed(backend, sorted);
+  }
+  backend.solve_triangle(hessian.factor, false, Z);
+  keep_strict_upper(backend, Z);
+  Matrix sorted_W(backend, DType::f32, W.rows, n), product(backend, DType::f32, W.rows, n);
+  backend.gather_columns(W, hessian.order, sorted_W);
+  backend.linear(sorted_W, transposed(backend, Z), {}, product);
+  return product;
+}
+
+}  // namespace
+
+Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe) {
+  if (hessian.cross.empty()) throw Error("corrected targets need the original model's inputs");
+  std::vector<int32_t> inverse(hessian.order.size());
+  for (size_t i = 0; i < inverse.size(); ++i) inverse[hessian.order[i]] = static_cast<int32_t>(i);
+  const ConstMatrixView F = hessian.factor;  // Hd[order, order] = F' F
+
+  const bool exact = recipe.targets == Targets::corrected;
+  Matrix shift = exact ? exact_product(backend, W, hessian) : gptaq_product(backend, W, hessian);
+  if (exact) backend.solve_triangle(F, false, shift);
+  backend.solve_triangle(F, true, shift);
+
+  Matrix natural(backend, DType::f32, W.rows, W.cols), T(backend, DType::f32, W.rows, W.cols);
+  backend.gather_columns(shift, inverse, natural);
+  backend.convert(W, T);
+  backend.add(natural, static_cast<float>(*recipe.alpha), T);
+  return T;
+}
+
+}  // namespace gptq

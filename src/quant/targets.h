@@ -1,0 +1,19 @@
+// What GPTQ's codes are to reproduce when the inputs of a linear are no longer those of the original model.
+#pragma once
+
+#include "backend/backend.h"
+#include "gptq/gptq.h"
+#include "quant/hessian.h"
+
+namespace gptq {
+
+// T [rows, n] in natural order for weights W [rows, n] f32, with X the inputs on the quantized path, Xo those of the
+// original model, dC = (Xo - X) X' and alpha the recipe's:
+//   corrected: T = W + alpha W dC inv(Hd), which at alpha 1 makes |W Xo - T X|^2 + damping least: the first step of
+//     Qronos (arXiv 2505.11695) for all columns at once;
+//   gptaq: T = W + alpha W P, P = striu(dC U') U with inv(Hd) = U' U, U upper triangular (arXiv 2504.02692),
+//     always taken of the original W.
+// Throws Error for a Hessian without its cross product.
+Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe);
+
+}  // namespace gptq
