@@ -65,8 +65,9 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_flag("--static-groups", o.static_groups, "all scales before any column [yes]");
   command.add_flag("--no-static-groups", o.no_static_groups, "a group's scale when its first column comes");
   command.add_flag("--desc-act", o.desc_act, "groups in the order of columns: shuffled g_idx");
-  command.add_flag("--signed-scales,!--no-signed-scales", o.signed_scales,
+  command.add_flag("--signed-scales", o.signed_scales,
                    "scales may be negative, code 0 standing for the largest weight [at 2 and 3 bits]");
+  command.add_flag("--no-signed-scales", o.no_signed_scales, "scales are positive");
   command.add_option("--targets", o.targets,
                      "what codes reproduce: weights, corrected (for what blocks before have lost; a second stream) or "
                      "gptaq [weights]");
@@ -134,7 +135,9 @@ Job make_job(const QuantizeOptions& o) {
     throw InputError("--static-groups and --no-static-groups contradict each other");
   if (o.static_groups || o.no_static_groups) recipe.static_groups = o.static_groups;
   if (o.damp_percent) recipe.damp_percent = *o.damp_percent;
-  if (o.signed_scales) recipe.signed_scales = o.signed_scales;
+  if (o.signed_scales && o.no_signed_scales)
+    throw InputError("--signed-scales and --no-signed-scales contradict each other");
+  if (o.signed_scales || o.no_signed_scales) recipe.signed_scales = o.signed_scales;
   if (o.targets) {
     recipe.targets =
         choice<Targets>("--targets", *o.targets,

@@ -40,62 +40,18 @@ Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<i
   return result;
 }
 
-}  // namespace
-
-Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian, const Recipe& recipe) {
-  const int64_t rows = weight.rows, n = weight.cols;
-  Quantized result = make_quantized(backend, weight, recipe);
-  const int64_t group_size = result.group_size;
-  const std::vector<int32_t>& order = hessian.order;
-  const GridSearch search = grid_search(recipe);
-
-  // groups[i]: grid column of the column solved i-th. Only desc_act forms its groups in the order of solving.
-  std::vector<int32_t> groups(order.size()), inverse(order.size());
-  for (int64_t i = 0; i < n; ++i) {
-    inverse[order[i]] = static_cast<int32_t>(i);
-    groups[i] = static_cast<int32_t>((recipe.desc_act ? i : order[i]) / group_size);
-    result.g_idx[order[i]] = groups[i];
-  }
-
+// The column loop over T [rows, n], whose columns are in the order of solving; groups[i] is the grid column of the
+// i-th. Writes codes [rows, n], and the grid's columns where groups are found on the way. Returns tr((T - Q) Hd (T -
+// Q)').
+double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian& hessian, const Recipe& recipe,
+                     std::span<const int32_t> groups, MatrixView codes, Quantized& result) {
+  const int64_t rows = T.rows, n = T.cols, group_size = result.group_size;
   const ConstMatrixView F = hessian.factor;
-  const auto tokens = static_cast<double>(hessian.tokens);
-  // tr(X Hd X') / tokens of an X [rows, n] in natural order
-  const auto energy = [&](ConstMatrixView X) {
-    Matrix sorted(backend, DType::f32, rows, n), norms = zeros(backend, DType::f32, rows, 1);
-    backend.gather_columns(X, order, sorted);
-    backend.add_product_norms(sorted, F, norms);
-    return sum_of(backend, norms) / tokens;
-  };
-
-  Matrix targets = live_weight(backend, weight, hessian.dead);  // natural order
-  const double power = energy(targets);
-  if (recipe.targets != Targets::weights) {
-    Matrix shift = std::move(targets);
-    targets = correct_targets(backend, shift, hessian, recipe);
-    backend.add(targets, -1, shift);
-    result.target_shift = power > 0 ? energy(shift) / power : 0;
-  }
-  const auto note_loss = [&](const char* stage) {
-    Matrix Q(backend, DType::f32, rows, n);
-    dequantize(backend, result, Q);
-    backend.add(targets, -1, Q);
-    result.loss = energy(Q);
-    result.stages.emplace_back(stage, result.loss);
-  };
-  if (recipe.static_groups) {
-    backend.find_grid(targets, hessian.importance, group_size, search, result.scales, result.zeros);
-    backend.round_columns(targets, result.g_idx, result.grid(), result.codes);
-    note_loss("rounded");
-  }
-  const std::vector<RefineStage> refinement = refine_stages(recipe.refine);
-  Matrix W(backend, DType::f32, rows, n), importance(backend, DType::f32, 1, n);  // in the order of solving
-  backend.gather_columns(targets, order, W);
-  backend.gather_columns(hessian.importance, order, importance);
-  if (refinement.empty()) targets = Matrix();
-
+  const GridSearch search = grid_search(recipe);
+  Matrix importance(backend, DType::f32, 1, n);
+  backend.gather_columns(hessian.importance, hessian.order, importance);
   Matrix loss = zeros(backend, DType::f32, rows, 1);
-  Matrix E(backend, DType::f32, rows, n);  // w - q of the columns solved so far
-  Matrix codes(backend, DType::u8, rows, n);
+  Matrix E(backend, DType::f32, rows, n);  // t - q of the columns solved so far
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
     // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of
@@ -109,32 +65,89 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     Matrix feedback(backend, DType::f32, rows, reach - first);  // sum_{j < first} E_j R_jk
     backend.linear(E.view().col_range(0, first), F.block(first, reach - first, 0, first), {}, feedback);
     if (!recipe.static_groups && group_start < first + count) {
-      Matrix T(backend, DType::f32, rows, reach - first);
-      backend.convert(feedback, T);
-      backend.solve_triangle(F.block(first, reach - first, first, reach - first), true, T);
-      backend.add(W.view().col_range(first, reach - first), 1, T);
+      Matrix corrected(backend, DType::f32, rows, reach - first);  // what earlier blocks leave of the groups
+      backend.convert(feedback, corrected);
+      backend.solve_triangle(F.block(first, reach - first, first, reach - first), true, corrected);
+      backend.add(T.col_range(first, reach - first), 1, corrected);
       for (int64_t start = group_start; start < first + count; start += group_size) {
         const int32_t group = groups[start];
-        backend.find_grid(T.view().col_range(start - first, group_size), importance.view().col_range(start, group_size),
-                          group_size, search, result.scales.view().col_range(group, 1),
-                          result.zeros.view().col_range(group, 1));
+        backend.find_grid(corrected.view().col_range(start - first, group_size),
+                          importance.view().col_range(start, group_size), group_size, search,
+                          result.scales.view().col_range(group, 1), result.zeros.view().col_range(group, 1));
       }
     }
-    backend.quantize_columns(W.view().col_range(first, count), feedback.view().col_range(0, count),
-                             F.block(first, count, first, count), std::span(groups).subspan(first, count),
-                             result.grid(), codes.view().col_range(first, count), E.view().col_range(first, count),
-                             loss);
+    backend.quantize_columns(T.col_range(first, count), feedback.view().col_range(0, count),
+                             F.block(first, count, first, count), groups.subspan(first, count), result.grid(),
+                             codes.col_range(first, count), E.view().col_range(first, count), loss);
   }
-  backend.gather_columns(codes, inverse, result.codes);
-  result.loss = sum_of(backend, loss) / tokens;
-  result.stages.emplace_back("columns", result.loss);
-  W = Matrix();
-  E = Matrix();
-  codes = Matrix();
+  return sum_of(backend, loss);
+}
+
+}  // namespace
+
+Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian, const Recipe& recipe) {
+  const int64_t rows = weight.rows, n = weight.cols;
+  Quantized result = make_quantized(backend, weight, recipe);
+  const std::vector<int32_t>& order = hessian.order;
+  const auto tokens = static_cast<double>(hessian.tokens);
+
+  // groups[i]: grid column of the column solved i-th. Only desc_act forms its groups in the order of solving.
+  std::vector<int32_t> groups(order.size()), inverse(order.size());
+  for (int64_t i = 0; i < n; ++i) {
+    inverse[order[i]] = static_cast<int32_t>(i);
+    groups[i] = static_cast<int32_t>((recipe.desc_act ? i : order[i]) / result.group_size);
+    result.g_idx[order[i]] = groups[i];
+  }
+  const auto sorted = [&](ConstMatrixView X) {  // [rows, n] in the order of solving
+    Matrix Y(backend, DType::f32, rows, n);
+    backend.gather_columns(X, order, Y);
+    return Y;
+  };
+  const auto energy = [&](ConstMatrixView Y) {  // tr(Y Hd Y') / tokens of a sorted Y
+    Matrix norms = zeros(backend, DType::f32, rows, 1);
+    backend.add_product_norms(Y, hessian.factor, norms);
+    return sum_of(backend, norms) / tokens;
+  };
+  const auto note = [&](const char* stage, double loss) {
+    result.loss = loss;
+    result.stages.emplace_back(stage, loss);
+  };
+
+  Matrix targets = live_weight(backend, weight, hessian.dead);  // natural order
+  double power = 0;
+  if (recipe.targets != Targets::weights) {
+    power = energy(sorted(targets));
+    Matrix shift = std::move(targets);
+    targets = correct_targets(backend, shift, hessian, recipe);
+    backend.add(targets, -1, shift);
+    result.target_shift = power > 0 ? energy(sorted(shift)) / power : 0;
+  }
+  if (recipe.static_groups) {
+    backend.find_grid(targets, hessian.importance, result.group_size, grid_search(recipe), result.scales, result.zeros);
+  }
+  const std::vector<RefineStage> refinement = refine_stages(recipe.refine);
+  {
+    const Matrix T = sorted(targets);
+    if (refinement.empty()) targets = Matrix();
+    if (recipe.targets == Targets::weights) power = energy(T);
+    Matrix codes(backend, DType::u8, rows, n);
+    if (recipe.static_groups) {
+      Matrix E(backend, DType::f32, rows, n);
+      backend.round_columns(T, groups, result.grid(), codes);
+      backend.dequantize(codes, groups, result.grid(), E);
+      backend.add(T, -1, E);
+      note("rounded", energy(E));
+    }
+    note("columns", solve_columns(backend, T, hessian, recipe, groups, codes, result) / tokens);
+    backend.gather_columns(codes, inverse, result.codes);
+  }
   for (const RefineStage& stage : refinement) {
     if (stage.refit) refit_scales(backend, targets, hessian.damped, *recipe.signed_scales, result);
     for (int sweep = 0; sweep < stage.sweeps; ++sweep) sweep_codes(backend, targets, hessian.damped, result);
-    note_loss(stage.refit ? "refit" : "sweep");
+    Matrix E(backend, DType::f32, rows, n);
+    dequantize(backend, result, E);
+    backend.add(targets, -1, E);
+    note(stage.refit ? "refit" : "sweep", energy(sorted(E)));
   }
   result.error = power > 0 ? result.loss / power : 0;
   return result;

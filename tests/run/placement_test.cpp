@@ -197,8 +197,50 @@ TEST_F(PlacedJob, WithoutTrueSequentialAndWithRoundingTheSplitChangesNothingEith
   }
 }
 
+TEST_F(PlacedJob, TwoStreamsOfStatesGiveTheSameBytesWhereverTheyWait) {
+  const auto best = [](Job job) {
+    job.recipe = recipe_preset("best");
+    job.recipe.group_size = 32;
+    job.recipe.bits = 2;
+    return job;
+  };
+  const Report roomy = quantize(best(job("roomy")));
+  EXPECT_EQ(roomy.states, "device");
+  EXPECT_EQ(roomy.linears.front().target_shift, 0) << "before the first step both streams are the same";
+  EXPECT_GT(roomy.linears.back().target_shift, 0);
+  quantize(best(job("split", blocks_on({"sim:0", "cpu", "sim:2"}))));
+  EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "split"));
+  const int64_t least = smallest(best(job("none", "sim:0", limit_of("sim:0", 1))));
+  const Report tight = quantize(best(job("tight", "sim:0", limit_of("sim:0", least))));
+  EXPECT_LT(tight.devices[0].peak_bytes, roomy.devices[0].peak_bytes);
+  EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "tight"));
+  for (int64_t limit = least; limit < roomy.devices[0].peak_bytes;
+       limit += (roomy.devices[0].peak_bytes - least) / 5 + 1) {
+    const Report report = quantize(best(job("between" + std::to_string(limit), "sim:0", limit_of("sim:0", limit))));
+    EXPECT_EQ(contents(folder_ / "roomy"), contents(report.output)) << report.states << report.plan.keeps_inputs;
+  }
+}
+
+TEST_F(PlacedJob, TwoStreamsWithoutTrueSequentialPassTheSameBlocks) {
+  Job one = job("one"), other = job("other", blocks_on({"sim:0", "cpu"}));
+  for (Job* each : {&one, &other}) {
+    each->recipe.targets = Targets::gptaq;
+    each->recipe.true_sequential = false;
+  }
+  const Report report = quantize(one);
+  quantize(other);
+  EXPECT_GT(report.linears.back().target_shift, 0);
+  EXPECT_EQ(contents(one.output), contents(other.output));
+}
+
 TEST_F(PlacedJob, PlannedDeviceMemoryAndOutputAreExact) {
-  std::vector<Job> jobs = {job("a"), job("b", blocks_on({"sim:0", "sim:1"})), job("c"), job("d"), job("e"), job("f")};
+  std::vector<Job> jobs = {job("a"), job("b", blocks_on({"sim:0", "sim:1"})), job("c"), job("d"), job("e"), job("f"),
+                           job("g"), job("h", blocks_on({"sim:0", "sim:1"}))};
+  for (const int bits : {4, 2}) {
+    Recipe& recipe = jobs[bits == 4 ? 6 : 7].recipe = recipe_preset("best");
+    recipe.bits = bits;
+    recipe.group_size = 32;
+  }
   jobs[2].recipe.true_sequential = false;
   jobs[3].recipe = recipe_preset("paper");
   jobs[3].recipe.group_size = 32;
