@@ -221,7 +221,29 @@ void print_plan(const Plan& plan) {
   }
 }
 
+// What each preset would take of this machine, everything else being as asked for.
+void run_plan_of_presets(QuantizeOptions options) {
+  Json rows = Json::array();
+  if (!options.json) std::printf("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");
+  for (const char* preset : {"default", "best", "paper", "group-aware"}) {
+    options.preset = preset;
+    const Plan result = plan(make_job(options));
+    int64_t device = 0;  // the fullest
+    for (const Plan::Device& accelerator : result.accelerators) device = std::max(device, accelerator.peak_bytes);
+    if (options.json) {
+      rows.push_back({{"preset", preset}, {"plan", Json::parse(to_json(result))}});
+      continue;
+    }
+    const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
+    std::printf("%-12s %10s %12s %12s %10s\n", preset, format_seconds(result.seconds).c_str(),
+                device > 0 ? bytes(device).c_str() : "-", bytes(result.host.peak_bytes).c_str(),
+                bytes(result.output_bytes).c_str());
+  }
+  if (options.json) std::printf("%s\n", rows.dump(2).c_str());
+}
+
 void run_plan(const QuantizeOptions& options) {
+  if (options.presets) return run_plan_of_presets(options);
   const Plan result = plan(make_job(options));
   options.json ? static_cast<void>(std::printf("%s\n", to_json(result).c_str())) : print_plan(result);
 }
@@ -318,7 +340,8 @@ Json to_json(const Inspection& inspection) {
                             {"bits", inspection.bits},
                             {"group_size", inspection.group_size},
                             {"sym", inspection.sym},
-                            {"desc_act", inspection.desc_act}};
+                            {"desc_act", inspection.desc_act},
+                            {"signed_scales", inspection.signed_scales}};
   }
   json["modules"] = Json::array();
   for (const auto& module : inspection.modules) {
@@ -355,7 +378,11 @@ void run_inspect(const std::string& model, bool as_json, bool verbose) {
     std::printf("not quantized\n");
   } else {
     std::printf("%s: %d bits, group %lld, %s, desc_act %s\n", found.checkpoint_format.c_str(), found.bits,
-                number(found.group_size), found.sym ? "symmetric" : "asymmetric", found.desc_act ? "true" : "false");
+                number(found.group_size),
+                found.signed_scales ? "symmetric, signed scales"
+                : found.sym         ? "symmetric"
+                                    : "asymmetric",
+                found.desc_act ? "true" : "false");
   }
   for (const LoaderVerdict& verdict : found.loaders) {
     std::printf("  %-24s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
@@ -391,6 +418,7 @@ int run(int argc, char** argv) {
   add_job_options(*plan_command, plan_options);
   add_run_options(*plan_command, plan_options);
   plan_command->get_option("OUT")->required(false);
+  plan_command->add_flag("--presets", plan_options.presets, "what each preset would take, side by side");
   bool devices_json = false;
   CLI::App* devices_command = app.add_subcommand("devices", "what this machine has, with free memory");
   devices_command->add_flag("--json", devices_json, "as JSON on stdout");

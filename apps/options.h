@@ -22,6 +22,7 @@ struct QuantizeOptions {
   int bits = 4;
   int64_t group_size = 128;
   bool json = false, quiet = false, verbose = false;
+  bool presets = false;  // of plan
 };
 
 // The options of the job itself, and those of a run of it.

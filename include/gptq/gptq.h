@@ -233,7 +233,7 @@ struct Inspection {
   std::string model, model_type, checkpoint_format;  // format: empty where not quantized
   int64_t blocks = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0, vocabulary = 0,
           parameters = 0, bytes = 0;
-  bool tied_embeddings = false, sym = true, desc_act = false;
+  bool tied_embeddings = false, sym = true, desc_act = false, signed_scales = false;
   int bits = 0;
   int64_t group_size = 0;
   std::vector<Module> modules;

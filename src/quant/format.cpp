@@ -246,6 +246,11 @@ void write_linear(CheckpointWriter& writer, const std::string& name, const Packe
   writer.write(name + ".g_idx", packed.g_idx.data(), packed.g_idx.size() * sizeof(int32_t));
 }
 
+bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear) {
+  const std::vector<float> scales = to_floats(checkpoint, checkpoint.tensor(linear + ".scales"));
+  return std::any_of(scales.begin(), scales.end(), [](float scale) { return scale < 0; });
+}
+
 WeightReader quantized_reader(const Checkpoint& checkpoint) {
   const QuantizationConfig config =
       parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());

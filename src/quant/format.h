@@ -20,6 +20,7 @@ struct QuantizationConfig {
   int64_t group_size = 0;
   bool sym = true, desc_act = false;
   CheckpointFormat format = CheckpointFormat::gptq;
+  bool signed_scales = false;  // of what is written by this program; others do not say
 };
 
 // Throws InputError naming `where` for anything but a GPTQ config of a known format.
@@ -57,6 +58,9 @@ int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe);
 
 // Writes the tensors of quantized_tensors().
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed);
+
+// Whether a stored linear has negative scales.
+bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear);
 
 // Reads the linears of a quantized checkpoint, for Model: codes and grid in host memory, dequantized where they are
 // placed. The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.

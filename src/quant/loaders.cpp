@@ -60,6 +60,10 @@ std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, con
   add("vLLM", vllm(config, linears));
   add("SGLang", sglang(config, linears));
   add("ExLlamaV2", exllamav2(config, linears));
+  if (config.signed_scales && config.bits == 4 && verdicts[1].accepts) {
+    verdicts[1].reason =
+        "not with VLLM_MARLIN_INPUT_DTYPE=int8, which takes negative scales for unsigned ones (vLLM issue 48905)";
+  }
   if (config.sym && config.format == CheckpointFormat::gptq_v2) {
     verdicts[0].reason =
         "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere";

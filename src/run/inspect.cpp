@@ -1,4 +1,4 @@
-// What is in a folder: family, sizes, modules, and who loads it. Reads headers only.
+// What is in a folder: family, sizes, modules, and who loads it. Reads headers, and the scales of one linear.
 #include <algorithm>
 #include <map>
 
@@ -73,12 +73,15 @@ Inspection inspect(const std::string& folder) {
     result.modules.push_back(std::move(entry));
   }
   if (!checkpoint.quantization_config().is_null()) {
-    const QuantizationConfig quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
+    QuantizationConfig quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
     result.checkpoint_format = name_of(quantization.format);
     result.bits = quantization.bits;
     result.group_size = quantization.group_size;
     result.sym = quantization.sym;
     result.desc_act = quantization.desc_act;
+    // Of one linear: where scales may be negative, about half of them are.
+    if (!quantized.empty()) quantization.signed_scales = has_negative_scales(checkpoint, quantized.front().name);
+    result.signed_scales = quantization.signed_scales;
     result.loaders = loader_verdicts(quantization, quantized);
   }
   return result;

@@ -213,7 +213,8 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
                                   .group_size = job.recipe.group_size,
                                   .sym = job.recipe.sym,
                                   .desc_act = job.recipe.desc_act,
-                                  .format = resolved_format(job.recipe)},
+                                  .format = resolved_format(job.recipe),
+                                  .signed_scales = *resolved(job.recipe).signed_scales},
                                  linears);
   return plan;
 }

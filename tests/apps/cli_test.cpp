@@ -45,6 +45,52 @@ TEST_F(Cli, QuantizesEvaluatesComparesAndInspects) {
   EXPECT_EQ(run({"inspect", folder_ / "model", "--verbose"}).code, 0);
 }
 
+TEST_F(Cli, RecipesAreOptionsThatTheReportAndTheFolderTell) {
+  const Outcome outcome =
+      run(quantize({"--preset", "best", "--bits", "3", "--alpha", "0.4", "--refine", "c1 r", "--json"}));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const Json report = Json::parse(outcome.out), &recipe = report.at("recipe");
+  EXPECT_EQ(recipe.at("targets"), "corrected");
+  EXPECT_EQ(recipe.at("alpha"), 0.4);
+  EXPECT_EQ(recipe.at("refine"), "c1 r");
+  EXPECT_EQ(recipe.at("signed_scales"), true);
+  for (const Json& linear : report.at("linears")) {
+    std::vector<std::string> stages;
+    for (const Json& stage : linear.at("loss_after")) stages.push_back(stage.at("stage"));
+    EXPECT_EQ(stages, (std::vector<std::string>{"rounded", "columns", "sweep", "refit"}));
+    EXPECT_GT(linear.at("tokens"), 0);
+    EXPECT_GT(linear.at("scales").at("least"), 0);
+    EXPECT_GT(linear.at("scales").at("negative"), 0.2);
+    EXPECT_LT(linear.at("scales").at("negative"), 0.8);
+  }
+  const Json inspected = Json::parse(run({"inspect", folder_ / "out", "--json"}).out);
+  EXPECT_EQ(inspected.at("quantization").at("signed_scales"), true);
+  EXPECT_EQ(run({"eval", folder_ / "out", "--text", folder_ / "ids.jsonl", "--context", "32", "--quiet"}).code, 0);
+
+  const auto refused = [&](const std::vector<std::string>& options, const std::string& flag) {
+    const Outcome refusal = run(quantize(options));
+    EXPECT_EQ(refusal.code, 2) << refusal.err;
+    EXPECT_NE(refusal.err.find(flag), std::string::npos) << refusal.err;
+  };
+  refused({"--overwrite", "--signed-scales", "--no-signed-scales"}, "--no-signed-scales");
+  refused({"--overwrite", "--targets", "other"}, "--targets other");
+  refused({"--overwrite", "--refine", "r c"}, "--refine");
+  refused({"--overwrite", "--alpha", "0.5"}, "--alpha");
+}
+
+TEST_F(Cli, PlansOfAllPresetsStandSideBySide) {
+  std::vector<std::string> arguments = quantize({"--presets"});
+  arguments[0] = "plan";
+  const Outcome table = run(arguments);
+  ASSERT_EQ(table.code, 0) << table.err;
+  for (const char* preset : {"default", "best", "paper", "group-aware"})
+    EXPECT_NE(table.out.find(preset), std::string::npos) << table.out;
+  arguments.push_back("--json");
+  const Json rows = Json::parse(run(arguments).out);
+  ASSERT_EQ(rows.size(), 4U);
+  EXPECT_GT(rows[1].at("plan").at("host").at("peak_bytes"), rows[0].at("plan").at("host").at("peak_bytes"));
+}
+
 TEST_F(Cli, QuietSaysNothingAtAll) {
   const Outcome outcome = run(quantize({"--quiet"}));
   EXPECT_EQ(outcome.code, 0);

@@ -153,10 +153,16 @@ TEST_F(PlacementCli, ALimitIsKeptUnderAHardLimitAndChangesNoByte) {
 TEST_F(PlacementCli, SpilledStatesGiveTheSameBytesOnTheCpuAndBehindAnAccelerator) {
   write_ids(folder_ / "ids.jsonl", 3000, 60);
   fs::create_directory(folder_ / "spill");
-  const int64_t states = int64_t{3000} * 60 * (64 + 96) * 4;
-  for (const std::string& device : {std::string("cpu"), std::string("sim:0")}) {
-    SCOPED_TRACE(device);
-    const std::vector<std::string> common = {"--samples", "3000", "--sequence-length", "60", "--device-map", device};
+  struct Case {
+    std::string device, preset;
+    int64_t streams;
+  };
+  for (const auto& [device, preset, streams] :
+       {Case{"cpu", "default", 1}, Case{"sim:0", "default", 1}, Case{"cpu", "best", 2}}) {
+    SCOPED_TRACE(device + " " + preset);
+    const int64_t states = streams * 3000 * 60 * (64 + 96) * 4;
+    const std::vector<std::string> common = {"--samples",    "3000", "--sequence-length", "60",
+                                             "--device-map", device, "--preset",          preset};
     const auto job = [&](const std::string& output, std::vector<std::string> more) {
       more.insert(more.end(), common.begin(), common.end());
       std::vector<std::string> arguments = quantize(more);
@@ -170,15 +176,15 @@ TEST_F(PlacementCli, SpilledStatesGiveTheSameBytesOnTheCpuAndBehindAnAccelerator
     Json limits = {{"cpu", plan.at("host").at("peak_bytes").get<int64_t>() - states * 7 / 10}};
     if (device != "cpu")
       limits[device] = plan.at("accelerators").at(0).at("peak_bytes").get<int64_t>() - states * 7 / 10;
-    const Outcome spilled =
-        run(job("spilled-" + device, {"--max-memory", limits.dump(), "--spill-dir", folder_ / "spill", "--json"}));
+    const Outcome spilled = run(
+        job("spilled-" + preset + device, {"--max-memory", limits.dump(), "--spill-dir", folder_ / "spill", "--json"}));
     ASSERT_EQ(spilled.code, 0) << spilled.err;
     const Json report = Json::parse(spilled.out);
     EXPECT_EQ(report.at("states"), "spill");
     EXPECT_EQ(report.at("spill_bytes"), states);
     EXPECT_TRUE(fs::is_empty(folder_ / "spill"));
-    ASSERT_EQ(run(job("roomy-" + device, {})).code, 0);
-    EXPECT_EQ(contents(folder_ / ("roomy-" + device)), contents(folder_ / ("spilled-" + device)));
+    ASSERT_EQ(run(job("roomy-" + preset + device, {})).code, 0);
+    EXPECT_EQ(contents(folder_ / ("roomy-" + preset + device)), contents(folder_ / ("spilled-" + preset + device)));
   }
 }
 
