@@ -142,6 +142,27 @@ Case factor(Backend& backend, int64_t n) {
           }};
 }
 
+Case cross_gram(Backend& backend, int64_t tokens, int64_t n) {
+  auto x = keep(random(backend, tokens, n)), original = keep(random(backend, tokens, n)),
+       c = keep(filled(backend, DType::f32, n, n));
+  return {Kind::product, 2.0 * tokens * n * n, [=, &backend] { backend.add_cross_gram(*x, *original, *c); }};
+}
+
+// The identity is solved in place, so the values stay what they are.
+Case solve_triangle(Backend& backend, int64_t rows, int64_t n) {
+  auto factor = keep(filled(backend, DType::f32, n, n)), x = keep(random(backend, rows, n));
+  for (int64_t i = 0; i < n; ++i) factor->row<float>(i)[i] = 1;
+  return {Kind::product, 1.0 * rows * n * n, [=, &backend] { backend.solve_triangle(*factor, false, *x); }};
+}
+
+Case solve_systems(Backend& backend, int64_t rows, int64_t n) {
+  auto systems = keep(filled(backend, DType::f32, rows, n * n)), x = keep(random(backend, rows, n));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) systems->row<float>(r)[i * (n + 1)] = 1;
+  }
+  return {Kind::product, 1.0 / 3 * rows * n * n * n, [=, &backend] { backend.solve_systems(*systems, 0, *x); }};
+}
+
 Case quantize(Backend& backend, int64_t rows) {
   constexpr int64_t kCols = 128;
   auto w = keep(random(backend, rows, kCols, 0.02F)), feedback = keep(random(backend, rows, kCols)),
@@ -160,7 +181,7 @@ Case quantize(Backend& backend, int64_t rows) {
 Case find_grid(Backend& backend, int64_t rows, int64_t cols, const GridSearch& search) {
   auto w = keep(random(backend, rows, cols, 0.02F)), scales = keep(Matrix(backend, DType::f32, rows, cols / 64)),
        zeros = keep(Matrix(backend, DType::u8, rows, cols / 64));
-  return {Kind::product, 7.0 * rows * cols * search.candidates,
+  return {Kind::product, 7.0 * rows * cols * search.candidates * (search.signed_scales ? 2 : 1),
           [=, &backend] { backend.find_grid(*w, {}, 64, search, *scales, *zeros); }};
 }
 
@@ -192,6 +213,13 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
        [](Backend& b, const Model& m) {
          return find_grid(b, 1024, m.hidden, {4, true, 40, 0.0175F, 2});
        }},
+      {"find_grid, 40 candidates of both signs",
+       [](Backend& b, const Model& m) {
+         return find_grid(b, 1024, m.hidden, {4, true, 40, 0.0175F, 2, true});
+       }},
+      {"add_cross_gram hidden", [](Backend& b, const Model& m) { return cross_gram(b, m.tokens, m.hidden); }},
+      {"solve_triangle", [](Backend& b, const Model& m) { return solve_triangle(b, m.hidden, m.hidden); }},
+      {"solve_systems, 64 unknowns", [](Backend& b, const Model&) { return solve_systems(b, 256, 64); }},
       {"find_grid, 80 candidates, norm 2.4",
        [](Backend& b, const Model& m) {
          return find_grid(b, 1024, m.hidden, {4, true, 80, 0.01F, 2.4F});
@@ -215,6 +243,16 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"add",
        [](Backend& b, const Model& m) {
          return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, 1, y); });
+       }},
+      {"group_products",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.tokens, m.hidden, 2, [=, &b](Matrix& x, Matrix& y, Matrix& to) {
+           b.group_products(x, y, 64, to.view().col_range(0, m.hidden / 64));
+         });
+       }},
+      {"mirror",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.hidden, m.hidden, 1, [&b](Matrix& h, Matrix&, Matrix&) { b.mirror(h); });
        }},
       {"rope",
        [](Backend& b, const Model& m) {
