@@ -17,7 +17,8 @@ struct QuantizeOptions {
   std::string preset = "default", max_shard_size = "5GB", max_read_rate, report_file, modules;
   std::optional<std::string> scale_search, order, targets, refine;
   std::optional<double> damp_percent, alpha;
-  bool asym = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false, desc_act = false, static_groups = false, no_static_groups = false;
+  bool asym = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false, desc_act = false,
+       static_groups = false, no_static_groups = false;
   std::string method = "gptq", checkpoint_format = "auto";
   int bits = 4;
   int64_t group_size = 128;
