@@ -4,6 +4,9 @@
 #include <stop_token>
 #include <string>
 
+#include <CLI/CLI.hpp>
+
+#include "gptq/gptq.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -17,5 +20,17 @@ struct DemoOptions {
 
 // The demo model unquantized, rounded to nearest and quantized with GPTQ at 4 and 3 bits: one table, some text.
 void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token stop);
+
+// What `gptq eval` and `gptq compare` were told; `quantized` and `positions_file` are compare's.
+struct EvaluationOptions {
+  Evaluation evaluation;
+  std::string quantized, positions_file;
+  bool json = false, quiet = false;
+};
+
+void add_evaluation_options(CLI::App& command, EvaluationOptions& options);
+void add_comparison_options(CLI::App& command, EvaluationOptions& options);
+void run_eval(EvaluationOptions& options, std::stop_token stop);
+void run_compare(EvaluationOptions& options, std::stop_token stop);
 
 }  // namespace gptq

@@ -89,9 +89,13 @@ void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token st
     if (p.kind != Progress::Kind::message) terminal(p);
   };
   const auto measure = [&](const std::string& folder) {
-    return perplexity(
-        {.model = folder, .text = demo / "heldout.txt", .context = 256, .threads = options.threads, .stop = stop},
-        progress);
+    return perplexity({.model = folder,
+                       .texts = {demo / "heldout.txt"},
+                       .context = 256,
+                       .threads = options.threads,
+                       .stop = stop},
+                      progress)
+        .front();
   };
 
   std::vector<Row> rows;

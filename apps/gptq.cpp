@@ -19,6 +19,7 @@
 
 #include "commands.h"
 #include "options.h"
+#include "output_file.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -83,14 +84,6 @@ class Interrupt {
   std::thread waiter_;
 };
 
-Json to_json(const Perplexity& result) {
-  return {{"perplexity", result.perplexity},
-          {"mean_nll", result.mean_nll},
-          {"predicted_tokens", result.predicted_tokens},
-          {"windows", result.windows},
-          {"seconds", result.seconds}};
-}
-
 void print_summary(const Report& report) {
   std::printf("%s: %.3f bits per weight in %zu linears; weights %s -> %s; %.1f s, peak memory %s.\n",
               report.output.c_str(), report.bits_per_weight, report.linears.size(),
@@ -116,47 +109,16 @@ void print_summary(const Report& report) {
       report.output.c_str());
 }
 
-// The file of --report, opened before the run so that a typing error shows then; a run that fails leaves no empty file.
-class ReportFile {
- public:
-  explicit ReportFile(const std::string& path) : path_(path), is_new_(!path.empty() && !std::filesystem::exists(path)) {
-    if (path.empty()) return;
-    file_.open(path, std::ios::app);
-    if (!file_) throw InputError("--report " + path + ": the file cannot be written");
-  }
-  ~ReportFile() {
-    std::error_code ignored;
-    if (is_new_ && !written_) std::filesystem::remove(path_, ignored);
-  }
-  ReportFile(const ReportFile&) = delete;
-  ReportFile& operator=(const ReportFile&) = delete;
-
-  void write(const Report& report) {
-    if (path_.empty()) return;
-    file_.close();
-    file_.open(path_, std::ios::trunc);
-    if (!(file_ << to_json(report) << "\n" << std::flush)) {
-      throw InputError("--report " + path_ + ": writing it failed; the quantized model is complete");
-    }
-    written_ = true;
-  }
-
- private:
-  std::string path_;
-  bool is_new_ = false, written_ = false;
-  std::ofstream file_;
-};
-
 void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   Job job = make_job(options);
   job.stop = interrupt.token();
   interrupt.remove_on_exit(job.output);
-  ReportFile report_file(options.report_file);
+  OutputFile report_file("--report", options.report_file);
   using Verbosity = Terminal::Verbosity;
   Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
   const Report report = quantize(job, [&](const Progress& progress) { terminal(progress); });
   terminal.end_bar();
-  report_file.write(report);
+  report_file.write(to_json(report) + "\n", "the quantized model is complete");
   if (options.json) {
     std::printf("%s\n", to_json(report).c_str());
   } else if (!options.quiet) {
@@ -267,60 +229,6 @@ void run_devices(bool as_json) {
   std::printf("sim:N    simulated accelerators, as many as a --device-map names: a rehearsal on the CPU\n");
 }
 
-struct EvaluationOptions {
-  Evaluation evaluation;
-  std::string quantized;
-  bool json = false, quiet = false;
-};
-
-void add_options(CLI::App& command, EvaluationOptions& o) {
-  command.add_option("--text", o.evaluation.text, ".txt, .jsonl (text, messages or input_ids), - for stdin")
-      ->required();
-  command
-      .add_option("--context", o.evaluation.context, "tokens of a window; 0: 2048, or the model's positions if fewer")
-      ->capture_default_str();
-  command.add_option("--windows", o.evaluation.windows, "at most so many windows; 0: all")->capture_default_str();
-  add_device_options(command, o.evaluation.device_map, o.evaluation.max_memory);
-  command.add_option("--threads", o.evaluation.threads, "0: all cores")->capture_default_str();
-  command.add_flag("--json", o.json, "print the result as JSON on stdout, nothing else there");
-  command.add_flag("--quiet", o.quiet, "no progress");
-}
-
-void run_eval(EvaluationOptions& options, const Interrupt& interrupt) {
-  options.evaluation.stop = interrupt.token();
-  Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
-  const Perplexity result = perplexity(options.evaluation, [&](const Progress& progress) { terminal(progress); });
-  terminal.end_bar();
-  if (options.json) {
-    std::printf("%s\n", to_json(result).dump(2).c_str());
-  } else {
-    std::printf("perplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
-                result.perplexity, result.mean_nll, static_cast<long long>(result.predicted_tokens),
-                static_cast<long long>(result.windows), result.seconds);
-  }
-}
-
-void run_compare(EvaluationOptions& options, const Interrupt& interrupt) {
-  options.evaluation.stop = interrupt.token();
-  Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
-  const Comparison result =
-      compare(options.evaluation, options.quantized, [&](const Progress& progress) { terminal(progress); });
-  terminal.end_bar();
-  if (options.json) {
-    const Json json = {{"model", to_json(result.model)},
-                       {"quantized", to_json(result.quantized)},
-                       {"mean_kl", result.mean_kl},
-                       {"same_top", result.same_top}};
-    std::printf("%s\n", json.dump(2).c_str());
-    return;
-  }
-  std::printf("perplexity of %s: %.4f\nperplexity of %s: %.4f (%+.2f %%)\n", options.evaluation.model.c_str(),
-              result.model.perplexity, options.quantized.c_str(), result.quantized.perplexity,
-              100 * (result.quantized.perplexity / result.model.perplexity - 1));
-  std::printf("mean KL divergence: %.5f nats; same most likely token: %.2f %% of %lld\n", result.mean_kl,
-              100 * result.same_top, static_cast<long long>(result.model.predicted_tokens));
-}
-
 Json to_json(const Inspection& inspection) {
   Json json = {{"model", inspection.model},
                {"model_type", inspection.model_type},
@@ -426,12 +334,12 @@ int run(int argc, char** argv) {
   EvaluationOptions eval_options, compare_options;
   CLI::App* eval_command = app.add_subcommand("eval", "perplexity of a plain or a quantized folder");
   eval_command->add_option("MODEL", eval_options.evaluation.model, "model folder")->required();
-  add_options(*eval_command, eval_options);
+  add_evaluation_options(*eval_command, eval_options);
   CLI::App* compare_command =
-      app.add_subcommand("compare", "perplexity of both, KL divergence, share of equal top tokens");
+      app.add_subcommand("compare", "on each text: perplexity of both, KL divergence, share of equal top tokens");
   compare_command->add_option("MODEL", compare_options.evaluation.model, "unquantized model folder")->required();
   compare_command->add_option("QUANTIZED", compare_options.quantized, "quantized folder")->required();
-  add_options(*compare_command, compare_options);
+  add_comparison_options(*compare_command, compare_options);
 
   std::string inspected, tokenized, text;
   bool inspect_json = false, inspect_verbose = false;
@@ -466,8 +374,8 @@ int run(int argc, char** argv) {
     if (*quantize_command) run_quantize(quantize_options, interrupt);
     if (*plan_command) run_plan(plan_options);
     if (*devices_command) run_devices(devices_json);
-    if (*eval_command) run_eval(eval_options, interrupt);
-    if (*compare_command) run_compare(compare_options, interrupt);
+    if (*eval_command) run_eval(eval_options, interrupt.token());
+    if (*compare_command) run_compare(compare_options, interrupt.token());
     if (*inspect_command) run_inspect(inspected, inspect_json, inspect_verbose);
     if (*tokenize_command) run_tokenize(tokenized, text);
     if (*demo_command) {

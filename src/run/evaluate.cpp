@@ -16,6 +16,7 @@
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "quant/format.h"
+#include "run/comparison.h"
 #include "run/setup.h"
 
 namespace gptq {
@@ -209,7 +210,8 @@ std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std:
   return states;
 }
 
-// Calls visit(first row, targets) for runs of at most kLogitRows rows that have a next token in their sequence.
+// Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
+// sequence; position: of the first target in its sequence.
 template <typename Visit>
 void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& visit) {
   int64_t start = 0;
@@ -217,35 +219,55 @@ void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& v
     const auto length = static_cast<int64_t>(sequence.size());
     for (int64_t first = 0; first + 1 < length; first += kLogitRows) {
       const int64_t count = std::min(kLogitRows, length - 1 - first);
-      visit(start + first, std::span(sequence).subspan(first + 1, count));
+      visit(start + first, first + 1, std::span(sequence).subspan(first + 1, count));
     }
     start += length;
   }
 }
 
-struct Losses {
-  double sum = 0;
-  int64_t tokens = 0;
-  void add(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
-    Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
-    backend.token_losses(logits, targets, losses);
-    const std::vector<float> values = to_host<float>(backend, losses);
-    sum = std::accumulate(values.begin(), values.end(), sum);
-    tokens += static_cast<int64_t>(values.size());
-  }
-  Perplexity result(int64_t windows, double seconds) const {
-    const double mean = sum / static_cast<double>(tokens);
-    return {std::exp(mean), mean, tokens, windows, seconds};
-  }
+std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
+  Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
+  backend.token_losses(logits, targets, losses);
+  return to_host<float>(backend, losses);
+}
+
+// A text's windows, in the rounds in which they pass.
+struct Text {
+  std::string file;
+  int64_t windows = 0;
+  std::vector<std::vector<TokenSequence>> rounds;
 };
 
-std::vector<TokenSequence> windows_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
-  return read_windows({evaluation.text, tokenizer_of(checkpoint.folder())}, context, evaluation.windows);
+// All texts are read before the first one is evaluated: one that cannot be read ends the work before it begins.
+std::vector<Text> texts_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
+  std::vector<Text> texts;
+  for (const std::string& file : evaluation.texts) {
+    const std::vector<TokenSequence> windows =
+        read_windows({file, tokenizer_of(checkpoint.folder())}, context, evaluation.windows);
+    texts.push_back({file, static_cast<int64_t>(windows.size()), rounds_of(windows)});
+  }
+  return texts;
+}
+
+int64_t count_rounds(const std::vector<Text>& texts) {
+  int64_t count = 0;
+  for (const Text& text : texts) count += static_cast<int64_t>(text.rounds.size());
+  return count;
+}
+
+// Says which text follows, where there are several.
+void tell_text(const Text& text, const std::vector<Text>& texts, const ProgressFunction& progress) {
+  if (texts.size() == 1 || !progress) return;
+  progress({.kind = Progress::Kind::message,
+            .text = cat("text ", &text - texts.data() + 1, " of ", texts.size(), ": ", text.file)});
 }
 
 void check(const Evaluation& evaluation) {
   if (evaluation.windows < 0)
     throw InputError(cat("--windows ", evaluation.windows, ": give a positive number, or 0 for all"));
+  if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give --text FILE");
+  if (std::count(evaluation.texts.begin(), evaluation.texts.end(), "-") > 1)
+    throw InputError("--text - is given twice, but stdin can be read only once: put one of the texts into a file");
 }
 
 // Tokens in a window, checked.
@@ -263,36 +285,45 @@ int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, cons
 
 }  // namespace
 
-Perplexity perplexity(const Evaluation& evaluation, const ProgressFunction& progress) {
-  const Stopwatch watch;
+std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressFunction& progress) {
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices;
   OpenModel opened(evaluation.model, evaluation.device_map, resources, devices, notices);
   tell(notices, progress);
-  const std::vector<TokenSequence> windows =
-      windows_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), progress));
-  const auto all_rounds = rounds_of(windows);
-  Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * opened.blocks());
-  Losses losses;
-  for (const auto& round : all_rounds) {
-    const auto batches = make_batches(round, 0, opened.head().batch_tokens());
-    const auto states = run_blocks(opened, batches, all_rounds.size() > 1, rounds);
-    for (size_t b = 0; b < batches.size(); ++b) {
-      const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
-      for_predictions(batches[b], [&](int64_t first, std::span<const int32_t> targets) {
-        rounds.check_stop();
-        const auto count = static_cast<int64_t>(targets.size());
-        losses.add(opened.head(), opened.model().logits(batch, first, count), targets);
-      });
+  const std::vector<Text> texts =
+      texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), progress));
+  const int64_t round_count = count_rounds(texts);
+  Rounds rounds(evaluation, progress, round_count * opened.blocks());
+  std::vector<Perplexity> results;
+  for (const Text& text : texts) {
+    tell_text(text, texts, progress);
+    const Stopwatch watch;
+    double loss = 0;
+    int64_t tokens = 0;
+    for (const auto& round : text.rounds) {
+      const auto batches = make_batches(round, 0, opened.head().batch_tokens());
+      const auto states = run_blocks(opened, batches, round_count > 1, rounds);
+      for (size_t b = 0; b < batches.size(); ++b) {
+        const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
+        for_predictions(batches[b], [&](int64_t row, int64_t /*position*/, std::span<const int32_t> targets) {
+          rounds.check_stop();
+          const auto count = static_cast<int64_t>(targets.size());
+          const auto losses = losses_of(opened.head(), opened.model().logits(batch, row, count), targets);
+          loss = std::accumulate(losses.begin(), losses.end(), loss);
+          tokens += count;
+        });
+      }
     }
+    const double mean = loss / static_cast<double>(tokens);
+    results.push_back({std::exp(mean), mean, tokens, text.windows, watch.seconds()});
   }
-  return losses.result(static_cast<int64_t>(windows.size()), watch.seconds());
+  return results;
 }
 
-Comparison compare(const Evaluation& evaluation, const std::string& quantized, const ProgressFunction& progress) {
-  const Stopwatch watch;
+std::vector<Comparison> compare(const Evaluation& evaluation, const std::string& quantized,
+                                const ProgressFunction& progress) {
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
@@ -305,39 +336,38 @@ Comparison compare(const Evaluation& evaluation, const std::string& quantized, c
     throw InputError(cat(evaluation.model, " has a vocabulary of ", vocabulary, " tokens and ", quantized, " one of ",
                          second.model().config().vocabulary, ": only models of one vocabulary can be compared"));
   }
-  const std::vector<TokenSequence> windows =
-      windows_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), progress));
-  const auto all_rounds = rounds_of(windows);
-  Rounds rounds(evaluation, progress, static_cast<int64_t>(all_rounds.size()) * (first.blocks() + second.blocks()));
+  const std::vector<Text> texts =
+      texts_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), progress));
+  const int64_t round_count = count_rounds(texts);
+  Rounds rounds(evaluation, progress, round_count * (first.blocks() + second.blocks()));
   Backend& head = first.head();
-  Losses first_losses, second_losses;
-  double divergence_sum = 0, same_sum = 0;
-  for (const auto& round : all_rounds) {
-    const auto batches = make_batches(round, 0, head.batch_tokens());
-    const auto first_states = run_blocks(first, batches, all_rounds.size() > 1, rounds);
-    const auto second_states = run_blocks(second, batches, all_rounds.size() > 1, rounds);
-    for (size_t b = 0; b < batches.size(); ++b) {
-      const Batch& first_batch = first_states->at(static_cast<int64_t>(b), head);
-      const Batch& second_batch = second_states->at(static_cast<int64_t>(b), head);
-      for_predictions(batches[b], [&](int64_t row, std::span<const int32_t> targets) {
-        rounds.check_stop();
-        const auto count = static_cast<int64_t>(targets.size());
-        const Matrix p = first.model().logits(first_batch, row, count),
-                     q = second.model().logits(second_batch, row, count);
-        first_losses.add(head, p, targets);
-        second_losses.add(head, q, targets);
-        Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-        head.compare_logits(p, q, divergence, same_top);
-        const auto divergences = to_host<float>(head, divergence), same = to_host<float>(head, same_top);
-        divergence_sum = std::accumulate(divergences.begin(), divergences.end(), divergence_sum);
-        same_sum = std::accumulate(same.begin(), same.end(), same_sum);
-      });
+  std::vector<Comparison> results;
+  for (const Text& text : texts) {
+    tell_text(text, texts, progress);
+    const Stopwatch watch;
+    ComparisonSums sums;
+    for (const auto& round : text.rounds) {
+      const auto batches = make_batches(round, 0, head.batch_tokens());
+      const auto first_states = run_blocks(first, batches, round_count > 1, rounds);
+      const auto second_states = run_blocks(second, batches, round_count > 1, rounds);
+      for (size_t b = 0; b < batches.size(); ++b) {
+        const Batch& first_batch = first_states->at(static_cast<int64_t>(b), head);
+        const Batch& second_batch = second_states->at(static_cast<int64_t>(b), head);
+        for_predictions(batches[b], [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
+          rounds.check_stop();
+          const auto count = static_cast<int64_t>(targets.size());
+          const Matrix p = first.model().logits(first_batch, row, count),
+                       q = second.model().logits(second_batch, row, count);
+          Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
+          head.compare_logits(p, q, divergence, same_top);
+          sums.add(position, losses_of(head, p, targets), losses_of(head, q, targets), to_host<float>(head, divergence),
+                   to_host<float>(head, same_top));
+        });
+      }
     }
+    results.push_back(sums.result(text.file, text.windows, watch.seconds()));
   }
-  const auto count = static_cast<int64_t>(windows.size());
-  const auto tokens = static_cast<double>(first_losses.tokens);
-  return {first_losses.result(count, watch.seconds()), second_losses.result(count, watch.seconds()),
-          divergence_sum / tokens, same_sum / tokens};
+  return results;
 }
 
 std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {

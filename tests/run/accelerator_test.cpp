@@ -39,10 +39,11 @@ class AcceleratorJob : public testing::Test {
   }
   double perplexity_of(const std::string& name, const std::string& device) const {
     return perplexity({.model = folder_ / name,
-                       .text = folder_ / "ids.jsonl",
+                       .texts = {folder_ / "ids.jsonl"},
                        .device_map = device,
                        .context = 40,
                        .threads = 1})
+        .front()
         .perplexity;
   }
   void expect_same_weights(const std::string& one, const std::string& other) const {

@@ -333,7 +333,7 @@ class PlacedEvaluation : public PlacedJob {
                        const char* text = "ids.jsonl") {
     told_.clear();
     return perplexity({.model = folder_ / "quantized",
-                       .text = folder_ / text,
+                       .texts = {folder_ / text},
                        .device_map = device_map,
                        .max_memory = max_memory,
                        .context = 40,
@@ -341,6 +341,7 @@ class PlacedEvaluation : public PlacedJob {
                       [&](const Progress& progress) {
                         if (progress.kind == Progress::Kind::message) told_.push_back(progress.text);
                       })
+        .front()
         .perplexity;
   }
 };
@@ -379,11 +380,11 @@ TEST_F(PlacedEvaluation, AnAcceleratorThatIsTooSmallIsNamed) {
 
 TEST_F(PlacedEvaluation, ComparisonsTakeMapsToo) {
   const Evaluation evaluation{.model = folder_ / "model",
-                              .text = folder_ / "ids.jsonl",
+                              .texts = {folder_ / "ids.jsonl"},
                               .device_map = blocks_on({"sim:0", "sim:1"}),
                               .context = 40,
                               .threads = 1};
-  const Comparison comparison = compare(evaluation, folder_ / "quantized");
+  const Comparison comparison = compare(evaluation, folder_ / "quantized").front();
   EXPECT_EQ(comparison.quantized.perplexity, perplexity_on("sim:0"));
   EXPECT_GT(comparison.mean_kl, 0);
 }

@@ -29,7 +29,9 @@ class Quantize : public testing::Test {
     return job;
   }
   double perplexity_of(const std::string& name) const {
-    return perplexity({.model = folder_ / name, .text = folder_ / "ids.jsonl", .context = 40, .threads = 1}).perplexity;
+    return perplexity({.model = folder_ / name, .texts = {folder_ / "ids.jsonl"}, .context = 40, .threads = 1})
+        .front()
+        .perplexity;
   }
   TemporaryFolder folder_;
 };
@@ -79,15 +81,16 @@ TEST_F(Quantize, EightBitsChangeNextToNothingAndFewerBitsMore) {
     quantize(bits_job);
   }
   EXPECT_NEAR(perplexity_of("8") / plain, 1, 0.01);
-  const Evaluation evaluation{.model = folder_ / "model", .text = folder_ / "ids.jsonl", .context = 40, .threads = 1};
+  const Evaluation evaluation{
+      .model = folder_ / "model", .texts = {folder_ / "ids.jsonl"}, .context = 40, .threads = 1};
   double last = 0;
   for (const char* name : {"8", "4", "3", "2"}) {
-    const Comparison comparison = compare(evaluation, folder_ / name);
+    const Comparison comparison = compare(evaluation, folder_ / name).front();
     EXPECT_GT(comparison.mean_kl, last) << name << " bits";
     EXPECT_LE(comparison.same_top, 1);
     last = comparison.mean_kl;
   }
-  const Comparison itself = compare(evaluation, folder_ / "model");
+  const Comparison itself = compare(evaluation, folder_ / "model").front();
   EXPECT_NEAR(itself.mean_kl, 0, 1e-6);
   EXPECT_EQ(itself.same_top, 1);
   EXPECT_EQ(itself.model.perplexity, plain);
@@ -151,8 +154,10 @@ TEST_F(Quantize, LossesOfGptqBeatRounding) {
     three.recipe.method = method;
     quantize(three);
   }
-  const Evaluation evaluation{.model = folder_ / "model", .text = folder_ / "ids.jsonl", .context = 40, .threads = 1};
-  EXPECT_LT(compare(evaluation, folder_ / "gptq3").mean_kl, compare(evaluation, folder_ / "rtn3").mean_kl);
+  const Evaluation evaluation{
+      .model = folder_ / "model", .texts = {folder_ / "ids.jsonl"}, .context = 40, .threads = 1};
+  EXPECT_LT(compare(evaluation, folder_ / "gptq3").front().mean_kl,
+            compare(evaluation, folder_ / "rtn3").front().mean_kl);
 }
 
 TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
