@@ -84,10 +84,11 @@ void print_table(const std::vector<Comparison>& comparisons) {
   std::printf("%-*s  %10s  %10s  %20s  %10s  %10s  %10s  %10s\n", width, "text", "perplexity", "quantized", "change",
               "mean KL", "99 % of KL", "same top", "tokens");
   for (const Comparison& comparison : comparisons) {
-    std::printf("%-*s  %10.4f  %10.4f  %+8.2f +- %-6.2f %%  %10.5f  %10.5f  %8.2f %%  %10lld\n", width,
-                comparison.text.c_str(), comparison.model.perplexity, comparison.quantized.perplexity,
-                percent_change(comparison), percent_error(comparison), comparison.mean_kl, comparison.kl_99,
-                100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
+    char change[48];
+    std::snprintf(change, sizeof change, "%+.2f %% +- %.2f", percent_change(comparison), percent_error(comparison));
+    std::printf("%-*s  %10.4f  %10.4f  %20s  %10.5f  %10.5f  %8.2f %%  %10lld\n", width, comparison.text.c_str(),
+                comparison.model.perplexity, comparison.quantized.perplexity, change, comparison.mean_kl,
+                comparison.kl_99, 100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
   }
 }
 

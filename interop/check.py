@@ -187,7 +187,7 @@ def main():
             try:
                 compare("gptq eval", run_gptq(options.gptq, "eval", folder, "--text", options.text, *common)["perplexity"])
                 # The greedy tokens are gptq's own choice too, if both kinds of weights make it choose the same tokens.
-                both = run_gptq(options.gptq, "compare", unpacked, folder, "--text", options.text, *common)
+                both = run_gptq(options.gptq, "compare", unpacked, folder, "--text", options.text, *common)["texts"][0]
                 verdict(
                     both["mean_kl"] < 1e-6 and both["same_top"] > 0.9999,
                     f"gptq compare, unpacked here against packed: mean KL {both['mean_kl']:.2e}, "

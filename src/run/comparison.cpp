@@ -91,9 +91,8 @@ std::string disagreement(const std::vector<Comparison>& comparisons) {
   const bool differ = worst->loss_change >= kClear && worst->loss_change > kTimes * best->loss_change &&
                       worst->loss_change - best->loss_change > kErrors * error;
   if (!differ) return "";
-  return cat("the texts disagree: perplexity changes by ", percent(worst->loss_change), " on ", worst->text,
-             " and by only ", percent(best->loss_change), " on ", best->text,
-             "; do not judge this model by one of them");
+  return cat("the texts disagree: perplexity changes by ", percent(worst->loss_change), " on ", worst->text, " but by ",
+             percent(best->loss_change), " on ", best->text, "; do not judge this model by one of them");
 }
 
 }  // namespace gptq

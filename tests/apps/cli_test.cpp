@@ -36,8 +36,9 @@ TEST_F(Cli, QuantizesEvaluatesComparesAndInspects) {
   const Outcome compared = run(
       {"compare", folder_ / "model", folder_ / "out", "--text", folder_ / "ids.jsonl", "--context", "32", "--json"});
   ASSERT_EQ(compared.code, 0) << compared.err;
-  EXPECT_GT(Json::parse(compared.out).at("mean_kl").get<double>(), 0);
-  EXPECT_EQ(Json::parse(compared.out).at("quantized").at("perplexity"), result.at("perplexity"));
+  const Json comparison = Json::parse(compared.out).at("texts").at(0);
+  EXPECT_GT(comparison.at("mean_kl").get<double>(), 0);
+  EXPECT_EQ(comparison.at("quantized").at("perplexity"), result.at("perplexity"));
 
   const Outcome inspected = run({"inspect", folder_ / "out", "--json"});
   ASSERT_EQ(inspected.code, 0) << inspected.err;
