@@ -176,7 +176,7 @@ void print_plan(const Plan& plan) {
   for (const auto& [stage, seconds] : plan.stage_seconds) std::printf(" %s %.1f s,", stage.c_str(), seconds);
   std::printf(" in %s\n", plan.compute_dtype.c_str());
   for (const LoaderVerdict& verdict : plan.loaders) {
-    std::printf("  %-24s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
+    std::printf("  %-34s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
                 verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
   }
 }
@@ -291,14 +291,16 @@ void run_inspect(const std::string& model, bool as_json, bool verbose) {
                 found.desc_act ? "true" : "false");
   }
   for (const LoaderVerdict& verdict : found.loaders) {
-    std::printf("  %-24s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
+    std::printf("  %-34s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
                 verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
   }
   if (!verbose) return;
+  int dtype_width = 5;
+  for (const auto& module : found.modules) dtype_width = std::max(dtype_width, static_cast<int>(module.dtype.size()));
   for (const auto& module : found.modules) {
     std::string shape;
     for (const int64_t size : module.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(size);
-    std::printf("  %-52s %-5s %-16s", module.name.c_str(), module.dtype.c_str(), shape.c_str());
+    std::printf("  %-52s %-*s %-16s", module.name.c_str(), dtype_width, module.dtype.c_str(), shape.c_str());
     if (module.bits != 0) std::printf(" %d bits, group %lld", module.bits, number(module.group_size));
     std::printf("\n");
   }

@@ -79,7 +79,9 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
   command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
   command.add_option("--method", o.method, "gptq, or rtn: round to nearest")->capture_default_str();
-  command.add_option("--checkpoint-format", o.checkpoint_format, "gptq, gptq_v2; auto: gptq, or gptq_v2 with --asym")
+  command
+      .add_option("--checkpoint-format", o.checkpoint_format,
+                  "gptq, gptq_v2, compressed-tensors; auto: gptq, or gptq_v2 with --asym")
       ->capture_default_str();
   command.add_option("--max-shard-size", o.max_shard_size, "of one safetensors file")->capture_default_str();
   add_device_options(command, o.job.device_map, o.job.max_memory);
@@ -112,7 +114,8 @@ Job make_job(const QuantizeOptions& o) {
   recipe.checkpoint_format = choice<CheckpointFormat>("--checkpoint-format", o.checkpoint_format,
                                                       {{"auto", CheckpointFormat::automatic},
                                                        {"gptq", CheckpointFormat::gptq},
-                                                       {"gptq_v2", CheckpointFormat::gptq_v2}});
+                                                       {"gptq_v2", CheckpointFormat::gptq_v2},
+                                                       {"compressed-tensors", CheckpointFormat::compressed_tensors}});
   if (o.scale_search) {
     recipe.scale_search =
         choice<ScaleSearch>("--scale-search", *o.scale_search,

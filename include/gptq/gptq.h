@@ -20,7 +20,8 @@ enum class Order : uint8_t { diagonal, group_aware, natural };  // of the column
 // What the codes are to reproduce: the weights; or weights that make up for what the blocks before have lost, exactly
 // (W + alpha W dC inv(H), as Qronos, arXiv 2505.11695) or as GPTAQ has it (arXiv 2504.02692).
 enum class Targets : uint8_t { weights, corrected, gptaq };
-enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2 };  // automatic: gptq when sym, gptq_v2 otherwise
+// automatic: gptq when sym, gptq_v2 otherwise. compressed_tensors: its pack-quantized form, of 4 and 8 bits.
+enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2, compressed_tensors };
 
 // How weights become codes. Names and meanings are those of Optimum's GPTQQuantizer where it has them.
 struct Recipe {
@@ -246,7 +247,7 @@ std::string disagreement(const std::vector<Comparison>& comparisons);
 
 struct Inspection {
   struct Module {
-    std::string name, dtype;  // dtype as stored: "BF16", or "gptq"
+    std::string name, dtype;  // dtype as stored: "BF16"; "gptq" or "compressed-tensors"
     std::vector<int64_t> shape;
     int bits = 0;  // 0: not quantized
     int64_t group_size = 0, bytes = 0;

@@ -1,10 +1,10 @@
-// The GPTQ checkpoint format: the tensors of a quantized linear, the quantization_config, and both back again.
-// Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of AutoGPTQ, GPTQModel, vLLM and
-// ExLlamaV2.
+// Quantized linears in checkpoints: the tensors of a linear, the quantization_config, and both back again. What the
+// formats are is in gptq_format.cpp and compressed_tensors.cpp, one file each.
 #pragma once
 
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "backend/backend.h"
@@ -23,44 +23,55 @@ struct QuantizationConfig {
   bool signed_scales = false;  // of what is written by this program; others do not say
 };
 
-// Throws InputError naming `where` for anything but a GPTQ config of a known format.
+// Throws InputError naming `where` for anything but the config of a known format.
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
 
-// The quantization_config that goes, the same object, to config.json and to quantize_config.json.
-Json quantization_config(const Recipe& recipe);
+// The quantization_config that goes to config.json, and for a format that has_config_file() the same object to
+// quantize_config.json. `unquantized`: the linears that stay as they are, the output head among them.
+Json quantization_config(const Recipe& recipe, const std::vector<std::string>& unquantized = {});
+bool has_config_file(const Recipe& recipe);
 
+// Throws InputError, naming the flag, for a recipe that its format cannot hold.
+void check_format(const Recipe& recipe);
 // Throws InputError, naming the linear and the sizes that would work, where the format cannot hold it.
 void check_shape(const LinearSpec& linear, const Recipe& recipe);
 
-// qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16 [groups, out], g_idx I32 [in].
+// The tensors that a linear becomes.
 std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe& recipe);
 
-// A solved linear in host memory: its codes as the format has them, its grid as the solver has it.
+// A solved linear in host memory: its codes as qweight has them, its grid as the solver has it.
 struct FetchedLinear {
   int bits = 0;
-  Matrix words;          // qweight
+  Matrix words;          // [in * bits / 32, out] i32: the stream of output r in column r
   Matrix zeros, scales;  // [rows, groups] u8 and f32
   std::vector<int32_t> g_idx;
 };
-// The device packs the codes, which takes it the bytes of qweight meanwhile. The matrices are of `memory`.
+// The device packs the codes, which takes it the bytes of the words meanwhile. The matrices are of `memory`.
 FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory = host_memory());
 
-// The bytes of quantized_tensors(), in the same order.
-struct PackedLinear {
-  std::span<const uint32_t> qweight;  // the words of the FetchedLinear, which must live as long
-  std::vector<uint32_t> qzeros;
-  std::vector<uint16_t> scales;  // fp16
-  std::vector<int32_t> g_idx;
+// One of quantized_tensors(): its name after the linear's, and its values.
+struct PackedTensor {
+  std::string part;
+  // A span is of the FetchedLinear, which must live as long; uint16_t are fp16.
+  std::variant<std::span<const uint32_t>, std::vector<uint32_t>, std::vector<uint16_t>, std::vector<int32_t>,
+               std::vector<int64_t>>
+      values;
 };
-PackedLinear pack(const FetchedLinear& linear, CheckpointFormat format);
+using PackedLinear = std::vector<PackedTensor>;  // in the order of quantized_tensors()
+PackedLinear pack(const FetchedLinear& linear, const Recipe& recipe);
 // Bytes of host memory that packing and writing a linear take beside those of its matrices.
 int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe);
 
-// Writes the tensors of quantized_tensors().
 void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed);
 
+// Of a stored linear, from the shapes of its tensors.
+struct StoredSizes {
+  int bits = 0;
+  int64_t group_size = 0;
+};
+
 // Whether a stored linear has negative scales.
-bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear);
+bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, CheckpointFormat format);
 
 // Reads the linears of a quantized checkpoint, for Model: codes and grid in host memory, dequantized where they are
 // placed. The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.

@@ -22,13 +22,18 @@ bool is_one_of(int64_t value, std::initializer_list<int64_t> values) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
+// The kernels of vLLM and SGLang for groups that are all in order.
+std::string marlin(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+  if (!is_one_of(config.group_size, {-1, 32, 64, 128}))
+    return cat("its kernels know groups of 32, 64, 128 and -1, not ", config.group_size);
+  return odd_size(linears, 32, 64);
+}
+
 std::string vllm(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   if (!config.sym) return "it takes symmetric weights only";
   if (config.bits != 4 && config.bits != 8) return cat("it takes 4 and 8 bits only, not ", config.bits);
   if (config.desc_act && config.group_size != -1) return "it refuses desc_act with groups";
-  if (!is_one_of(config.group_size, {-1, 32, 64, 128}))
-    return cat("its kernels know groups of 32, 64, 128 and -1, not ", config.group_size);
-  return odd_size(linears, 32, 64);
+  return marlin(config, linears);
 }
 
 std::string transformers(const QuantizationConfig& /*config*/, const std::vector<LinearSpec>& linears) {
@@ -48,9 +53,33 @@ std::string exllamav2(const QuantizationConfig& config, const std::vector<Linear
   return odd_size(linears, 32, 32);
 }
 
+constexpr const char* kInt8Remark =
+    "not with VLLM_MARLIN_INPUT_DTYPE=int8, which takes negative scales for unsigned ones (vLLM issue 48905)";
+
+std::vector<LoaderVerdict> compressed_tensors_verdicts(const QuantizationConfig& config,
+                                                       const std::vector<LinearSpec>& linears) {
+  std::vector<LoaderVerdict> verdicts;
+  const std::string reason = marlin(config, linears);
+  verdicts.push_back({"transformers + compressed-tensors", "", true});
+  verdicts.push_back({"vLLM", reason, reason.empty()});
+  verdicts.push_back({"SGLang", reason, reason.empty()});
+  const char* only_gptq = "it reads the GPTQ format; write that one with --checkpoint-format gptq";
+  verdicts.push_back({"GPTQModel", only_gptq, false});
+  verdicts.push_back({"ExLlamaV2", only_gptq, false});
+  if (!reason.empty()) return verdicts;
+  if (config.bits == 8 && !config.sym) {
+    for (const size_t i : {1U, 2U})
+      verdicts[i].reason = "asymmetric 8 bits are not in its Marlin kernel: only where another one is, such as Machete";
+  } else if (config.signed_scales && config.bits == 4) {
+    verdicts[1].reason = kInt8Remark;
+  }
+  return verdicts;
+}
+
 }  // namespace
 
 std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+  if (config.format == CheckpointFormat::compressed_tensors) return compressed_tensors_verdicts(config, linears);
   std::vector<LoaderVerdict> verdicts;
   const auto add = [&](const char* loader, std::string reason) {
     const bool accepts = reason.empty();
@@ -61,8 +90,7 @@ std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, con
   add("SGLang", sglang(config, linears));
   add("ExLlamaV2", exllamav2(config, linears));
   if (config.signed_scales && config.bits == 4 && verdicts[1].accepts) {
-    verdicts[1].reason =
-        "not with VLLM_MARLIN_INPUT_DTYPE=int8, which takes negative scales for unsigned ones (vLLM issue 48905)";
+    verdicts[1].reason = kInt8Remark;
   }
   if (config.sym && config.format == CheckpointFormat::gptq_v2) {
     verdicts[0].reason =

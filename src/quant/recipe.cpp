@@ -166,6 +166,8 @@ std::string_view name_of(CheckpointFormat format) {
       return "gptq";
     case CheckpointFormat::gptq_v2:
       return "gptq_v2";
+    case CheckpointFormat::compressed_tensors:
+      return "compressed-tensors";
   }
   return "?";
 }

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "gptq/gptq.h"
-#include "quant/format.h"
+#include "quant/linear_format.h"
 #include "quant/loaders.h"
 #include "quant/recipe.h"
 
@@ -39,32 +39,38 @@ Inspection inspect(const std::string& folder) {
       for (const LinearSpec& linear : step) linears.emplace(linear.name, linear);
     }
   }
+  QuantizationConfig quantization;
+  const bool is_quantized = !checkpoint.quantization_config().is_null();
+  if (is_quantized) quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
+  const LinearFormat& format = linear_format(quantization.format);
+  const LinearFormat::Parts& parts = format.parts();
+  std::vector<std::string_view> beside = parts.others;  // the tensors of a linear that come with its codes
+  beside.push_back(parts.scales);
+
   std::vector<LinearSpec> quantized;
   for (const StoredTensor* tensor : checkpoint.tensors()) {
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
                       part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);
-    if (part == "qzeros" || part == "scales" || part == "g_idx") {
-      if (checkpoint.has(module + ".qweight")) continue;  // counted with its qweight
+    if (std::find(beside.begin(), beside.end(), part) != beside.end()) {
+      if (checkpoint.has(cat(module, ".", parts.codes))) continue;  // counted with its codes
     }
     Inspection::Module entry{.name = tensor->name,
                              .dtype = tensor->dtype,
                              .shape = tensor->shape,
                              .bytes = static_cast<int64_t>(tensor->bytes)};
-    if (const auto linear = linears.find(module); part == "qweight" && linear != linears.end()) {
+    if (const auto linear = linears.find(module); part == parts.codes && linear != linears.end()) {
       const LinearSpec& spec = linear->second;
       quantized.push_back(spec);
+      const StoredSizes sizes = format.sizes(*tensor, checkpoint.tensor(cat(module, ".", parts.scales)), spec);
       entry.name = module;
-      entry.dtype = "gptq";
-      entry.bits = static_cast<int>(tensor->shape.empty() ? 0 : tensor->shape[0] * 32 / spec.in_features);
+      entry.dtype = quantization.format == CheckpointFormat::compressed_tensors ? "compressed-tensors" : "gptq";
+      entry.bits = sizes.bits;
+      entry.group_size = sizes.group_size;
       entry.shape = {spec.out_features, spec.in_features};
-      for (const char* other : {".qzeros", ".scales", ".g_idx"}) {
-        if (!checkpoint.has(module + other)) continue;
-        const StoredTensor& stored = checkpoint.tensor(module + other);
-        entry.bytes += static_cast<int64_t>(stored.bytes);
-        if (other == std::string_view(".scales") && !stored.shape.empty() && stored.shape[0] > 0) {
-          entry.group_size = spec.in_features / stored.shape[0];
-        }
+      for (const std::string_view other : beside) {
+        const std::string name = cat(module, ".", other);
+        if (checkpoint.has(name)) entry.bytes += static_cast<int64_t>(checkpoint.tensor(name).bytes);
       }
       result.parameters += spec.in_features * spec.out_features;
     } else {
@@ -72,15 +78,16 @@ Inspection inspect(const std::string& folder) {
     }
     result.modules.push_back(std::move(entry));
   }
-  if (!checkpoint.quantization_config().is_null()) {
-    QuantizationConfig quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
+  if (is_quantized) {
     result.checkpoint_format = name_of(quantization.format);
     result.bits = quantization.bits;
     result.group_size = quantization.group_size;
     result.sym = quantization.sym;
     result.desc_act = quantization.desc_act;
     // Of one linear: where scales may be negative, about half of them are.
-    if (!quantized.empty()) quantization.signed_scales = has_negative_scales(checkpoint, quantized.front().name);
+    if (!quantized.empty()) {
+      quantization.signed_scales = has_negative_scales(checkpoint, quantized.front().name, quantization.format);
+    }
     result.signed_scales = quantization.signed_scales;
     result.loaders = loader_verdicts(quantization, quantized);
   }

@@ -223,7 +223,7 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
               .dead_columns = dead};
     writes_.push_back(packer_.submit([this, fetched, entry] {
       entry->scales = scales_of(*fetched);
-      write_linear(*writer_, entry->name, pack(*fetched, resolved_format(job_.recipe)));
+      write_linear(*writer_, entry->name, pack(*fetched, job_.recipe));
     }));
   });
   last_loss_ = quantized.loss;
@@ -332,11 +332,11 @@ void Quantizer::carry_over() {
   });
   const Checkpoint& checkpoint = *setup_.checkpoint;
   for (const auto& file : checkpoint.side_files()) writer_->copy_file(checkpoint.folder() / file, file);
-  const Json quantization = quantization_config(job_.recipe);
+  const Json quantization = quantization_config(job_.recipe, setup_.unquantized);
   Json model_config = checkpoint.config();
   model_config["quantization_config"] = quantization;
   writer_->write_file("config.json", model_config.dump(2) + "\n");
-  writer_->write_file("quantize_config.json", quantization.dump(2) + "\n");
+  if (has_config_file(job_.recipe)) writer_->write_file("quantize_config.json", quantization.dump(2) + "\n");
 }
 
 void Quantizer::trim(const std::string& when) {

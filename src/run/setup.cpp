@@ -22,6 +22,7 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
 
 void check_numbers(const Job& job) {
   validate(job.recipe);
+  check_format(job.recipe);
   if (job.batch_size < 0)
     throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
   if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
@@ -62,13 +63,17 @@ void plan_output(const Job& job, Setup& setup) {
     for (const auto& step : step_specs(setup.config, block)) {
       for (const LinearSpec& linear : step) {
         known.insert(name_in_block(setup.config, linear.name));
-        if (!is_selected(job.recipe, linear)) continue;
+        if (!is_selected(job.recipe, linear)) {
+          setup.unquantized.push_back(linear.name);
+          continue;
+        }
         check_shape(linear, job.recipe);
         setup.quantized.emplace(linear.name + ".weight", linear);
         setup.quantized_weights += linear.in_features * linear.out_features;
       }
     }
   }
+  setup.unquantized.emplace_back(setup.config.architecture->head);
   for (const std::string& name : wanted) {
     if (known.count(name) != 0) continue;
     std::string names;

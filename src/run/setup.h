@@ -38,6 +38,7 @@ struct Setup {
   std::vector<Notice> notices;
 
   std::map<std::string, LinearSpec> quantized;  // what is quantized, by the name of its weight
+  std::vector<std::string> unquantized;         // linears that stay as they are, the output head last
   std::vector<TensorSpec> output;               // in the output's order
   int64_t batch_tokens = 0;                     // of a batch where --batch-size does not say
   int64_t workspace_bytes = 0;                  // that each device takes beside its matrices

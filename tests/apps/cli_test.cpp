@@ -79,6 +79,22 @@ TEST_F(Cli, RecipesAreOptionsThatTheReportAndTheFolderTell) {
   refused({"--overwrite", "--alpha", "0.5"}, "--alpha");
 }
 
+TEST_F(Cli, CompressedTensorsIsAFormatThatAllCommandsKnow) {
+  const Outcome quantized = run(quantize({"--checkpoint-format", "compressed-tensors", "--json"}));
+  ASSERT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_EQ(Json::parse(quantized.out).at("checkpoint_format"), "compressed-tensors");
+  EXPECT_FALSE(fs::exists(folder_ / "out" / "quantize_config.json"));
+  const Outcome compared = run(
+      {"compare", folder_ / "model", folder_ / "out", "--text", folder_ / "ids.jsonl", "--context", "32", "--json"});
+  ASSERT_EQ(compared.code, 0) << compared.err;
+  const Outcome eval = run({"eval", folder_ / "out", "--text", folder_ / "ids.jsonl", "--context", "32", "--json"});
+  ASSERT_EQ(eval.code, 0) << eval.err;
+  EXPECT_EQ(Json::parse(compared.out).at("quantized").at("perplexity"), Json::parse(eval.out).at("perplexity"));
+  const Outcome inspected = run({"inspect", folder_ / "out", "--verbose"});
+  ASSERT_EQ(inspected.code, 0) << inspected.err;
+  EXPECT_NE(inspected.out.find("compressed-tensors: 4 bits, group 32, symmetric"), std::string::npos) << inspected.out;
+}
+
 TEST_F(Cli, PlansOfAllPresetsStandSideBySide) {
   std::vector<std::string> arguments = quantize({"--presets"});
   arguments[0] = "plan";
@@ -136,6 +152,8 @@ TEST_F(Cli, FlagsThatMeanNothingAreRefused) {
            {{"--batch-size", "-1"}, "--batch-size"},
            {{"--unknown"}, "--unknown"},
            {{"--asym", "--checkpoint-format", "gptq"}, "gptq_v2"},
+           {{"--checkpoint-format", "compressed-tensors", "--bits", "3"}, "--bits 3"},
+           {{"--checkpoint-format", "compressed-tensors", "--desc-act"}, "g_idx"},
            {{"--desc-act", "--order", "natural"}, "--order natural"},
            {{"--desc-act", "--static-groups"}, "--desc-act"},
            {{"--no-static-groups"}, "--desc-act"},

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "gptq/gptq.h"
 #include "quant/format.h"
 #include "quant/pack.h"
@@ -171,6 +172,157 @@ TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
   quantize(job("v1"));
   EXPECT_EQ(perplexity_of("v1"), perplexity_of("v2")) << "the same codes, zeros stored differently";
   EXPECT_NEAR(perplexity_of("asym") / perplexity_of("model"), 1, 0.2);
+}
+
+// The weights of all linears as a reader has them, in f32.
+std::map<std::string, std::vector<float>> dequantized(const fs::path& folder) {
+  const Checkpoint checkpoint(folder);
+  const ModelConfig config = parse_model_config(checkpoint.config(), folder);
+  const auto backend = open_backend("cpu");
+  const WeightReader reader = quantized_reader(checkpoint);
+  std::map<std::string, std::vector<float>> weights;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    for (const auto& step : step_specs(config, block)) {
+      for (const LinearSpec& linear : step) {
+        const PlaceWeight place = reader(linear);
+        if (place) weights[linear.name] = to_host<float>(*backend, place(*backend, DType::f32));
+      }
+    }
+  }
+  return weights;
+}
+
+TEST_F(Quantize, CompressedTensorsHoldTheSameWeightsBitForBit) {
+  // Inputs of 256, so that groups of 128 are there.
+  write_tiny_model(folder_ / "wide", {.hidden = 256, .intermediate = 256, .blocks = 1, .heads = 8, .head_dim = 32});
+  for (const bool sym : {true, false}) {
+    for (const int bits : {4, 8}) {
+      for (const int64_t group_size : {32, 128, -1}) {
+        SCOPED_TRACE(cat(sym ? "sym " : "asym ", bits, " bits, group ", group_size));
+        Job first = job("gptq");
+        first.model = folder_ / "wide";
+        first.overwrite = true;
+        first.recipe.sym = sym;
+        first.recipe.bits = bits;
+        first.recipe.group_size = group_size;
+        Job second = first;
+        second.output = folder_ / "ct";
+        second.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+        quantize(first);
+        quantize(second);
+        const auto expected = dequantized(folder_ / "gptq");
+        EXPECT_EQ(expected.size(), 7U);
+        EXPECT_EQ(dequantized(folder_ / "ct"), expected);
+      }
+    }
+  }
+}
+
+TEST_F(Quantize, CompressedTensorsFoldersAreWholeAndReadBack) {
+  Job some = job("ct");
+  some.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  some.recipe.sym = false;
+  some.recipe.modules_in_block_to_quantize = {{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}};
+  const Report report = quantize(some);
+  EXPECT_EQ(report.checkpoint_format, "compressed-tensors");
+  EXPECT_FALSE(fs::exists(folder_ / "ct" / "quantize_config.json"));
+  const Checkpoint out(folder_ / "ct");
+  EXPECT_EQ(out.quantization_config().at("ignore").size(), 2U * 4 + 1);
+  EXPECT_EQ(out.quantization_config().at("ignore").back(), "lm_head");
+  for (const Json& name : out.quantization_config().at("ignore"))
+    EXPECT_TRUE(out.has(cat(name.get<std::string>(), ".weight"))) << name;
+  const std::string module = "model.layers.0.self_attn.k_proj";  // [32, 64]
+  EXPECT_EQ(out.tensor(module + ".weight_packed").shape, (std::vector<int64_t>{32, 8}));
+  EXPECT_EQ(out.tensor(module + ".weight_scale").shape, (std::vector<int64_t>{32, 2}));
+  EXPECT_EQ(out.tensor(module + ".weight_zero_point").shape, (std::vector<int64_t>{4, 2}));
+  EXPECT_EQ(out.tensor(module + ".weight_shape").dtype, "I64");
+  EXPECT_FALSE(out.has(module + ".weight"));
+
+  Job v2 = some;
+  v2.output = folder_ / "v2";
+  v2.recipe.checkpoint_format = CheckpointFormat::automatic;
+  quantize(v2);
+  EXPECT_EQ(perplexity_of("ct"), perplexity_of("v2"));
+  const Inspection found = inspect(folder_ / "ct"), plain = inspect(folder_ / "model");
+  EXPECT_EQ(found.checkpoint_format, "compressed-tensors");
+  EXPECT_EQ(found.parameters, plain.parameters);
+  EXPECT_EQ(found.bits, 4);
+  EXPECT_EQ(found.group_size, 32);
+  EXPECT_FALSE(found.sym);
+  int64_t with_bits = 0, bytes = 0;
+  for (const auto& module : found.modules) {
+    bytes += module.bytes;
+    if (module.bits == 0) continue;
+    ++with_bits;
+    EXPECT_EQ(module.dtype, "compressed-tensors");
+    EXPECT_EQ(module.bits, 4);
+    EXPECT_EQ(module.group_size, 32);
+  }
+  EXPECT_EQ(with_bits, 6);
+  EXPECT_EQ(bytes, found.bytes);
+  EXPECT_EQ(found.loaders.size(), 5U);
+}
+
+TEST_F(Quantize, BrokenCompressedTensorsAreRefused) {
+  Job ct = job("ct");
+  ct.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  ct.recipe.sym = false;
+  quantize(ct);
+  const std::string module = "model.layers.0.self_attn.q_proj";  // [64, 64] in groups of 32
+  const auto refusal = [&](const std::function<void(TensorSpec&, std::vector<std::byte>&)>& change) {
+    std::vector<TensorSpec> specs;
+    std::vector<std::vector<std::byte>> values;
+    {
+      const Checkpoint from(folder_ / "ct");
+      for (const StoredTensor* tensor : from.tensors()) {
+        TensorSpec spec{tensor->name, tensor->dtype, tensor->shape};
+        std::vector<std::byte> bytes(tensor->bytes);
+        from.read(*tensor, 0, tensor->bytes, bytes.data());
+        if (tensor->name.rfind(module + ".", 0) == 0) change(spec, bytes);
+        bytes.resize(spec.bytes());
+        specs.push_back(std::move(spec));
+        values.push_back(std::move(bytes));
+      }
+    }
+    fs::remove_all(folder_ / "broken");
+    fs::create_directories(folder_ / "broken");
+    fs::copy_file(folder_ / "ct" / "config.json", folder_ / "broken" / "config.json");
+    SafetensorsWriter writer(folder_ / "broken" / "model.safetensors", specs);
+    for (size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, values[i].data(), values[i].size());
+    writer.finish();
+    try {
+      dequantized(folder_ / "broken");
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("it was read");
+  };
+  const auto part = [&](const TensorSpec& spec, const char* name) { return spec.name == module + "." + name; };
+  EXPECT_EQ(refusal([](TensorSpec&, std::vector<std::byte>&) {}), "it was read");
+  for (const char* name : {"weight_packed", "weight_scale", "weight_zero_point", "weight_shape"}) {
+    const std::string of_shape = refusal([&](TensorSpec& spec, std::vector<std::byte>&) {
+      if (part(spec, name)) spec.shape.back() += 1;
+    });
+    EXPECT_NE(of_shape.find(module + "." + name), std::string::npos) << of_shape;
+    const std::string of_type = refusal([&](TensorSpec& spec, std::vector<std::byte>&) {
+      if (part(spec, name)) spec.dtype = "U8";
+    });
+    EXPECT_NE(of_type.find(module + "." + name + " is U8"), std::string::npos) << of_type;
+  }
+  for (const char* name : {"weight_scale", "weight_zero_point"}) {
+    const std::string missing = refusal([&](TensorSpec& spec, std::vector<std::byte>&) {
+      if (part(spec, name)) spec.name += "_elsewhere";
+    });
+    EXPECT_NE(missing.find(module + "." + name), std::string::npos) << missing;
+  }
+  const std::string says_other = refusal([&](TensorSpec& spec, std::vector<std::byte>& bytes) {
+    if (part(spec, "weight_shape")) bytes[0] = std::byte{63};
+  });
+  EXPECT_NE(says_other.find("[63, 64]"), std::string::npos) << says_other;
+  const std::string shuffled = refusal([&](TensorSpec& spec, std::vector<std::byte>&) {
+    if (part(spec, "weight_shape")) spec.name = module + ".weight_g_idx";
+  });
+  EXPECT_NE(shuffled.find("weight_g_idx"), std::string::npos) << shuffled;
 }
 
 TEST_F(Quantize, DescActShufflesGroupIndicesAndIsReadBack) {

@@ -1,0 +1,207 @@
+// The pack-quantized format of the compressed-tensors library (vLLM, llm-compressor): the codes and grid of GPTQ, each
+// transposed. weight_packed I32 [out, in * bits / 32], one stream of codes a row; weight_scale F16 [out, groups];
+// weight_shape I64 [2]: out, in; with zeros of their own weight_zero_point I32 [out * bits / 32, groups], one stream a
+// column. The library's codes and zeros are signed and stored plus 2^(bits - 1): those of GPTQ as they are. Groups are
+// of neighbouring inputs: there is no g_idx.
+//
+// Scales stay in the fp16 that the columns were quantized against. Loaders convert them to the model's dtype; a file
+// of bf16 scales would spare them that and lose three bits for all.
+#include "base/error.h"
+#include "quant/linear_format.h"
+#include "quant/pack.h"
+#include "quant/recipe.h"
+
+namespace gptq {
+namespace {
+
+bool is_known(int bits) { return bits == 4 || bits == 8; }
+
+// Whether `config` has something under `key` that is not null, {} or [].
+bool says(const Json& config, const char* key) {
+  const auto found = config.find(key);
+  return found != config.end() && !found->is_null() && !found->empty();
+}
+
+class CompressedTensorsFormat final : public LinearFormat {
+ public:
+  void check(const Recipe& recipe) const override {
+    if (!is_known(recipe.bits)) {
+      throw InputError(cat("--checkpoint-format compressed-tensors with --bits ", recipe.bits,
+                           ": its loaders take 4 and 8; use gptq for 2 and 3"));
+    }
+    if (recipe.desc_act) {
+      throw InputError(
+          "--checkpoint-format compressed-tensors with --desc-act: the format has no g_idx for shuffled groups; drop "
+          "--desc-act (--order diagonal, the default, is the same order) or use gptq");
+    }
+  }
+
+  std::vector<TensorSpec> tensors(const LinearSpec& linear, const Recipe& recipe) const override {
+    const int64_t in = linear.in_features, out = linear.out_features, groups = groups_of(linear, recipe);
+    std::vector<TensorSpec> specs = {{linear.name + ".weight_packed", "I32", {out, in * recipe.bits / 32}},
+                                     {linear.name + ".weight_scale", "F16", {out, groups}},
+                                     {linear.name + ".weight_shape", "I64", {2}}};
+    if (!recipe.sym) specs.push_back({linear.name + ".weight_zero_point", "I32", {out * recipe.bits / 32, groups}});
+    return specs;
+  }
+
+  PackedLinear pack(const FetchedLinear& linear, const Recipe& recipe) const override {
+    const int64_t out = linear.scales.rows(), groups = linear.scales.cols();
+    const int64_t in = linear.words.rows() * 32 / linear.bits;
+    std::vector<uint16_t> scales;
+    scales.reserve(static_cast<size_t>(out * groups));
+    for (const float scale : elements<float>(linear.scales)) scales.push_back(Half(scale).bits);
+    PackedLinear packed;
+    packed.push_back(
+        {"weight_packed", transposed<uint32_t>(elements<uint32_t>(linear.words), linear.words.rows(), out)});
+    packed.push_back({"weight_scale", std::move(scales)});
+    packed.push_back({"weight_shape", std::vector<int64_t>{out, in}});
+    if (!recipe.sym) {
+      const std::vector<uint8_t> zeros = transposed<uint8_t>(elements<uint8_t>(linear.zeros), out, groups);
+      packed.push_back({"weight_zero_point", transposed<uint32_t>(pack_cols(zeros, groups, out, linear.bits), groups,
+                                                                  out * linear.bits / 32)});
+    }
+    return packed;
+  }
+
+  int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) const override {
+    const int64_t grid = linear.out_features * groups_of(linear, recipe);
+    const int64_t codes = linear.out_features * linear.in_features * recipe.bits / 8;
+    // Codes transposed, scales in fp16, the shape; zeros transposed, packed and transposed again; g_idx as fetched.
+    return codes + grid * 2 + 16 + (recipe.sym ? 0 : grid + 2 * grid * recipe.bits / 8) + linear.in_features * 4;
+  }
+
+  Json config(const Recipe& recipe, const std::vector<std::string>& unquantized) const override {
+    const bool channel = recipe.group_size == -1;
+    Json weights = {{"num_bits", recipe.bits},
+                    {"type", "int"},
+                    {"symmetric", recipe.sym},
+                    {"strategy", channel ? "channel" : "group"},
+                    {"group_size", channel ? Json() : Json(recipe.group_size)},
+                    {"dynamic", false},
+                    {"actorder", nullptr},
+                    {"observer", "minmax"}};
+    return {{"quant_method", "compressed-tensors"},
+            {"format", "pack-quantized"},
+            {"quantization_status", "compressed"},
+            {"config_groups",
+             {{"group_0",
+               {{"targets", {"Linear"}},
+                {"weights", std::move(weights)},
+                {"input_activations", nullptr},
+                {"output_activations", nullptr}}}}},
+            {"ignore", unquantized},
+            {"kv_cache_scheme", nullptr},
+            {"meta", recipe_record(recipe)}};
+  }
+
+  bool has_config_file() const override { return false; }
+
+  const Parts& parts() const override { return parts_; }
+
+  QuantizationConfig parse(const Json& config, const std::string& where) const override {
+    const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": compressed-tensors ", what)); };
+    try {
+      const std::string format = config.value("format", std::string("dense"));
+      if (format != "pack-quantized") fail(cat("with format '", format, "' is not read; pack-quantized is"));
+      for (const char* key : {"kv_cache_scheme", "transform_config"}) {
+        if (says(config, key)) fail(cat("with a ", key, " is not read: it changes more than the weights"));
+      }
+      if (says(config, "sparsity_config") && config["sparsity_config"].value("format", std::string()) != "dense")
+        fail("with a sparsity_config is not read; dense weights are");
+      const Json& groups = config.at("config_groups");
+      if (groups.size() != 1) fail(cat("with ", groups.size(), " config_groups is not read; one is"));
+      const Json& group = groups.front();
+      for (const char* key : {"input_activations", "output_activations"}) {
+        if (says(group, key)) fail(cat("with quantized ", key, " is not read; quantized weights alone are"));
+      }
+      return parse_weights(group.at("weights"), fail);
+    } catch (const nlohmann::json::exception&) {
+      fail("needs one entry in config_groups whose weights say num_bits, strategy and, for groups, group_size");
+    }
+    return {};
+  }
+
+  StoredSizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
+    StoredSizes sizes;
+    if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[1] * 32 / linear.in_features);
+    if (scales.shape.size() == 2 && scales.shape[1] > 0) sizes.group_size = linear.in_features / scales.shape[1];
+    return sizes;
+  }
+
+  HostLinear read(const Checkpoint& checkpoint, const LinearSpec& spec,
+                  const QuantizationConfig& config) const override {
+    const int64_t in = spec.in_features, out = spec.out_features;
+    const int bits = config.bits;
+    const int64_t group_size = config.group_size == -1 ? in : config.group_size;
+    if (in % group_size != 0) {
+      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, " has ", in, " inputs, which groups of ",
+                           group_size, " do not divide"));
+    }
+    const int64_t groups = in / group_size;
+    const StoredTensor& packed =
+        checked(checkpoint, spec.name + ".weight_packed", {"I32"}, {out, (in * bits + 31) / 32});
+    const StoredTensor& scales =
+        checked(checkpoint, spec.name + ".weight_scale", {"F16", "BF16", "F32"}, {out, groups});
+    if (in * bits % 32 != 0 || out * bits % 32 != 0) {
+      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, " [", out, ", ", in, "] in ", bits,
+                           " bits does not fill whole words, which is not read"));
+    }
+    if (checkpoint.has(spec.name + ".weight_shape")) {
+      const auto shape = elements<int64_t>(checkpoint, checked(checkpoint, spec.name + ".weight_shape", {"I64"}, {2}));
+      if (shape != std::vector<int64_t>{out, in}) {
+        throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".weight_shape says ", shape_string(shape),
+                             ", where config.json implies ", shape_string({out, in})));
+      }
+    }
+    if (checkpoint.has(spec.name + ".weight_g_idx")) {
+      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name,
+                           ".weight_g_idx shuffles groups, which compressed-tensors has given up and is not read"));
+    }
+
+    HostLinear linear{.rows = out, .groups = groups, .bits = bits};
+    linear.codes = unpack_cols(elements<uint32_t>(checkpoint, packed), out, in, bits);
+    linear.scales = to_floats(checkpoint, scales);
+    linear.zeros.assign(static_cast<size_t>(out * groups), static_cast<uint8_t>(1U << (bits - 1)));
+    if (!config.sym) {
+      const StoredTensor& zeros =
+          checked(checkpoint, spec.name + ".weight_zero_point", {"I32"}, {out * bits / 32, groups});
+      ThreadPool pool(1);
+      linear.zeros = transposed<uint8_t>(unpack_streams(elements<uint32_t>(checkpoint, zeros), out, groups, bits, pool),
+                                         groups, out);
+    }
+    for (int64_t k = 0; k < in; ++k) linear.g_idx.push_back(static_cast<int32_t>(k / group_size));
+    return linear;
+  }
+
+ private:
+  template <typename Fail>
+  static QuantizationConfig parse_weights(const Json& weights, const Fail& fail) {
+    QuantizationConfig result;
+    result.format = CheckpointFormat::compressed_tensors;
+    result.bits = weights.at("num_bits").get<int>();
+    result.sym = weights.value("symmetric", true);
+    if (const std::string type = weights.value("type", std::string("int")); type != "int" || !is_known(result.bits))
+      fail(cat("with weights of ", result.bits, " bits, type ", type, ", is not read; int of 4 and 8 bits is"));
+    const std::string strategy = weights.at("strategy").get<std::string>();
+    if (strategy != "group" && strategy != "channel")
+      fail(cat("with strategy '", strategy, "' is not read; group and channel are"));
+    result.group_size = strategy == "channel" ? -1 : weights.at("group_size").get<int64_t>();
+    if (strategy == "group" && result.group_size <= 0) fail(cat("has a group_size of ", result.group_size));
+    const auto order = weights.find("actorder");
+    if (order != weights.end() && (*order == Json(true) || *order == "group" || *order == "dynamic"))
+      fail("with actorder group is not read: its groups are shuffled");
+    return result;
+  }
+
+  const Parts parts_{"weight_packed", "weight_scale", {"weight_shape", "weight_zero_point"}};
+};
+
+}  // namespace
+
+const LinearFormat& compressed_tensors_format() {
+  static const CompressedTensorsFormat format;
+  return format;
+}
+
+}  // namespace gptq

@@ -1,0 +1,167 @@
+// The GPTQ format, both versions: qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16
+// [groups, out], g_idx I32 [in]. Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of
+// AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
+#include "base/error.h"
+#include "quant/linear_format.h"
+#include "quant/pack.h"
+#include "quant/recipe.h"
+
+namespace gptq {
+namespace {
+
+class GptqFormat final : public LinearFormat {
+ public:
+  explicit GptqFormat(CheckpointFormat version) : version_(version) {}
+
+  void check(const Recipe& /*recipe*/) const override {}  // validate() knows what GPTQ's grids can be
+
+  std::vector<TensorSpec> tensors(const LinearSpec& linear, const Recipe& recipe) const override {
+    const int64_t in = linear.in_features, out = linear.out_features, groups = groups_of(linear, recipe);
+    return {{linear.name + ".qweight", "I32", {in * recipe.bits / 32, out}},
+            {linear.name + ".qzeros", "I32", {groups, out * recipe.bits / 32}},
+            {linear.name + ".scales", "F16", {groups, out}},
+            {linear.name + ".g_idx", "I32", {in}}};
+  }
+
+  PackedLinear pack(const FetchedLinear& linear, const Recipe& /*recipe*/) const override {
+    const int64_t out = linear.scales.rows(), groups = linear.scales.cols();
+    const int mask = (1 << linear.bits) - 1;
+    std::vector<uint8_t> zeros = transposed<uint8_t>(elements<uint8_t>(linear.zeros), out, groups);
+    for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero - zero_offset()) & mask);
+    std::vector<uint16_t> scales(static_cast<size_t>(out * groups));
+    for (int64_t r = 0; r < out; ++r) {
+      for (int64_t g = 0; g < groups; ++g) scales[g * out + r] = Half(linear.scales.row<float>(r)[g]).bits;
+    }
+    return {{"qweight", elements<uint32_t>(linear.words)},
+            {"qzeros", pack_cols(zeros, groups, out, linear.bits)},
+            {"scales", std::move(scales)},
+            {"g_idx", linear.g_idx}};
+  }
+
+  int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) const override {
+    const int64_t grid = linear.out_features * groups_of(linear, recipe);
+    // Zeros transposed and packed, scales in fp16; g_idx as fetched and as packed.
+    return grid + grid * recipe.bits / 8 + grid * 2 + 2 * linear.in_features * 4;
+  }
+
+  Json config(const Recipe& recipe, const std::vector<std::string>& /*unquantized*/) const override {
+    const std::string format(name_of(version_));
+    Json config = {{"quant_method", "gptq"},
+                   {"method", "gptq"},
+                   {"checkpoint_format", format},
+                   {"format", format},
+                   {"bits", recipe.bits},
+                   {"group_size", recipe.group_size},
+                   {"sym", recipe.sym},
+                   {"desc_act", recipe.desc_act},
+                   {"lm_head", false},
+                   {"pack_dtype", "int32"},
+                   {"true_sequential", recipe.true_sequential},
+                   {"damp_percent", recipe.damp_percent},
+                   {"static_groups", recipe.static_groups}};
+    if (!recipe.modules_in_block_to_quantize.empty()) {
+      config["modules_in_block_to_quantize"] = recipe.modules_in_block_to_quantize;
+    }
+    config["meta"] = recipe_record(recipe);
+    return config;
+  }
+
+  bool has_config_file() const override { return true; }
+
+  const Parts& parts() const override { return parts_; }
+
+  QuantizationConfig parse(const Json& config, const std::string& where) const override {
+    QuantizationConfig result;
+    try {
+      result.bits = config.at("bits").get<int>();
+      result.group_size = config.at("group_size").get<int64_t>();
+      result.sym = config.value("sym", true);
+      result.desc_act = config.value("desc_act", false);
+    } catch (const nlohmann::json::exception&) {
+      throw InputError(
+          cat(where,
+              ": quantization_config needs the numbers bits and group_size, and true or false for sym and desc_act"));
+    }
+    result.format = version_;
+    return result;
+  }
+
+  StoredSizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
+    StoredSizes sizes;
+    if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[0] * 32 / linear.in_features);
+    if (scales.shape.size() == 2 && scales.shape[0] > 0) sizes.group_size = linear.in_features / scales.shape[0];
+    return sizes;
+  }
+
+  HostLinear read(const Checkpoint& checkpoint, const LinearSpec& spec,
+                  const QuantizationConfig& /*config*/) const override {
+    const int64_t in = spec.in_features, out = spec.out_features;
+    const StoredTensor& qweight = checkpoint.tensor(spec.name + ".qweight");
+    const StoredTensor& scales = checkpoint.tensor(spec.name + ".scales");
+    // Modules may differ in bits ("dynamic"): the shapes say which.
+    const int bits = qweight.shape.size() == 2 && in > 0 ? static_cast<int>(qweight.shape[0] * 32 / in) : 0;
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
+      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".qweight has shape ",
+                           shape_string(qweight.shape), ", which is no 2, 3, 4 or 8 bit packing of ", in, " inputs"));
+    }
+    checked(checkpoint, spec.name + ".qweight", {"I32"}, {in * bits / 32, out});
+    const int64_t groups = scales.shape.empty() ? 0 : scales.shape[0];
+    checked(checkpoint, spec.name + ".scales", {"F16", "BF16", "F32"}, {groups, out});
+    const StoredTensor& qzeros = checked(checkpoint, spec.name + ".qzeros", {"I32"}, {groups, out * bits / 32});
+
+    ThreadPool pool;
+    std::vector<int32_t> g_idx = read_g_idx(checkpoint, spec, groups);
+    std::vector<uint8_t> codes = unpack_streams(elements<uint32_t>(checkpoint, qweight), in, out, bits, pool);
+    std::vector<uint8_t> zeros = unpack_cols(elements<uint32_t>(checkpoint, qzeros), groups, out, bits);
+    const int mask = (1 << bits) - 1;
+    for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + zero_offset()) & mask);
+
+    return {.rows = out,
+            .groups = groups,
+            .bits = bits,
+            .codes = std::move(codes),
+            .zeros = transposed<uint8_t>(zeros, groups, out),
+            .scales = transposed<float>(to_floats(checkpoint, scales), groups, out),
+            .g_idx = std::move(g_idx)};
+  }
+
+ private:
+  // v1 stores zero - 1, field by field; v2 stores zero.
+  int zero_offset() const { return version_ == CheckpointFormat::gptq ? 1 : 0; }
+
+  // As stored, or in order where there is none.
+  static std::vector<int32_t> read_g_idx(const Checkpoint& checkpoint, const LinearSpec& spec, int64_t groups) {
+    const int64_t in = spec.in_features;
+    std::vector<int32_t> g_idx(static_cast<size_t>(in));
+    if (checkpoint.has(spec.name + ".g_idx")) {
+      g_idx = elements<int32_t>(checkpoint, checked(checkpoint, spec.name + ".g_idx", {"I32"}, {in}));
+    } else {
+      const int64_t group_size = groups > 0 ? (in + groups - 1) / groups : in;
+      for (int64_t k = 0; k < in; ++k) g_idx[k] = static_cast<int32_t>(k / group_size);
+    }
+    for (const int32_t group : g_idx) {
+      if (group < 0 || group >= groups) {
+        throw InputError(
+            cat(checkpoint.folder().string(), ": ", spec.name, ".g_idx names group ", group, " of ", groups));
+      }
+    }
+    return g_idx;
+  }
+
+  const CheckpointFormat version_;
+  const Parts parts_{"qweight", "scales", {"qzeros", "g_idx"}};
+};
+
+}  // namespace
+
+const LinearFormat& gptq_format() {
+  static const GptqFormat format(CheckpointFormat::gptq);
+  return format;
+}
+
+const LinearFormat& gptq_v2_format() {
+  static const GptqFormat format(CheckpointFormat::gptq_v2);
+  return format;
+}
+
+}  // namespace gptq
