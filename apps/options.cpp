@@ -55,11 +55,14 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--batch-size", o.job.batch_size, "sequences at a time; 0: about 2048 tokens, 8192 on a GPU")
       ->capture_default_str();
   command.add_option("--seed", o.job.calibration.seed, "which sequences; 0: spread evenly")->capture_default_str();
-  command.add_option("--bits", o.bits, "2, 3, 4 or 8")->capture_default_str();
-  command.add_option("--group-size", o.group_size, "inputs that share a scale; -1: all")->capture_default_str();
+  command.add_option("--bits", o.bits, "2, 3, 4 or 8 [4]");
+  command.add_option("--group-size", o.group_size, "inputs that share a scale; -1: all [128]");
   command.add_flag("--asym", o.asym, "zero points of their own (default: symmetric)");
-  command.add_option("--preset", o.preset, "default, best, paper or group-aware; single options override it")
-      ->capture_default_str();
+  command.add_option("--preset", o.preset,
+                     "default, best, paper or group-aware [default]; a recipe file and single options override it");
+  command.add_option("--recipe", o.recipe_file,
+                     "JSON file of such options by their names, with rules for single modules (dynamic), such as a "
+                     "quantize_config.json; single options override it");
   command.add_option("--scale-search", o.scale_search, "diag, mse or minmax [diag]");
   command.add_option("--order", o.order, "of columns: diagonal, group-aware or natural [diagonal]");
   command.add_flag("--static-groups", o.static_groups, "all scales before any column [yes]");
@@ -78,11 +81,9 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
   command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
-  command.add_option("--method", o.method, "gptq, or rtn: round to nearest")->capture_default_str();
-  command
-      .add_option("--checkpoint-format", o.checkpoint_format,
-                  "gptq, gptq_v2, compressed-tensors; auto: gptq, or gptq_v2 with --asym")
-      ->capture_default_str();
+  command.add_option("--method", o.method, "gptq, or rtn: round to nearest [gptq]");
+  command.add_option("--checkpoint-format", o.checkpoint_format,
+                     "gptq, gptq_v2, compressed-tensors; auto: gptq, or gptq_v2 with zero points [auto]");
   command.add_option("--max-shard-size", o.max_shard_size, "of one safetensors file")->capture_default_str();
   add_device_options(command, o.job.device_map, o.job.max_memory);
   command.add_option("--spill-dir", o.job.spill_dir, "folder for hidden states that find no room in memory");
@@ -106,16 +107,19 @@ Job make_job(const QuantizeOptions& o) {
     throw InputError("--threads " + std::to_string(job.threads) + ": give a positive number, or 0 for all cores");
   job.max_shard_bytes = parse_bytes(o.max_shard_size);
   if (!o.max_read_rate.empty()) job.max_read_rate = parse_bytes(o.max_read_rate);
-  Recipe& recipe = job.recipe = recipe_preset(o.preset);
-  recipe.bits = o.bits;
-  recipe.group_size = o.group_size;
-  recipe.sym = !o.asym;
-  recipe.method = choice<Method>("--method", o.method, {{"gptq", Method::gptq}, {"rtn", Method::rtn}});
-  recipe.checkpoint_format = choice<CheckpointFormat>("--checkpoint-format", o.checkpoint_format,
-                                                      {{"auto", CheckpointFormat::automatic},
-                                                       {"gptq", CheckpointFormat::gptq},
-                                                       {"gptq_v2", CheckpointFormat::gptq_v2},
-                                                       {"compressed-tensors", CheckpointFormat::compressed_tensors}});
+  Recipe& recipe = job.recipe = recipe_preset(o.preset.value_or("default"));
+  if (!o.recipe_file.empty()) recipe = read_recipe(o.recipe_file, recipe);
+  recipe.bits = o.bits.value_or(recipe.bits);
+  recipe.group_size = o.group_size.value_or(recipe.group_size);
+  if (o.asym) recipe.sym = false;
+  if (o.method) recipe.method = choice<Method>("--method", *o.method, {{"gptq", Method::gptq}, {"rtn", Method::rtn}});
+  if (o.checkpoint_format) {
+    recipe.checkpoint_format = choice<CheckpointFormat>("--checkpoint-format", *o.checkpoint_format,
+                                                        {{"auto", CheckpointFormat::automatic},
+                                                         {"gptq", CheckpointFormat::gptq},
+                                                         {"gptq_v2", CheckpointFormat::gptq_v2},
+                                                         {"compressed-tensors", CheckpointFormat::compressed_tensors}});
+  }
   if (o.scale_search) {
     recipe.scale_search =
         choice<ScaleSearch>("--scale-search", *o.scale_search,
@@ -148,8 +152,8 @@ Job make_job(const QuantizeOptions& o) {
   }
   if (o.alpha) recipe.alpha = o.alpha;
   if (o.refine) recipe.refine = *o.refine;
-  recipe.true_sequential = !o.no_true_sequential;
-  recipe.modules_in_block_to_quantize = parse_modules(o.modules);
+  if (o.no_true_sequential) recipe.true_sequential = false;
+  if (o.modules) recipe.modules_in_block_to_quantize = parse_modules(*o.modules);
   if (recipe.method == Method::rtn && o.desc_act)
     throw InputError("--desc-act orders GPTQ's columns, and --method rtn has no order: drop one");
   return job;

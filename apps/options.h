@@ -11,17 +11,16 @@
 
 namespace gptq {
 
-// What `gptq quantize` was told. Options that a preset also sets are empty unless given.
+// What `gptq quantize` was told. Options that a recipe file or a preset also sets are empty unless given.
 struct QuantizeOptions {
   Job job;
-  std::string preset = "default", max_shard_size = "5GB", max_read_rate, report_file, modules;
-  std::optional<std::string> scale_search, order, targets, refine;
+  std::string max_shard_size = "5GB", max_read_rate, report_file, recipe_file;
+  std::optional<std::string> preset, scale_search, order, targets, refine, method, checkpoint_format, modules;
   std::optional<double> damp_percent, alpha;
+  std::optional<int> bits;
+  std::optional<int64_t> group_size;
   bool asym = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false, desc_act = false,
        static_groups = false, no_static_groups = false;
-  std::string method = "gptq", checkpoint_format = "auto";
-  int bits = 4;
-  int64_t group_size = 128;
   bool json = false, quiet = false, verbose = false;
   bool presets = false;  // of plan
 };

@@ -23,6 +23,15 @@ enum class Targets : uint8_t { weights, corrected, gptaq };
 // automatic: gptq when sym, gptq_v2 otherwise. compressed_tensors: its pack-quantized form, of 4 and 8 bits.
 enum class CheckpointFormat : uint8_t { automatic, gptq, gptq_v2, compressed_tensors };
 
+// What a recipe changes for the modules whose full names a pattern matches: GPTQModel's `dynamic`.
+struct ModuleRule {
+  std::string pattern;  // a regular expression, matched at the start of names such as "model.layers.0.mlp.down_proj"
+  bool skip = false;    // they stay as they are
+  std::optional<int> bits;
+  std::optional<int64_t> group_size;
+  std::optional<bool> sym, desc_act;
+};
+
 // How weights become codes. Names and meanings are those of Optimum's GPTQQuantizer where it has them.
 struct Recipe {
   Method method = Method::gptq;
@@ -44,11 +53,17 @@ struct Recipe {
   // What follows the columns, in this order: "r" refits the scales to the codes, "cN" is N sweeps of coordinate descent
   // over the codes: "r c2 r". "none": nothing. Empty: "c4" at 3 bits, "r c2 r c2 r" at 2, else nothing.
   std::string refine;
+  std::vector<ModuleRule> dynamic;  // the first that matches a module counts
 };
 
 // "default" (the measured best of one stream), "best" (with corrected targets), "paper" (Frantar et al., 2022) or
 // "group-aware" (GPTQModel's default).
 Recipe recipe_preset(const std::string& name);
+
+// A recipe file: a JSON object of Recipe's fields by their names, `dynamic` as GPTQModel writes it ({"pattern":
+// {"bits": 8}, "-:pattern": {}}), perhaps a `preset`. What it does not name is that preset's, or `base`'s where it
+// names none. A quantize_config.json is such a file. Throws InputError that names the file and the key.
+Recipe read_recipe(const std::string& file, const Recipe& base = {});
 
 struct Calibration {
   std::string

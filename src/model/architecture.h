@@ -50,6 +50,8 @@ struct Architecture {
   std::string_view attention_norm, mlp_norm;  // "input_layernorm", "post_attention_layernorm"
   std::string_view q, k, v, o;                // "self_attn.q_proj", ...
   std::string_view gate, up, down;            // "mlp.gate_proj", ...
+  // What vLLM and SGLang call q,k,v and gate,up, which they load as one: "self_attn.qkv_proj", "mlp.gate_up_proj".
+  std::string_view fused_qkv, fused_gate_up;
 };
 
 std::span<const Architecture> architectures();

@@ -18,7 +18,9 @@ std::span<const Architecture> architectures() {
        .o = "self_attn.o_proj",
        .gate = "mlp.gate_proj",
        .up = "mlp.up_proj",
-       .down = "mlp.down_proj"},
+       .down = "mlp.down_proj",
+       .fused_qkv = "self_attn.qkv_proj",
+       .fused_gate_up = "mlp.gate_up_proj"},
   };
   return table;
 }

@@ -85,15 +85,15 @@ std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64
   const Architecture& names = *config.architecture;
   const std::string prefix = block_prefix(config, block);
   const int64_t q_width = config.heads * config.head_dim, kv_width = config.kv_heads * config.head_dim;
-  const auto spec = [&](std::string_view name, int64_t out, int64_t in, bool bias) {
-    return LinearSpec{cat(prefix, name), out, in, bias};
+  const auto spec = [&](std::string_view name, int64_t out, int64_t in, bool bias, std::string_view fused = {}) {
+    return LinearSpec{cat(prefix, name), out, in, bias, fused.empty() ? "" : cat(prefix, fused)};
   };
-  return {{spec(names.q, q_width, config.hidden, config.attention_bias),
-           spec(names.k, kv_width, config.hidden, config.attention_bias),
-           spec(names.v, kv_width, config.hidden, config.attention_bias)},
+  return {{spec(names.q, q_width, config.hidden, config.attention_bias, names.fused_qkv),
+           spec(names.k, kv_width, config.hidden, config.attention_bias, names.fused_qkv),
+           spec(names.v, kv_width, config.hidden, config.attention_bias, names.fused_qkv)},
           {spec(names.o, config.hidden, q_width, config.attention_bias)},
-          {spec(names.gate, config.intermediate, config.hidden, config.mlp_bias),
-           spec(names.up, config.intermediate, config.hidden, config.mlp_bias)},
+          {spec(names.gate, config.intermediate, config.hidden, config.mlp_bias, names.fused_gate_up),
+           spec(names.up, config.intermediate, config.hidden, config.mlp_bias, names.fused_gate_up)},
           {spec(names.down, config.hidden, config.intermediate, config.mlp_bias)}};
 }
 

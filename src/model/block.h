@@ -37,6 +37,7 @@ struct LinearSpec {
   std::string name;
   int64_t out_features = 0, in_features = 0;
   bool bias = false;
+  std::string fused;  // the module that vLLM and SGLang make of it and its siblings, or empty
 };
 std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64_t block);
 

@@ -6,6 +6,9 @@
 //
 // Scales stay in the fp16 that the columns were quantized against. Loaders convert them to the model's dtype; a file
 // of bf16 scales would spare them that and lose three bits for all.
+#include <algorithm>
+#include <optional>
+
 #include "base/error.h"
 #include "quant/linear_format.h"
 #include "quant/pack.h"
@@ -20,6 +23,19 @@ bool is_known(int bits) { return bits == 4 || bits == 8; }
 bool says(const Json& config, const char* key) {
   const auto found = config.find(key);
   return found != config.end() && !found->is_null() && !found->empty();
+}
+
+// What a config_group says of weights with this recipe.
+Json weights_of(const Recipe& recipe) {
+  const bool channel = recipe.group_size == -1;
+  return {{"num_bits", recipe.bits},
+          {"type", "int"},
+          {"symmetric", recipe.sym},
+          {"strategy", channel ? "channel" : "group"},
+          {"group_size", channel ? Json() : Json(recipe.group_size)},
+          {"dynamic", false},
+          {"actorder", nullptr},
+          {"observer", "minmax"}};
 }
 
 class CompressedTensorsFormat final : public LinearFormat {
@@ -71,25 +87,40 @@ class CompressedTensorsFormat final : public LinearFormat {
     return codes + grid * 2 + 16 + (recipe.sym ? 0 : grid + 2 * grid * recipe.bits / 8) + linear.in_features * 4;
   }
 
-  Json config(const Recipe& recipe, const std::vector<std::string>& unquantized) const override {
-    const bool channel = recipe.group_size == -1;
-    Json weights = {{"num_bits", recipe.bits},
-                    {"type", "int"},
-                    {"symmetric", recipe.sym},
-                    {"strategy", channel ? "channel" : "group"},
-                    {"group_size", channel ? Json() : Json(recipe.group_size)},
-                    {"dynamic", false},
-                    {"actorder", nullptr},
-                    {"observer", "minmax"}};
+  Json config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears,
+              const std::vector<std::string>& unquantized) const override {
+    // One group a scheme. Where there are several, each names its linears, and what vLLM fuses of them: "Linear" would
+    // come before such a name there.
+    std::vector<std::pair<Json, Json>> groups;  // weights, targets
+    for (const QuantizedLinear& linear : linears) {
+      const Json weights = weights_of(linear.recipe);
+      auto group =
+          std::find_if(groups.begin(), groups.end(), [&](const auto& other) { return other.first == weights; });
+      if (group == groups.end()) {
+        groups.emplace_back(weights, Json::array());
+        group = groups.end() - 1;
+      }
+      for (const std::string& name : {linear.spec.name, linear.spec.fused}) {
+        const bool known =
+            name.empty() || std::find(group->second.begin(), group->second.end(), name) != group->second.end();
+        if (!known) group->second.push_back(name);
+      }
+    }
+    if (groups.size() < 2) {
+      groups.clear();
+      groups.emplace_back(weights_of(linears.empty() ? recipe : linears[0].recipe), Json::array({"Linear"}));
+    }
+    Json config_groups = Json::object();
+    for (size_t i = 0; i < groups.size(); ++i) {
+      config_groups[cat("group_", i)] = {{"targets", groups[i].second},
+                                         {"weights", groups[i].first},
+                                         {"input_activations", nullptr},
+                                         {"output_activations", nullptr}};
+    }
     return {{"quant_method", "compressed-tensors"},
             {"format", "pack-quantized"},
             {"quantization_status", "compressed"},
-            {"config_groups",
-             {{"group_0",
-               {{"targets", {"Linear"}},
-                {"weights", std::move(weights)},
-                {"input_activations", nullptr},
-                {"output_activations", nullptr}}}}},
+            {"config_groups", std::move(config_groups)},
             {"ignore", unquantized},
             {"kv_cache_scheme", nullptr},
             {"meta", recipe_record(recipe)}};
@@ -110,14 +141,19 @@ class CompressedTensorsFormat final : public LinearFormat {
       if (says(config, "sparsity_config") && config["sparsity_config"].value("format", std::string()) != "dense")
         fail("with a sparsity_config is not read; dense weights are");
       const Json& groups = config.at("config_groups");
-      if (groups.size() != 1) fail(cat("with ", groups.size(), " config_groups is not read; one is"));
-      const Json& group = groups.front();
-      for (const char* key : {"input_activations", "output_activations"}) {
-        if (says(group, key)) fail(cat("with quantized ", key, " is not read; quantized weights alone are"));
+      std::optional<QuantizationConfig> first;  // linears of other groups say themselves what they are
+      for (const Json& group : groups) {
+        for (const char* key : {"input_activations", "output_activations"}) {
+          if (says(group, key)) fail(cat("with quantized ", key, " is not read; quantized weights alone are"));
+        }
+        const QuantizationConfig weights = parse_weights(group.at("weights"), fail);
+        if (!first) first = weights;
+        if (weights.sym != first->sym) first->sym = true;  // not all linears have zeros
       }
-      return parse_weights(group.at("weights"), fail);
+      if (first) return *first;
+      fail("has no config_groups");
     } catch (const nlohmann::json::exception&) {
-      fail("needs one entry in config_groups whose weights say num_bits, strategy and, for groups, group_size");
+      fail("needs config_groups whose weights say num_bits, strategy and, for groups, group_size");
     }
     return {};
   }
@@ -132,38 +168,40 @@ class CompressedTensorsFormat final : public LinearFormat {
   HostLinear read(const Checkpoint& checkpoint, const LinearSpec& spec,
                   const QuantizationConfig& config) const override {
     const int64_t in = spec.in_features, out = spec.out_features;
-    const int bits = config.bits;
-    const int64_t group_size = config.group_size == -1 ? in : config.group_size;
-    if (in % group_size != 0) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, " has ", in, " inputs, which groups of ",
-                           group_size, " do not divide"));
+    const auto refuse = [&](const std::string& what) {
+      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, what));
+    };
+    // Linears may be of different config_groups: the shapes say which bits and groups.
+    const auto [bits, group_size] =
+        sizes(checkpoint.tensor(spec.name + ".weight_packed"), checkpoint.tensor(spec.name + ".weight_scale"), spec);
+    if (!is_known(bits) || in * bits % 32 != 0 || out * bits % 32 != 0) {
+      refuse(cat(".weight_packed has shape ", shape_string(checkpoint.tensor(spec.name + ".weight_packed").shape),
+                 ", which is no packing of [", out, ", ", in, "] into whole words of 4 or 8 bits"));
+    }
+    const StoredTensor& packed = checked(checkpoint, spec.name + ".weight_packed", {"I32"}, {out, in * bits / 32});
+    if (group_size == 0 || in % group_size != 0) {
+      refuse(cat(".weight_scale has shape ", shape_string(checkpoint.tensor(spec.name + ".weight_scale").shape),
+                 ", which cuts the ", in, " inputs into no equal groups"));
     }
     const int64_t groups = in / group_size;
-    const StoredTensor& packed =
-        checked(checkpoint, spec.name + ".weight_packed", {"I32"}, {out, (in * bits + 31) / 32});
     const StoredTensor& scales =
         checked(checkpoint, spec.name + ".weight_scale", {"F16", "BF16", "F32"}, {out, groups});
-    if (in * bits % 32 != 0 || out * bits % 32 != 0) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, " [", out, ", ", in, "] in ", bits,
-                           " bits does not fill whole words, which is not read"));
-    }
     if (checkpoint.has(spec.name + ".weight_shape")) {
       const auto shape = elements<int64_t>(checkpoint, checked(checkpoint, spec.name + ".weight_shape", {"I64"}, {2}));
       if (shape != std::vector<int64_t>{out, in}) {
-        throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".weight_shape says ", shape_string(shape),
-                             ", where config.json implies ", shape_string({out, in})));
+        refuse(
+            cat(".weight_shape says ", shape_string(shape), ", where config.json implies ", shape_string({out, in})));
       }
     }
     if (checkpoint.has(spec.name + ".weight_g_idx")) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name,
-                           ".weight_g_idx shuffles groups, which compressed-tensors has given up and is not read"));
+      refuse(".weight_g_idx shuffles groups, which compressed-tensors has given up and is not read");
     }
 
     HostLinear linear{.rows = out, .groups = groups, .bits = bits};
     linear.codes = unpack_cols(elements<uint32_t>(checkpoint, packed), out, in, bits);
     linear.scales = to_floats(checkpoint, scales);
     linear.zeros.assign(static_cast<size_t>(out * groups), static_cast<uint8_t>(1U << (bits - 1)));
-    if (!config.sym) {
+    if (!config.sym || checkpoint.has(spec.name + ".weight_zero_point")) {
       const StoredTensor& zeros =
           checked(checkpoint, spec.name + ".weight_zero_point", {"I32"}, {out * bits / 32, groups});
       ThreadPool pool(1);

@@ -34,8 +34,18 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
   return format_of(config, where).parse(config, where);
 }
 
-Json quantization_config(const Recipe& recipe, const std::vector<std::string>& unquantized) {
-  return format_of(recipe).config(recipe, unquantized);
+QuantizationConfig stored_as(const Recipe& recipe) {
+  return {.bits = recipe.bits,
+          .group_size = recipe.group_size,
+          .sym = recipe.sym,
+          .desc_act = recipe.desc_act,
+          .format = resolved_format(recipe),
+          .signed_scales = *resolved(recipe).signed_scales};
+}
+
+Json quantization_config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears,
+                         const std::vector<std::string>& unquantized) {
+  return format_of(recipe).config(recipe, linears, unquantized);
 }
 
 bool has_config_file(const Recipe& recipe) { return format_of(recipe).has_config_file(); }

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "io/checkpoint.h"
 #include "model/block.h"
+#include "quant/rules.h"
 #include "quant/solver.h"
 
 namespace gptq {
@@ -21,14 +22,23 @@ struct QuantizationConfig {
   bool sym = true, desc_act = false;
   CheckpointFormat format = CheckpointFormat::gptq;
   bool signed_scales = false;  // of what is written by this program; others do not say
+  std::vector<ModuleRule> dynamic;
+  bool operator==(const QuantizationConfig& other) const {
+    return bits == other.bits && group_size == other.group_size && sym == other.sym && desc_act == other.desc_act &&
+           format == other.format && signed_scales == other.signed_scales;
+  }
 };
+
+// What is stored of a linear with this recipe.
+QuantizationConfig stored_as(const Recipe& recipe);
 
 // Throws InputError naming `where` for anything but the config of a known format.
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
 
 // The quantization_config that goes to config.json, and for a format that has_config_file() the same object to
 // quantize_config.json. `unquantized`: the linears that stay as they are, the output head among them.
-Json quantization_config(const Recipe& recipe, const std::vector<std::string>& unquantized = {});
+Json quantization_config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears = {},
+                         const std::vector<std::string>& unquantized = {});
 bool has_config_file(const Recipe& recipe);
 
 // Throws InputError, naming the flag, for a recipe that its format cannot hold.

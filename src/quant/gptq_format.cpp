@@ -44,7 +44,8 @@ class GptqFormat final : public LinearFormat {
     return grid + grid * recipe.bits / 8 + grid * 2 + 2 * linear.in_features * 4;
   }
 
-  Json config(const Recipe& recipe, const std::vector<std::string>& /*unquantized*/) const override {
+  Json config(const Recipe& recipe, const std::vector<QuantizedLinear>& /*linears*/,
+              const std::vector<std::string>& /*unquantized*/) const override {
     const std::string format(name_of(version_));
     Json config = {{"quant_method", "gptq"},
                    {"method", "gptq"},
@@ -62,6 +63,7 @@ class GptqFormat final : public LinearFormat {
     if (!recipe.modules_in_block_to_quantize.empty()) {
       config["modules_in_block_to_quantize"] = recipe.modules_in_block_to_quantize;
     }
+    if (!recipe.dynamic.empty()) config["dynamic"] = to_json(recipe.dynamic);
     config["meta"] = recipe_record(recipe);
     return config;
   }
@@ -82,6 +84,8 @@ class GptqFormat final : public LinearFormat {
           cat(where,
               ": quantization_config needs the numbers bits and group_size, and true or false for sym and desc_act"));
     }
+    if (const auto dynamic = config.find("dynamic"); dynamic != config.end())
+      result.dynamic = parse_rules(*dynamic, where, true);
     result.format = version_;
     return result;
   }

@@ -55,7 +55,15 @@ void Hessian::add(ConstMatrixView x, ConstMatrixView original) {
 
 int64_t Hessian::dropped() { return to_host<int32_t>(backend_, dropped_)[0]; }
 
+bool Hessian::shares_factor(const Recipe& a, const Recipe& b) {
+  return a.order == b.order && (a.order != Order::group_aware || a.group_size == b.group_size);
+}
+
 FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
+  return factor(recipe, name, {.damped = !refine_stages(resolved(recipe).refine).empty()});
+}
+
+FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name, Wanted wanted) {
   const int64_t n = sum_.rows();
   FactoredHessian result;
   result.tokens = tokens_ - dropped();
@@ -63,18 +71,22 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
     throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
 
   // The diagonal is a strided view of one element a row.
-  MatrixView diagonal_view = sum_.view();
-  diagonal_view.cols = 1;
-  diagonal_view.stride = n + 1;
-  std::vector<float> diagonal = to_host<float>(backend_, diagonal_view);
+  const auto diagonal_of = [n](Matrix& matrix) {
+    MatrixView view = matrix.view();
+    view.cols = 1;
+    view.stride = n + 1;
+    return view;
+  };
+  std::vector<float> diagonal = to_host<float>(backend_, diagonal_of(sum_));
   // The paper sets a dead column's diagonal to 1 in H = (2 / tokens) sum x x'; here H is the plain sum.
   const float dead_value = static_cast<float>(result.tokens) / 2;
   for (int64_t k = 0; k < n; ++k) {
     if (diagonal[k] != 0) continue;
     diagonal[k] = dead_value;
-    result.dead.push_back(static_cast<int32_t>(k));
+    dead_.push_back(static_cast<int32_t>(k));
   }
-  if (!result.dead.empty()) backend_.upload(diagonal_view, diagonal.data());
+  if (!dead_.empty()) backend_.upload(diagonal_of(sum_), diagonal.data());
+  result.dead = dead_;
 
   const double mean = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / static_cast<double>(n);
   result.order = column_order(diagonal, recipe.order, recipe.group_size == -1 ? n : recipe.group_size);
@@ -94,13 +106,19 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
   const float damp = static_cast<float>(result.damp_percent * mean);
   for (float& value : diagonal) value += damp;
   result.importance = to_device(backend_, DType::f32, 1, n, diagonal.data());
-  result.cross = std::move(cross_);
-  if (!refine_stages(resolved(recipe).refine).empty()) {
-    backend_.upload(diagonal_view, diagonal.data());
-    backend_.mirror(sum_);
-    result.damped = std::move(sum_);
+  const auto handed_out = [&](Matrix& matrix) {
+    if (!wanted.again || matrix.empty()) return std::move(matrix);
+    Matrix copy(backend_, DType::f32, n, n);
+    backend_.convert(matrix, copy);
+    return copy;
+  };
+  result.cross = handed_out(cross_);
+  if (wanted.damped) {
+    result.damped = handed_out(sum_);
+    backend_.upload(diagonal_of(result.damped), diagonal.data());
+    backend_.mirror(result.damped);
   }
-  sum_ = Matrix();
+  if (!wanted.again) sum_ = Matrix();
   return result;
 }
 

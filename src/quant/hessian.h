@@ -33,8 +33,17 @@ class Hessian {
   void add(ConstMatrixView x, ConstMatrixView original);
 
   // Damps, orders and factors. Where the factorization fails, the damping rises tenfold, at most kDampingSteps times.
-  // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards.
-  FactoredHessian factor(const Recipe& recipe, const std::string& name);
+  // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards,
+  // unless factor() is to be called again.
+  struct Wanted {
+    bool damped = true;  // FactoredHessian::damped
+    bool again = false;
+  };
+  FactoredHessian factor(const Recipe& recipe, const std::string& name, Wanted wanted);
+  FactoredHessian factor(const Recipe& recipe, const std::string& name);  // once, for a recipe that refines or not
+
+  // Whether linears of both recipes can be solved with one factorization.
+  static bool shares_factor(const Recipe& a, const Recipe& b);
 
   int64_t tokens() const { return tokens_; }
   int64_t dropped();  // rows dropped so far
@@ -47,6 +56,7 @@ class Hessian {
   Matrix cross_;    // [width, width] f32, or empty
   Matrix dropped_;  // [1, 1] i32
   int64_t tokens_ = 0;
+  std::vector<int32_t> dead_;
 };
 
 // The order in which columns are solved: stable, by falling diagonal (all columns, or inside groups and groups by their

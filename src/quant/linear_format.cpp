@@ -41,10 +41,12 @@ Json recipe_record(const Recipe& recipe) {
                  {"scale_search", name_of(recipe.scale_search)},
                  {"order", name_of(recipe.order)},
                  {"act_group_aware", recipe.order == Order::group_aware},
-                 {"signed_scales", decided.signed_scales.value_or(false)},
-                 {"targets", name_of(decided.targets)},
-                 {"refine", decided.refine}};
-  if (decided.targets != Targets::weights) record["alpha"] = decided.alpha.value_or(0);
+                 {"targets", name_of(decided.targets)}};
+  // With rules, what is left open is decided for each module by its bits.
+  const bool varies = !recipe.dynamic.empty();
+  if (!varies || recipe.signed_scales) record["signed_scales"] = *decided.signed_scales;
+  if (!varies || !recipe.refine.empty()) record["refine"] = decided.refine;
+  if (decided.targets != Targets::weights && (!varies || recipe.alpha)) record["alpha"] = *decided.alpha;
   return record;
 }
 

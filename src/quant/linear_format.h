@@ -33,7 +33,8 @@ class LinearFormat {
   virtual std::vector<TensorSpec> tensors(const LinearSpec& linear, const Recipe& recipe) const = 0;
   virtual PackedLinear pack(const FetchedLinear& linear, const Recipe& recipe) const = 0;
   virtual int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) const = 0;
-  virtual Json config(const Recipe& recipe, const std::vector<std::string>& unquantized) const = 0;
+  virtual Json config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears,
+                      const std::vector<std::string>& unquantized) const = 0;
   virtual bool has_config_file() const = 0;  // the config goes to quantize_config.json too
 
   // Reading. The names of a linear's tensors after its own: the one that holds codes, the scales, all others.

@@ -1,6 +1,7 @@
 #include "quant/loaders.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "quant/recipe.h"
@@ -8,14 +9,14 @@
 namespace gptq {
 namespace {
 
-// The first linear with a size that is no multiple of what a loader's kernels need, as a reason; empty where all fit.
-std::string odd_size(const std::vector<LinearSpec>& linears, int64_t in_multiple, int64_t out_multiple) {
-  for (const LinearSpec& linear : linears) {
-    if (linear.in_features % in_multiple == 0 && linear.out_features % out_multiple == 0) continue;
-    return cat("its kernels need inputs in multiples of ", in_multiple, " and outputs in multiples of ", out_multiple,
-               "; ", linear.name, " is [", linear.out_features, ", ", linear.in_features, "]");
-  }
-  return {};
+// Why a loader refuses a linear that is stored so; empty where it does not.
+using Rule = std::string (*)(const QuantizationConfig& config, const LinearSpec& linear);
+
+// What a loader's kernels need of a linear's sizes.
+std::string odd_size(const LinearSpec& linear, int64_t in_multiple, int64_t out_multiple) {
+  if (linear.in_features % in_multiple == 0 && linear.out_features % out_multiple == 0) return {};
+  return cat("its kernels need inputs in multiples of ", in_multiple, " and outputs in multiples of ", out_multiple,
+             "; ", linear.name, " is [", linear.out_features, ", ", linear.in_features, "]");
 }
 
 bool is_one_of(int64_t value, std::initializer_list<int64_t> values) {
@@ -23,79 +24,122 @@ bool is_one_of(int64_t value, std::initializer_list<int64_t> values) {
 }
 
 // The kernels of vLLM and SGLang for groups that are all in order.
-std::string marlin(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+std::string marlin(const QuantizationConfig& config, const LinearSpec& linear) {
   if (!is_one_of(config.group_size, {-1, 32, 64, 128}))
     return cat("its kernels know groups of 32, 64, 128 and -1, not ", config.group_size);
-  return odd_size(linears, 32, 64);
+  return odd_size(linear, 32, 64);
 }
 
-std::string vllm(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+std::string vllm(const QuantizationConfig& config, const LinearSpec& linear) {
   if (!config.sym) return "it takes symmetric weights only";
   if (config.bits != 4 && config.bits != 8) return cat("it takes 4 and 8 bits only, not ", config.bits);
   if (config.desc_act && config.group_size != -1) return "it refuses desc_act with groups";
-  return marlin(config, linears);
+  return marlin(config, linear);
 }
 
-std::string transformers(const QuantizationConfig& /*config*/, const std::vector<LinearSpec>& linears) {
-  return odd_size(linears, 32, 32);
+std::string transformers(const QuantizationConfig& /*config*/, const LinearSpec& linear) {
+  return odd_size(linear, 32, 32);
 }
 
-std::string sglang(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+std::string sglang(const QuantizationConfig& config, const LinearSpec& linear) {
   if (config.bits == 3 && !config.sym) return "3 bits asymmetric is not among its kernels";
-  return odd_size(linears, 32, 32);
+  return odd_size(linear, 32, 32);
 }
 
-std::string exllamav2(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+std::string exllamav2(const QuantizationConfig& config, const LinearSpec& linear) {
   if (config.bits != 4) return cat("it takes 4 bits only, not ", config.bits);
   const int64_t group_size = config.group_size;
   if (group_size != -1 && (group_size & (group_size - 1)) != 0)
     return cat("its groups are powers of two, not ", group_size);
-  return odd_size(linears, 32, 32);
+  return odd_size(linear, 32, 32);
 }
+
+std::string anything(const QuantizationConfig& /*config*/, const LinearSpec& /*linear*/) { return {}; }
+
+// The first reason there is; which linear it is of, where they are not all alike.
+std::string first_reason(Rule rule, const std::vector<StoredLinear>& linears) {
+  for (const StoredLinear& linear : linears) {
+    if (!linear.config) continue;
+    std::string reason = rule(*linear.config, linear.spec);
+    if (reason.empty()) continue;
+    const bool mixed = std::any_of(linears.begin(), linears.end(), [&](const StoredLinear& other) {
+      return other.config && !(*other.config == *linear.config);
+    });
+    return mixed ? cat(reason, ", as in ", linear.spec.name) : reason;
+  }
+  return {};
+}
+
+// Linears that are fused must be stored alike.
+std::string unequal_parts(const std::vector<StoredLinear>& linears) {
+  std::map<std::string, const StoredLinear*> firsts;
+  for (const StoredLinear& linear : linears) {
+    if (linear.spec.fused.empty()) continue;
+    const StoredLinear* first = firsts.emplace(linear.spec.fused, &linear).first->second;
+    if (first->config == linear.config) continue;
+    return cat("it loads ", first->spec.name, " and ", linear.spec.name,
+               " as one module, and they are stored differently");
+  }
+  return {};
+}
+
+bool any_with(const std::vector<StoredLinear>& linears, bool (*is_so)(const QuantizationConfig& config)) {
+  return std::any_of(linears.begin(), linears.end(),
+                     [&](const StoredLinear& linear) { return linear.config && is_so(*linear.config); });
+}
+
+bool has_signed_four_bits(const QuantizationConfig& config) { return config.signed_scales && config.bits == 4; }
+bool is_asymmetric(const QuantizationConfig& config) { return !config.sym; }
+bool is_asymmetric_eight_bits(const QuantizationConfig& config) { return !config.sym && config.bits == 8; }
 
 constexpr const char* kInt8Remark =
     "not with VLLM_MARLIN_INPUT_DTYPE=int8, which takes negative scales for unsigned ones (vLLM issue 48905)";
 
-std::vector<LoaderVerdict> compressed_tensors_verdicts(const QuantizationConfig& config,
-                                                       const std::vector<LinearSpec>& linears) {
-  std::vector<LoaderVerdict> verdicts;
-  const std::string reason = marlin(config, linears);
-  verdicts.push_back({"transformers + compressed-tensors", "", true});
-  verdicts.push_back({"vLLM", reason, reason.empty()});
-  verdicts.push_back({"SGLang", reason, reason.empty()});
+// Adds a remark to a verdict that accepts.
+void remark(LoaderVerdict& verdict, const char* text) {
+  if (verdict.accepts) verdict.reason = text;
+}
+
+LoaderVerdict verdict_of(const char* loader, Rule rule, bool fuses, const std::vector<StoredLinear>& linears) {
+  std::string reason = first_reason(rule, linears);
+  if (reason.empty() && fuses) reason = unequal_parts(linears);
+  const bool accepts = reason.empty();
+  return {loader, std::move(reason), accepts};
+}
+
+std::vector<LoaderVerdict> compressed_tensors_verdicts(const std::vector<StoredLinear>& linears) {
   const char* only_gptq = "it reads the GPTQ format; write that one with --checkpoint-format gptq";
-  verdicts.push_back({"GPTQModel", only_gptq, false});
-  verdicts.push_back({"ExLlamaV2", only_gptq, false});
-  if (!reason.empty()) return verdicts;
-  if (config.bits == 8 && !config.sym) {
+  std::vector<LoaderVerdict> verdicts = {
+      verdict_of("transformers + compressed-tensors", anything, false, linears),
+      verdict_of("vLLM", marlin, true, linears),
+      verdict_of("SGLang", marlin, true, linears),
+      {"GPTQModel", only_gptq, false},
+      {"ExLlamaV2", only_gptq, false},
+  };
+  if (any_with(linears, is_asymmetric))
+    remark(verdicts[0], "zero points only with CompressedTensorsConfig(dequantize=True), in transformers 5.23");
+  if (any_with(linears, has_signed_four_bits)) remark(verdicts[1], kInt8Remark);
+  if (any_with(linears, is_asymmetric_eight_bits)) {
     for (const size_t i : {1U, 2U})
-      verdicts[i].reason = "asymmetric 8 bits are not in its Marlin kernel: only where another one is, such as Machete";
-  } else if (config.signed_scales && config.bits == 4) {
-    verdicts[1].reason = kInt8Remark;
+      remark(verdicts[i], "asymmetric 8 bits are not in its Marlin kernel: only where another one is, such as Machete");
   }
   return verdicts;
 }
 
 }  // namespace
 
-std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
-  if (config.format == CheckpointFormat::compressed_tensors) return compressed_tensors_verdicts(config, linears);
-  std::vector<LoaderVerdict> verdicts;
-  const auto add = [&](const char* loader, std::string reason) {
-    const bool accepts = reason.empty();
-    verdicts.push_back({loader, std::move(reason), accepts});
+std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears) {
+  if (format == CheckpointFormat::compressed_tensors) return compressed_tensors_verdicts(linears);
+  std::vector<LoaderVerdict> verdicts = {
+      verdict_of("transformers + GPTQModel", transformers, false, linears),
+      verdict_of("vLLM", vllm, true, linears),
+      verdict_of("SGLang", sglang, true, linears),
+      verdict_of("ExLlamaV2", exllamav2, false, linears),
   };
-  add("transformers + GPTQModel", transformers(config, linears));
-  add("vLLM", vllm(config, linears));
-  add("SGLang", sglang(config, linears));
-  add("ExLlamaV2", exllamav2(config, linears));
-  if (config.signed_scales && config.bits == 4 && verdicts[1].accepts) {
-    verdicts[1].reason = kInt8Remark;
-  }
-  if (config.sym && config.format == CheckpointFormat::gptq_v2) {
-    verdicts[0].reason =
-        "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere";
-  }
+  if (any_with(linears, has_signed_four_bits)) remark(verdicts[1], kInt8Remark);
+  if (format == CheckpointFormat::gptq_v2 && !any_with(linears, is_asymmetric))
+    remark(verdicts[0],
+           "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere");
   return verdicts;
 }
 

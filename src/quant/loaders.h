@@ -1,6 +1,7 @@
 // Which programs load a quantized folder, and why not: the rules of each loader as of November 2026.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "gptq/gptq.h"
@@ -9,9 +10,15 @@
 
 namespace gptq {
 
-// `linears`: the quantized linears of the model. Sources of the rules: vLLM's auto_gptq.py, transformers' GPTQConfig
-// with GPTQModel, SGLang's gptq.py, ExLlamaV2's ext.py; for compressed-tensors, vLLM's and SGLang's
+// A linear and how it is stored; `config` is empty for one that is not quantized.
+struct StoredLinear {
+  LinearSpec spec;
+  std::optional<QuantizationConfig> config;
+};
+
+// All linears of the model's blocks. Sources of the rules: vLLM's auto_gptq.py, transformers' GPTQConfig with
+// GPTQModel, SGLang's gptq.py, ExLlamaV2's ext.py; for compressed-tensors, vLLM's and SGLang's
 // compressed_tensors_wNa16.py and marlin_utils.py.
-std::vector<LoaderVerdict> loader_verdicts(const QuantizationConfig& config, const std::vector<LinearSpec>& linears);
+std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears);
 
 }  // namespace gptq

@@ -117,7 +117,9 @@ GridSearch grid_search(const Recipe& recipe) {
 
 CheckpointFormat resolved_format(const Recipe& recipe) {
   if (recipe.checkpoint_format != CheckpointFormat::automatic) return recipe.checkpoint_format;
-  return recipe.sym ? CheckpointFormat::gptq : CheckpointFormat::gptq_v2;
+  const bool any_zeros = !recipe.sym || std::any_of(recipe.dynamic.begin(), recipe.dynamic.end(),
+                                                    [](const ModuleRule& rule) { return rule.sym == false; });
+  return any_zeros ? CheckpointFormat::gptq_v2 : CheckpointFormat::gptq;
 }
 
 std::string_view name_of(Method method) { return method == Method::gptq ? "gptq" : "rtn"; }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "quant/recipe.h"
+#include "quant/rules.h"
 
 namespace gptq {
 namespace {
@@ -20,18 +20,26 @@ auto in_stage(BlockObserver& observer, const char* stage, Body body) {
   return body();
 }
 
+using StepRecipes = std::vector<std::optional<Recipe>>;  // of its linears; none for one that stays as it is
+
+std::vector<StepRecipes> recipes_of(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {
+  std::vector<StepRecipes> recipes;
+  for (const auto& step : steps) recipes.push_back(recipes_for(recipe, step));
+  return recipes;
+}
+
 class BlockRun {
  public:
   BlockRun(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
            StateStore* originals, BlockObserver& observer)
       : model_(model),
-        recipe_(recipe),
         staged_(std::move(staged)),
         backend_(backend),
         states_(states),
         originals_(originals),
         observer_(observer),
         specs_(step_specs(model.config(), staged_.index)),
+        recipes_(recipes_of(recipe, specs_)),
         block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
     if (originals_ != nullptr)
       original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
@@ -44,7 +52,10 @@ class BlockRun {
  private:
   int64_t steps() const { return static_cast<int64_t>(specs_.size()); }
   bool is_last() const { return block_.index + 1 == model_.config().blocks; }
-  bool selected(int64_t step) const { return any_selected(recipe_, specs_[step]); }
+  bool selected(int64_t step) const {
+    return std::any_of(recipes_[step].begin(), recipes_[step].end(),
+                       [](const auto& recipe) { return recipe.has_value(); });
+  }
   void load(int64_t step) {
     in_stage(observer_, kLoadStage, [&] {
       model_.load_step(staged_, block_, step);
@@ -68,13 +79,13 @@ class BlockRun {
   void solve_step(int64_t step, Hessian& hessian);
 
   Model& model_;
-  const Recipe& recipe_;
   StagedBlock staged_;
   Backend& backend_;
   StateStore& states_;
   StateStore* originals_;
   BlockObserver& observer_;
   const std::vector<std::vector<LinearSpec>> specs_;
+  const std::vector<StepRecipes> recipes_;
   Block block_;     // its solved steps hold what their codes stand for
   Block original_;  // the weights as they came, where a second stream passes through them
 };
@@ -116,18 +127,36 @@ void BlockRun::add_input(int64_t step, const Block& block, Batch& batch, Batch* 
   if (selected(step)) in_stage(observer_, "Hessian", [&] { hessian.add(x, y); });
 }
 
+// Linears whose columns go in one order share a factorization.
 void BlockRun::solve_step(int64_t step, Hessian& hessian) {
   const int64_t dropped = hessian.dropped();
-  const FactoredHessian factored =
-      in_stage(observer_, "factorization", [&] { return hessian.factor(recipe_, specs_[step][0].name); });
   if (block_.steps[step].linears[0].weight.empty()) load(step);
-  for (size_t i = 0; i < specs_[step].size(); ++i) {
-    if (!is_selected(recipe_, specs_[step][i])) continue;
-    Linear& linear = block_.steps[step].linears[i];
-    const Quantized quantized =
-        in_stage(observer_, "columns", [&] { return solve(backend_, linear.weight, factored, recipe_); });
-    observer_.solved(specs_[step][i], quantized, &factored, backend_);
-    in_stage(observer_, "columns", [&] { dequantize(backend_, quantized, linear.weight); });
+  const StepRecipes& recipes = recipes_[step];
+  std::vector<bool> done(recipes.size());
+  for (size_t first = 0; first < recipes.size(); ++first) {
+    if (!recipes[first] || done[first]) continue;
+    std::vector<size_t> alike;
+    bool others = false, refines = false;
+    for (size_t i = first; i < recipes.size(); ++i) {
+      if (!recipes[i] || done[i]) continue;
+      if (!Hessian::shares_factor(*recipes[first], *recipes[i])) {
+        others = true;
+        continue;
+      }
+      alike.push_back(i);
+      refines = refines || recipes[i]->refine != "none";
+    }
+    const FactoredHessian factored = in_stage(observer_, "factorization", [&] {
+      return hessian.factor(*recipes[first], specs_[step][first].name, {.damped = refines, .again = others});
+    });
+    for (const size_t i : alike) {
+      done[i] = true;
+      Linear& linear = block_.steps[step].linears[i];
+      const Quantized quantized =
+          in_stage(observer_, "columns", [&] { return solve(backend_, linear.weight, factored, *recipes[i]); });
+      observer_.solved(specs_[step][i], quantized, &factored, backend_);
+      in_stage(observer_, "columns", [&] { dequantize(backend_, quantized, linear.weight); });
+    }
   }
   observer_.solved_step(specs_[step], dropped);
 }
@@ -200,10 +229,10 @@ void BlockRun::round() {
     observer_.begin_step(specs_[s]);
     load(s);
     for (size_t i = 0; i < specs_[s].size(); ++i) {
-      if (!is_selected(recipe_, specs_[s][i])) continue;
+      if (!recipes_[s][i]) continue;
       Linear& linear = block_.steps[s].linears[i];
       const Quantized quantized =
-          in_stage(observer_, "columns", [&] { return round_to_nearest(backend_, linear.weight, recipe_); });
+          in_stage(observer_, "columns", [&] { return round_to_nearest(backend_, linear.weight, *recipes_[s][i]); });
       observer_.solved(specs_[s][i], quantized, nullptr, backend_);
     }
     Model::drop_step(block_, s);
@@ -213,28 +242,13 @@ void BlockRun::round() {
 
 }  // namespace
 
-bool is_selected(const Recipe& recipe, const LinearSpec& linear) {
-  if (recipe.modules_in_block_to_quantize.empty()) return true;
-  for (const auto& names : recipe.modules_in_block_to_quantize) {
-    for (const std::string& name : names) {
-      if (linear.name.size() > name.size() && linear.name.ends_with("." + name)) return true;
-    }
-  }
-  return false;
-}
-
-bool any_selected(const Recipe& recipe, const std::vector<LinearSpec>& step) {
-  return std::any_of(step.begin(), step.end(), [&](const LinearSpec& linear) { return is_selected(recipe, linear); });
-}
-
 bool wants_original_states(const Recipe& recipe) {
   return recipe.method == Method::gptq && recipe.targets != Targets::weights;
 }
 
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
                     StateStore* originals, BlockObserver& observer) {
-  const Recipe decided = resolved(recipe);
-  BlockRun run(model, decided, std::move(staged), backend, states, originals, observer);
+  BlockRun run(model, recipe, std::move(staged), backend, states, originals, observer);
   if (recipe.method == Method::rtn) return run.round();
   recipe.true_sequential ? run.sweep_sequential() : run.sweep_at_once();
 }

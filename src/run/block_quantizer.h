@@ -13,10 +13,6 @@
 
 namespace gptq {
 
-// Whether the recipe quantizes this linear (its names are relative to a block: "self_attn.q_proj").
-bool is_selected(const Recipe& recipe, const LinearSpec& linear);
-bool any_selected(const Recipe& recipe, const std::vector<LinearSpec>& step);
-
 inline constexpr const char* kLoadStage = "load";  // weights to the device
 
 // What a run does around the arithmetic. Functions are called on the thread that quantizes.

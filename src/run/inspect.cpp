@@ -19,6 +19,25 @@ int64_t element_count(const StoredTensor& tensor) {
 
 }  // namespace
 
+namespace {
+
+// How one linear is stored, in a folder with this config.
+QuantizationConfig stored_config(const QuantizationConfig& folder, const StoredSizes& sizes, const LinearSpec& linear) {
+  QuantizationConfig config = folder;
+  for (const ModuleRule& rule : folder.dynamic) {
+    if (!matches(rule, linear.name)) continue;
+    config.sym = rule.sym.value_or(config.sym);
+    config.desc_act = rule.desc_act.value_or(config.desc_act);
+    break;
+  }
+  config.dynamic.clear();
+  config.bits = sizes.bits;
+  config.group_size = sizes.group_size == linear.in_features ? -1 : sizes.group_size;
+  return config;
+}
+
+}  // namespace
+
 Inspection inspect(const std::string& folder) {
   const Checkpoint checkpoint(folder);
   const ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.folder());
@@ -33,10 +52,14 @@ Inspection inspect(const std::string& folder) {
   result.tied_embeddings = config.tied_embeddings;
   result.bytes = static_cast<int64_t>(checkpoint.bytes());
 
-  std::map<std::string, LinearSpec> linears;
+  std::vector<StoredLinear> linears;
+  std::map<std::string, size_t> by_name;
   for (int64_t block = 0; block < config.blocks; ++block) {
     for (const auto& step : step_specs(config, block)) {
-      for (const LinearSpec& linear : step) linears.emplace(linear.name, linear);
+      for (const LinearSpec& linear : step) {
+        by_name.emplace(linear.name, linears.size());
+        linears.push_back({linear, {}});
+      }
     }
   }
   QuantizationConfig quantization;
@@ -47,7 +70,8 @@ Inspection inspect(const std::string& folder) {
   std::vector<std::string_view> beside = parts.others;  // the tensors of a linear that come with its codes
   beside.push_back(parts.scales);
 
-  std::vector<LinearSpec> quantized;
+  std::map<int, bool>
+      signed_scales;  // by bits; of one linear each: where scales may be negative, about half of them are
   for (const StoredTensor* tensor : checkpoint.tensors()) {
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
@@ -59,10 +83,16 @@ Inspection inspect(const std::string& folder) {
                              .dtype = tensor->dtype,
                              .shape = tensor->shape,
                              .bytes = static_cast<int64_t>(tensor->bytes)};
-    if (const auto linear = linears.find(module); part == parts.codes && linear != linears.end()) {
-      const LinearSpec& spec = linear->second;
-      quantized.push_back(spec);
+    if (const auto found = by_name.find(module); part == parts.codes && found != by_name.end()) {
+      StoredLinear& linear = linears[found->second];
+      const LinearSpec& spec = linear.spec;
       const StoredSizes sizes = format.sizes(*tensor, checkpoint.tensor(cat(module, ".", parts.scales)), spec);
+      linear.config = stored_config(quantization, sizes, spec);
+      const auto known = signed_scales.find(sizes.bits);
+      linear.config->signed_scales =
+          known != signed_scales.end()
+              ? known->second
+              : (signed_scales[sizes.bits] = has_negative_scales(checkpoint, module, quantization.format));
       entry.name = module;
       entry.dtype = quantization.format == CheckpointFormat::compressed_tensors ? "compressed-tensors" : "gptq";
       entry.bits = sizes.bits;
@@ -84,12 +114,8 @@ Inspection inspect(const std::string& folder) {
     result.group_size = quantization.group_size;
     result.sym = quantization.sym;
     result.desc_act = quantization.desc_act;
-    // Of one linear: where scales may be negative, about half of them are.
-    if (!quantized.empty()) {
-      quantization.signed_scales = has_negative_scales(checkpoint, quantized.front().name, quantization.format);
-    }
-    result.signed_scales = quantization.signed_scales;
-    result.loaders = loader_verdicts(quantization, quantized);
+    for (const auto& [bits, has_negative] : signed_scales) result.signed_scales = result.signed_scales || has_negative;
+    result.loaders = loader_verdicts(quantization.format, linears);
   }
   return result;
 }

@@ -91,6 +91,8 @@ class Quantizer final : public BlockObserver {
   Report finish();
   std::vector<std::pair<std::string, double>> stage_seconds();
 
+  bool is_quantized(const LinearSpec& linear) const { return setup_.quantized.count(linear.name + ".weight") != 0; }
+  const Recipe& recipe_of(const std::string& linear) const { return setup_.quantized.at(linear + ".weight").recipe; }
   Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
   std::future<StagedBlock> read(int64_t index);
   void set_reading(bool reading) {
@@ -181,7 +183,7 @@ void Quantizer::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
 void Quantizer::solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) {
   report_.dropped_rows += dropped_rows;
   double work = 0;
-  for (const LinearSpec& linear : step) work += is_selected(job_.recipe, linear) ? Work::solve(linear) : 0;
+  for (const LinearSpec& linear : step) work += is_quantized(linear) ? Work::solve(linear) : 0;
   step_done(work);
 }
 
@@ -223,7 +225,7 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
               .dead_columns = dead};
     writes_.push_back(packer_.submit([this, fetched, entry] {
       entry->scales = scales_of(*fetched);
-      write_linear(*writer_, entry->name, pack(*fetched, job_.recipe));
+      write_linear(*writer_, entry->name, pack(*fetched, recipe_of(entry->name)));
     }));
   });
   last_loss_ = quantized.loss;
@@ -332,7 +334,7 @@ void Quantizer::carry_over() {
   });
   const Checkpoint& checkpoint = *setup_.checkpoint;
   for (const auto& file : checkpoint.side_files()) writer_->copy_file(checkpoint.folder() / file, file);
-  const Json quantization = quantization_config(job_.recipe, setup_.unquantized);
+  const Json quantization = output_config(job_, setup_);
   Json model_config = checkpoint.config();
   model_config["quantization_config"] = quantization;
   writer_->write_file("config.json", model_config.dump(2) + "\n");
@@ -406,10 +408,8 @@ Report Quantizer::run() {
   for (const auto& step : step_specs(setup_.config, 0)) {
     if (job_.recipe.method == Method::gptq)
       work_.total += static_cast<double>(blocks) * Work::sweep(step, tokens_, originals_ != nullptr);
-    for (const LinearSpec& linear : step) {
-      if (is_selected(job_.recipe, linear)) work_.total += static_cast<double>(blocks) * Work::solve(linear);
-    }
   }
+  for (const auto& [name, linear] : setup_.quantized) work_.total += Work::solve(linear.spec);
   quantize_blocks();
   note_devices();
   timed(kCommitStage, [&] {

@@ -207,15 +207,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
     plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
   }
-  std::vector<LinearSpec> linears;
-  for (const auto& [name, linear] : setup.quantized) linears.push_back(linear);
-  plan.loaders = loader_verdicts({.bits = job.recipe.bits,
-                                  .group_size = job.recipe.group_size,
-                                  .sym = job.recipe.sym,
-                                  .desc_act = job.recipe.desc_act,
-                                  .format = resolved_format(job.recipe),
-                                  .signed_scales = *resolved(job.recipe).signed_scales},
-                                 linears);
+  plan.loaders = loader_verdicts(resolved_format(job.recipe), setup.linears);
   return plan;
 }
 

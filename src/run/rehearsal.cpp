@@ -14,8 +14,8 @@ namespace {
 // Takes of the host's memory and the device what the run's observer would, and tells the device which stage it is at.
 class CountingObserver final : public BlockObserver {
  public:
-  CountingObserver(CountingBackend& backend, const Recipe& recipe, Memory& host, size_t writes_behind)
-      : backend_(backend), recipe_(recipe), host_(host), writes_behind_(writes_behind) {}
+  CountingObserver(CountingBackend& backend, const Setup& setup, Memory& host)
+      : backend_(backend), setup_(setup), host_(host), writes_behind_(gptq::writes_behind(setup)) {}
   void begin_stage(const char* stage) override { backend_.set_stage(stage); }
   void end_stage() override {}
   void begin_step(const std::vector<LinearSpec>& /*step*/) override {}
@@ -26,7 +26,9 @@ class CountingObserver final : public BlockObserver {
     backend_.set_stage("pack and write");
     if (writes_.size() == writes_behind_) writes_.pop_front();
     FetchedLinear fetched = fetch(backend_, quantized, host_);
-    writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1, packing_bytes(linear, recipe_))});
+    writes_.push_back(
+        {std::move(fetched),
+         Matrix(host_, DType::u8, 1, packing_bytes(linear, setup_.quantized.at(linear.name + ".weight").recipe))});
   }
 
  private:
@@ -37,7 +39,7 @@ class CountingObserver final : public BlockObserver {
   };
 
   CountingBackend& backend_;
-  const Recipe& recipe_;
+  const Setup& setup_;
   Memory& host_;
   const size_t writes_behind_;
   std::deque<Write> writes_;
@@ -140,7 +142,7 @@ Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& o
       StagedBlock staged = next.steps.empty() ? model.blank_block(first, host) : std::move(next);
       next = {};
       if (options.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host);
-      CountingObserver observer(backend, job.recipe, host, writes_behind(setup));
+      CountingObserver observer(backend, setup, host);
       quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
       backend.trim();
       result.sequences_at_once = model.sequences_at_once();

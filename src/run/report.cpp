@@ -3,7 +3,7 @@
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "quant/recipe.h"
+#include "quant/rules.h"
 
 namespace gptq {
 
@@ -59,7 +59,6 @@ Json json_of(const Plan& plan) {
 std::string to_json(const Plan& plan) { return json_of(plan).dump(2); }
 
 std::string to_json(const Report& report) {
-  const Recipe& recipe = report.recipe;
   Json linears = Json::array();
   for (const LinearReport& linear : report.linears) {
     Json losses = Json::array();
@@ -116,21 +115,7 @@ std::string to_json(const Report& report) {
                      {"states", report.states},
                      {"compute_dtype", report.compute_dtype},
                      {"checkpoint_format", report.checkpoint_format},
-                     {"recipe",
-                      {{"method", name_of(recipe.method)},
-                       {"bits", recipe.bits},
-                       {"group_size", recipe.group_size},
-                       {"sym", recipe.sym},
-                       {"scale_search", name_of(recipe.scale_search)},
-                       {"order", name_of(recipe.order)},
-                       {"static_groups", recipe.static_groups},
-                       {"desc_act", recipe.desc_act},
-                       {"damp_percent", recipe.damp_percent},
-                       {"true_sequential", recipe.true_sequential},
-                       {"signed_scales", recipe.signed_scales.value_or(false)},
-                       {"targets", name_of(recipe.targets)},
-                       {"alpha", recipe.targets == Targets::weights ? 0.0 : recipe.alpha.value_or(0)},
-                       {"refine", recipe.refine}}},
+                     {"recipe", to_json(report.recipe)},
                      {"sequences", report.sequences},
                      {"tokens", report.tokens},
                      {"dropped_rows", report.dropped_rows},

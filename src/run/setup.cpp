@@ -22,7 +22,7 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
 
 void check_numbers(const Job& job) {
   validate(job.recipe);
-  check_format(job.recipe);
+  validate_rules(job.recipe);
   if (job.batch_size < 0)
     throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
   if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
@@ -56,30 +56,46 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   return calibration;
 }
 
-void plan_output(const Job& job, Setup& setup) {
+// What becomes of each linear.
+void choose_linears(const Job& job, Setup& setup) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
+  std::vector<std::vector<LinearSpec>> steps;
   for (int64_t block = 0; block < setup.config.blocks; ++block) {
-    for (const auto& step : step_specs(setup.config, block)) {
+    for (auto& step : step_specs(setup.config, block)) {
       for (const LinearSpec& linear : step) {
         known.insert(name_in_block(setup.config, linear.name));
-        if (!is_selected(job.recipe, linear)) {
-          setup.unquantized.push_back(linear.name);
-          continue;
-        }
-        check_shape(linear, job.recipe);
-        setup.quantized.emplace(linear.name + ".weight", linear);
+        const std::optional<Recipe> recipe = recipe_for(job.recipe, linear.name);
+        setup.linears.push_back({linear, {}});
+        if (!recipe) continue;
+        check_format(*recipe);
+        check_shape(linear, *recipe);
+        setup.linears.back().config = stored_as(*recipe);
+        setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
         setup.quantized_weights += linear.in_features * linear.out_features;
       }
+      steps.push_back(std::move(step));
     }
   }
-  setup.unquantized.emplace_back(setup.config.architecture->head);
+  setup.written_rules = with_fused_names(job.recipe, steps);
   for (const std::string& name : wanted) {
     if (known.count(name) != 0) continue;
     std::string names;
     for (const std::string& other : known) names += (names.empty() ? "" : ", ") + other;
     throw InputError(cat("--modules-in-block-to-quantize ", name, ": a block of this model has ", names));
   }
+  for (const ModuleRule& rule : job.recipe.dynamic) {
+    const bool used = std::any_of(setup.linears.begin(), setup.linears.end(),
+                                  [&](const StoredLinear& linear) { return matches(rule, linear.spec.name); });
+    if (used) continue;
+    setup.notices.push_back(
+        {Progress::Kind::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
+  }
+  if (setup.quantized.empty())
+    throw InputError("the recipe quantizes nothing: its rules skip every linear of the model");
+}
+
+void plan_output(const Job& job, Setup& setup) {
   int64_t quantized_bytes = 0;
   for (const StoredTensor* tensor : setup.checkpoint->tensors()) {
     const auto found = setup.quantized.find(tensor->name);
@@ -87,7 +103,7 @@ void plan_output(const Job& job, Setup& setup) {
       setup.output.push_back({tensor->name, tensor->dtype, tensor->shape});
       continue;
     }
-    for (TensorSpec& spec : quantized_tensors(found->second, job.recipe)) {
+    for (TensorSpec& spec : quantized_tensors(found->second.spec, found->second.recipe)) {
       quantized_bytes += static_cast<int64_t>(spec.bytes());
       setup.output.push_back(std::move(spec));
     }
@@ -113,6 +129,22 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
 }
 
 }  // namespace
+
+Json output_config(const Job& job, const Setup& setup) {
+  Recipe recipe = job.recipe;
+  recipe.dynamic = setup.written_rules;
+  std::vector<QuantizedLinear> quantized;
+  std::vector<std::string> unquantized;
+  for (const StoredLinear& linear : setup.linears) {
+    const auto found = setup.quantized.find(linear.spec.name + ".weight");
+    if (found != setup.quantized.end())
+      quantized.push_back(found->second);
+    else
+      unquantized.push_back(linear.spec.name);
+  }
+  unquantized.emplace_back(setup.config.architecture->head);
+  return quantization_config(recipe, quantized, unquantized);
+}
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
   const std::string name = cat(config.architecture->embedding, ".weight");
@@ -184,6 +216,7 @@ Setup set_up(const Job& job) {
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
+  choose_linears(job, setup);
   plan_output(job, setup);
   if (job.recipe.method == Method::gptq)
     setup.calibration = find_calibration(job, checkpoint, setup.config, setup.notices);

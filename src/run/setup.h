@@ -10,6 +10,8 @@
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
+#include "quant/loaders.h"
+#include "quant/rules.h"
 #include "run/offload_rules.h"
 #include "run/placement.h"
 
@@ -37,11 +39,12 @@ struct Setup {
   Placement placement;
   std::vector<Notice> notices;
 
-  std::map<std::string, LinearSpec> quantized;  // what is quantized, by the name of its weight
-  std::vector<std::string> unquantized;         // linears that stay as they are, the output head last
-  std::vector<TensorSpec> output;               // in the output's order
-  int64_t batch_tokens = 0;                     // of a batch where --batch-size does not say
-  int64_t workspace_bytes = 0;                  // that each device takes beside its matrices
+  std::map<std::string, QuantizedLinear> quantized;  // what is quantized, by the name of its weight
+  std::vector<StoredLinear> linears;                 // of all blocks, as the output has them
+  std::vector<ModuleRule> written_rules;             // the recipe's, with names that loaders fuse
+  std::vector<TensorSpec> output;                    // in the output's order
+  int64_t batch_tokens = 0;                          // of a batch where --batch-size does not say
+  int64_t workspace_bytes = 0;                       // that each device takes beside its matrices
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices
@@ -59,6 +62,9 @@ struct StateBytes {
   int64_t both() const { return residual + input; }
 };
 StateBytes state_bytes(const Setup& setup);
+
+// The quantization_config of the output.
+Json output_config(const Job& job, const Setup& setup);
 
 // Throws InputError for a job that makes no sense.
 Setup set_up(const Job& job);

@@ -89,7 +89,8 @@ TEST_F(Cli, CompressedTensorsIsAFormatThatAllCommandsKnow) {
   ASSERT_EQ(compared.code, 0) << compared.err;
   const Outcome eval = run({"eval", folder_ / "out", "--text", folder_ / "ids.jsonl", "--context", "32", "--json"});
   ASSERT_EQ(eval.code, 0) << eval.err;
-  EXPECT_EQ(Json::parse(compared.out).at("quantized").at("perplexity"), Json::parse(eval.out).at("perplexity"));
+  EXPECT_EQ(Json::parse(compared.out).at("texts")[0].at("quantized").at("perplexity"),
+            Json::parse(eval.out).at("perplexity"));
   const Outcome inspected = run({"inspect", folder_ / "out", "--verbose"});
   ASSERT_EQ(inspected.code, 0) << inspected.err;
   EXPECT_NE(inspected.out.find("compressed-tensors: 4 bits, group 32, symmetric"), std::string::npos) << inspected.out;
@@ -124,7 +125,7 @@ TEST_F(Cli, HelpFitsOneScreenAndShowsDefaults) {
   const Outcome help = run({"quantize", "--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 50);
-  for (const char* word : {"--bits", "=4", "--group-size", "=128", "=2048", "=5GB", "--desc-act"})
+  for (const char* word : {"--bits", "[4]", "--group-size", "=128", "=2048", "=5GB", "--desc-act"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
   for (const char* command : {"eval", "compare", "inspect", "tokenize", "demo"})
     EXPECT_EQ(run({command, "--help"}).code, 0) << command;

@@ -245,7 +245,7 @@ TEST(Format, TheConfigOfCompressedTensorsNamesWhatStaysUnquantized) {
   recipe.bits = 8;
   recipe.sym = false;
   recipe.group_size = 64;
-  Json config = quantization_config(recipe, {"model.layers.0.mlp.up_proj", "lm_head"});
+  Json config = quantization_config(recipe, {}, {"model.layers.0.mlp.up_proj", "lm_head"});
   EXPECT_FALSE(has_config_file(recipe));
   EXPECT_EQ(config["quant_method"], "compressed-tensors");
   EXPECT_EQ(config["format"], "pack-quantized");
@@ -262,14 +262,14 @@ TEST(Format, TheConfigOfCompressedTensorsNamesWhatStaysUnquantized) {
   EXPECT_EQ(read.format, CheckpointFormat::compressed_tensors);
 
   recipe.group_size = -1;
-  config = quantization_config(recipe, {"lm_head"});
+  config = quantization_config(recipe, {}, {"lm_head"});
   EXPECT_EQ(config["config_groups"]["group_0"]["weights"]["strategy"], "channel");
   EXPECT_TRUE(config["config_groups"]["group_0"]["weights"]["group_size"].is_null());
   EXPECT_EQ(parse_quantization_config(config, "here").group_size, -1);
 }
 
 TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
-  const Json good = quantization_config(recipe_of(CheckpointFormat::compressed_tensors), {"lm_head"});
+  const Json good = quantization_config(recipe_of(CheckpointFormat::compressed_tensors), {}, {"lm_head"});
   const auto refusal = [&](const std::function<void(Json&, Json&)>& change) {
     Json config = good;
     change(config, config["config_groups"]["group_0"]);
@@ -291,7 +291,13 @@ TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
          config["sparsity_config"] = {{"format", "sparse-24-bitmask"}};
        }),
        "sparsity_config");
-  says(refusal([](Json& config, Json& group) { config["config_groups"]["group_1"] = Json(group); }), "2 config_groups");
+  says(refusal([](Json& config, Json& group) {
+         Json other = group;
+         other["weights"]["type"] = "float";
+         config["config_groups"]["group_1"] = other;
+       }),
+       "float");
+  says(refusal([](Json& config, Json&) { config["config_groups"] = Json::object(); }), "config_groups");
   says(refusal([](Json& config, Json&) { config.erase("config_groups"); }), "config_groups");
   says(refusal([](Json& config, Json&) { config["config_groups"] = "W4A16"; }), "config_groups");
   says(refusal([](Json&, Json& group) { group["input_activations"] = {{"num_bits", 8}}; }), "input_activations");
@@ -326,6 +332,12 @@ TEST(Format, RefusesConfigsOfOtherKinds) {
   EXPECT_NE(message_of([] { parse_quantization_config(Json::array(), "here"); }).find("here"), std::string::npos);
 }
 
+std::vector<LoaderVerdict> verdicts_of(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
+  std::vector<StoredLinear> stored;
+  for (const LinearSpec& linear : linears) stored.push_back({linear, config});
+  return loader_verdicts(config.format, stored);
+}
+
 bool accepts(const std::vector<LoaderVerdict>& verdicts, const std::string& loader) {
   for (const LoaderVerdict& verdict : verdicts) {
     if (verdict.loader == loader) return verdict.accepts;
@@ -338,20 +350,20 @@ TEST(Loaders, FollowTheirRules) {
   const std::vector<LinearSpec> linears = {{"q", 256, 256, false}};
   const QuantizationConfig plain{.bits = 4, .group_size = 128};
   for (const char* loader : {"transformers + GPTQModel", "vLLM", "SGLang", "ExLlamaV2"}) {
-    EXPECT_TRUE(accepts(loader_verdicts(plain, linears), loader)) << loader;
+    EXPECT_TRUE(accepts(verdicts_of(plain, linears), loader)) << loader;
   }
   QuantizationConfig other = plain;
   other.bits = 8;
-  EXPECT_TRUE(accepts(loader_verdicts(other, linears), "vLLM"));
-  EXPECT_FALSE(accepts(loader_verdicts(other, linears), "ExLlamaV2"));
+  EXPECT_TRUE(accepts(verdicts_of(other, linears), "vLLM"));
+  EXPECT_FALSE(accepts(verdicts_of(other, linears), "ExLlamaV2"));
   other.bits = 3;
-  EXPECT_FALSE(accepts(loader_verdicts(other, linears), "vLLM"));
-  EXPECT_TRUE(accepts(loader_verdicts(other, linears), "transformers + GPTQModel"));
+  EXPECT_FALSE(accepts(verdicts_of(other, linears), "vLLM"));
+  EXPECT_TRUE(accepts(verdicts_of(other, linears), "transformers + GPTQModel"));
   other = plain;
   other.desc_act = true;
-  EXPECT_FALSE(accepts(loader_verdicts(other, linears), "vLLM"));
-  EXPECT_TRUE(accepts(loader_verdicts(other, linears), "SGLang"));
-  EXPECT_FALSE(accepts(loader_verdicts(plain, {{"odd", 72, 256, false}}), "vLLM"));
+  EXPECT_FALSE(accepts(verdicts_of(other, linears), "vLLM"));
+  EXPECT_TRUE(accepts(verdicts_of(other, linears), "SGLang"));
+  EXPECT_FALSE(accepts(verdicts_of(plain, {{"odd", 72, 256, false}}), "vLLM"));
 }
 
 TEST(Loaders, OfCompressedTensorsTakeZerosTooButGptqProgramsTakeNothing) {
@@ -361,7 +373,7 @@ TEST(Loaders, OfCompressedTensorsTakeZerosTooButGptqProgramsTakeNothing) {
     for (const int bits : {4, 8}) {
       config.sym = sym;
       config.bits = bits;
-      const auto verdicts = loader_verdicts(config, linears);
+      const auto verdicts = verdicts_of(config, linears);
       for (const char* loader : {"transformers + compressed-tensors", "vLLM", "SGLang"})
         EXPECT_TRUE(accepts(verdicts, loader)) << loader;
       for (const char* loader : {"GPTQModel", "ExLlamaV2"}) EXPECT_FALSE(accepts(verdicts, loader)) << loader;
@@ -369,8 +381,8 @@ TEST(Loaders, OfCompressedTensorsTakeZerosTooButGptqProgramsTakeNothing) {
     }
   }
   config.group_size = 16;
-  EXPECT_FALSE(accepts(loader_verdicts(config, linears), "vLLM"));
-  EXPECT_TRUE(accepts(loader_verdicts(config, linears), "transformers + compressed-tensors"));
+  EXPECT_FALSE(accepts(verdicts_of(config, linears), "vLLM"));
+  EXPECT_TRUE(accepts(verdicts_of(config, linears), "transformers + compressed-tensors"));
 }
 
 TEST(Recipe, RefusesContradictions) {

@@ -350,6 +350,66 @@ TEST_F(Quantize, OnlyTheModulesThatWereAskedForChange) {
   EXPECT_THROW(quantize(unknown), InputError);
 }
 
+// Rules change the modules that they name and nothing that comes before those.
+TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
+  quantize(job("plain"));
+  Job mixed = job("mixed");
+  mixed.recipe.dynamic = {{.pattern = ".*\\.0\\.self_attn\\.k_proj", .desc_act = true},
+                          {.pattern = ".*\\.0\\.mlp\\.gate", .bits = 3},
+                          {.pattern = ".*\\.1\\.self_attn\\.[qkv]_proj", .skip = true},
+                          {.pattern = ".*\\.1\\.mlp\\.down", .bits = 8, .group_size = -1, .sym = false}};
+  const Report report = quantize(mixed);
+  EXPECT_EQ(report.linears.size(), 11U);
+  EXPECT_EQ(report.checkpoint_format, "gptq_v2");
+  const Checkpoint plain(folder_ / "plain"), out(folder_ / "mixed");
+  const std::string first = "model.layers.0.", second = "model.layers.1.";
+  for (const char* name : {"self_attn.q_proj.qweight", "self_attn.v_proj.scales"})
+    EXPECT_EQ(bytes_of(out, first + name), bytes_of(plain, first + name)) << "its sibling has another order: " << name;
+  EXPECT_NE(bytes_of(out, first + "self_attn.k_proj.g_idx"), bytes_of(plain, first + "self_attn.k_proj.g_idx"));
+  EXPECT_EQ(out.tensor(first + "mlp.gate_proj.qweight").shape, (std::vector<int64_t>{64 * 3 / 32, 96}));
+  EXPECT_EQ(out.tensor(first + "mlp.up_proj.qweight").shape, (std::vector<int64_t>{64 * 4 / 32, 96}));
+  EXPECT_TRUE(out.has(second + "self_attn.q_proj.weight"));
+  EXPECT_FALSE(out.has(second + "self_attn.q_proj.qweight"));
+  EXPECT_EQ(out.tensor(second + "mlp.down_proj.scales").shape, (std::vector<int64_t>{1, 64}));
+  EXPECT_NEAR(perplexity_of("mixed") / perplexity_of("model"), 1, 0.3);
+  const Inspection inspection = inspect(folder_ / "mixed");
+  const auto gate = std::find_if(inspection.modules.begin(), inspection.modules.end(),
+                                 [&](const auto& module) { return module.name == first + "mlp.gate_proj"; });
+  EXPECT_EQ(gate->bits, 3);
+  EXPECT_FALSE(inspection.loaders[1].accepts);
+
+  // Its own config is the recipe that makes it once more.
+  Job again = job("again");
+  again.recipe = read_recipe(folder_ / "mixed" / "quantize_config.json");
+  quantize(again);
+  EXPECT_EQ(contents(folder_ / "again"), contents(folder_ / "mixed"));
+}
+
+TEST_F(Quantize, RulesBecomeGroupsOfCompressedTensorsThatAreReadBack) {
+  const auto with_format = [&](const std::string& name, CheckpointFormat format) {
+    Job mixed = job(name);
+    mixed.recipe.checkpoint_format = format;
+    mixed.recipe.dynamic = {{.pattern = ".*down", .bits = 8, .group_size = -1}, {.pattern = ".*o_proj", .skip = true}};
+    quantize(mixed);
+  };
+  with_format("gptq", CheckpointFormat::gptq);
+  with_format("ct", CheckpointFormat::compressed_tensors);
+  EXPECT_EQ(perplexity_of("ct"), perplexity_of("gptq"));
+  const Json config = read_json(folder_ / "ct" / "config.json").at("quantization_config");
+  EXPECT_EQ(config.at("config_groups").size(), 2U);
+  EXPECT_EQ(config.at("ignore").size(), 3U);
+}
+
+TEST_F(Quantize, RulesThatMatchNothingAreToldAndThoseThatSkipAllRefused) {
+  Job nothing = job("nothing");
+  nothing.recipe.dynamic = {{.pattern = "model.layers.9", .bits = 8}};
+  const Plan planned = plan(nothing);
+  ASSERT_EQ(planned.warnings.size(), 1U);
+  EXPECT_NE(planned.warnings[0].find("model.layers.9"), std::string::npos);
+  nothing.recipe.dynamic = {{.pattern = "model", .skip = true}};
+  EXPECT_THROW(plan(nothing), InputError);
+}
+
 TEST_F(Quantize, WithoutTrueSequentialTheFirstStepIsTheSameAndTheRestIsNot) {
   Job at_once = job("at_once");
   at_once.recipe.true_sequential = false;
