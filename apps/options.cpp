@@ -56,6 +56,10 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
       ->capture_default_str();
   command.add_option("--seed", o.job.calibration.seed, "which sequences; 0: spread evenly")->capture_default_str();
   command.add_option("--bits", o.bits, "2, 3, 4 or 8 [4]");
+  command.add_option("--average-bits", o.average_bits,
+                     "bits on average, such as 3.5: what fewer bits cost is measured, and chosen step by step");
+  command.add_option("--for", o.job.loader,
+                     "a loader that must take the output: vllm, sglang, transformers, gptqmodel, exllamav2");
   command.add_option("--group-size", o.group_size, "inputs that share a scale; -1: all [128]");
   command.add_flag("--asym", o.asym, "zero points of their own (default: symmetric)");
   command.add_option("--preset", o.preset,
@@ -109,7 +113,13 @@ Job make_job(const QuantizeOptions& o) {
   if (!o.max_read_rate.empty()) job.max_read_rate = parse_bytes(o.max_read_rate);
   Recipe& recipe = job.recipe = recipe_preset(o.preset.value_or("default"));
   if (!o.recipe_file.empty()) recipe = read_recipe(o.recipe_file, recipe);
-  recipe.bits = o.bits.value_or(recipe.bits);
+  if (o.bits && o.average_bits)
+    throw InputError("--bits and --average-bits contradict each other: name the one that is meant");
+  if (o.bits) {
+    recipe.bits = *o.bits;
+    recipe.average_bits = 0;
+  }
+  recipe.average_bits = o.average_bits.value_or(recipe.average_bits);
   recipe.group_size = o.group_size.value_or(recipe.group_size);
   if (o.asym) recipe.sym = false;
   if (o.method) recipe.method = choice<Method>("--method", *o.method, {{"gptq", Method::gptq}, {"rtn", Method::rtn}});

@@ -16,7 +16,7 @@ struct QuantizeOptions {
   Job job;
   std::string max_shard_size = "5GB", max_read_rate, report_file, recipe_file;
   std::optional<std::string> preset, scale_search, order, targets, refine, method, checkpoint_format, modules;
-  std::optional<double> damp_percent, alpha;
+  std::optional<double> damp_percent, alpha, average_bits;
   std::optional<int> bits;
   std::optional<int64_t> group_size;
   bool asym = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false, desc_act = false,

@@ -36,6 +36,7 @@ struct ModuleRule {
 struct Recipe {
   Method method = Method::gptq;
   int bits = 4;              // 2, 3, 4 or 8
+  double average_bits = 0;   // 0: `bits`; else bits are measured and chosen step by step, so many on average
   int64_t group_size = 128;  // inputs that share a scale; -1: all
   bool sym = true;
   ScaleSearch scale_search = ScaleSearch::diag;
@@ -85,6 +86,7 @@ struct Job {
   int64_t batch_size = 0;     // sequences at a time; 0: about 2048 tokens, 8192 on a GPU
   int threads = 0;            // 0: all cores
   int64_t max_shard_bytes = 5'000'000'000;
+  std::string loader;  // what must take the output: vllm, sglang, transformers, gptqmodel or exllamav2; empty: nothing
   bool overwrite = false;
   std::stop_token stop;  // ask to end: Cancelled is thrown, nothing is left behind
 };
@@ -159,10 +161,20 @@ Plan plan(const Job& job);
 
 std::string to_json(const Plan& plan);
 
+// Linears that read one input and got one width.
+struct BitChoice {
+  std::vector<std::string> linears;
+  int bits = 0;
+  // What each width costs the model's predictions, estimated from what the least one does to them: KL in nats a token.
+  std::vector<std::pair<int, double>> divergence;
+};
+
 struct Report {
   std::string model, output, device, compute_dtype, checkpoint_format, device_map, states;
   Recipe recipe;
   std::vector<LinearReport> linears;
+  std::vector<BitChoice> bit_choices;  // for Recipe::average_bits
+  double average_bits = 0;             // of the quantized linears' codes
   int64_t sequences = 0, tokens = 0, dropped_rows = 0;
   int64_t source_bytes = 0, output_bytes = 0, quantized_weights = 0;
   double bits_per_weight = 0;  // of the quantized linears, scales and zeros included

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "backend/backend.h"
 #include "tensor/memory_pool.h"
@@ -40,8 +41,8 @@ class CountingBackend final : public Backend {
   CountingBackend(std::string device, LimitedMemory& memory, size_t max_held, DType dtype)
       : name_(std::move(device)), dtype_(dtype), memory_(memory), pool_(memory, max_held) {}
 
-  // Calls so far, and how many of each, by what set_stage() said last.
-  const std::map<std::string, std::map<OpCall, int64_t>>& calls() const { return calls_; }
+  // Calls since the last time, and how many of each, by what set_stage() said last.
+  std::map<std::string, std::map<OpCall, int64_t>> take_calls() { return std::exchange(calls_, {}); }
 
   std::string name() const override { return name_; }
   std::string description() const override { return "counts what " + name_ + " would do"; }

@@ -272,6 +272,14 @@ Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& bac
 }
 
 // Large, so it is read, checked and uploaded in parts.
+void Model::set_blank_head() {
+  const Architecture& names = *config_.architecture;
+  const ConstMatrixView like =
+      checkpoint_.tensor(join(config_.tied_embeddings ? names.embedding : names.head, "weight")).matrix();
+  final_norm_ = Matrix(backend_, dtype_, 1, config_.hidden);
+  head_ = Matrix(backend_, like.dtype, like.rows, like.cols);
+}
+
 const Matrix& Model::head() {
   if (!head_.empty()) return head_;
   constexpr int64_t kPart = int64_t{32} << 20;

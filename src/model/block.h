@@ -131,6 +131,13 @@ class Model {
   // Final norm and output head of rows [first, first + count) of the residual, which is on the model's backend: logits
   // [count, vocabulary] f32.
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
+  // Gives the memory of the final norm and the head back.
+  void drop_head() {
+    final_norm_ = Matrix();
+    head_ = Matrix();
+  }
+  // Puts matrices that nobody looks at into their places: for counting.
+  void set_blank_head();
 
  private:
   struct RopeMatrices {

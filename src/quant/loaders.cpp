@@ -1,6 +1,7 @@
 #include "quant/loaders.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
 
 #include "base/error.h"
@@ -126,7 +127,26 @@ std::vector<LoaderVerdict> compressed_tensors_verdicts(const std::vector<StoredL
   return verdicts;
 }
 
+std::string lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
 }  // namespace
+
+void refuse_for_loader(const std::string& loader, const std::vector<LoaderVerdict>& verdicts) {
+  const std::string word = lower_case(loader);
+  for (const char* known : {"vllm", "sglang", "transformers", "gptqmodel", "exllamav2"}) {
+    if (word != known) continue;
+    for (const LoaderVerdict& verdict : verdicts) {
+      if (lower_case(verdict.loader).find(word) == std::string::npos) continue;
+      if (verdict.accepts) return;
+      throw InputError(cat("--for ", loader, ": ", verdict.reason));
+    }
+    throw InputError(cat("--for ", loader, ": it does not read this format; try another --checkpoint-format"));
+  }
+  throw InputError(cat("--for ", loader, ": there are vllm, sglang, transformers, gptqmodel and exllamav2"));
+}
 
 std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears) {
   if (format == CheckpointFormat::compressed_tensors) return compressed_tensors_verdicts(linears);

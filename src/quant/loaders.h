@@ -16,6 +16,9 @@ struct StoredLinear {
   std::optional<QuantizationConfig> config;
 };
 
+// Throws InputError, with the loader's reason, where `loader` (Job::loader) is none of these or does not accept.
+void refuse_for_loader(const std::string& loader, const std::vector<LoaderVerdict>& verdicts);
+
 // All linears of the model's blocks. Sources of the rules: vLLM's auto_gptq.py, transformers' GPTQConfig with
 // GPTQModel, SGLang's gptq.py, ExLlamaV2's ext.py; for compressed-tensors, vLLM's and SGLang's
 // compressed_tensors_wNa16.py and marlin_utils.py.

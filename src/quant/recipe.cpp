@@ -34,6 +34,11 @@ void validate(const Recipe& recipe) {
   if (recipe.bits != 2 && recipe.bits != 3 && recipe.bits != 4 && recipe.bits != 8) {
     throw InputError(cat("--bits ", recipe.bits, ": the GPTQ format holds 2, 3, 4 or 8"));
   }
+  if (recipe.average_bits != 0 && !(recipe.average_bits >= 2 && recipe.average_bits <= 8)) {
+    throw InputError(cat("--average-bits ", recipe.average_bits, ": give a number from 2 to 8, such as 3.5"));
+  }
+  if (recipe.average_bits != 0 && recipe.method == Method::rtn)
+    throw InputError("--average-bits measures with Hessians what fewer bits cost, and --method rtn has none: drop one");
   if (recipe.group_size != -1 && recipe.group_size <= 0) {
     throw InputError(cat("--group-size ", recipe.group_size,
                          ": give a positive divisor of the input sizes, or -1 for one group per row"));

@@ -27,6 +27,8 @@ void set(Recipe& recipe, const std::string& key, const Json& value) {
   const auto word = [&] { return value.get<std::string>(); };
   if (key == "bits")
     recipe.bits = value.get<int>();
+  else if (key == "average_bits")
+    recipe.average_bits = value.get<double>();
   else if (key == "group_size")
     recipe.group_size = value.get<int64_t>();
   else if (key == "sym")
@@ -110,6 +112,7 @@ Json to_json(const Recipe& recipe) {
   const Recipe decided = resolved(recipe);
   Json json = {{"method", name_of(recipe.method)},
                {"bits", recipe.bits},
+               {"average_bits", recipe.average_bits},
                {"group_size", recipe.group_size},
                {"sym", recipe.sym},
                {"scale_search", name_of(recipe.scale_search)},

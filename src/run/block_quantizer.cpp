@@ -8,18 +8,6 @@
 namespace gptq {
 namespace {
 
-// One stage's work, told to the observer.
-template <typename Body>
-auto in_stage(BlockObserver& observer, const char* stage, Body body) {
-  struct Scope {
-    BlockObserver& observer;
-    ~Scope() { observer.end_stage(); }
-  };
-  observer.begin_stage(stage);
-  const Scope scope{observer};
-  return body();
-}
-
 using StepRecipes = std::vector<std::optional<Recipe>>;  // of its linears; none for one that stays as it is
 
 std::vector<StepRecipes> recipes_of(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {

@@ -26,10 +26,24 @@ class BlockObserver {
   // A batch has passed the step, or the step's linears are solved. May throw, to end the run.
   virtual void swept(const std::vector<LinearSpec>& step, int64_t tokens) = 0;
   virtual void solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) = 0;
+  // So many multiply-adds are done besides. May throw, to end the run.
+  virtual void worked(double multiply_adds) = 0;
   // A linear has its codes; `hessian` is nullptr where rounding needs none.
   virtual void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
                       Backend& backend) = 0;
 };
+
+// One stage's work, told to the observer.
+template <typename Body>
+auto in_stage(BlockObserver& observer, const char* stage, Body body) {
+  struct Scope {
+    BlockObserver& observer;
+    ~Scope() { observer.end_stage(); }
+  };
+  observer.begin_stage(stage);
+  const Scope scope{observer};
+  return body();
+}
 
 // Whether the recipe wants a second stream of states, those of the unquantized model.
 bool wants_original_states(const Recipe& recipe);

@@ -15,8 +15,11 @@
 #include "base/resources.h"
 #include "quant/format.h"
 #include "quant/recipe.h"
+#include "run/bit_probes.h"
 #include "run/block_quantizer.h"
+#include "run/mixed_bits.h"
 #include "run/plan.h"
+#include "run/work.h"
 
 namespace gptq {
 namespace {
@@ -44,27 +47,9 @@ LinearReport::Scales scales_of(const FetchedLinear& linear) {
   return {*least, *middle, *largest, static_cast<double>(negative) / static_cast<double>(magnitudes.size())};
 }
 
-// The arithmetic of the job, in multiply-adds, for the share done and the time left.
-struct Work {
-  double total = 0, done = 0;
-
-  // Forward and Hessian, for two streams another forward and the Hessian's cross product.
-  static double sweep(const std::vector<LinearSpec>& step, int64_t tokens, bool two_streams) {
-    double per_token = (two_streams ? 1.5 : 0.5) * static_cast<double>(step[0].in_features * step[0].in_features);
-    for (const LinearSpec& linear : step)
-      per_token += (two_streams ? 2.0 : 1.0) * static_cast<double>(linear.in_features * linear.out_features);
-    return per_token * static_cast<double>(tokens);
-  }
-  static double solve(
-      const LinearSpec& linear) {  // W R and its feedback, the search, and the factor shared out roughly
-    const auto n = static_cast<double>(linear.in_features), rows = static_cast<double>(linear.out_features);
-    return rows * n * (n + 200) + n * n * n / 6;
-  }
-};
-
 class Quantizer final : public BlockObserver {
  public:
-  Quantizer(const Job& job, const ProgressFunction& progress) : job_(job), progress_(progress) {}
+  Quantizer(Job job, const ProgressFunction& progress) : job_(std::move(job)), progress_(progress) {}
   ~Quantizer() override {
     ended_ = true;
     set_reading(false);
@@ -78,14 +63,24 @@ class Quantizer final : public BlockObserver {
   void begin_step(const std::vector<LinearSpec>& step) override { step_ = short_names(step); }
   void swept(const std::vector<LinearSpec>& step, int64_t tokens) override;
   void solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) override;
+  void worked(double multiply_adds) override { step_done(multiply_adds); }
   void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
               Backend& backend) override;
 
  private:
   void open_devices();
   void read_calibration_data();
+  std::unique_ptr<StateStore> make_store(int64_t tokens);
+  void choose_bits();
+  void embed_calibration();
   void carry_over();
-  void quantize_blocks();
+  void expect_work();
+  double sweep_work(const std::vector<LinearSpec>& step, int64_t tokens) const {
+    const bool two_streams = wants_original_states(job_.recipe);
+    return (two_streams ? 2 : 1) * forward_work(step, tokens) + hessian_work(step, tokens, two_streams);
+  }
+  template <typename Visit>
+  void visit_blocks(const Visit& visit);
   void wait_for_writer(size_t may_wait = 0);
   void note_devices();
   Report finish();
@@ -116,7 +111,7 @@ class Quantizer final : public BlockObserver {
     return body();
   }
 
-  const Job& job_;
+  Job job_;  // its recipe is complete once bits are chosen
   const ProgressFunction& progress_;
   Stopwatch watch_;
   double cpu_at_start_ = cpu_seconds();
@@ -126,8 +121,9 @@ class Quantizer final : public BlockObserver {
   double stage_began_ = 0, blocks_began_ = 0;
   std::atomic<bool> ended_ = false;    // the run is over, or has failed
   std::atomic<bool> reading_ = false;  // a block is read, or waits to be: what is copied meanwhile lets it pass
-  Work work_;
+  double work_ = 0, work_done_ = 0;    // multiply-adds of the whole job, and so far
   int64_t block_ = 0, tokens_ = 0;
+  std::vector<TokenSequence> sequences_;
   double last_loss_ = 0;
   Backend* computing_ = nullptr;          // the device of the block at work
   int64_t bytes_in_ = 0, bytes_out_ = 0;  // of its weights, to the device and back as codes
@@ -163,10 +159,10 @@ void Quantizer::end_stage() {
 
 void Quantizer::step_done(double work) {
   check_stop();
-  work_.done += work;
+  work_done_ += work;
   if (!progress_ || work == 0) return;
   Progress progress{.text = step_, .block = block_, .blocks = setup_.config.blocks, .loss = last_loss_};
-  progress.fraction = std::min(1.0, work_.done / work_.total);
+  progress.fraction = std::min(1.0, work_done_ / work_);
   progress.seconds = watch_.seconds();
   const double working = progress.seconds - blocks_began_;
   progress.remaining_seconds = progress.fraction > 0 ? working * (1 / progress.fraction - 1) : 0;
@@ -177,13 +173,13 @@ void Quantizer::step_done(double work) {
 }
 
 void Quantizer::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
-  step_done(step.empty() ? 0 : Work::sweep(step, tokens, originals_ != nullptr));
+  step_done(step.empty() ? 0 : sweep_work(step, tokens));
 }
 
 void Quantizer::solved_step(const std::vector<LinearSpec>& step, int64_t dropped_rows) {
   report_.dropped_rows += dropped_rows;
   double work = 0;
-  for (const LinearSpec& linear : step) work += is_quantized(linear) ? Work::solve(linear) : 0;
+  for (const LinearSpec& linear : step) work += is_quantized(linear) ? solve_work(linear) : 0;
   step_done(work);
 }
 
@@ -254,11 +250,10 @@ void Quantizer::open_devices() {
 
 void Quantizer::read_calibration_data() {
   const Calibration& calibration = setup_.calibration;
-  const std::vector<TokenSequence> sequences =
-      read_calibration({calibration.file, tokenizer_of(setup_.checkpoint->folder())},
-                       {calibration.samples, calibration.sequence_length, calibration.seed});
-  report_.sequences = static_cast<int64_t>(sequences.size());
-  for (const TokenSequence& sequence : sequences) tokens_ += static_cast<int64_t>(sequence.size());
+  sequences_ = read_calibration({calibration.file, tokenizer_of(setup_.checkpoint->folder())},
+                                {calibration.samples, calibration.sequence_length, calibration.seed});
+  report_.sequences = static_cast<int64_t>(sequences_.size());
+  for (const TokenSequence& sequence : sequences_) tokens_ += static_cast<int64_t>(sequence.size());
   report_.tokens = tokens_;
   if (report_.sequences < calibration.samples) {
     tell(Progress::Kind::warning, cat("calibration: ", calibration.file, " gives ", report_.sequences, " sequences (",
@@ -266,24 +261,29 @@ void Quantizer::read_calibration_data() {
   }
   tell(Progress::Kind::message,
        cat("calibration: ", report_.sequences, " sequences, ", tokens_, " tokens of ", calibration.file));
+}
 
+std::unique_ptr<StateStore> Quantizer::make_store(int64_t tokens) {
   const Placement& placement = setup_.placement;
   Backend& backend = backend_of(placement.units[0]);
-  const auto make_store = [&] {
-    const StateBytes bytes = state_bytes(setup_);
-    auto store = placement.states == StatePlace::spill
-                     ? std::make_unique<StateStore>(job_.spill_dir, tokens_, bytes.residual, bytes.input,
-                                                    backend.staging_memory())
-                     : std::make_unique<StateStore>(placement.states, backend.staging_memory());
-    if (!placement.keeps_inputs) store->drop_inputs();
-    return store;
-  };
-  states_ = make_store();
-  if (wants_original_states(job_.recipe)) originals_ = make_store();
+  const StateBytes bytes = state_bytes(setup_);
+  auto store =
+      placement.states == StatePlace::spill
+          ? std::make_unique<StateStore>(job_.spill_dir, tokens, bytes.residual, bytes.input, backend.staging_memory())
+          : std::make_unique<StateStore>(placement.states, backend.staging_memory());
+  if (!placement.keeps_inputs) store->drop_inputs();
+  return store;
+}
+
+void Quantizer::embed_calibration() {
+  const Placement::Unit& unit = setup_.placement.units[0];
+  Backend& backend = backend_of(unit);
+  states_ = make_store(tokens_);
+  if (wants_original_states(job_.recipe)) originals_ = make_store(tokens_);
   const int64_t before = backend.traffic().uploaded;
   ThreadPool pool(job_.threads);
   backend.set_stage(kEmbeddingStage);
-  for (const auto& sequence_batch : make_batches(sequences, job_.batch_size, setup_.batch_tokens)) {
+  for (const auto& sequence_batch : make_batches(sequences_, job_.batch_size, setup_.batch_tokens)) {
     Batch batch = model_->embed(sequence_batch, backend, &pool);
     if (originals_ != nullptr) {
       Batch original{batch.offsets, Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols()), {}};
@@ -294,10 +294,68 @@ void Quantizer::read_calibration_data() {
   }
   backend.set_stage("");
   backend.wait();
-  if (placement.units[0].visits) {
-    report_.visits.push_back(
-        {placement.units[0].module, placement.units[0].computes_on, backend.traffic().uploaded - before, 0});
+  if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, backend.traffic().uploaded - before, 0});
+}
+
+void Quantizer::expect_work() {
+  if (!setup_.widths.empty()) {
+    int64_t tokens = 0, probe_tokens = 0;
+    for (const auto& batch : measuring_batches(sequences_)) {
+      for (const TokenSequence& sequence : batch) tokens += static_cast<int64_t>(sequence.size());
+      if (probe_tokens == 0) probe_tokens = tokens;
+    }
+    work_ = probing_work(setup_.config, job_.recipe, setup_.widths, tokens, probe_tokens);
   }
+  if (job_.recipe.method == Method::gptq) {
+    for (const auto& step : all_steps(setup_.config)) work_ += sweep_work(step, tokens_);
+  }
+  for (const auto& [name, linear] : setup_.quantized) work_ += solve_work(linear.spec);
+}
+
+// A pass through the model of its own: which bits each step gets.
+void Quantizer::choose_bits() {
+  const auto batches = measuring_batches(sequences_);
+  Backend& first = backend_of(setup_.placement.units[0]);
+  int64_t tokens = 0, probe_tokens = 0;
+  ThreadPool pool(job_.threads);
+  std::vector<Batch> embedded;
+  for (const auto& sequences : batches) {
+    embedded.push_back(model_->embed(sequences, first, &pool));
+    tokens += embedded.back().tokens();
+    if (probe_tokens == 0) probe_tokens = tokens;
+  }
+  const auto steps = all_steps(setup_.config);
+  const auto states = make_store(tokens),
+             probes = make_store(probe_tokens * probed_widths(setup_.widths) * static_cast<int64_t>(steps.size()));
+  for (Batch& batch : embedded) states->add(std::move(batch), first);
+  embedded.clear();
+  BitProbes run(*model_, job_.recipe, setup_.widths, *states, *probes);
+  step_ = "bits";
+  visit_blocks([&](const StagedBlock& staged, Backend& backend) { run.pass_block(staged, backend, *this); });
+  computing_ = &first;
+  run.read_probes(first, *this);
+  model_->drop_head();
+  trim("bits chosen");
+
+  std::vector<BitUnit> units;
+  for (const BitProbes::Step& step : run.steps()) units.push_back(step.unit);
+  std::vector<int> chosen;
+  for (const size_t candidate : gptq::choose_bits(units, setup_.free_average))
+    chosen.push_back(units[chosen.size()].candidates[candidate].bits);
+  job_.recipe = with_choice(job_.recipe, run.steps(), chosen);
+  lay_out(job_, setup_);
+  std::map<int, int> counts;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    ++counts[chosen[i]];
+    BitChoice& choice = report_.bit_choices.emplace_back();
+    choice.linears = run.steps()[i].linears;
+    choice.bits = chosen[i];
+    for (const BitUnit::Candidate& candidate : run.steps()[i].unit.candidates)
+      choice.divergence.emplace_back(candidate.bits, candidate.loss);
+  }
+  std::string text;
+  for (const auto& [bits, count] : counts) text += cat(text.empty() ? "" : ", ", bits, " in ", count, " steps");
+  tell(Progress::Kind::message, cat("bits: ", text));
 }
 
 std::future<StagedBlock> Quantizer::read(int64_t index) {
@@ -351,10 +409,11 @@ void Quantizer::trim(const std::string& when) {
 
 // A module on the CPU visits its device alone: its block is gone before the next one begins, whichever device that
 // next one is on.
-void Quantizer::quantize_blocks() {
+template <typename Visit>
+void Quantizer::visit_blocks(const Visit& visit) {
   const int64_t blocks = setup_.config.blocks;
   std::future<StagedBlock> next = read(0);
-  blocks_began_ = watch_.seconds();
+  if (blocks_began_ == 0) blocks_began_ = watch_.seconds();
   for (block_ = 0; block_ < blocks; ++block_) {
     check_stop();
     const Placement::Unit& unit = setup_.placement.block(block_);
@@ -366,7 +425,7 @@ void Quantizer::quantize_blocks() {
     try {
       StagedBlock staged = timed("read", [&] { return next.get(); });
       if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
-      quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, originals_.get(), *this);
+      visit(std::move(staged), backend);
     } catch (const OutOfMemory& error) {
       throw OutOfMemory(cat(unit.module, ", step ", step_, ": ", error.what(),
                             "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
@@ -394,23 +453,22 @@ Report Quantizer::run() {
     progress_({.kind = Progress::Kind::message, .text = short_form(report_.plan)});
   }
   timed("setup", [&] { open_devices(); });
+  if (job_.recipe.method == Method::gptq) timed("calibration", [&] { read_calibration_data(); });
+  expect_work();
+  if (!setup_.widths.empty()) choose_bits();
   writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
                                                static_cast<size_t>(job_.max_shard_bytes));
   states_ = std::make_unique<StateStore>(StatePlace::device);
   if (job_.recipe.method == Method::gptq) {
-    timed("calibration", [&] { read_calibration_data(); });
+    timed("calibration", [&] { embed_calibration(); });
     trim("first block's inputs captured");
   }
   timed("pack and write", [&] { carry_over(); });
 
   report_.linears.reserve(setup_.quantized.size());
-  const int64_t blocks = setup_.config.blocks;
-  for (const auto& step : step_specs(setup_.config, 0)) {
-    if (job_.recipe.method == Method::gptq)
-      work_.total += static_cast<double>(blocks) * Work::sweep(step, tokens_, originals_ != nullptr);
-  }
-  for (const auto& [name, linear] : setup_.quantized) work_.total += Work::solve(linear.spec);
-  quantize_blocks();
+  visit_blocks([&](StagedBlock staged, Backend& backend) {
+    quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, originals_.get(), *this);
+  });
   note_devices();
   timed(kCommitStage, [&] {
     wait_for_writer();
@@ -462,6 +520,11 @@ Report Quantizer::finish() {
   report_.states = name_of(setup_.placement.states);
   report_.quantized_weights = setup_.quantized_weights;
   report_.bits_per_weight = setup_.bits_per_weight;
+  for (const auto& [name, linear] : setup_.quantized) {
+    report_.average_bits +=
+        static_cast<double>(linear.recipe.bits * linear.spec.in_features * linear.spec.out_features) /
+        static_cast<double>(setup_.quantized_weights);
+  }
   report_.source_bytes = static_cast<int64_t>(setup_.checkpoint->bytes());
   report_.output_bytes = static_cast<int64_t>(writer_->output_bytes());
   if (report_.dropped_rows > 0) {

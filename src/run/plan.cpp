@@ -13,6 +13,7 @@
 #include "quant/loaders.h"
 #include "quant/recipe.h"
 #include "run/block_quantizer.h"
+#include "run/mixed_bits.h"
 #include "run/speed.h"
 
 namespace gptq {
@@ -126,6 +127,23 @@ void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsa
             [](const auto& a, const auto& b) { return a.second > b.second; });
 }
 
+// Where bits are to be chosen, a loader must take all that may be.
+std::vector<LoaderVerdict> verdicts_of(const Job& job, const Setup& setup) {
+  std::vector<LoaderVerdict> verdicts = loader_verdicts(resolved_format(job.recipe), setup.linears);
+  for (const int width : setup.widths) {
+    std::vector<StoredLinear> linears = setup.linears;
+    const Recipe recipe = at_width(job, width).recipe;
+    for (StoredLinear& linear : linears) {
+      if (linear.config) linear.config = stored_as(*recipe_for(recipe, linear.spec.name));
+    }
+    const std::vector<LoaderVerdict> at_this = loader_verdicts(resolved_format(recipe), linears);
+    for (size_t i = 0; i < verdicts.size(); ++i) {
+      if (verdicts[i].accepts && !at_this[i].accepts) verdicts[i] = at_this[i];
+    }
+  }
+  return verdicts;
+}
+
 }  // namespace
 
 std::string_view name_of(StatePlace place) {
@@ -155,6 +173,12 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.bits_per_weight = setup.bits_per_weight;
   plan.compute_dtype = name_of(setup.precision.computed);
   plan.checkpoint_format = name_of(resolved_format(job.recipe));
+  if (!setup.widths.empty()) {
+    std::string widths;
+    for (const int width : setup.widths) widths += cat(widths.empty() ? "" : ", ", width);
+    plan.messages.push_back(cat("bits: chosen step by step of ", widths, " for ", job.recipe.average_bits,
+                                " on average; sizes and times are those of the average"));
+  }
   for (const Notice& notice : setup.notices)
     (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
 
@@ -207,7 +231,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
     plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
   }
-  plan.loaders = loader_verdicts(resolved_format(job.recipe), setup.linears);
+  plan.loaders = verdicts_of(job, setup);
   return plan;
 }
 

@@ -1,12 +1,15 @@
 #include "run/rehearsal.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <memory>
 #include <utility>
 
 #include "quant/format.h"
+#include "run/bit_probes.h"
 #include "run/block_quantizer.h"
+#include "run/mixed_bits.h"
 
 namespace gptq {
 namespace {
@@ -21,6 +24,7 @@ class CountingObserver final : public BlockObserver {
   void begin_step(const std::vector<LinearSpec>& /*step*/) override {}
   void swept(const std::vector<LinearSpec>& /*step*/, int64_t /*tokens*/) override {}
   void solved_step(const std::vector<LinearSpec>& /*step*/, int64_t /*dropped_rows*/) override {}
+  void worked(double /*multiply_adds*/) override {}
   void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* /*hessian*/,
               Backend& /*backend*/) override {
     backend_.set_stage("pack and write");
@@ -45,115 +49,229 @@ class CountingObserver final : public BlockObserver {
   std::deque<Write> writes_;
 };
 
-}  // namespace
+// The run's memories, counted.
+class CountingMachine {
+ public:
+  CountingMachine(const Setup& setup, const RehearsalOptions& options)
+      : setup_(setup), options_(options), host_(nothing_, "cpu", limit_of("cpu")) {
+    for (const std::string& name : setup.placement.devices) {
+      Device& device = devices_[name];
+      simulated_ = simulated_ || name.starts_with("sim");
+      // A simulated accelerator's memory is the host's.
+      Memory& source = name.starts_with("sim") ? static_cast<Memory&>(host_) : nothing_;
+      if (name != "cpu") device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
+      LimitedMemory& memory = name == "cpu" ? host_ : *device.memory;
+      // What a GPU's pool holds is the driver's, and does not count as taken.
+      const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
+      device.backend = std::make_unique<CountingBackend>(name, memory, max_held, setup.precision.computed);
+      device.workspace = Matrix(*device.backend, DType::u8, 1, setup.workspace_bytes);
+    }
+  }
 
-Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& options) {
-  const auto limit_of = [&](const std::string& device) {
-    const auto found = options.limits.find(device);
-    return found == options.limits.end() ? int64_t{0} : found->second;
-  };
-  const Checkpoint& checkpoint = *setup.checkpoint;
-  const DType dtype = setup.precision.computed;
-  NoMemory nothing;
-  LimitedMemory host(nothing, "cpu", limit_of("cpu"));
+  CountingBackend& backend(const std::string& device) { return *devices_.at(device).backend; }
+  CountingBackend& first() { return backend(setup_.placement.units[0].computes_on); }
 
-  // A simulated accelerator's memory is the host's.
+  Memory& host() { return host_; }
+  bool is_simulated() const { return simulated_; }
+
+  // In a file states take no memory but for the batches that are read ahead and written behind.
+  bool spills() const { return options_.states == StatePlace::spill; }
+  std::unique_ptr<StateStore> make_store() {
+    auto store = std::make_unique<StateStore>(spills() ? StatePlace::host : options_.states,
+                                              spills() ? static_cast<Memory&>(nothing_) : host_);
+    if (!options_.keeps_inputs) store->drop_inputs();
+    return store;
+  }
+
+  // What embedding a batch takes: rows in host memory on their way to the device, whose residual this is.
+  Matrix embedded(int64_t tokens) {
+    const DType stored = setup_.precision.stored, computed = setup_.precision.computed;
+    const Matrix rows(host_, stored, tokens, setup_.config.hidden);
+    Matrix residual = to_device(first(), stored, tokens, setup_.config.hidden, nullptr);
+    if (computed == stored) return residual;
+    return {first(), computed, tokens, setup_.config.hidden};
+  }
+
+  void trim() {
+    for (auto& [name, device] : devices_) device.backend->trim();
+  }
+
+  // One block on each device shows all: the first there, with the next one read ahead. Calls visit(staged block, its
+  // backend), and adds its calls as often as the device has blocks.
+  template <typename Visit>
+  void visit_blocks(Model& model, Rehearsal& result, const Visit& visit) {
+    const int64_t blocks = setup_.config.blocks;
+    StagedBlock next = model.blank_block(0, host_);
+    for (const std::string& name : setup_.placement.devices) {
+      int64_t first = -1, count = 0;
+      for (int64_t index = 0; index < blocks; ++index) {
+        if (setup_.placement.block(index).computes_on != name) continue;
+        if (first < 0) first = index;
+        ++count;
+      }
+      if (first < 0) continue;
+      StagedBlock staged = next.steps.empty() ? model.blank_block(first, host_) : std::move(next);
+      next = {};
+      if (options_.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host_);
+      visit(std::move(staged), backend(name));
+      backend(name).trim();
+      add_calls(backend(name), count, result);
+    }
+  }
+
+  // What the device has been called for since the last time, so many times.
+  static void add_calls(CountingBackend& backend, int64_t times, Rehearsal& result) {
+    for (const auto& [stage, calls] : backend.take_calls()) {
+      for (const auto& [call, count] : calls) result.calls[stage][call] += count * times;
+    }
+  }
+
+  void note_peaks(Rehearsal& result) {
+    for (const auto& [name, device] : devices_) {
+      int64_t& peak = result.peaks[name];
+      peak = std::max(peak, device.backend->memory_use().peak);
+    }
+    result.peaks["cpu"] = std::max(result.peaks["cpu"], host_.peak_bytes());
+  }
+
+ private:
+  int64_t limit_of(const std::string& device) const {
+    const auto found = options_.limits.find(device);
+    return found == options_.limits.end() ? 0 : found->second;
+  }
+
   struct Device {
     std::unique_ptr<LimitedMemory> memory;
     std::unique_ptr<CountingBackend> backend;
     Matrix workspace;
   };
-  std::map<std::string, Device> devices;
-  bool simulated = false;
-  for (const std::string& name : setup.placement.devices) {
-    Device& device = devices[name];
-    simulated = simulated || name.starts_with("sim");
-    Memory& source = name.starts_with("sim") ? static_cast<Memory&>(host) : nothing;
-    if (name != "cpu") device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
-    LimitedMemory& memory = name == "cpu" ? host : *device.memory;
-    // What a GPU's pool holds is the driver's, and does not count as taken.
-    const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
-    device.backend = std::make_unique<CountingBackend>(name, memory, max_held, dtype);
-    device.workspace = Matrix(*device.backend, DType::u8, 1, setup.workspace_bytes);
-  }
-  const auto backend_of = [&](const Placement::Unit& unit) -> CountingBackend& {
-    return *devices.at(unit.computes_on).backend;
-  };
+  const Setup& setup_;
+  const RehearsalOptions& options_;
+  NoMemory nothing_;
+  LimitedMemory host_;
+  bool simulated_ = false;
+  std::map<std::string, Device> devices_;
+};
 
+std::vector<std::vector<TokenSequence>> calibration_batches(const Job& job, const Setup& setup, bool measuring) {
+  const std::vector<TokenSequence> sequences(static_cast<size_t>(setup.calibration.samples),
+                                             TokenSequence(static_cast<size_t>(setup.calibration.sequence_length)));
+  return measuring ? measuring_batches(sequences) : make_batches(sequences, job.batch_size, setup.batch_tokens);
+}
+
+std::vector<int64_t> offsets_of(const std::vector<TokenSequence>& sequences) {
+  std::vector<int64_t> offsets = {0};
+  for (const TokenSequence& sequence : sequences)
+    offsets.push_back(offsets.back() + static_cast<int64_t>(sequence.size()));
+  return offsets;
+}
+
+Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  CountingMachine machine(setup, options);
+  const DType dtype = setup.precision.computed;
   Rehearsal result;
   const StateBytes bytes = state_bytes(setup);
-  const int64_t blocks = setup.config.blocks;
   {
-    Model model(checkpoint, backend_of(setup.placement.units[0]), dtype);
+    Model model(*setup.checkpoint, machine.first(), dtype);
     model.set_sequences_at_once(options.sequences_at_once);
-    // In a file states take no memory but for the batches that are read ahead and written behind.
-    const bool spills = options.states == StatePlace::spill, two_streams = wants_original_states(job.recipe);
-    const auto make_store = [&] {
-      auto store = std::make_unique<StateStore>(spills ? StatePlace::host : options.states,
-                                                spills ? static_cast<Memory&>(nothing) : host);
-      if (!options.keeps_inputs) store->drop_inputs();
-      return store;
-    };
-    const std::unique_ptr<StateStore> states = make_store(), originals = two_streams ? make_store() : nullptr;
+    const bool two_streams = wants_original_states(job.recipe);
+    const std::unique_ptr<StateStore> states = machine.make_store(),
+                                      originals = two_streams ? machine.make_store() : nullptr;
     int64_t batch_tokens = 0;
     if (job.recipe.method == Method::gptq) {
-      const std::vector<TokenSequence> sequences(static_cast<size_t>(setup.calibration.samples),
-                                                 TokenSequence(static_cast<size_t>(setup.calibration.sequence_length)));
-      CountingBackend& backend = backend_of(setup.placement.units[0]);
-      for (const auto& batch_sequences : make_batches(sequences, job.batch_size, setup.batch_tokens)) {
-        Batch batch{.offsets = {0}};
-        for (const TokenSequence& sequence : batch_sequences)
-          batch.offsets.push_back(batch.tokens() + static_cast<int64_t>(sequence.size()));
-        Matrix rows(host, setup.precision.stored, batch.tokens(), setup.config.hidden);
-        batch.residual = to_device(backend, setup.precision.stored, batch.tokens(), setup.config.hidden, nullptr);
-        if (dtype != setup.precision.stored) {
-          Matrix converted(backend, dtype, batch.tokens(), setup.config.hidden);
-          batch.residual = std::move(converted);
-        }
+      for (const auto& sequences : calibration_batches(job, setup, false)) {
+        Batch batch{offsets_of(sequences), {}, {}};
+        batch.residual = machine.embedded(batch.tokens());
         batch_tokens = std::max(batch_tokens, batch.tokens());
         result.tokens += batch.tokens();
-        result.sequences += static_cast<int64_t>(batch_sequences.size());
+        result.sequences += static_cast<int64_t>(sequences.size());
         if (two_streams) {
-          Batch original{batch.offsets, Matrix(backend, dtype, batch.tokens(), setup.config.hidden), {}};
-          originals->add(std::move(original), backend);
+          Batch original{batch.offsets, Matrix(machine.first(), dtype, batch.tokens(), setup.config.hidden), {}};
+          originals->add(std::move(original), machine.first());
         }
-        states->add(std::move(batch), backend);
+        states->add(std::move(batch), machine.first());
       }
     }
-    for (auto& [name, device] : devices) device.backend->trim();
+    machine.trim();
     Matrix in_flight, widened;
-    if (spills) in_flight = Matrix(host, DType::u8, (two_streams ? 6 : 3) * batch_tokens, bytes.both());
+    if (machine.spills())
+      in_flight = Matrix(machine.host(), DType::u8, (two_streams ? 6 : 3) * batch_tokens, bytes.both());
     // The CPU behind a simulated accelerator widens what it sums.
-    if (simulated && dtype != DType::f32)
-      widened = Matrix(host, DType::f32, std::min<int64_t>(batch_tokens, 2048),
+    if (machine.is_simulated() && dtype != DType::f32) {
+      widened = Matrix(machine.host(), DType::f32, std::min<int64_t>(batch_tokens, 2048),
                        bytes.input / static_cast<int64_t>(size_of(dtype)));
-
-    // One block on each device shows all: the first there, with the next one read ahead.
-    StagedBlock next = model.blank_block(0, host);
-    for (const std::string& name : setup.placement.devices) {
-      int64_t first = -1, count = 0;
-      for (int64_t index = 0; index < blocks; ++index) {
-        if (setup.placement.block(index).computes_on != name) continue;
-        if (first < 0) first = index;
-        ++count;
-      }
-      if (first < 0) continue;
-      CountingBackend& backend = *devices.at(name).backend;
-      StagedBlock staged = next.steps.empty() ? model.blank_block(first, host) : std::move(next);
-      next = {};
-      if (options.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host);
-      CountingObserver observer(backend, setup, host);
-      quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
-      backend.trim();
-      result.sequences_at_once = model.sequences_at_once();
-      for (const auto& [stage, calls] : backend.calls()) {
-        for (const auto& [call, times] : calls) result.calls[stage][call] += times * count;
-      }
     }
+    machine.visit_blocks(model, result, [&](StagedBlock staged, CountingBackend& backend) {
+      CountingObserver observer(backend, setup, machine.host());
+      quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
+      result.sequences_at_once = model.sequences_at_once();
+    });
   }
-  for (const auto& [name, device] : devices) result.peaks[name] = device.backend->memory_use().peak;
-  result.peaks["cpu"] = host.peak_bytes();
+  machine.note_peaks(result);
   return result;
+}
+
+// Adds what choosing bits takes: its calls, and its peaks where they are higher.
+void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptions& options, Rehearsal& result) {
+  CountingMachine machine(setup, options);
+  Rehearsal measuring;
+  {
+    Model model(*setup.checkpoint, machine.first(), setup.precision.computed);
+    model.set_sequences_at_once(options.sequences_at_once);
+    const std::unique_ptr<StateStore> states = machine.make_store(), probes = machine.make_store();
+    const auto add = [&](StateStore& store, const std::vector<int64_t>& offsets) {
+      Batch batch{offsets, {}, {}};
+      batch.residual = machine.embedded(batch.tokens());
+      store.add(std::move(batch), machine.first());
+    };
+    const auto batches = calibration_batches(job, setup, true);
+    for (const auto& sequences : batches) add(*states, offsets_of(sequences));
+    // The probes of all blocks but one are there; a block adds its own. On average half of them are.
+    const int64_t of_a_block = probed_widths(setup.widths) * static_cast<int64_t>(step_specs(setup.config, 0).size());
+    for (int64_t i = of_a_block; i < of_a_block * setup.config.blocks; ++i) add(*probes, offsets_of(batches[0]));
+    machine.trim();
+    BitProbes run(model, job.recipe, setup.widths, *states, *probes);
+    machine.visit_blocks(model, measuring, [&](const StagedBlock& staged, CountingBackend& backend) {
+      CountingObserver observer(backend, setup, machine.host());
+      run.pass_block(staged, backend, observer);
+    });
+    for (auto& [call, count] : measuring.calls[kProbeStage]) count /= 2;
+    model.set_blank_head();
+    CountingObserver observer(machine.first(), setup, machine.host());
+    run.read_probes(machine.first(), observer);
+    CountingMachine::add_calls(machine.first(), 1, measuring);
+  }
+  machine.note_peaks(result);
+  for (const auto& [stage, calls] : measuring.calls) {
+    for (const auto& [call, count] : calls) result.calls[stage][call] += count;
+  }
+}
+
+// Where bits are to be chosen, the two widths around the average share the weights.
+Rehearsal rehearse_average(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  const double share = share_of_least(setup);
+  const Rehearsal least = rehearse_quantizing(at_width(job, setup.widths[0]), setup, options);
+  const Rehearsal next = rehearse_quantizing(at_width(job, setup.widths[1]), setup, options);
+  const auto add = [&](const Rehearsal& part, double weight, Rehearsal& sum) {
+    for (const auto& [stage, calls] : part.calls) {
+      for (const auto& [call, count] : calls)
+        sum.calls[stage][call] += std::llround(weight * static_cast<double>(count));
+    }
+  };
+  Rehearsal both = next;
+  both.calls.clear();
+  add(least, share, both);
+  add(next, 1 - share, both);
+  for (auto& [device, peak] : both.peaks) peak = std::max(peak, least.peaks.at(device));
+  both.sequences_at_once = std::min(least.sequences_at_once, next.sequences_at_once);
+  rehearse_measuring(job, setup, options, both);
+  return both;
+}
+
+}  // namespace
+
+Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  return setup.widths.empty() ? rehearse_quantizing(job, setup, options) : rehearse_average(job, setup, options);
 }
 
 }  // namespace gptq

@@ -81,6 +81,12 @@ std::string to_json(const Report& report) {
                        {"damp_percent", linear.damp_percent},
                        {"dead_columns", linear.dead_columns}});
   }
+  Json choices = Json::array();
+  for (const BitChoice& choice : report.bit_choices) {
+    Json divergence = Json::object();
+    for (const auto& [bits, value] : choice.divergence) divergence[std::to_string(bits)] = value;
+    choices.push_back({{"linears", choice.linears}, {"bits", choice.bits}, {"divergence", divergence}});
+  }
   Json stages = Json::object(), fallbacks = Json::object();
   for (const auto& [stage, seconds] : report.stage_seconds) stages[stage] = seconds;
   for (const auto& [op, count] : report.fallbacks) fallbacks[op] = count;
@@ -116,6 +122,8 @@ std::string to_json(const Report& report) {
                      {"compute_dtype", report.compute_dtype},
                      {"checkpoint_format", report.checkpoint_format},
                      {"recipe", to_json(report.recipe)},
+                     {"average_bits", report.average_bits},
+                     {"bit_choices", choices},
                      {"sequences", report.sequences},
                      {"tokens", report.tokens},
                      {"dropped_rows", report.dropped_rows},

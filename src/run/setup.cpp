@@ -8,6 +8,7 @@
 #include "quant/format.h"
 #include "quant/recipe.h"
 #include "run/block_quantizer.h"
+#include "run/mixed_bits.h"
 
 namespace gptq {
 namespace {
@@ -60,21 +61,18 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
 void choose_linears(const Job& job, Setup& setup) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
-  std::vector<std::vector<LinearSpec>> steps;
-  for (int64_t block = 0; block < setup.config.blocks; ++block) {
-    for (auto& step : step_specs(setup.config, block)) {
-      for (const LinearSpec& linear : step) {
-        known.insert(name_in_block(setup.config, linear.name));
-        const std::optional<Recipe> recipe = recipe_for(job.recipe, linear.name);
-        setup.linears.push_back({linear, {}});
-        if (!recipe) continue;
-        check_format(*recipe);
-        check_shape(linear, *recipe);
-        setup.linears.back().config = stored_as(*recipe);
-        setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
-        setup.quantized_weights += linear.in_features * linear.out_features;
-      }
-      steps.push_back(std::move(step));
+  const std::vector<std::vector<LinearSpec>> steps = all_steps(setup.config);
+  for (const auto& step : steps) {
+    for (const LinearSpec& linear : step) {
+      known.insert(name_in_block(setup.config, linear.name));
+      const std::optional<Recipe> recipe = recipe_for(job.recipe, linear.name);
+      setup.linears.push_back({linear, {}});
+      if (!recipe) continue;
+      check_format(*recipe);
+      check_shape(linear, *recipe);
+      setup.linears.back().config = stored_as(*recipe);
+      setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
+      setup.quantized_weights += linear.in_features * linear.out_features;
     }
   }
   setup.written_rules = with_fused_names(job.recipe, steps);
@@ -128,7 +126,39 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
   return place(map, machine, tree, !asks_for_no_placement(map));
 }
 
+// As if all were of the width above the average; the sizes are then those of the average.
+void lay_out_average(const Job& job, Setup& setup) {
+  setup.free_average = free_average(job.recipe, all_steps(setup.config));
+  setup.widths = candidate_widths(job, all_steps(setup.config));
+  lay_out(at_width(job, setup.widths[1]), setup);
+  double free_weights = 0;
+  for (const auto& step : all_steps(setup.config)) {
+    for (const LinearSpec& linear : free_linears(job.recipe, step))
+      free_weights += static_cast<double>(linear.in_features * linear.out_features);
+  }
+  const double saved_bits = share_of_least(setup) * (setup.widths[1] - setup.widths[0]) * free_weights;
+  setup.bits_per_weight -= saved_bits / static_cast<double>(setup.quantized_weights);
+  setup.output_bytes -= static_cast<int64_t>(saved_bits / 8);
+}
+
 }  // namespace
+
+void lay_out(const Job& job, Setup& setup) {
+  setup.quantized.clear();
+  setup.linears.clear();
+  setup.output.clear();
+  setup.quantized_weights = 0;
+  choose_linears(job, setup);
+  plan_output(job, setup);
+}
+
+std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config) {
+  std::vector<std::vector<LinearSpec>> steps;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    for (auto& step : step_specs(config, block)) steps.push_back(std::move(step));
+  }
+  return steps;
+}
 
 Json output_config(const Job& job, const Setup& setup) {
   Recipe recipe = job.recipe;
@@ -216,8 +246,12 @@ Setup set_up(const Job& job) {
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
-  choose_linears(job, setup);
-  plan_output(job, setup);
+  if (job.recipe.average_bits == 0) {
+    lay_out(job, setup);
+    if (!job.loader.empty()) refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), setup.linears));
+  } else {
+    lay_out_average(job, setup);
+  }
   if (job.recipe.method == Method::gptq)
     setup.calibration = find_calibration(job, checkpoint, setup.config, setup.notices);
   return setup;

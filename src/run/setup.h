@@ -41,6 +41,8 @@ struct Setup {
 
   std::map<std::string, QuantizedLinear> quantized;  // what is quantized, by the name of its weight
   std::vector<StoredLinear> linears;                 // of all blocks, as the output has them
+  double free_average = 0;                           // bits, of the linears whose bits are up for choice
+  std::vector<int> widths;                           // up for choice; empty where the recipe leaves none
   std::vector<ModuleRule> written_rules;             // the recipe's, with names that loaders fuse
   std::vector<TensorSpec> output;                    // in the output's order
   int64_t batch_tokens = 0;                          // of a batch where --batch-size does not say
@@ -62,6 +64,12 @@ struct StateBytes {
   int64_t both() const { return residual + input; }
 };
 StateBytes state_bytes(const Setup& setup);
+
+// Lays the output out once more, for a recipe whose bits have been chosen.
+void lay_out(const Job& job, Setup& setup);
+
+// The steps of all blocks.
+std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config);
 
 // The quantization_config of the output.
 Json output_config(const Job& job, const Setup& setup);

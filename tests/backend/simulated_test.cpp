@@ -103,7 +103,8 @@ TEST(Counting, CountsMemoryAsADeviceWouldAndEachCallByItsSizes) {
     backend.linear(x, w, {}, y);
   }
   EXPECT_EQ(memory.peak_bytes(), (100 * 64 + 32 * 64 + 100 * 32) * 2) << "one result, reused";
-  const auto& calls = backend.calls().at("forward");
+  const auto stages = backend.take_calls();
+  const auto& calls = stages.at("forward");
   ASSERT_EQ(calls.size(), 1U);
   EXPECT_EQ(calls.begin()->first, (OpCall{"linear", {100, 32, 64, 0}, DType::bf16}));
   EXPECT_EQ(calls.begin()->second, 3);

@@ -221,6 +221,30 @@ TEST_F(PlacedJob, TwoStreamsOfStatesGiveTheSameBytesWhereverTheyWait) {
   }
 }
 
+TEST_F(PlacedJob, ChosenBitsAreTheSameWhereverProbesWait) {
+  const auto average = [](Job job) {
+    job.recipe.average_bits = 3.5;
+    return job;
+  };
+  const Report roomy = quantize(average(job("roomy")));
+  const int64_t peak = roomy.devices[0].peak_bytes;
+  EXPECT_LE(peak, roomy.plan.accelerators[0].peak_bytes) << "memory is planned for either width";
+  EXPECT_GT(static_cast<double>(peak), 0.9 * static_cast<double>(roomy.plan.accelerators[0].peak_bytes));
+  quantize(average(job("split", blocks_on({"sim:0", "cpu", "sim:2"}))));
+  EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "split"));
+  const int64_t least = smallest(average(job("none", "sim:0", limit_of("sim:0", 1))));
+  EXPECT_LT(least, peak);
+  for (int64_t limit = least; limit < peak; limit += (peak - least) / 3 + 1) {
+    const Report report = quantize(average(job("limit" + std::to_string(limit), "sim:0", limit_of("sim:0", limit))));
+    EXPECT_EQ(contents(folder_ / "roomy"), contents(report.output)) << report.states;
+  }
+  Job spilled = average(job("spilled"));
+  spilled.spill_dir = folder_.path();
+  spilled.max_memory = limit_of("sim:0", least);
+  quantize(spilled);
+  EXPECT_EQ(contents(folder_ / "roomy"), contents(folder_ / "spilled"));
+}
+
 TEST_F(PlacedJob, TwoStreamsWithoutTrueSequentialPassTheSameBlocks) {
   Job one = job("one"), other = job("other", blocks_on({"sim:0", "cpu"}));
   for (Job* each : {&one, &other}) {

@@ -1,5 +1,7 @@
 // The whole job on a tiny random model: what comes out, and what must not depend on how it was run.
 #include <cmath>
+#include <map>
+#include <set>
 
 #include <gtest/gtest.h>
 
@@ -408,6 +410,89 @@ TEST_F(Quantize, RulesThatMatchNothingAreToldAndThoseThatSkipAllRefused) {
   EXPECT_NE(planned.warnings[0].find("model.layers.9"), std::string::npos);
   nothing.recipe.dynamic = {{.pattern = "model", .skip = true}};
   EXPECT_THROW(plan(nothing), InputError);
+}
+
+TEST_F(Quantize, BitsAreChosenForAnAverageAndWrittenAsRules) {
+  Job average = job("average");
+  average.recipe.average_bits = 3.5;
+  const Report report = quantize(average);
+  ASSERT_EQ(report.bit_choices.size(), 8U);
+  EXPECT_LE(report.average_bits, 3.5);
+  EXPECT_GT(report.average_bits, 3.2);
+  std::map<std::string, int> bits;
+  double bits_of_all = 0, weights = 0;
+  for (const LinearReport& linear : report.linears) {
+    bits[linear.name] = linear.bits;
+    bits_of_all += static_cast<double>(linear.bits * linear.rows * linear.cols);
+    weights += static_cast<double>(linear.rows * linear.cols);
+  }
+  EXPECT_NEAR(report.average_bits, bits_of_all / weights, 1e-12);
+  std::set<int> used;
+  for (const BitChoice& choice : report.bit_choices) {
+    for (const std::string& linear : choice.linears) EXPECT_EQ(bits.at(linear), choice.bits) << linear;
+    used.insert(choice.bits);
+    ASSERT_EQ(choice.divergence.size(), 3U);
+    EXPECT_GT(choice.divergence[0].second, choice.divergence[1].second);
+    EXPECT_GT(choice.divergence[1].second, choice.divergence[2].second);
+    EXPECT_GE(choice.divergence[2].second, 0);
+  }
+  EXPECT_GE(used.size(), 2U);
+  EXPECT_NEAR(static_cast<double>(report.plan.output_bytes), static_cast<double>(report.output_bytes),
+              0.05 * static_cast<double>(report.output_bytes));
+
+  // What the folder says of itself gives the same folder without measuring.
+  Job again = job("again");
+  again.recipe = read_recipe(folder_ / "average" / "quantize_config.json");
+  EXPECT_EQ(again.recipe.average_bits, 0);
+  quantize(again);
+  EXPECT_EQ(contents(folder_ / "again"), contents(folder_ / "average"));
+  const Inspection inspection = inspect(folder_ / "average");
+  for (const auto& module : inspection.modules) {
+    if (module.bits != 0) {
+      EXPECT_EQ(module.bits, bits.at(module.name)) << module.name;
+    }
+  }
+  EXPECT_TRUE(inspection.loaders[2].accepts) << "SGLang: fused linears have equal bits, and no odd sizes";
+}
+
+TEST_F(Quantize, RulesOfTheUserStandBesideChosenBits) {
+  Job average = job("average");
+  average.recipe.average_bits = 3.5;
+  average.recipe.dynamic = {{.pattern = ".*\\.0\\.mlp\\.down", .bits = 8},
+                            {.pattern = ".*\\.1\\..*o_proj", .skip = true}};
+  const Report report = quantize(average);
+  EXPECT_EQ(report.bit_choices.size(), 6U);
+  EXPECT_LE(report.average_bits, 3.5);
+  for (const LinearReport& linear : report.linears) {
+    EXPECT_TRUE(linear.bits == (linear.name == "model.layers.0.mlp.down_proj" ? 8 : linear.bits)) << linear.name;
+  }
+}
+
+TEST_F(Quantize, OnlyWidthsThatALoaderTakesAreUpForChoice) {
+  Job average = job("average");
+  average.recipe.average_bits = 5;
+  average.loader = "sglang";
+  for (const BitChoice& choice : quantize(average).bit_choices) EXPECT_TRUE(choice.bits == 4 || choice.bits == 8);
+  const auto refusal = [&](double bits, const std::string& loader) {
+    Job refused = job("refused");
+    refused.recipe.average_bits = bits;
+    refused.loader = loader;
+    try {
+      plan(refused);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(3.5, "gptqmodel"), "");
+  EXPECT_NE(refusal(5, "exllamav2").find("4 bits only"), std::string::npos);
+  EXPECT_NE(refusal(3.5, "vllm").find("multiples"), std::string::npos) << "this model's sizes do not fit its kernels";
+  EXPECT_NE(refusal(0, "llama.cpp").find("exllamav2"), std::string::npos);
+  EXPECT_NE(refusal(9, "").find("--average-bits"), std::string::npos);
+  Job three = job("three");
+  three.recipe.bits = 3;
+  three.loader = "exllamav2";
+  EXPECT_THROW(plan(three), InputError);
 }
 
 TEST_F(Quantize, WithoutTrueSequentialTheFirstStepIsTheSameAndTheRestIsNot) {

@@ -1,0 +1,32 @@
+// Bits that are chosen step by step for a mean over the model (Recipe::average_bits): what is up for choice, and what a
+// choice makes of the recipe.
+#pragma once
+
+#include <vector>
+
+#include "run/bit_probes.h"
+#include "run/setup.h"
+
+namespace gptq {
+
+// What Recipe::average_bits leaves to the linears that no rule names.
+double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps);
+
+// The widths up for choice, rising: those on both sides of that average and the next above, of all that the format, the
+// linears' sizes and Job::loader allow. Throws InputError where they do not enclose it.
+std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<LinearSpec>>& steps);
+
+// The same job with `bits` for whatever is up for choice.
+Job at_width(const Job& job, int bits);
+
+// What the first of setup.widths has of the weights where the two around the average share them, for a plan.
+double share_of_least(const Setup& setup);
+
+// Sequences that the measuring takes of the calibration, in batches: the first is the probes'.
+std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<TokenSequence>& sequences);
+
+// The recipe's `bits` and `dynamic` for what was measured: the width of most weights, and rules for the rest behind the
+// recipe's own. chosen: the bits of each step.
+Recipe with_choice(const Recipe& recipe, const std::vector<BitProbes::Step>& steps, const std::vector<int>& chosen);
+
+}  // namespace gptq
