@@ -54,6 +54,7 @@ struct Recipe {
   // What follows the columns, in this order: "r" refits the scales to the codes, "cN" is N sweeps of coordinate descent
   // over the codes: "r c2 r". "none": nothing. Empty: "c4" at 3 bits, "r c2 r c2 r" at 2, else nothing.
   std::string refine;
+  bool lm_head = false;             // the output head too; refused where it is the embedding
   std::vector<ModuleRule> dynamic;  // the first that matches a module counts
 };
 
@@ -174,7 +175,7 @@ struct Report {
   Recipe recipe;
   std::vector<LinearReport> linears;
   std::vector<BitChoice> bit_choices;  // for Recipe::average_bits
-  double average_bits = 0;             // of the quantized linears' codes
+  double average_bits = 0;             // of the blocks' codes
   int64_t sequences = 0, tokens = 0, dropped_rows = 0;
   int64_t source_bytes = 0, output_bytes = 0, quantized_weights = 0;
   double bits_per_weight = 0;  // of the quantized linears, scales and zeros included

@@ -97,6 +97,10 @@ std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64
           {spec(names.down, config.hidden, config.intermediate, config.mlp_bias)}};
 }
 
+LinearSpec head_spec(const ModelConfig& config) {
+  return {std::string(config.architecture->head), config.vocabulary, config.hidden, false, ""};
+}
+
 Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader)
     : checkpoint_(checkpoint),
       backend_(backend),
@@ -118,7 +122,9 @@ void Model::check_tensors() const {
   };
   check_float(join(names.embedding, "weight"), {config_.vocabulary, config_.hidden});
   check_float(join(names.final_norm, "weight"), {config_.hidden});
-  if (!config_.tied_embeddings) check_float(join(names.head, "weight"), {config_.vocabulary, config_.hidden});
+  const std::string head = join(names.head, "weight");
+  const bool quantized_head = reader_ && !checkpoint_.has(head);
+  if (!config_.tied_embeddings && !quantized_head) check_float(head, {config_.vocabulary, config_.hidden});
   for (int64_t block = 0; block < config_.blocks; ++block) {
     const std::string prefix = block_prefix(config_, block);
     check_float(cat(prefix, names.attention_norm, ".weight"), {config_.hidden});
@@ -276,12 +282,15 @@ void Model::set_blank_head() {
   const Architecture& names = *config_.architecture;
   const ConstMatrixView like =
       checkpoint_.tensor(join(config_.tied_embeddings ? names.embedding : names.head, "weight")).matrix();
-  final_norm_ = Matrix(backend_, dtype_, 1, config_.hidden);
-  head_ = Matrix(backend_, like.dtype, like.rows, like.cols);
+  final_norm_ = Matrix(*head_backend_, dtype_, 1, config_.hidden);
+  head_ = Matrix(*head_backend_, like.dtype, like.rows, like.cols);
 }
 
 const Matrix& Model::head() {
   if (!head_.empty()) return head_;
+  if (reader_ && !config_.tied_embeddings) {
+    if (const PlaceWeight place = reader_(head_spec(config_))) return head_ = place(*head_backend_, dtype_);
+  }
   constexpr int64_t kPart = int64_t{32} << 20;
   const Architecture& names = *config_.architecture;
   const StoredTensor& tensor =
@@ -289,18 +298,37 @@ const Matrix& Model::head() {
   const ConstMatrixView like = tensor.matrix();
   const auto row_bytes = like.cols * static_cast<int64_t>(size_of(like.dtype));
   const int64_t part_rows = std::max<int64_t>(1, kPart / std::max<int64_t>(row_bytes, 1));
-  Matrix head(backend_, like.dtype, like.rows, like.cols);
+  Matrix head(*head_backend_, like.dtype, like.rows, like.cols);
   int64_t bad = 0;
   for (int64_t first = 0; first < like.rows; first += part_rows) {
     const int64_t count = std::min(part_rows, like.rows - first);
-    Matrix part(backend_.staging_memory(), like.dtype, count, like.cols);
+    Matrix part(head_backend_->staging_memory(), like.dtype, count, like.cols);
     checkpoint_.read(tensor, static_cast<size_t>(first * row_bytes), part.bytes(), part.view().data);
     bad += count_nonfinite(part);
-    backend_.upload(head.view().row_range(first, count), part.view().data);
+    head_backend_->upload(head.view().row_range(first, count), part.view().data);
   }
   refuse_nonfinite(checkpoint_, tensor, bad);
   return head_ = std::move(head);
 }
+
+const Matrix& Model::final_norm() {
+  if (!final_norm_.empty()) return final_norm_;
+  const StoredTensor& tensor = checkpoint_.tensor(join(config_.architecture->final_norm, "weight"));
+  const Matrix stored = checkpoint_.load(tensor);
+  check_finite(tensor, stored);
+  return final_norm_ = place_matrix(stored, *head_backend_, dtype_);
+}
+
+Matrix Model::take_head() {
+  head();
+  if (head_.dtype() == dtype_) return std::move(head_);
+  Matrix converted(*head_backend_, dtype_, head_.rows(), head_.cols());
+  head_backend_->convert(head_, converted);
+  head_ = Matrix();
+  return converted;
+}
+
+Matrix Model::head_input(const Batch& batch) { return normed(*head_backend_, batch, final_norm()); }
 
 Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x) const {
   Matrix y(backend, dtype_, x.rows, linear.weight.rows());
@@ -421,16 +449,11 @@ void Model::forward(const Block& block, Batch& batch) {
 }
 
 Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
-  if (final_norm_.empty()) {
-    const StoredTensor& tensor = checkpoint_.tensor(join(config_.architecture->final_norm, "weight"));
-    const Matrix stored = checkpoint_.load(tensor);
-    check_finite(tensor, stored);
-    final_norm_ = place_matrix(stored, backend_, dtype_);
-  }
+  Backend& backend = *head_backend_;
   const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
-  Matrix normed = clone_shape(backend_, hidden), logits(backend_, DType::f32, count, config_.vocabulary);
-  backend_.rms_norm(hidden, final_norm_, config_.norm_eps, normed);
-  backend_.linear(normed, head(), {}, logits);
+  Matrix normed = clone_shape(backend, hidden), logits(backend, DType::f32, count, config_.vocabulary);
+  backend.rms_norm(hidden, final_norm(), config_.norm_eps, normed);
+  backend.linear(normed, head(), {}, logits);
   return logits;
 }
 

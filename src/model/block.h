@@ -41,6 +41,8 @@ struct LinearSpec {
 };
 std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64_t block);
 
+LinearSpec head_spec(const ModelConfig& config);
+
 // Several sequences on their way through the blocks.
 struct Batch {
   std::vector<int64_t> offsets;  // sequence s is rows [offsets[s], offsets[s + 1])
@@ -128,8 +130,14 @@ class Model {
   // All steps: the block's whole forward pass.
   void forward(const Block& block, Batch& batch);
 
-  // Final norm and output head of rows [first, first + count) of the residual, which is on the model's backend: logits
-  // [count, vocabulary] f32.
+  // Where the final norm and the output head compute; the model's backend, unless told.
+  void compute_head_on(Backend& backend) { head_backend_ = &backend; }
+  // Final norm of a batch that is there: the head's input.
+  Matrix head_input(const Batch& batch);
+  // The head's weight in the model's dtype, there; the model keeps no copy.
+  Matrix take_head();
+  // Final norm and output head of rows [first, first + count) of the residual, which is there: logits [count,
+  // vocabulary] f32.
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
   // Gives the memory of the final norm and the head back.
   void drop_head() {
@@ -158,10 +166,12 @@ class Model {
   Matrix normed(Backend& backend, const Batch& batch, const Matrix& norm) const;
   void add_to_residual(Backend& backend, const Linear& linear, Batch& batch);
   const RopeMatrices& rope_for(const Batch& batch, Backend& backend);
+  const Matrix& final_norm();
   const Matrix& head();
 
   const Checkpoint& checkpoint_;
   Backend& backend_;
+  Backend* head_backend_ = &backend_;
   DType dtype_;
   WeightReader reader_;
   ModelConfig config_;

@@ -55,7 +55,7 @@ class GptqFormat final : public LinearFormat {
                    {"group_size", recipe.group_size},
                    {"sym", recipe.sym},
                    {"desc_act", recipe.desc_act},
-                   {"lm_head", false},
+                   {"lm_head", recipe.lm_head},
                    {"pack_dtype", "int32"},
                    {"true_sequential", recipe.true_sequential},
                    {"damp_percent", recipe.damp_percent},

@@ -20,13 +20,15 @@ Choice choice_of(const std::string& word, std::initializer_list<Choice> choices)
 }
 
 // Says what others have decided, or nothing about codes.
-constexpr std::array kIgnored = {"quant_method", "pack_dtype", "lm_head", "preset"};
+constexpr std::array kIgnored = {"quant_method", "pack_dtype", "preset"};
 
 // Sets what one key says.
 void set(Recipe& recipe, const std::string& key, const Json& value) {
   const auto word = [&] { return value.get<std::string>(); };
   if (key == "bits")
     recipe.bits = value.get<int>();
+  else if (key == "lm_head")
+    recipe.lm_head = value.get<bool>();
   else if (key == "average_bits")
     recipe.average_bits = value.get<double>();
   else if (key == "group_size")
@@ -125,6 +127,7 @@ Json to_json(const Recipe& recipe) {
                {"targets", name_of(recipe.targets)}};
   if (recipe.targets != Targets::weights) json["alpha"] = *decided.alpha;
   json["refine"] = decided.refine;
+  json["lm_head"] = recipe.lm_head;
   if (!recipe.dynamic.empty()) json["dynamic"] = to_json(recipe.dynamic);
   return json;
 }

@@ -118,6 +118,10 @@ std::optional<Recipe> recipe_for(const Recipe& recipe, const std::string& module
   return is_selected(recipe, module) ? ruled(recipe, module) : std::nullopt;
 }
 
+std::optional<Recipe> recipe_for_head(const Recipe& recipe, const std::string& head) {
+  return recipe.lm_head ? ruled(recipe, head) : std::nullopt;
+}
+
 std::vector<std::optional<Recipe>> recipes_for(const Recipe& recipe, const std::vector<LinearSpec>& step) {
   std::vector<std::optional<Recipe>> recipes;
   for (const LinearSpec& linear : step) recipes.push_back(recipe_for(recipe, linear.name));

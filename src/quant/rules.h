@@ -15,6 +15,9 @@ namespace gptq {
 // stays as it is. Matches names as GPTQModel does, with Python's re.match.
 std::optional<Recipe> recipe_for(const Recipe& recipe, const std::string& module);
 
+// The recipe of the output head; nothing where the recipe does not ask for it, or a rule skips it.
+std::optional<Recipe> recipe_for_head(const Recipe& recipe, const std::string& head);
+
 // A linear and the recipe that recipe_for() has for it.
 struct QuantizedLinear {
   LinearSpec spec;

@@ -16,6 +16,17 @@ std::vector<StepRecipes> recipes_of(const Recipe& recipe, const std::vector<std:
   return recipes;
 }
 
+// Calls visit(batch, original) for all batches; `original` is nullptr where there is one stream.
+template <typename Visit>
+void for_each_pair(StateStore& states, StateStore* originals, Backend& backend, StateUse use, const Visit& visit) {
+  if (originals == nullptr) return states.for_each(backend, use, [&](Batch& batch) { visit(batch, nullptr); });
+  for (int64_t i = 0; i < states.batches(); ++i) {
+    states.visit(i, backend, use, [&](Batch& batch) {
+      originals->visit(i, backend, use, [&](Batch& original) { visit(batch, &original); });
+    });
+  }
+}
+
 class BlockRun {
  public:
   BlockRun(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
@@ -28,6 +39,7 @@ class BlockRun {
         observer_(observer),
         specs_(step_specs(model.config(), staged_.index)),
         recipes_(recipes_of(recipe, specs_)),
+        head_follows_(recipe.lm_head),
         block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
     if (originals_ != nullptr)
       original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
@@ -39,7 +51,7 @@ class BlockRun {
 
  private:
   int64_t steps() const { return static_cast<int64_t>(specs_.size()); }
-  bool is_last() const { return block_.index + 1 == model_.config().blocks; }
+  bool ends_here() const { return block_.index + 1 == model_.config().blocks && !head_follows_; }
   bool selected(int64_t step) const {
     return std::any_of(recipes_[step].begin(), recipes_[step].end(),
                        [](const auto& recipe) { return recipe.has_value(); });
@@ -52,9 +64,10 @@ class BlockRun {
   }
   Matrix copy_of(const Matrix& from);
   Step copy_of(const Step& from);
-  // Calls visit(batch, original) for all batches; `original` is nullptr where there is one stream.
   template <typename Visit>
-  void for_each_batch(StateUse use, const Visit& visit);
+  void for_each_batch(StateUse use, const Visit& visit) {
+    for_each_pair(states_, originals_, backend_, use, visit);
+  }
   // Adds the input of step `step` of a batch to the Hessian.
   void add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian);
   Hessian hessian_of(int64_t step) const {
@@ -74,8 +87,9 @@ class BlockRun {
   BlockObserver& observer_;
   const std::vector<std::vector<LinearSpec>> specs_;
   const std::vector<StepRecipes> recipes_;
-  Block block_;     // its solved steps hold what their codes stand for
-  Block original_;  // the weights as they came, where a second stream passes through them
+  const bool head_follows_;  // and needs the states behind the last block
+  Block block_;              // its solved steps hold what their codes stand for
+  Block original_;           // the weights as they came, where a second stream passes through them
 };
 
 Matrix BlockRun::copy_of(const Matrix& from) {
@@ -90,16 +104,6 @@ Step BlockRun::copy_of(const Step& from) {
   for (const Linear& linear : from.linears)
     copy.linears.push_back({linear.name, copy_of(linear.weight), copy_of(linear.bias)});
   return copy;
-}
-
-template <typename Visit>
-void BlockRun::for_each_batch(StateUse use, const Visit& visit) {
-  if (originals_ == nullptr) return states_.for_each(backend_, use, [&](Batch& batch) { visit(batch, nullptr); });
-  for (int64_t i = 0; i < states_.batches(); ++i) {
-    states_.visit(i, backend_, use, [&](Batch& batch) {
-      originals_->visit(i, backend_, use, [&](Batch& original) { visit(batch, &original); });
-    });
-  }
 }
 
 // The input of the second stream comes from the original block, whose steps hold the same weights where `block` has
@@ -174,7 +178,7 @@ void BlockRun::sweep_sequential() {
     for (int64_t done = 0; done < needed; ++done) drop_step(done);
     selected(s) ? solve_step(s, hessian) : load(s);
   }
-  if (is_last()) return;
+  if (ends_here()) return;
   sweep(steps(), [&](Batch& batch, Batch* original) {
     in_stage(observer_, "forward", [&] { model_.finish(block_, batch); });
     if (original != nullptr) in_stage(observer_, "original forward", [&] { model_.finish(original_, *original); });
@@ -203,7 +207,7 @@ void BlockRun::sweep_at_once() {
     observer_.begin_step(specs_[s]);
     if (selected(s)) solve_step(s, hessians[s]);
   }
-  if (is_last()) return;
+  if (ends_here()) return;
   const StateUse whole{.reads_residual = true, .reads_input = false, .writes_residual = true};
   for_each_batch(whole, [&](Batch& batch, Batch* original) {
     in_stage(observer_, "forward", [&] { model_.forward(block_, batch); });
@@ -239,6 +243,36 @@ void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Back
   BlockRun run(model, recipe, std::move(staged), backend, states, originals, observer);
   if (recipe.method == Method::rtn) return run.round();
   recipe.true_sequential ? run.sweep_sequential() : run.sweep_at_once();
+}
+
+void quantize_head(Model& model, const Recipe& recipe, Backend& backend, StateStore& states, StateStore* originals,
+                   BlockObserver& observer) {
+  const LinearSpec spec = head_spec(model.config());
+  observer.begin_step({spec});
+  const auto load = [&] { return in_stage(observer, kLoadStage, [&] { return model.take_head(); }); };
+  if (recipe.method == Method::rtn) {
+    const Matrix weight = load();
+    const Quantized quantized =
+        in_stage(observer, "columns", [&] { return round_to_nearest(backend, weight, recipe); });
+    return observer.solved(spec, quantized, nullptr, backend);
+  }
+  Hessian hessian(backend, spec.in_features, originals != nullptr);
+  const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
+  for_each_pair(states, originals, backend, only_looks, [&](Batch& batch, Batch* original) {
+    const Matrix x = in_stage(observer, "forward", [&] { return model.head_input(batch); });
+    const Matrix y = original == nullptr
+                         ? Matrix()
+                         : in_stage(observer, "original forward", [&] { return model.head_input(*original); });
+    in_stage(observer, "Hessian", [&] { original == nullptr ? hessian.add(x) : hessian.add(x, y); });
+    observer.swept({spec}, batch.tokens());
+  });
+  const int64_t dropped = hessian.dropped();
+  const FactoredHessian factored =
+      in_stage(observer, "factorization", [&] { return hessian.factor(recipe, spec.name); });
+  const Matrix weight = load();
+  const Quantized quantized = in_stage(observer, "columns", [&] { return solve(backend, weight, factored, recipe); });
+  observer.solved(spec, quantized, &factored, backend);
+  observer.solved_step({spec}, dropped);
 }
 
 }  // namespace gptq

@@ -48,10 +48,15 @@ auto in_stage(BlockObserver& observer, const char* stage, Body body) {
 // Whether the recipe wants a second stream of states, those of the unquantized model.
 bool wants_original_states(const Recipe& recipe);
 
-// Quantizes the block on `backend`, and brings the states behind it (not behind the last block of the model: nothing
-// reads them), those of the original model behind the original block. The staged block's weights leave host memory step
-// by step. originals: nullptr where the recipe wants none; else as many batches as `states`.
+// Quantizes the block on `backend`, and brings the states behind it (behind the last block only for an
+// output head that is to be quantized), those of the original model behind the original block. The staged block's
+// weights leave host memory step by step. originals: nullptr where the recipe wants none; else as many batches as
+// `states`.
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Backend& backend, StateStore& states,
                     StateStore* originals, BlockObserver& observer);
+
+// Quantizes the output head where the states are those behind the last block; recipe_for_head() has its recipe.
+void quantize_head(Model& model, const Recipe& recipe, Backend& backend, StateStore& states, StateStore* originals,
+                   BlockObserver& observer);
 
 }  // namespace gptq

@@ -62,6 +62,8 @@ Inspection inspect(const std::string& folder) {
       }
     }
   }
+  by_name.emplace(head_spec(config).name, linears.size());
+  linears.push_back({head_spec(config), {}});
   QuantizationConfig quantization;
   const bool is_quantized = !checkpoint.quantization_config().is_null();
   if (is_quantized) quantization = parse_quantization_config(checkpoint.quantization_config(), folder);

@@ -72,6 +72,7 @@ class Quantizer final : public BlockObserver {
   void read_calibration_data();
   std::unique_ptr<StateStore> make_store(int64_t tokens);
   void choose_bits();
+  void quantize_head(const Recipe& recipe);
   void embed_calibration();
   void carry_over();
   void expect_work();
@@ -242,6 +243,7 @@ void Quantizer::open_devices() {
   });
   Backend& first = backend_of(setup_.placement.units[0]);
   model_ = std::make_unique<Model>(*setup_.checkpoint, first, setup_.precision.computed);
+  model_->compute_head_on(backend_of(setup_.placement.units.back()));
   for (const auto& [name, backend] : backends_) {
     report_.device += (report_.device.empty() ? "" : "; ") + backend->description();
   }
@@ -310,6 +312,8 @@ void Quantizer::expect_work() {
     for (const auto& step : all_steps(setup_.config)) work_ += sweep_work(step, tokens_);
   }
   for (const auto& [name, linear] : setup_.quantized) work_ += solve_work(linear.spec);
+  const LinearSpec head = head_spec(setup_.config);
+  if (job_.recipe.method == Method::gptq && is_quantized(head)) work_ += sweep_work({head}, tokens_);
 }
 
 // A pass through the model of its own: which bits each step gets.
@@ -332,8 +336,8 @@ void Quantizer::choose_bits() {
   BitProbes run(*model_, job_.recipe, setup_.widths, *states, *probes);
   step_ = "bits";
   visit_blocks([&](const StagedBlock& staged, Backend& backend) { run.pass_block(staged, backend, *this); });
-  computing_ = &first;
-  run.read_probes(first, *this);
+  computing_ = &backend_of(setup_.placement.units.back());
+  run.read_probes(*computing_, *this);
   model_->drop_head();
   trim("bits chosen");
 
@@ -443,6 +447,16 @@ void Quantizer::visit_blocks(const Visit& visit) {
   }
 }
 
+void Quantizer::quantize_head(const Recipe& recipe) {
+  const Placement::Unit& unit = setup_.placement.units.back();
+  computing_ = &backend_of(unit);
+  bytes_in_ = bytes_out_ = 0;
+  block_ = setup_.config.blocks - 1;
+  gptq::quantize_head(*model_, recipe, *computing_, *states_, originals_.get(), *this);
+  if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, bytes_in_, bytes_out_});
+  trim(unit.module);
+}
+
 Report Quantizer::run() {
   timed("setup", [&] { setup_ = set_up(job_); });
   timed("plan", [&] { report_.plan = make_plan(job_, setup_, static_cast<bool>(progress_)); });
@@ -469,6 +483,7 @@ Report Quantizer::run() {
   visit_blocks([&](StagedBlock staged, Backend& backend) {
     quantize_block(*model_, job_.recipe, std::move(staged), backend, *states_, originals_.get(), *this);
   });
+  if (const auto recipe = recipe_for_head(job_.recipe, head_spec(setup_.config).name)) quantize_head(*recipe);
   note_devices();
   timed(kCommitStage, [&] {
     wait_for_writer();
@@ -520,11 +535,14 @@ Report Quantizer::finish() {
   report_.states = name_of(setup_.placement.states);
   report_.quantized_weights = setup_.quantized_weights;
   report_.bits_per_weight = setup_.bits_per_weight;
+  double bits = 0, weights = 0;
   for (const auto& [name, linear] : setup_.quantized) {
-    report_.average_bits +=
-        static_cast<double>(linear.recipe.bits * linear.spec.in_features * linear.spec.out_features) /
-        static_cast<double>(setup_.quantized_weights);
+    if (linear.spec.name == head_spec(setup_.config).name) continue;
+    const auto size = static_cast<double>(linear.spec.in_features * linear.spec.out_features);
+    weights += size;
+    bits += size * linear.recipe.bits;
   }
+  report_.average_bits = weights > 0 ? bits / weights : 0;
   report_.source_bytes = static_cast<int64_t>(setup_.checkpoint->bytes());
   report_.output_bytes = static_cast<int64_t>(writer_->output_bytes());
   if (report_.dropped_rows > 0) {

@@ -134,7 +134,7 @@ std::vector<LoaderVerdict> verdicts_of(const Job& job, const Setup& setup) {
     std::vector<StoredLinear> linears = setup.linears;
     const Recipe recipe = at_width(job, width).recipe;
     for (StoredLinear& linear : linears) {
-      if (linear.config) linear.config = stored_as(*recipe_for(recipe, linear.spec.name));
+      if (linear.config) linear.config = stored_as(recipe_for(recipe, linear.spec.name).value_or(recipe));
     }
     const std::vector<LoaderVerdict> at_this = loader_verdicts(resolved_format(recipe), linears);
     for (size_t i = 0; i < verdicts.size(); ++i) {

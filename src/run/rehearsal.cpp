@@ -71,6 +71,8 @@ class CountingMachine {
   CountingBackend& backend(const std::string& device) { return *devices_.at(device).backend; }
   CountingBackend& first() { return backend(setup_.placement.units[0].computes_on); }
 
+  CountingBackend& head() { return backend(setup_.placement.units.back().computes_on); }
+
   Memory& host() { return host_; }
   bool is_simulated() const { return simulated_; }
 
@@ -206,6 +208,14 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
       quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
       result.sequences_at_once = model.sequences_at_once();
     });
+    if (const auto recipe = recipe_for_head(job.recipe, head_spec(setup.config).name)) {
+      CountingBackend& backend = machine.head();
+      model.compute_head_on(backend);
+      model.set_blank_head();
+      CountingObserver observer(backend, setup, machine.host());
+      quantize_head(model, *recipe, backend, *states, originals.get(), observer);
+      CountingMachine::add_calls(backend, 1, result);
+    }
   }
   machine.note_peaks(result);
   return result;
@@ -236,10 +246,11 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
       run.pass_block(staged, backend, observer);
     });
     for (auto& [call, count] : measuring.calls[kProbeStage]) count /= 2;
+    model.compute_head_on(machine.head());
     model.set_blank_head();
-    CountingObserver observer(machine.first(), setup, machine.host());
-    run.read_probes(machine.first(), observer);
-    CountingMachine::add_calls(machine.first(), 1, measuring);
+    CountingObserver observer(machine.head(), setup, machine.host());
+    run.read_probes(machine.head(), observer);
+    CountingMachine::add_calls(machine.head(), 1, measuring);
   }
   machine.note_peaks(result);
   for (const auto& [stage, calls] : measuring.calls) {

@@ -76,6 +76,20 @@ void choose_linears(const Job& job, Setup& setup) {
     }
   }
   setup.written_rules = with_fused_names(job.recipe, steps);
+  const LinearSpec head = head_spec(setup.config);
+  if (job.recipe.lm_head && setup.config.tied_embeddings) {
+    throw InputError(cat("--lm-head: the output head of ", job.model,
+                         " is its embedding (tie_word_embeddings), which "
+                         "loaders look tokens up in and read unquantized; drop the flag"));
+  }
+  setup.linears.push_back({head, {}});
+  if (const std::optional<Recipe> recipe = recipe_for_head(job.recipe, head.name)) {
+    check_format(*recipe);
+    check_shape(head, *recipe);
+    setup.linears.back().config = stored_as(*recipe);
+    setup.quantized.emplace(head.name + ".weight", QuantizedLinear{head, *recipe});
+    setup.quantized_weights += head.in_features * head.out_features;
+  }
   for (const std::string& name : wanted) {
     if (known.count(name) != 0) continue;
     std::string names;
@@ -172,7 +186,6 @@ Json output_config(const Job& job, const Setup& setup) {
     else
       unquantized.push_back(linear.spec.name);
   }
-  unquantized.emplace_back(setup.config.architecture->head);
   return quantization_config(recipe, quantized, unquantized);
 }
 

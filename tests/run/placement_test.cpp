@@ -221,6 +221,19 @@ TEST_F(PlacedJob, TwoStreamsOfStatesGiveTheSameBytesWhereverTheyWait) {
   }
 }
 
+TEST_F(PlacedJob, AQuantizedHeadIsTheSameOnAnyDevice) {
+  const auto with_head = [](Job job, Method method = Method::gptq) {
+    job.recipe.method = method;
+    job.recipe.lm_head = true;
+    return job;
+  };
+  quantize(with_head(job("one")));
+  quantize(with_head(job("split", blocks_on({"sim:0", "cpu", "sim:2"}))));
+  EXPECT_EQ(contents(folder_ / "one"), contents(folder_ / "split"));
+  quantize(with_head(job("rounded"), Method::rtn));
+  EXPECT_TRUE(Checkpoint(folder_ / "rounded").has("lm_head.qweight"));
+}
+
 TEST_F(PlacedJob, ChosenBitsAreTheSameWhereverProbesWait) {
   const auto average = [](Job job) {
     job.recipe.average_bits = 3.5;
@@ -259,12 +272,15 @@ TEST_F(PlacedJob, TwoStreamsWithoutTrueSequentialPassTheSameBlocks) {
 
 TEST_F(PlacedJob, PlannedDeviceMemoryAndOutputAreExact) {
   std::vector<Job> jobs = {job("a"), job("b", blocks_on({"sim:0", "sim:1"})), job("c"), job("d"), job("e"), job("f"),
-                           job("g"), job("h", blocks_on({"sim:0", "sim:1"}))};
+                           job("g"), job("h", blocks_on({"sim:0", "sim:1"})), job("i")};
   for (const int bits : {4, 2}) {
     Recipe& recipe = jobs[bits == 4 ? 6 : 7].recipe = recipe_preset("best");
     recipe.bits = bits;
     recipe.group_size = 32;
   }
+  jobs[8].recipe = recipe_preset("best");
+  jobs[8].recipe.group_size = 32;
+  jobs[8].recipe.lm_head = true;
   jobs[2].recipe.true_sequential = false;
   jobs[3].recipe = recipe_preset("paper");
   jobs[3].recipe.group_size = 32;

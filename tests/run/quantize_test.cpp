@@ -468,6 +468,56 @@ TEST_F(Quantize, RulesOfTheUserStandBesideChosenBits) {
   }
 }
 
+TEST_F(Quantize, TheHeadIsQuantizedOnRequestFromWhatTheQuantizedBlocksGive) {
+  quantize(job("plain"));
+  const auto with_head = [&](const std::string& name) {
+    Job asked = job(name);
+    asked.recipe.lm_head = true;
+    asked.recipe.dynamic = {{.pattern = "lm_head", .bits = 8}};
+    return asked;
+  };
+  const Report report = quantize(with_head("head"));
+  ASSERT_EQ(report.linears.size(), 15U);
+  const LinearReport& head = report.linears.back();
+  EXPECT_EQ(head.name, "lm_head");
+  EXPECT_EQ(head.bits, 8);
+  EXPECT_EQ(head.tokens, report.tokens);
+  EXPECT_LT(head.error, 1e-3);
+  EXPECT_EQ(report.average_bits, 4) << "of the blocks";
+  const Checkpoint plain(folder_ / "plain"), out(folder_ / "head");
+  EXPECT_FALSE(out.has("lm_head.weight"));
+  EXPECT_TRUE(out.config().at("quantization_config").at("lm_head").get<bool>());
+  for (const StoredTensor* tensor : out.tensors()) {
+    if (!tensor->name.starts_with("lm_head")) {
+      EXPECT_EQ(bytes_of(out, tensor->name), bytes_of(plain, tensor->name)) << tensor->name;
+    }
+  }
+  EXPECT_NEAR(perplexity_of("head") / perplexity_of("plain"), 1, 0.01);
+  const Inspection inspection = inspect(folder_ / "head");
+  EXPECT_EQ(std::count_if(inspection.modules.begin(), inspection.modules.end(),
+                          [](const auto& module) { return module.name == "lm_head" && module.bits == 8; }),
+            1);
+
+  Job other = with_head("other");
+  other.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  quantize(other);
+  EXPECT_EQ(perplexity_of("other"), perplexity_of("head"));
+  EXPECT_TRUE(read_json(folder_ / "other" / "config.json").at("quantization_config").at("ignore").empty());
+}
+
+TEST_F(Quantize, AHeadThatIsTheEmbeddingIsRefused) {
+  write_tiny_model(folder_ / "tied", {.tied = true});
+  Job asked = job("out");
+  asked.model = folder_ / "tied";
+  asked.recipe.lm_head = true;
+  try {
+    quantize(asked);
+    ADD_FAILURE() << "it was quantized";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("tie_word_embeddings"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(Quantize, OnlyWidthsThatALoaderTakesAreUpForChoice) {
   Job average = job("average");
   average.recipe.average_bits = 5;
