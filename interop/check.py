@@ -63,6 +63,19 @@ def dequantize(tensors, name, checkpoint_format):
     return (scales.float()[group] * (codes - zeros[group]).float()).T.contiguous()
 
 
+def dequantize_compressed(tensors, name):
+    """The same of a linear in compressed-tensors' pack-quantized form: codes along the rows, signed plus 2^(bits-1)."""
+    packed, scales = tensors[name + ".weight_packed"], tensors[name + ".weight_scale"]
+    outputs, inputs = tensors[name + ".weight_shape"].tolist()
+    bits = packed.shape[1] * 32 // inputs
+    codes = unstream(numpy.ascontiguousarray(packed.numpy().T), inputs, bits).T
+    zeros = torch.tensor(2 ** (bits - 1))
+    if name + ".weight_zero_point" in tensors:
+        zeros = unstream(tensors[name + ".weight_zero_point"].numpy(), outputs, bits)
+        zeros = zeros.repeat_interleave(inputs // scales.shape[1], 1)
+    return (scales.float().repeat_interleave(inputs // scales.shape[1], 1) * (codes - zeros).float()).contiguous()
+
+
 def read_tensors(folder):
     index = folder / "model.safetensors.index.json"
     if index.exists():
@@ -88,7 +101,10 @@ def unpack_folder(folder, out):
         if part == "qweight":
             plain[name + ".weight"] = dequantize(tensors, name, checkpoint_format)
             linears += 1
-        elif part not in ("qzeros", "scales", "g_idx"):
+        elif part == "weight_packed":
+            plain[name + ".weight"] = dequantize_compressed(tensors, name)
+            linears += 1
+        elif part not in ("qzeros", "scales", "g_idx", "weight_scale", "weight_shape", "weight_zero_point"):
             plain[key] = tensor.float() if tensor.is_floating_point() else tensor
     for file in folder.iterdir():
         if file.is_file() and file.suffix != ".safetensors" and file.name not in (
@@ -147,16 +163,24 @@ def main():
     folder, readers = options.folder, options.readers.split(",")
     torch.set_num_threads(options.threads)
 
-    names = ("torch", "transformers", "optimum", "gptqmodel", "tokenizers", "safetensors", "accelerate")
+    names = ("torch", "transformers", "optimum", "gptqmodel", "compressed-tensors", "tokenizers", "safetensors", "accelerate")
     installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
     print("python", sys.version.split()[0], *(f"| {name} {installed.get(name, '-')}" for name in names))
     if options.gptq:
         print(subprocess.run([options.gptq, "--version"], capture_output=True, text=True).stdout.strip())
 
     in_config = json.loads((folder / "config.json").read_text())["quantization_config"]
-    beside = json.loads((folder / "quantize_config.json").read_text())
-    verdict(in_config == beside, "config.json and quantize_config.json agree")
-    print({key: in_config.get(key) for key in ("bits", "group_size", "sym", "desc_act", "checkpoint_format")})
+    dequantizes = False
+    if in_config["quant_method"] == "compressed-tensors":
+        print("compressed-tensors:", [group["weights"] for group in in_config["config_groups"].values()])
+        readers = [reader for reader in readers if reader != "gptqmodel"]  # which does not read it
+        # transformers reads packed zero points only so: by default even those that the library wrote are refused.
+        dequantizes = not all(group["weights"]["symmetric"] for group in in_config["config_groups"].values())
+    else:
+        beside = json.loads((folder / "quantize_config.json").read_text())
+        verdict(in_config == beside, "config.json and quantize_config.json agree")
+        keys = ("bits", "group_size", "sym", "desc_act", "checkpoint_format", "lm_head", "dynamic")
+        print({key: in_config.get(key) for key in keys})
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer(options.prompt)["input_ids"]
@@ -197,6 +221,11 @@ def main():
                 verdict(False, f"gptq: {error!r}")
 
     def load_transformers():
+        if dequantizes:
+            from transformers import CompressedTensorsConfig
+
+            config = CompressedTensorsConfig(dequantize=True)
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=config)
         return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32)
 
     def load_gptqmodel():
@@ -211,7 +240,8 @@ def main():
             continue
         try:
             model = load().eval()
-            kernels = sorted({type(m).__name__ for m in model.modules() if hasattr(m, "qweight") or hasattr(m, "qzeros")})
+            parts = ("qweight", "qzeros", "weight_scale", "quantization_scheme")
+            kernels = ["none: dequantized"] if dequantizes else sorted({type(m).__name__ for m in model.modules() if any(hasattr(m, part) for part in parts)})
             verdict(bool(kernels), f"{reader}: loads, kernel {', '.join(kernels) or 'none: nothing is quantized'}")
             compare(reader, perplexity(model, ids, options.context, options.windows), greedy(model, prompt, options.tokens))
             del model

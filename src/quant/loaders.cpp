@@ -38,7 +38,7 @@ std::string vllm(const QuantizationConfig& config, const LinearSpec& linear) {
   return marlin(config, linear);
 }
 
-std::string transformers(const QuantizationConfig& /*config*/, const LinearSpec& linear) {
+std::string gptqmodel(const QuantizationConfig& /*config*/, const LinearSpec& linear) {
   return odd_size(linear, 32, 32);
 }
 
@@ -80,6 +80,24 @@ std::string unequal_parts(const std::vector<StoredLinear>& linears) {
     if (first->config == linear.config) continue;
     return cat("it loads ", first->spec.name, " and ", linear.spec.name,
                " as one module, and they are stored differently");
+  }
+  return {};
+}
+
+// Optimum, through which transformers loads, builds all linears of one kind alike and does not read `dynamic`.
+std::string not_uniform(const std::vector<StoredLinear>& linears) {
+  std::map<std::string, const StoredLinear*> firsts;
+  const StoredLinear* first = nullptr;
+  for (const StoredLinear& linear : linears) {
+    const StoredLinear* same_kind = firsts.emplace(name_in_any_block(linear.spec.name), &linear).first->second;
+    if (!linear.config == !same_kind->config) {
+      if (!linear.config) continue;
+      if (first == nullptr) first = &linear;
+      const QuantizationConfig &a = *first->config, &b = *linear.config;
+      if (a.bits == b.bits && a.group_size == b.group_size && a.sym == b.sym) continue;
+    }
+    return cat("Optimum 2.3 does not read rules for single modules, as for ", linear.spec.name,
+               "; GPTQModel.load() reads them");
   }
   return {};
 }
@@ -151,14 +169,17 @@ void refuse_for_loader(const std::string& loader, const std::vector<LoaderVerdic
 std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears) {
   if (format == CheckpointFormat::compressed_tensors) return compressed_tensors_verdicts(linears);
   std::vector<LoaderVerdict> verdicts = {
-      verdict_of("transformers + GPTQModel", transformers, false, linears),
+      verdict_of("transformers + Optimum", gptqmodel, false, linears),
+      verdict_of("GPTQModel", gptqmodel, false, linears),
       verdict_of("vLLM", vllm, true, linears),
       verdict_of("SGLang", sglang, true, linears),
       verdict_of("ExLlamaV2", exllamav2, false, linears),
   };
-  if (any_with(linears, has_signed_four_bits)) remark(verdicts[1], kInt8Remark);
+  if (std::string reason = not_uniform(linears); verdicts[0].accepts && !reason.empty())
+    verdicts[0] = {"transformers + Optimum", std::move(reason), false};
+  if (any_with(linears, has_signed_four_bits)) remark(verdicts[2], kInt8Remark);
   if (format == CheckpointFormat::gptq_v2 && !any_with(linears, is_asymmetric))
-    remark(verdicts[0],
+    remark(verdicts[1],
            "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere");
   return verdicts;
 }

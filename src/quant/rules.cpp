@@ -128,6 +128,11 @@ std::vector<std::optional<Recipe>> recipes_for(const Recipe& recipe, const std::
   return recipes;
 }
 
+std::string name_in_any_block(const std::string& module) {
+  const auto [before, number, after] = parts_of(module);
+  return number.empty() ? module : cat(before, "*", after);
+}
+
 bool matches(const ModuleRule& rule, const std::string& module) {
   return Pattern(rule.pattern, kDynamic).matches(module);
 }

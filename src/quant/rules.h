@@ -40,6 +40,9 @@ std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const std::vector
 // Patterns that match these names and no others, few where they differ in block numbers only.
 std::vector<std::string> patterns_of(const std::vector<std::string>& modules);
 
+// The same for all blocks: "model.layers.3.mlp.up_proj" -> "model.layers.*.mlp.up_proj".
+std::string name_in_any_block(const std::string& module);
+
 bool matches(const ModuleRule& rule, const std::string& module);
 
 // `dynamic` as GPTQModel has it: {"pattern": {"bits": 8}, "+:pattern": {...}, "-:pattern": {}}. Reading throws

@@ -96,6 +96,9 @@ class Quantizer final : public BlockObserver {
     reading_.notify_all();
   }
   void trim(const std::string& when);
+  void trim_staging() {
+    for (const auto& [name, backend] : backends_) backend->trim_staging();
+  }
   void tell(Progress::Kind kind, std::string text);
   void step_done(double work);
   void check_stop() const {
@@ -236,10 +239,8 @@ void Quantizer::open_devices() {
     backends_[name] = open_backend(name, options);
   }
   host_->on_shortage([this] {
-    for (const auto& [name, backend] : backends_) {
-      backend->trim();
-      backend->trim_staging();
-    }
+    for (const auto& [name, backend] : backends_) backend->trim();
+    trim_staging();
   });
   Backend& first = backend_of(setup_.placement.units[0]);
   model_ = std::make_unique<Model>(*setup_.checkpoint, first, setup_.precision.computed);
@@ -340,6 +341,7 @@ void Quantizer::choose_bits() {
   run.read_probes(*computing_, *this);
   model_->drop_head();
   trim("bits chosen");
+  trim_staging();
 
   std::vector<BitUnit> units;
   for (const BitProbes::Step& step : run.steps()) units.push_back(step.unit);
@@ -449,6 +451,7 @@ void Quantizer::visit_blocks(const Visit& visit) {
 
 void Quantizer::quantize_head(const Recipe& recipe) {
   const Placement::Unit& unit = setup_.placement.units.back();
+  trim_staging();  // of blocks that have been read
   computing_ = &backend_of(unit);
   bytes_in_ = bytes_out_ = 0;
   block_ = setup_.config.blocks - 1;
@@ -515,7 +518,8 @@ std::vector<std::pair<std::string, double>> Quantizer::stage_seconds() {
   for (const auto& [stage, op, seconds] : clock->op_seconds) {
     if (stage == kEmbeddingStage) continue;  // the host waits for it, in "calibration"
     const bool feedback = stage == "columns" && op == "linear";
-    stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : stage] += seconds;
+    const bool moving = stage.empty() && (op == "upload" || op == "download");
+    stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : moving ? kMovingStage : stage] += seconds;
   }
   return {stages.begin(), stages.end()};
 }

@@ -97,11 +97,10 @@ std::optional<Rehearsal> try_rehearsal(const Job& job, const Setup& setup, Rehea
 }
 
 // The seconds by stage as users read them: the device's work, and what the host does beside it where it is longer.
-void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsal, Plan& plan) {
-  const Stopwatch watch;
-  const std::string& device = setup.placement.devices[0];
-  const auto backend = open_backend(device, {.threads = job.threads});
-  std::map<std::string, double> stages = estimate_seconds(*backend, rehearsal.calls, 0.4);
+void estimate_time(const Job& job, const Setup& setup, const Speeds& speeds, const Rehearsal& rehearsal, Plan& plan) {
+  std::map<std::string, double> stages = speeds.seconds(rehearsal.calls);
+  const double moving = static_cast<double>(rehearsal.state_bytes_moved) * speeds.seconds_per_byte();
+  if (moving > 0) stages[kMovingStage] = moving;
   double computing = 0;
   for (const auto& [stage, seconds] : stages) computing += seconds;
 
@@ -120,9 +119,8 @@ void estimate_time(const Job& job, const Setup& setup, const Rehearsal& rehearsa
     if (setup.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
     stages["calibration"] = text / kTokenizeRate;
   }
-  stages["plan"] = watch.seconds();  // a run begins with it
-  for (const auto& [stage, seconds] : stages) plan.seconds += seconds;
-  plan.stage_seconds.assign(stages.begin(), stages.end());
+  plan.stage_seconds.insert(plan.stage_seconds.end(), stages.begin(), stages.end());
+  for (const auto& [stage, seconds] : plan.stage_seconds) plan.seconds += seconds;
   std::sort(plan.stage_seconds.begin(), plan.stage_seconds.end(),
             [](const auto& a, const auto& b) { return a.second > b.second; });
 }
@@ -183,7 +181,13 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
 
   // Before memory is looked at: trying ops fills the buffers that they keep.
-  if (with_time) estimate_time(job, setup, rehearse(job, setup, {}), plan);
+  const Stopwatch trying;
+  Speeds speeds;
+  if (with_time) {
+    const auto backend = open_backend(placement.devices[0], {.threads = job.threads});
+    speeds = Speeds(*backend, rehearse(job, setup, {}).calls, 0.4);
+    plan.stage_seconds.emplace_back("plan", trying.seconds());  // a run begins with it
+  }
   setup.process_bytes = resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread);
   setup.reserve_bytes = kReserve + threads_of(job) * kReservePerThread;
 
@@ -201,6 +205,8 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   if (!least) refuse(job, setup, places);
   const Rehearsal expected =
       rehearse(job, setup, options_for(setup, {placement.states, placement.keeps_inputs}, placement.read_ahead, true));
+
+  if (with_time) estimate_time(job, setup, speeds, expected, plan);
 
   const auto description_of = [&](const std::string& name) -> std::string {
     for (const DeviceInfo& device : setup.resources.machine.accelerators) {

@@ -49,6 +49,13 @@ class CountingObserver final : public BlockObserver {
   std::deque<Write> writes_;
 };
 
+int64_t blocks_on(const Setup& setup, const std::string& device) {
+  int64_t count = 0;
+  for (int64_t index = 0; index < setup.config.blocks; ++index)
+    count += setup.placement.block(index).computes_on == device;
+  return count;
+}
+
 // The run's memories, counted.
 class CountingMachine {
  public:
@@ -205,7 +212,10 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
     }
     machine.visit_blocks(model, result, [&](StagedBlock staged, CountingBackend& backend) {
       CountingObserver observer(backend, setup, machine.host());
+      const auto moved = [&] { return states->bytes_moved() + (two_streams ? originals->bytes_moved() : 0); };
+      const int64_t before = moved();
       quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
+      result.state_bytes_moved += (moved() - before) * blocks_on(setup, backend.name());
       result.sequences_at_once = model.sequences_at_once();
     });
     if (const auto recipe = recipe_for_head(job.recipe, head_spec(setup.config).name)) {
@@ -274,6 +284,7 @@ Rehearsal rehearse_average(const Job& job, const Setup& setup, const RehearsalOp
   add(least, share, both);
   add(next, 1 - share, both);
   for (auto& [device, peak] : both.peaks) peak = std::max(peak, least.peaks.at(device));
+  both.state_bytes_moved = std::max(least.state_bytes_moved, next.state_bytes_moved);
   both.sequences_at_once = std::min(least.sequences_at_once, next.sequences_at_once);
   rehearse_measuring(job, setup, options, both);
   return both;

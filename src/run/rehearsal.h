@@ -26,6 +26,7 @@ struct Rehearsal {
   // By stage: calls, for the whole job.
   std::map<std::string, std::map<OpCall, int64_t>> calls;
   int64_t tokens = 0, sequences = 0;
+  int64_t state_bytes_moved = 0;  // between host and devices, for the whole job
   int64_t sequences_at_once = 0;  // that pass a step together where memory allows no more
 };
 

@@ -140,11 +140,51 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
   return place(map, machine, tree, !asks_for_no_placement(map));
 }
 
+// What Optimum reads in the place of rules, where those skip the same linears in all blocks: the names in a block of
+// the others, step by step. Empty where nothing is skipped, or not by all alike.
+std::vector<std::vector<std::string>> kinds_in_every_block(const Setup& setup) {
+  std::vector<std::vector<std::string>> first;
+  bool skips = false;
+  for (int64_t block = 0; block < setup.config.blocks; ++block) {
+    std::vector<std::vector<std::string>> kinds;
+    for (const auto& step : step_specs(setup.config, block)) {
+      std::vector<std::string> names;
+      for (const LinearSpec& linear : step) {
+        const bool is_quantized = setup.quantized.count(linear.name + ".weight") != 0;
+        skips = skips || !is_quantized;
+        if (is_quantized) names.push_back(name_in_block(setup.config, linear.name));
+      }
+      if (!names.empty()) kinds.push_back(std::move(names));
+    }
+    if (block == 0) first = kinds;
+    if (kinds != first) return {};
+  }
+  return skips ? first : std::vector<std::vector<std::string>>();
+}
+
+// A loader may take each width, and not two of them side by side: asked with every other step of the least width.
+void refuse_mixture(const Job& job, const Setup& setup) {
+  const Recipe least = at_width(job, setup.widths[0]).recipe;
+  std::vector<StoredLinear> linears;
+  bool other = false;
+  for (const auto& step : all_steps(setup.config)) {
+    other = !other;
+    for (const LinearSpec& linear : step) {
+      const std::optional<Recipe> recipe =
+          other ? recipe_for(least, linear.name) : recipe_for(at_width(job, setup.widths[1]).recipe, linear.name);
+      linears.push_back({linear, {}});
+      if (recipe) linears.back().config = stored_as(*recipe);
+    }
+  }
+  refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears));
+}
+
 // As if all were of the width above the average; the sizes are then those of the average.
 void lay_out_average(const Job& job, Setup& setup) {
   setup.free_average = free_average(job.recipe, all_steps(setup.config));
   setup.widths = candidate_widths(job, all_steps(setup.config));
   lay_out(at_width(job, setup.widths[1]), setup);
+  if (!job.loader.empty()) refuse_mixture(job, setup);
   double free_weights = 0;
   for (const auto& step : all_steps(setup.config)) {
     for (const LinearSpec& linear : free_linears(job.recipe, step))
@@ -186,6 +226,7 @@ Json output_config(const Job& job, const Setup& setup) {
     else
       unquantized.push_back(linear.spec.name);
   }
+  if (recipe.modules_in_block_to_quantize.empty()) recipe.modules_in_block_to_quantize = kinds_in_every_block(setup);
   return quantization_config(recipe, quantized, unquantized);
 }
 
@@ -255,7 +296,7 @@ Setup set_up(const Job& job) {
   const DType stored = stored_dtype(checkpoint, setup.config);
   const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
   setup.batch_tokens = backend->batch_tokens();
-  setup.workspace_bytes = backend->workspace_bytes();
+  if (job.recipe.method == Method::gptq) setup.workspace_bytes = backend->workspace_bytes();
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape

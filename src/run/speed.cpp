@@ -216,6 +216,24 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
   return best;
 }
 
+// Seconds for a byte between staging memory and the device, the mean of both directions.
+double try_transfers(Backend& backend) {
+  constexpr int64_t kBytes = int64_t{32} << 20;
+  Matrix host(backend.staging_memory(), DType::u8, 1, kBytes);
+  Matrix device = to_device(backend, DType::u8, 1, kBytes, host.view().data);
+  double best = INFINITY;
+  for (int i = 0; i < 3; ++i) {
+    backend.wait();
+    const Stopwatch watch;
+    backend.upload(device.view(), host.view().data);
+    backend.wait();
+    backend.download(host.view().data, device);
+    backend.wait();
+    best = std::min(best, watch.seconds());
+  }
+  return best / (2 * static_cast<double>(kBytes));
+}
+
 }  // namespace
 
 double work_of(const OpCall& call) {
@@ -233,22 +251,22 @@ double work_of(const OpCall& call) {
   return size(0) * size(1);
 }
 
-std::map<std::string, double> estimate_seconds(Backend& backend,
-                                               const std::map<std::string, std::map<OpCall, int64_t>>& calls,
-                                               double budget) {
+Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   double products = 0;
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage)
       products += is_product(call.op) ? work_of(call) * static_cast<double>(count) : 0;
   }
   const std::string device = backend.name();
-  const TrialLimits& limits = device == "cpu" || device.starts_with("sim") ? kOfProcessors : kOfAccelerators;
-  const double max_products = std::clamp(kShare * products, limits.min_products, limits.max_products);
+  const bool is_processor = device == "cpu" || device.starts_with("sim");
+  const TrialLimits& limits = is_processor ? kOfProcessors : kOfAccelerators;
+  max_products_ = std::clamp(kShare * products, limits.min_products, limits.max_products);
+  max_elements_ = limits.elements;
   std::map<OpCall, double> totals;  // work that each tried call stands for
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) > 0)
-        totals[tried_for(call, max_products, limits.elements)] += work_of(call) * static_cast<double>(count);
+        totals[tried_for(call, max_products_, max_elements_)] += work_of(call) * static_cast<double>(count);
     }
   }
   std::vector<std::pair<double, OpCall>> order;
@@ -265,21 +283,43 @@ std::map<std::string, double> estimate_seconds(Backend& backend,
   for (const auto& [total, call] : order) all += total;
 
   const Stopwatch watch;
-  std::map<OpCall, double> speeds;              // work a second
-  std::map<std::string_view, OpCall> tried_of;  // the most important call that was tried of an op
   for (const auto& [total, call] : order) {
-    const bool first_of_its_op = tried_of.try_emplace(call.op, call).second;
-    if (watch.seconds() > budget && !first_of_its_op) continue;
-    speeds[call] = work_of(call) / try_call(backend, call, budget / 2 * total / all);
+    const bool first_of_its_kind = nearest(call) == nullptr;
+    if (watch.seconds() > budget && !first_of_its_kind) continue;
+    speeds_[call] = work_of(call) / try_call(backend, call, budget / 2 * total / all);
   }
+  if (device != "cpu") seconds_per_byte_ = try_transfers(backend);
   backend.trim();
+}
+
+// Of the same op and dtype, the one whose sizes differ least.
+const double* Speeds::nearest(const OpCall& call) const {
+  const double* speed = nullptr;
+  double least = INFINITY;
+  for (const auto& [tried, found] : speeds_) {
+    if (tried.op != call.op || tried.dtype != call.dtype) continue;
+    double distance = 0;
+    for (size_t i = 0; i < call.sizes.size(); ++i) {
+      const auto size = [&](const OpCall& c) {
+        return std::log(static_cast<double>(std::max<int64_t>(c.sizes[i], 1)));
+      };
+      distance += std::abs(size(tried) - size(call));
+    }
+    if (distance < least) {
+      least = distance;
+      speed = &found;
+    }
+  }
+  return speed;
+}
+
+std::map<std::string, double> Speeds::seconds(const Calls& calls) const {
   std::map<std::string, double> seconds;
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) <= 0) continue;
-      const auto exact = speeds.find(tried_for(call, max_products, limits.elements));
-      const double speed = exact != speeds.end() ? exact->second : speeds.at(tried_of.at(call.op));
-      seconds[stage] += work_of(call) * static_cast<double>(count) / speed;
+      const double* speed = nearest(tried_for(call, max_products_, max_elements_));
+      if (speed != nullptr) seconds[stage] += work_of(call) * static_cast<double>(count) / *speed;
     }
   }
   return seconds;

@@ -12,10 +12,25 @@ namespace gptq {
 // Multiply-adds, or elements where an op has no products.
 double work_of(const OpCall& call);
 
-// Seconds by stage for `calls`, of which there are so many each. Measuring ends after about `budget` seconds: sizes
-// that were not reached take the speed of the nearest one measured of their op.
-std::map<std::string, double> estimate_seconds(Backend& backend,
-                                               const std::map<std::string, std::map<OpCall, int64_t>>& calls,
-                                               double budget);
+// Calls by stage, and how many of each.
+using Calls = std::map<std::string, std::map<OpCall, int64_t>>;
+
+class Speeds {
+ public:
+  Speeds() = default;
+  // Tries what `calls` are made of, the costliest first, for about `budget` seconds; one of each op and dtype always.
+  Speeds(Backend& backend, const Calls& calls, double budget);
+
+  // Seconds by stage. Sizes that were not tried take the speed of the nearest ones of their op and dtype.
+  std::map<std::string, double> seconds(const Calls& calls) const;
+  // Of moving a byte between the host and the device; 0 where they are one.
+  double seconds_per_byte() const { return seconds_per_byte_; }
+
+ private:
+  const double* nearest(const OpCall& call) const;
+
+  double max_products_ = 0, max_elements_ = 0, seconds_per_byte_ = 0;
+  std::map<OpCall, double> speeds_;  // work a second
+};
 
 }  // namespace gptq

@@ -349,7 +349,7 @@ bool accepts(const std::vector<LoaderVerdict>& verdicts, const std::string& load
 TEST(Loaders, FollowTheirRules) {
   const std::vector<LinearSpec> linears = {{"q", 256, 256, false}};
   const QuantizationConfig plain{.bits = 4, .group_size = 128};
-  for (const char* loader : {"transformers + GPTQModel", "vLLM", "SGLang", "ExLlamaV2"}) {
+  for (const char* loader : {"transformers + Optimum", "GPTQModel", "vLLM", "SGLang", "ExLlamaV2"}) {
     EXPECT_TRUE(accepts(verdicts_of(plain, linears), loader)) << loader;
   }
   QuantizationConfig other = plain;
@@ -358,7 +358,7 @@ TEST(Loaders, FollowTheirRules) {
   EXPECT_FALSE(accepts(verdicts_of(other, linears), "ExLlamaV2"));
   other.bits = 3;
   EXPECT_FALSE(accepts(verdicts_of(other, linears), "vLLM"));
-  EXPECT_TRUE(accepts(verdicts_of(other, linears), "transformers + GPTQModel"));
+  EXPECT_TRUE(accepts(verdicts_of(other, linears), "GPTQModel"));
   other = plain;
   other.desc_act = true;
   EXPECT_FALSE(accepts(verdicts_of(other, linears), "vLLM"));

@@ -140,7 +140,9 @@ TEST(Rules, AModuleThatIsSkippedOrHasOtherBitsMakesAFusedLoaderRefuse) {
     EXPECT_FALSE(refused.accepts);
     EXPECT_NE(refused.reason.find("as one module"), std::string::npos) << refused.reason;
     EXPECT_FALSE(verdict(split, "SGLang").accepts);
-    EXPECT_TRUE(verdict(split, "transformers + GPTQModel").accepts);
+    EXPECT_TRUE(verdict(split, "GPTQModel").accepts);
+    EXPECT_EQ(verdict(split, "transformers + Optimum").accepts, split == std::string(R"({"-:.*v_proj": {}})"))
+        << "what all blocks skip alike is in modules_in_block_to_quantize";
   }
   EXPECT_NE(
       verdict(R"({".*\\.1\\.self_attn\\.o_proj": {"bits": 3}})", "vLLM").reason.find("model.layers.1.self_attn.o_proj"),

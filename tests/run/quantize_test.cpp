@@ -378,7 +378,8 @@ TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
   const auto gate = std::find_if(inspection.modules.begin(), inspection.modules.end(),
                                  [&](const auto& module) { return module.name == first + "mlp.gate_proj"; });
   EXPECT_EQ(gate->bits, 3);
-  EXPECT_FALSE(inspection.loaders[1].accepts);
+  EXPECT_FALSE(inspection.loaders[0].accepts) << "transformers does not read rules";
+  EXPECT_TRUE(inspection.loaders[1].accepts) << "GPTQModel does";
 
   // Its own config is the recipe that makes it once more.
   Job again = job("again");
@@ -400,6 +401,22 @@ TEST_F(Quantize, RulesBecomeGroupsOfCompressedTensorsThatAreReadBack) {
   const Json config = read_json(folder_ / "ct" / "config.json").at("quantization_config");
   EXPECT_EQ(config.at("config_groups").size(), 2U);
   EXPECT_EQ(config.at("ignore").size(), 3U);
+}
+
+TEST_F(Quantize, WhatAllBlocksSkipIsSaidInTheWayThatOptimumReads) {
+  Job skips = job("skips");
+  skips.recipe.dynamic = {{.pattern = ".*(down|o)_proj", .skip = true}};
+  quantize(skips);
+  const Json config = read_json(folder_ / "skips" / "quantize_config.json");
+  EXPECT_EQ(config.at("modules_in_block_to_quantize"),
+            Json::parse(
+                R"([["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["mlp.gate_proj", "mlp.up_proj"]])"));
+  EXPECT_TRUE(inspect(folder_ / "skips").loaders[0].accepts);
+  Job one = job("one");
+  one.recipe.dynamic = {{.pattern = ".*\\.1\\..*o_proj", .skip = true}};
+  quantize(one);
+  EXPECT_EQ(read_json(folder_ / "one" / "quantize_config.json").count("modules_in_block_to_quantize"), 0U);
+  EXPECT_FALSE(inspect(folder_ / "one").loaders[0].accepts);
 }
 
 TEST_F(Quantize, RulesThatMatchNothingAreToldAndThoseThatSkipAllRefused) {
@@ -452,7 +469,7 @@ TEST_F(Quantize, BitsAreChosenForAnAverageAndWrittenAsRules) {
       EXPECT_EQ(module.bits, bits.at(module.name)) << module.name;
     }
   }
-  EXPECT_TRUE(inspection.loaders[2].accepts) << "SGLang: fused linears have equal bits, and no odd sizes";
+  EXPECT_TRUE(inspection.loaders[3].accepts) << "SGLang: fused linears have equal bits, and no odd sizes";
 }
 
 TEST_F(Quantize, RulesOfTheUserStandBesideChosenBits) {
@@ -535,6 +552,7 @@ TEST_F(Quantize, OnlyWidthsThatALoaderTakesAreUpForChoice) {
     return std::string();
   };
   EXPECT_EQ(refusal(3.5, "gptqmodel"), "");
+  EXPECT_NE(refusal(3.5, "transformers").find("rules for single modules"), std::string::npos);
   EXPECT_NE(refusal(5, "exllamav2").find("4 bits only"), std::string::npos);
   EXPECT_NE(refusal(3.5, "vllm").find("multiples"), std::string::npos) << "this model's sizes do not fit its kernels";
   EXPECT_NE(refusal(0, "llama.cpp").find("exllamav2"), std::string::npos);
@@ -640,7 +658,7 @@ TEST_F(Quantize, InspectSaysWhatIsThere) {
   }
   EXPECT_EQ(with_bits, 14);
   EXPECT_EQ(bytes, quantized.bytes);
-  EXPECT_EQ(quantized.loaders.size(), 4U);
+  EXPECT_EQ(quantized.loaders.size(), 5U);
 }
 
 TEST_F(Quantize, RefusesWhatIsAlreadyQuantized) {
