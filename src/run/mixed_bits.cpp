@@ -10,8 +10,9 @@
 namespace gptq {
 namespace {
 
-// Calibration tokens whose Hessians tell how losses grow, and of each probe.
-constexpr int64_t kMeasuringTokens = 32768, kProbeTokens = 2048;
+// Calibration tokens whose Hessians tell how losses grow; and at most of a probe, which has a sixteenth of a short
+// calibration's.
+constexpr int64_t kMeasuringTokens = 32768, kProbeTokens = 2048, kProbesShare = 16;
 
 std::string listed(const std::vector<int>& widths) {
   std::string text;
@@ -110,7 +111,7 @@ std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<Toke
   for (size_t i = 0; i < sequences.size(); i += stride) chosen.push_back(sequences[i]);
   std::stable_sort(chosen.begin(), chosen.end(),
                    [](const TokenSequence& a, const TokenSequence& b) { return a.size() > b.size(); });
-  return make_batches(chosen, 0, kProbeTokens);
+  return make_batches(chosen, 0, std::min(kProbeTokens, tokens / kProbesShare));
 }
 
 Recipe with_choice(const Recipe& recipe, const std::vector<BitProbes::Step>& steps, const std::vector<int>& chosen) {

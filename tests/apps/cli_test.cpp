@@ -96,6 +96,38 @@ TEST_F(Cli, CompressedTensorsIsAFormatThatAllCommandsKnow) {
   EXPECT_NE(inspected.out.find("compressed-tensors: 4 bits, group 32, symmetric"), std::string::npos) << inspected.out;
 }
 
+TEST_F(Cli, RecipeFilesAndAverageBitsAreOptions) {
+  std::ofstream(folder_ / "recipe.json") << R"({"bits": 3, "dynamic": {".*down_proj": {"bits": 8}, "-:.*o_proj": {}}})";
+  const Outcome mixed = run(quantize({"--recipe", folder_ / "recipe.json", "--json"}));
+  ASSERT_EQ(mixed.code, 0) << mixed.err;
+  const Json report = Json::parse(mixed.out);
+  EXPECT_EQ(report.at("linears").size(), 12U);
+  for (const Json& linear : report.at("linears")) {
+    const bool down = linear.at("name").get<std::string>().ends_with("down_proj");
+    EXPECT_EQ(linear.at("bits"), down ? 8 : 3) << linear.at("name");
+  }
+  const Outcome over = run(quantize({"--recipe", folder_ / "recipe.json", "--bits", "2", "--overwrite", "--json"}));
+  ASSERT_EQ(over.code, 0) << over.err;
+  EXPECT_EQ(Json::parse(over.out).at("recipe").at("bits"), 2) << "flags override the file";
+
+  const Outcome average = run(quantize({"--average-bits", "3.5", "--overwrite", "--json"}));
+  ASSERT_EQ(average.code, 0) << average.err;
+  EXPECT_EQ(Json::parse(average.out).at("bit_choices").size(), 8U);
+  EXPECT_NE(average.err.find("chosen step by step"), std::string::npos) << average.err;
+  const Outcome planned = run({"plan", folder_ / "model", "--average-bits", "3.5", "--group-size", "32",
+                               "--calibration", folder_ / "ids.jsonl"});
+  EXPECT_EQ(planned.code, 0) << planned.err;
+  const auto refused = [&](const std::vector<std::string>& flags, const std::string& word) {
+    const Outcome outcome = run(quantize(flags));
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_NE(outcome.err.find(word), std::string::npos) << outcome.err;
+  };
+  refused({"--overwrite", "--average-bits", "3.5", "--bits", "4"}, "contradict");
+  refused({"--overwrite", "--average-bits", "3.5", "--method", "rtn"}, "--average-bits");
+  refused({"--overwrite", "--recipe", folder_ / "none.json"}, "none.json");
+  refused({"--overwrite", "--for", "exllamav2", "--bits", "3"}, "4 bits only");
+}
+
 TEST_F(Cli, PlansOfAllPresetsStandSideBySide) {
   std::vector<std::string> arguments = quantize({"--presets"});
   arguments[0] = "plan";
