@@ -99,12 +99,14 @@ void print_summary(const Report& report) {
     text += (text.empty() ? "" : ", ") + linear->name + buffer;
   }
   std::printf("Largest relative output errors: %s.\n", text.c_str());
-  std::printf(
-      "Next: gptq eval %s --text FILE, or gptq compare %s %s --text FILE. To load it: transformers (with optimum and "
-      "gptqmodel)\n"
-      "AutoModelForCausalLM.from_pretrained(\"%s\"), or vllm serve %s; gptq inspect %s says which loaders take it.\n",
-      report.output.c_str(), report.model.c_str(), report.output.c_str(), report.output.c_str(), report.output.c_str(),
-      report.output.c_str());
+  std::string loaders;
+  for (const LoaderVerdict& verdict : report.plan.loaders) {
+    if (verdict.accepts) loaders += (loaders.empty() ? "" : ", ") + verdict.loader;
+  }
+  std::printf("Next: gptq eval %s --text FILE, or gptq compare %s %s --text FILE.\n", report.output.c_str(),
+              report.model.c_str(), report.output.c_str());
+  std::printf("It loads in: %s (gptq inspect %s says more).\n",
+              loaders.empty() ? "none that is known" : loaders.c_str(), report.output.c_str());
 }
 
 void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {

@@ -80,7 +80,6 @@ BitProbes::BitProbes(Model& model, const Recipe& recipe, std::vector<int> widths
 
 void BitProbes::pass_block(const StagedBlock& staged, Backend& backend, BlockObserver& observer) {
   const auto specs = step_specs(model_.config(), staged.index);
-  observer.begin_step({});
   Block block = in_stage(observer, kLoadStage, [&] { return model_.load_block(staged, backend); });
   probes_.for_each(backend, kPasses, [&](Batch& probe) {
     in_stage(observer, kProbeStage, [&] { model_.forward(block, probe); });

@@ -90,6 +90,19 @@ std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<
   return {above - 1, std::min(above + 2, widths.end())};
 }
 
+std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths, const ModelConfig& config) {
+  std::vector<StoredLinear> linears;
+  size_t turn = 0;
+  for (const auto& step : all_steps(config)) {
+    const Recipe recipe = at_width(job, widths[turn++ % widths.size()]).recipe;
+    for (const LinearSpec& linear : step) {
+      linears.push_back({linear, {}});
+      if (const std::optional<Recipe> own = recipe_for(recipe, linear.name)) linears.back().config = stored_as(*own);
+    }
+  }
+  return linears;
+}
+
 Job at_width(const Job& job, int bits) {
   Job result = job;
   result.recipe.average_bits = 0;

@@ -16,6 +16,9 @@ double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSp
 // linears' sizes and Job::loader allow. Throws InputError where they do not enclose it.
 std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<LinearSpec>>& steps);
 
+// What may come of it, for loaders that take each width but not several side by side: the widths step by step in turn.
+std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths, const ModelConfig& config);
+
 // The same job with `bits` for whatever is up for choice.
 Job at_width(const Job& job, int bits);
 

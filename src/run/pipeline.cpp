@@ -69,6 +69,7 @@ class Quantizer final : public BlockObserver {
 
  private:
   void open_devices();
+  void open_writer();
   void read_calibration_data();
   std::unique_ptr<StateStore> make_store(int64_t tokens);
   void choose_bits();
@@ -94,6 +95,18 @@ class Quantizer final : public BlockObserver {
   void set_reading(bool reading) {
     reading_ = reading;
     reading_.notify_all();
+  }
+  // What goes wrong on a device says where it was.
+  template <typename Body>
+  void naming_the_step(const Placement::Unit& unit, const Body& body) {
+    try {
+      body();
+    } catch (const OutOfMemory& error) {
+      throw OutOfMemory(cat(unit.module, ", step ", step_, ": ", error.what(),
+                            "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
+    } catch (const DeviceError& error) {
+      throw DeviceError(cat(unit.module, ", step ", step_, ", ", stage_, ": ", error.what()));
+    }
   }
   void trim(const std::string& when);
   void trim_staging() {
@@ -335,8 +348,11 @@ void Quantizer::choose_bits() {
   for (Batch& batch : embedded) states->add(std::move(batch), first);
   embedded.clear();
   BitProbes run(*model_, job_.recipe, setup_.widths, *states, *probes);
-  step_ = "bits";
-  visit_blocks([&](const StagedBlock& staged, Backend& backend) { run.pass_block(staged, backend, *this); });
+  visit_blocks([&](const StagedBlock& staged, Backend& backend) {
+    step_ = "measuring bits";
+    run.pass_block(staged, backend, *this);
+  });
+  block_ = setup_.config.blocks - 1;
   computing_ = &backend_of(setup_.placement.units.back());
   run.read_probes(*computing_, *this);
   model_->drop_head();
@@ -428,16 +444,11 @@ void Quantizer::visit_blocks(const Visit& visit) {
     computing_ = &backend;
     bytes_in_ = bytes_out_ = 0;
     step_ = "read";
-    try {
+    naming_the_step(unit, [&] {
       StagedBlock staged = timed("read", [&] { return next.get(); });
       if (setup_.placement.read_ahead && block_ + 1 < blocks) next = read(block_ + 1);
       visit(std::move(staged), backend);
-    } catch (const OutOfMemory& error) {
-      throw OutOfMemory(cat(unit.module, ", step ", step_, ": ", error.what(),
-                            "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
-    } catch (const DeviceError& error) {
-      throw DeviceError(cat(unit.module, ", step ", step_, ", ", stage_, ": ", error.what()));
-    }
+    });
     if (model_->sequences_at_once() < std::min(at_once, report_.plan.sequences_at_once)) {
       tell(Progress::Kind::warning,
            cat(unit.module, ": ", unit.computes_on, " ran out of memory; from here on ", model_->sequences_at_once(),
@@ -455,9 +466,15 @@ void Quantizer::quantize_head(const Recipe& recipe) {
   computing_ = &backend_of(unit);
   bytes_in_ = bytes_out_ = 0;
   block_ = setup_.config.blocks - 1;
-  gptq::quantize_head(*model_, recipe, *computing_, *states_, originals_.get(), *this);
+  naming_the_step(unit, [&] { gptq::quantize_head(*model_, recipe, *computing_, *states_, originals_.get(), *this); });
   if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, bytes_in_, bytes_out_});
   trim(unit.module);
+}
+
+void Quantizer::open_writer() {
+  writer_.reset();
+  writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
+                                               static_cast<size_t>(job_.max_shard_bytes));
 }
 
 Report Quantizer::run() {
@@ -470,11 +487,16 @@ Report Quantizer::run() {
     progress_({.kind = Progress::Kind::message, .text = short_form(report_.plan)});
   }
   timed("setup", [&] { open_devices(); });
+  const bool chooses = !setup_.widths.empty();
+  // An output that cannot be written is refused before anything is computed, by the smallest that may come.
+  if (chooses) lay_out(at_width(job_, setup_.widths[0]), setup_);
+  open_writer();
   if (job_.recipe.method == Method::gptq) timed("calibration", [&] { read_calibration_data(); });
   expect_work();
-  if (!setup_.widths.empty()) choose_bits();
-  writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
-                                               static_cast<size_t>(job_.max_shard_bytes));
+  if (chooses) {
+    choose_bits();
+    open_writer();
+  }
   states_ = std::make_unique<StateStore>(StatePlace::device);
   if (job_.recipe.method == Method::gptq) {
     timed("calibration", [&] { embed_calibration(); });

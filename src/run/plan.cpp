@@ -125,23 +125,6 @@ void estimate_time(const Job& job, const Setup& setup, const Speeds& speeds, con
             [](const auto& a, const auto& b) { return a.second > b.second; });
 }
 
-// Where bits are to be chosen, a loader must take all that may be.
-std::vector<LoaderVerdict> verdicts_of(const Job& job, const Setup& setup) {
-  std::vector<LoaderVerdict> verdicts = loader_verdicts(resolved_format(job.recipe), setup.linears);
-  for (const int width : setup.widths) {
-    std::vector<StoredLinear> linears = setup.linears;
-    const Recipe recipe = at_width(job, width).recipe;
-    for (StoredLinear& linear : linears) {
-      if (linear.config) linear.config = stored_as(recipe_for(recipe, linear.spec.name).value_or(recipe));
-    }
-    const std::vector<LoaderVerdict> at_this = loader_verdicts(resolved_format(recipe), linears);
-    for (size_t i = 0; i < verdicts.size(); ++i) {
-      if (verdicts[i].accepts && !at_this[i].accepts) verdicts[i] = at_this[i];
-    }
-  }
-  return verdicts;
-}
-
 }  // namespace
 
 std::string_view name_of(StatePlace place) {
@@ -237,7 +220,8 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
     plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
   }
-  plan.loaders = verdicts_of(job, setup);
+  plan.loaders = loader_verdicts(resolved_format(job.recipe),
+                                 setup.widths.empty() ? setup.linears : mixture(job, setup.widths, setup.config));
   return plan;
 }
 

@@ -61,35 +61,30 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
 void choose_linears(const Job& job, Setup& setup) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
+  const auto choose = [&](const LinearSpec& linear, const std::optional<Recipe>& recipe) {
+    setup.linears.push_back({linear, {}});
+    if (!recipe) return;
+    check_format(*recipe);
+    check_shape(linear, *recipe);
+    setup.linears.back().config = stored_as(*recipe);
+    setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
+    setup.quantized_weights += linear.in_features * linear.out_features;
+  };
   const std::vector<std::vector<LinearSpec>> steps = all_steps(setup.config);
   for (const auto& step : steps) {
     for (const LinearSpec& linear : step) {
       known.insert(name_in_block(setup.config, linear.name));
-      const std::optional<Recipe> recipe = recipe_for(job.recipe, linear.name);
-      setup.linears.push_back({linear, {}});
-      if (!recipe) continue;
-      check_format(*recipe);
-      check_shape(linear, *recipe);
-      setup.linears.back().config = stored_as(*recipe);
-      setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
-      setup.quantized_weights += linear.in_features * linear.out_features;
+      choose(linear, recipe_for(job.recipe, linear.name));
     }
   }
   setup.written_rules = with_fused_names(job.recipe, steps);
   const LinearSpec head = head_spec(setup.config);
   if (job.recipe.lm_head && setup.config.tied_embeddings) {
     throw InputError(cat("--lm-head: the output head of ", job.model,
-                         " is its embedding (tie_word_embeddings), which "
-                         "loaders look tokens up in and read unquantized; drop the flag"));
+                         " is its embedding (tie_word_embeddings), in which loaders look tokens up unquantized; drop "
+                         "the flag"));
   }
-  setup.linears.push_back({head, {}});
-  if (const std::optional<Recipe> recipe = recipe_for_head(job.recipe, head.name)) {
-    check_format(*recipe);
-    check_shape(head, *recipe);
-    setup.linears.back().config = stored_as(*recipe);
-    setup.quantized.emplace(head.name + ".weight", QuantizedLinear{head, *recipe});
-    setup.quantized_weights += head.in_features * head.out_features;
-  }
+  choose(head, recipe_for_head(job.recipe, head.name));
   for (const std::string& name : wanted) {
     if (known.count(name) != 0) continue;
     std::string names;
@@ -162,29 +157,15 @@ std::vector<std::vector<std::string>> kinds_in_every_block(const Setup& setup) {
   return skips ? first : std::vector<std::vector<std::string>>();
 }
 
-// A loader may take each width, and not two of them side by side: asked with every other step of the least width.
-void refuse_mixture(const Job& job, const Setup& setup) {
-  const Recipe least = at_width(job, setup.widths[0]).recipe;
-  std::vector<StoredLinear> linears;
-  bool other = false;
-  for (const auto& step : all_steps(setup.config)) {
-    other = !other;
-    for (const LinearSpec& linear : step) {
-      const std::optional<Recipe> recipe =
-          other ? recipe_for(least, linear.name) : recipe_for(at_width(job, setup.widths[1]).recipe, linear.name);
-      linears.push_back({linear, {}});
-      if (recipe) linears.back().config = stored_as(*recipe);
-    }
-  }
-  refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears));
-}
-
 // As if all were of the width above the average; the sizes are then those of the average.
 void lay_out_average(const Job& job, Setup& setup) {
   setup.free_average = free_average(job.recipe, all_steps(setup.config));
   setup.widths = candidate_widths(job, all_steps(setup.config));
   lay_out(at_width(job, setup.widths[1]), setup);
-  if (!job.loader.empty()) refuse_mixture(job, setup);
+  if (!job.loader.empty()) {
+    const std::vector<StoredLinear> linears = mixture(job, setup.widths, setup.config);
+    refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears));
+  }
   double free_weights = 0;
   for (const auto& step : all_steps(setup.config)) {
     for (const LinearSpec& linear : free_linears(job.recipe, step))

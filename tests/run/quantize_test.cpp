@@ -457,6 +457,8 @@ TEST_F(Quantize, BitsAreChosenForAnAverageAndWrittenAsRules) {
   EXPECT_NEAR(static_cast<double>(report.plan.output_bytes), static_cast<double>(report.output_bytes),
               0.05 * static_cast<double>(report.output_bytes));
 
+  EXPECT_THROW(quantize(average), InputError) << "what stands in the way is told before anything is measured";
+
   // What the folder says of itself gives the same folder without measuring.
   Job again = job("again");
   again.recipe = read_recipe(folder_ / "average" / "quantize_config.json");
