@@ -259,8 +259,9 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          auto cos = keep(random(b, m.sequence, m.head_dim / 2)), sin = keep(random(b, m.sequence, m.head_dim / 2, 0));
          for (int64_t i = 0; i < cos->view().size(); ++i) cos->row<float>(0)[i] = 1;
          const std::vector<int64_t> offsets = sequences(m);
-         return elementwise(b, m.tokens, m.heads * m.head_dim, 2,
-                            [=, &b](Matrix& x, Matrix&, Matrix&) { b.rope(*cos, *sin, offsets, m.head_dim, x); });
+         return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix&) {
+           b.rope(*cos, *sin, offsets, RotaryOrder::halves, m.head_dim, x);
+         });
        }},
       {"convert to bf16",
        [](Backend& b, const Model& m) {

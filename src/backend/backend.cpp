@@ -138,6 +138,13 @@ void Backend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, Mat
   host_y.send(*this, y);
 }
 
+void Backend::layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) {
+  ++fallbacks_["layer_norm"];
+  HostCopy host_y(*this, y);
+  reference().layer_norm(HostCopy(*this, x), HostCopy(*this, weight), HostCopy(*this, bias), eps, host_y);
+  host_y.send(*this, y);
+}
+
 void Backend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
   ++fallbacks_["linear"];
   HostCopy host_y(*this, y);
@@ -145,10 +152,11 @@ void Backend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias,
   host_y.send(*this, y);
 }
 
-void Backend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) {
+void Backend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
+                   int64_t head_dim, MatrixView x) {
   ++fallbacks_["rope"];
   HostCopy host_x(*this, x);
-  reference().rope(HostCopy(*this, cos), HostCopy(*this, sin), offsets, head_dim, host_x);
+  reference().rope(HostCopy(*this, cos), HostCopy(*this, sin), offsets, order, head_dim, host_x);
   host_x.send(*this, x);
 }
 
@@ -156,7 +164,11 @@ void Backend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                         const AttentionShape& shape, MatrixView y) {
   ++fallbacks_["attention"];
   HostCopy host_y(*this, y);
-  reference().attention(HostCopy(*this, q), HostCopy(*this, k), HostCopy(*this, v), offsets, shape, host_y);
+  const HostCopy slopes(*this, shape.slopes), sinks(*this, shape.sinks);
+  AttentionShape host_shape = shape;
+  host_shape.slopes = slopes;
+  host_shape.sinks = sinks;
+  reference().attention(HostCopy(*this, q), HostCopy(*this, k), HostCopy(*this, v), offsets, host_shape, host_y);
   host_y.send(*this, y);
 }
 
@@ -164,6 +176,20 @@ void Backend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activati
   ++fallbacks_["gate"];
   HostCopy host_y(*this, y);
   reference().gate(HostCopy(*this, gate), HostCopy(*this, up), activation, host_y);
+  host_y.send(*this, y);
+}
+
+void Backend::cap(Cap kind, float bound, MatrixView x) {
+  ++fallbacks_["cap"];
+  HostCopy host_x(*this, x);
+  reference().cap(kind, bound, host_x);
+  host_x.send(*this, x);
+}
+
+void Backend::add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights, MatrixView y) {
+  ++fallbacks_["add_rows"];
+  HostCopy host_y(*this, y);
+  reference().add_rows(HostCopy(*this, x), ids, weights, host_y);
   host_y.send(*this, y);
 }
 

@@ -22,11 +22,15 @@ void CountingBackend::add(ConstMatrixView x, float /*factor*/, MatrixView y) {
 void CountingBackend::rms_norm(ConstMatrixView x, ConstMatrixView /*weight*/, float /*eps*/, MatrixView y) {
   count("rms_norm", x.dtype, {y.rows, y.cols});
 }
+void CountingBackend::layer_norm(ConstMatrixView x, ConstMatrixView /*weight*/, ConstMatrixView /*bias*/, float /*eps*/,
+                                 MatrixView y) {
+  count("layer_norm", x.dtype, {y.rows, y.cols});
+}
 void CountingBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView /*bias*/, MatrixView /*y*/) {
   count("linear", x.dtype, {x.rows, w.rows, x.cols});
 }
 void CountingBackend::rope(ConstMatrixView /*cos*/, ConstMatrixView /*sin*/, SequenceOffsets /*offsets*/,
-                           int64_t /*head_dim*/, MatrixView x) {
+                           RotaryOrder /*order*/, int64_t /*head_dim*/, MatrixView x) {
   count("rope", x.dtype, {x.rows, x.cols});
 }
 void CountingBackend::attention(ConstMatrixView q, ConstMatrixView /*k*/, ConstMatrixView /*v*/,
@@ -36,6 +40,11 @@ void CountingBackend::attention(ConstMatrixView q, ConstMatrixView /*k*/, ConstM
 }
 void CountingBackend::gate(ConstMatrixView gate, ConstMatrixView /*up*/, Activation /*activation*/, MatrixView y) {
   count("gate", gate.dtype, {y.rows, y.cols});
+}
+void CountingBackend::cap(Cap /*kind*/, float /*bound*/, MatrixView x) { count("cap", x.dtype, {x.rows, x.cols}); }
+void CountingBackend::add_rows(ConstMatrixView x, std::span<const int32_t> /*ids*/, std::span<const float> /*weights*/,
+                               MatrixView /*y*/) {
+  count("add_rows", x.dtype, {x.rows, x.cols});
 }
 void CountingBackend::add_gram(ConstMatrixView x, MatrixView /*h*/, MatrixView /*dropped*/) {
   count("add_gram", x.dtype, {x.rows, x.cols});

@@ -14,7 +14,15 @@
 
 namespace gptq {
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
+// clamped_swiglu (gpt_oss) is a gate whose two sides are bounded: with g = min(gate, 7), it gives
+// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1).
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu };
+
+// Which elements of a head are rotated together: i with i + half (GPT-NeoX), or 2 i with 2 i + 1 (GPT-J).
+enum class RotaryOrder : uint8_t { halves, interleaved };
+
+// How cap() bounds values: clamp(x, -bound, bound), or bound tanh(x / bound).
+enum class Cap : uint8_t { hard, soft };
 
 // Rows of one matrix that are several sequences after each other: sequence s is rows [offsets[s], offsets[s + 1]).
 using SequenceOffsets = std::span<const int64_t>;
@@ -22,6 +30,11 @@ using SequenceOffsets = std::span<const int64_t>;
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;  // heads is a multiple of kv_heads
   float scale = 1;                                // scores are multiplied by it before the softmax
+  float soft_cap = 0;                             // scaled scores s become soft_cap tanh(s / soft_cap); 0: they stay
+  int64_t window = 0;      // a query sees its own and the window - 1 keys before it; 0: all before it
+  int64_t chunk = 0;       // and of those the keys of its own chunk of so many positions; 0: one chunk is all
+  ConstMatrixView slopes;  // [1, heads] f32, or empty: scores get slope (key position - query position), as in ALiBi
+  ConstMatrixView sinks;   // [1, heads] f32, or empty: a score that joins each softmax and has no value
 };
 
 // How find_grid chooses a scale. Candidate i of a group is the widest grid shrunk by p = 1 - i * shrink_step, and the
@@ -67,26 +80,39 @@ class Ops {
   // y += factor x.   x, y [rows, cols]
   virtual void add(ConstMatrixView x, float factor, MatrixView y) = 0;
 
-  // y = x / sqrt(mean(x^2) + eps) * weight, row by row.   x, y [tokens, width], weight [1, width]
+  // y = x / sqrt(mean(x^2) + eps) * weight over each group of `width` columns of each row; group g has row g mod n of
+  // weight.   x, y [tokens, groups * width], weight [n, width]
   virtual void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) = 0;
+
+  // y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias, over the same groups as rms_norm().
+  // x, y [tokens, groups * width], weight [n, width], bias [n, width] or empty
+  virtual void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) = 0;
 
   // y = x w' + bias.   x [m, k], w [n, k], bias [1, n] or empty, y [m, n]. Products of f32 inputs keep f32 accuracy.
   virtual void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) = 0;
 
-  // Rotates each head's first 2 * cos.cols elements, pairing i with i + cos.cols (GPT-NeoX order); updates x.
+  // Rotates each head's first 2 * cos.cols elements, in pairs; updates x.
   // cos, sin [positions, rotary_dim / 2] f32; x [tokens, heads * head_dim]; a row's position counts from its sequence's
   // start.
-  virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
-                    MatrixView x) = 0;
+  virtual void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
+                    int64_t head_dim, MatrixView x) = 0;
 
   // Causal grouped-query attention inside each sequence: y = softmax(scale q k') v, head by head, sums in f32; the
-  // probabilities may be rounded to v's dtype on their way to the second product.
+  // probabilities may be rounded to v's dtype on their way to the second product. AttentionShape says what else
+  // happens to scores, in the order of its members.
   // q, y [tokens, heads * head_dim]; k, v [tokens, kv_heads * head_dim]
   virtual void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                          const AttentionShape& shape, MatrixView y) = 0;
 
-  // y = activation(gate) * up.   all [tokens, width]
+  // y = activation(gate) * up, or activation(gate) where up is empty.   all [tokens, width]
   virtual void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) = 0;
+
+  // Updates x, bounding each element.   x [rows, cols]
+  virtual void cap(Cap kind, float bound, MatrixView x) = 0;
+
+  // y[ids[i], :] += weights[i] x[i, :].   x [ids.size(), width], y [n, width]; ids are distinct and lie in [0, n)
+  virtual void add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights,
+                        MatrixView y) = 0;
 
   // Updates the lower triangle of h: h += x' x, products exact or f32, sums in f32; what is above it is undefined
   // afterwards.

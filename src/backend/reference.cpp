@@ -65,8 +65,23 @@ double activate(Activation activation, double x) {
       return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::relu:
       return std::max(x, 0.0);
+    case Activation::relu_squared:
+      return std::max(x, 0.0) * std::max(x, 0.0);
+    case Activation::clamped_swiglu:
+      return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
   }
   return 0;
+}
+
+// Calls visit(first column, row of the norm's weight) for each group of columns.
+template <typename Visit>
+void for_each_group(ConstMatrixView x, ConstMatrixView weight, const Visit& visit) {
+  for (int64_t first = 0; first < x.cols; first += weight.cols) visit(first, first / weight.cols % weight.rows);
+}
+
+bool sees(const AttentionShape& shape, int64_t query, int64_t key) {
+  return key <= query && (shape.window == 0 || query - key < shape.window) &&
+         (shape.chunk == 0 || query / shape.chunk == key / shape.chunk);
 }
 
 // x becomes x - log(sum(exp(x))).
@@ -153,10 +168,30 @@ class ReferenceOps final : public Ops {
 
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override {
     for (int64_t i = 0; i < x.rows; ++i) {
-      double squares = 0;
-      for (const double value : load_row(x, i)) squares += value * value;
-      const double norm = std::sqrt(squares / static_cast<double>(x.cols) + eps);
-      for (int64_t j = 0; j < x.cols; ++j) store(y, i, j, load(x, i, j) / norm * load(weight, 0, j));
+      for_each_group(x, weight, [&](int64_t first, int64_t row) {
+        double squares = 0;
+        for (const double value : load_row(x.col_range(first, weight.cols), i)) squares += value * value;
+        const double norm = std::sqrt(squares / static_cast<double>(weight.cols) + eps);
+        for (int64_t j = 0; j < weight.cols; ++j)
+          store(y, i, first + j, load(x, i, first + j) / norm * load(weight, row, j));
+      });
+    }
+  }
+
+  void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) override {
+    const auto width = static_cast<double>(weight.cols);
+    for (int64_t i = 0; i < x.rows; ++i) {
+      for_each_group(x, weight, [&](int64_t first, int64_t row) {
+        const std::vector<double> values = load_row(x.col_range(first, weight.cols), i);
+        double mean = 0, squares = 0;
+        for (const double value : values) mean += value / width;
+        for (const double value : values) squares += (value - mean) * (value - mean);
+        const double deviation = std::sqrt(squares / width + eps);
+        for (int64_t j = 0; j < weight.cols; ++j) {
+          const double shift = bias.empty() ? 0 : load(bias, row, j);
+          store(y, i, first + j, (values[j] - mean) / deviation * load(weight, row, j) + shift);
+        }
+      });
     }
   }
 
@@ -171,7 +206,7 @@ class ReferenceOps final : public Ops {
     }
   }
 
-  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override {
     for (size_t s = 0; s + 1 < offsets.size(); ++s) {
       for (int64_t row = offsets[s]; row < offsets[s + 1]; ++row) {
@@ -179,9 +214,11 @@ class ReferenceOps final : public Ops {
         for (int64_t head = 0; head < x.cols; head += head_dim) {
           for (int64_t i = 0; i < cos.cols; ++i) {
             const double c = load(cos, position, i), sn = load(sin, position, i);
-            const double a = load(x, row, head + i), b = load(x, row, head + i + cos.cols);
-            store(x, row, head + i, a * c - b * sn);
-            store(x, row, head + i + cos.cols, b * c + a * sn);
+            const bool halves = order == RotaryOrder::halves;
+            const int64_t first = head + (halves ? i : 2 * i), second = first + (halves ? cos.cols : 1);
+            const double a = load(x, row, first), b = load(x, row, second);
+            store(x, row, first, a * c - b * sn);
+            store(x, row, second, b * c + a * sn);
           }
         }
       }
@@ -199,8 +236,12 @@ class ReferenceOps final : public Ops {
           for (int64_t key = offsets[s]; key <= row; ++key) {
             double sum = 0;
             for (int64_t d = 0; d < width; ++d) sum += load(q, row, column + d) * load(k, key, kv_column + d);
-            scores.push_back(sum * shape.scale);
+            sum *= shape.scale;
+            if (shape.soft_cap > 0) sum = shape.soft_cap * std::tanh(sum / shape.soft_cap);
+            if (!shape.slopes.empty()) sum += load(shape.slopes, 0, head) * static_cast<double>(key - row);
+            scores.push_back(sees(shape, row - offsets[s], key - offsets[s]) ? sum : -INFINITY);
           }
+          if (!shape.sinks.empty()) scores.push_back(load(shape.sinks, 0, head));
           log_softmax(scores);
           for (int64_t d = 0; d < width; ++d) {
             double sum = 0;
@@ -216,7 +257,28 @@ class ReferenceOps final : public Ops {
 
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override {
     for (int64_t i = 0; i < y.rows; ++i) {
-      for (int64_t j = 0; j < y.cols; ++j) store(y, i, j, activate(activation, load(gate, i, j)) * load(up, i, j));
+      for (int64_t j = 0; j < y.cols; ++j) {
+        double factor = up.empty() ? 1 : load(up, i, j);
+        if (activation == Activation::clamped_swiglu) factor = std::clamp(factor, -7.0, 7.0) + 1;
+        store(y, i, j, activate(activation, load(gate, i, j)) * factor);
+      }
+    }
+  }
+
+  void cap(Cap kind, float bound, MatrixView x) override {
+    const double most = bound;
+    for (int64_t i = 0; i < x.rows; ++i) {
+      for (int64_t j = 0; j < x.cols; ++j) {
+        const double value = load(x, i, j);
+        store(x, i, j, kind == Cap::hard ? std::clamp(value, -most, most) : most * std::tanh(value / most));
+      }
+    }
+  }
+
+  void add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights,
+                MatrixView y) override {
+    for (int64_t i = 0; i < x.rows; ++i) {
+      for (int64_t j = 0; j < x.cols; ++j) add_to(y, ids[i], j, static_cast<double>(weights[i]) * load(x, i, j));
     }
   }
 

@@ -412,8 +412,8 @@ ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
         const ConstMatrixView x = rows.of(batch.input);
         Matrix q = apply(backend, linears(kQkv)[0], x), k = apply(backend, linears(kQkv)[1], x),
                v = apply(backend, linears(kQkv)[2], x);
-        backend.rope(rope.cos, rope.sin, offsets, config_.head_dim, q);
-        backend.rope(rope.cos, rope.sin, offsets, config_.head_dim, k);
+        backend.rope(rope.cos, rope.sin, offsets, RotaryOrder::halves, config_.head_dim, q);
+        backend.rope(rope.cos, rope.sin, offsets, RotaryOrder::halves, config_.head_dim, k);
         backend.attention(q, k, v, offsets, shape, rows.of(y));
       });
       batch.input = std::move(y);

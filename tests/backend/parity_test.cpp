@@ -173,8 +173,8 @@ TEST_P(Parity, RopeRotatesEachSequenceFromItsStart) {
       Operand cos(backend(), DType::f32, 9, pairs, [](int64_t r, int64_t c) { return std::cos(r * 0.3 + c); });
       Operand sin(backend(), DType::f32, 9, pairs, [](int64_t r, int64_t c) { return std::sin(r * 0.3 + c); });
       Operand x(backend(), dtype, 13, 3 * 64, normal(10));
-      backend().rope(cos.device(), sin.device(), offsets, 64, x.device());
-      reference().rope(cos.host, sin.host, offsets, 64, x.host);
+      backend().rope(cos.device(), sin.device(), offsets, RotaryOrder::halves, 64, x.device());
+      reference().rope(cos.host, sin.host, offsets, RotaryOrder::halves, 64, x.host);
       expect_close(x, [](int64_t, int64_t) { return 3 * kUnit * 5; });
     }
   }
@@ -572,7 +572,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   ops.add(rows, 1, rows);
   ops.rms_norm(rows, wide, 1e-5F, rows);
   ops.linear(rows, square, {}, rows);
-  ops.rope(wide, wide, offsets, 8, rows);
+  ops.rope(wide, wide, offsets, RotaryOrder::halves, 8, rows);
   ops.attention(rows, rows, rows, offsets, {1, 1, 8, 1}, rows);
   ops.gate(rows, rows, Activation::silu, rows);
   ops.add_gram(rows, square, count);

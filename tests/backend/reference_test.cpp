@@ -40,13 +40,14 @@ TEST(Reference, RmsNormDividesByTheRootMeanSquare) {
 TEST(Reference, RopeTurnsPairsHalfAHeadApart) {
   // A quarter turn at position 1: (a, b) becomes (-b, a). The second sequence starts at position 0 again.
   Matrix x = matrix(3, 4, {1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8});
-  reference().rope(matrix(2, 2, {1, 1, 0, 0}), matrix(2, 2, {0, 0, 1, 1}), std::vector<int64_t>{0, 2, 3}, 4, x);
+  reference().rope(matrix(2, 2, {1, 1, 0, 0}), matrix(2, 2, {0, 0, 1, 1}), std::vector<int64_t>{0, 2, 3},
+                   RotaryOrder::halves, 4, x);
   expect_near(x, {1, 2, 3, 4, -3, -4, 1, 2, 5, 6, 7, 8});
 }
 
 TEST(Reference, RopeLeavesTheRestOfAHeadAlone) {
   Matrix x = matrix(1, 4, {1, 2, 3, 4});
-  reference().rope(matrix(1, 1, {0}), matrix(1, 1, {1}), std::vector<int64_t>{0, 1}, 4, x);
+  reference().rope(matrix(1, 1, {0}), matrix(1, 1, {1}), std::vector<int64_t>{0, 1}, RotaryOrder::halves, 4, x);
   expect_near(x, {-2, 1, 3, 4});
 }
 

@@ -1,6 +1,7 @@
 // Causal attention, one tile of queries at a time: scores [queries, keys up to the last query] by sgemm, softmax row by
 // row, values by sgemm. No [n, n] matrix exists; keys above the diagonal are skipped but for the tile's own corner.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <cblas.h>
@@ -19,6 +20,24 @@ struct Task {
   int64_t sequence_start, first_query, queries;
   int64_t first_head, heads;  // query heads, all of one key head
 };
+
+// The first key that a query sees.
+int64_t first_seen(const AttentionShape& shape, int64_t query) {
+  const int64_t in_window = shape.window == 0 ? 0 : query - shape.window + 1;
+  return std::max<int64_t>({0, in_window, shape.chunk == 0 ? 0 : query / shape.chunk * shape.chunk});
+}
+
+// What happens to the scaled scores of keys [first, query].
+void modify_scores(const AttentionShape& shape, int64_t head, int64_t query, int64_t first, float* scores) {
+  if (shape.soft_cap > 0) {
+    for (int64_t key = first; key <= query; ++key)
+      scores[key] = shape.soft_cap * std::tanh(scores[key] / shape.soft_cap);
+  }
+  if (!shape.slopes.empty()) {
+    const float slope = shape.slopes.row<float>(0)[head];
+    for (int64_t key = first; key <= query; ++key) scores[key] += slope * static_cast<float>(key - query);
+  }
+}
 
 }  // namespace
 
@@ -51,13 +70,13 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
     ScratchPool::Lease lease =
         scratch_.borrow((2 * rows + (widen_k ? keys : 0) + (widen_v ? keys : 0)) * width + rows * keys, 5);
     float *stacked = lease.take(rows * width), *result = lease.take(rows * width), *scores = lease.take(rows * keys);
-    const auto widened = [&](ConstMatrixView part) {
+    const auto as_wide = [&](ConstMatrixView part) {
       if (part.dtype == DType::f32) return part;
       float* wide = lease.take(part.size());
       for (int64_t r = 0; r < part.rows; ++r) as_f32(part, r, wide + r * part.cols);
       return ConstMatrixView(wide, DType::f32, part.rows, part.cols);
     };
-    const ConstMatrixView wide_k = widened(task_k), wide_v = widened(task_v);
+    const ConstMatrixView wide_k = as_wide(task_k), wide_v = as_wide(task_v);
 
     for (int64_t head = 0; head < task.heads; ++head) {  // row head * queries + i is query i of that head
       const ConstMatrixView part = q.block(task.first_query, task.queries, (task.first_head + head) * width, width);
@@ -72,9 +91,18 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
                 static_cast<blasint>(wide_k.stride), 0, scores, n);
     for (int64_t r = 0; r < rows; ++r) {
       float* row = scores + r * keys;
-      const int64_t seen = keys - task.queries + r % task.queries + 1;
-      const float sum = kernels_.exponentials(row, kernels_.maximum(row, seen), seen);
-      std::fill(row + seen, row + keys, 0.0F);
+      const int64_t query = keys - task.queries + r % task.queries, head = task.first_head + r / task.queries;
+      const int64_t first = first_seen(shape, query), seen = query + 1 - first;
+      modify_scores(shape, head, query, first, row);
+      float top = kernels_.maximum(row + first, seen), sum = 0;
+      if (!shape.sinks.empty()) {
+        const float sink = shape.sinks.row<float>(0)[head];
+        top = std::max(top, sink);
+        sum = std::exp(sink - top);
+      }
+      sum += kernels_.exponentials(row + first, top, seen);
+      std::fill(row, row + first, 0.0F);
+      std::fill(row + query + 1, row + keys, 0.0F);
       stacked[r] = 1 / sum;  // the queries are no longer needed
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, scores, n, wide_v.row<float>(0),

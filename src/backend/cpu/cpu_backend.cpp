@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <numeric>
 #include <utility>
 
 #include <cblas.h>
@@ -197,27 +198,70 @@ void CpuBackend::add(ConstMatrixView x, float factor, MatrixView y) {
   });
 }
 
+std::vector<float> CpuBackend::widened(ConstMatrixView m) const {
+  std::vector<float> wide(static_cast<size_t>(m.size()));
+  for (int64_t r = 0; r < m.rows && m.cols > 0; ++r) {
+    float* to = wide.data() + r * m.cols;
+    const float* values = as_f32(m, r, to);
+    if (values != to) std::copy_n(values, m.cols, to);
+  }
+  return wide;
+}
+
 void CpuBackend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) {
   if (x.empty()) return;
-  std::vector<float> weights(static_cast<size_t>(x.cols));
-  const float* scaling = as_f32(weight, 0, weights.data());
+  const std::vector<float> weights = widened(weight);
+  const int64_t width = weight.cols;
   for_rows(x.rows, x.cols, 2, [&](int64_t row, float* scratch) {
     const float* values = as_f32(x, row, scratch);
-    const float mean = kernels_.sum_of_squares(values, x.cols) / static_cast<float>(x.cols);
     float* normed = begin_row(y, row, scratch + x.cols);
-    kernels_.scale_by(values, scaling, 1 / std::sqrt(mean + eps), normed, x.cols);
+    for (int64_t first = 0; first < x.cols; first += width) {
+      const float mean = kernels_.sum_of_squares(values + first, width) / static_cast<float>(width);
+      const float* scaling = weights.data() + first % static_cast<int64_t>(weights.size());
+      kernels_.scale_by(values + first, scaling, 1 / std::sqrt(mean + eps), normed + first, width);
+    }
     finish_row(normed, y, row);
   });
 }
 
-void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
-                      MatrixView x) {
+void CpuBackend::layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) {
+  if (x.empty()) return;
+  const std::vector<float> weights = widened(weight), biases = widened(bias);
+  const int64_t width = weight.cols;
+  for_rows(x.rows, x.cols, 2, [&](int64_t row, float* scratch) {
+    const float* values = as_f32(x, row, scratch);
+    float* normed = begin_row(y, row, scratch + x.cols);
+    for (int64_t first = 0; first < x.cols; first += width) {
+      const int64_t place = first % static_cast<int64_t>(weights.size());
+      const double mean = std::accumulate(values + first, values + first + width, 0.0) / static_cast<double>(width);
+      for (int64_t i = 0; i < width; ++i) normed[first + i] = static_cast<float>(values[first + i] - mean);
+      const float variance = kernels_.sum_of_squares(normed + first, width) / static_cast<float>(width);
+      kernels_.scale_by(normed + first, weights.data() + place, 1 / std::sqrt(variance + eps), normed + first, width);
+      for (int64_t i = 0; i < width && !biases.empty(); ++i) normed[first + i] += biases[place + i];
+    }
+    finish_row(normed, y, row);
+  });
+}
+
+void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
+                      int64_t head_dim, MatrixView x) {
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     const MatrixView sequence = x.row_range(offsets[s], offsets[s + 1] - offsets[s]);
     for_rows(sequence.rows, sequence.cols, 1, [&](int64_t row, float* scratch) {
       float* values = update_row(sequence, row, scratch);
       for (int64_t head = 0; head + head_dim <= sequence.cols; head += head_dim) {
-        kernels_.rotate(cos.row<float>(row), sin.row<float>(row), values + head, values + head + cos.cols, cos.cols);
+        const float *c = cos.row<float>(row), *s = sin.row<float>(row);
+        if (order == RotaryOrder::halves) {
+          kernels_.rotate(c, s, values + head, values + head + cos.cols, cos.cols);
+          continue;
+        }
+        for (int64_t i = 0; i < cos.cols; ++i) {
+          float& a = values[head + 2 * i];
+          float& b = values[head + 2 * i + 1];
+          const float rotated = a * c[i] - b * s[i];
+          b = b * c[i] + a * s[i];
+          a = rotated;
+        }
       }
       finish_row(values, sequence, row);
     });
@@ -233,15 +277,42 @@ void CpuBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activ
         return kernels_.gelu_tanh_gate;
       case Activation::relu:
         return kernels_.relu_gate;
+      case Activation::relu_squared:
+        return kernels_.relu_squared_gate;
+      case Activation::clamped_swiglu:
+        return kernels_.clamped_swiglu;
       case Activation::silu:
         break;
     }
     return kernels_.silu_gate;
   }();
+  const std::vector<float> ones(static_cast<size_t>(up.empty() ? y.cols : 0), 1.0F);
   for_rows(y.rows, y.cols, 3, [&](int64_t row, float* scratch) {
     float* result = begin_row(y, row, scratch);
-    kernel(as_f32(gate, row, scratch + y.cols), as_f32(up, row, scratch + 2 * y.cols), result, y.cols);
+    const float* factors = up.empty() ? ones.data() : as_f32(up, row, scratch + 2 * y.cols);
+    kernel(as_f32(gate, row, scratch + y.cols), factors, result, y.cols);
     finish_row(result, y, row);
+  });
+}
+
+void CpuBackend::cap(Cap kind, float bound, MatrixView x) {
+  for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
+    float* values = update_row(x, row, scratch);
+    if (kind == Cap::hard) {
+      for (int64_t i = 0; i < x.cols; ++i) values[i] = std::clamp(values[i], -bound, bound);
+    } else {
+      for (int64_t i = 0; i < x.cols; ++i) values[i] = bound * std::tanh(values[i] / bound);
+    }
+    finish_row(values, x, row);
+  });
+}
+
+void CpuBackend::add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights,
+                          MatrixView y) {
+  for_rows(x.rows, x.cols, 2, [&](int64_t row, float* scratch) {
+    float* sum = update_row(y, ids[row], scratch);
+    kernels_.add(as_f32(x, row, scratch + x.cols), weights[row], sum, x.cols);
+    finish_row(sum, y, ids[row]);
   });
 }
 

@@ -223,6 +223,22 @@ void relu_gate(const float* gate, const float* up, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = larger(gate[i], 0.0F) * up[i];
 }
 
+void relu_squared_gate(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = larger(gate[i], 0.0F);
+    y[i] = x * x * up[i];
+  }
+}
+
+void clamped_swiglu(const float* gate, const float* up, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = -larger(-gate[i], -7.0F), u = larger(-larger(-up[i], -7.0F), -7.0F);
+    y[i] = g / (1.0F + exponential(-1.702F * g)) * (u + 1.0F);
+  }
+}
+
 float maximum(const float* x, int64_t n) {
   float top = x[0];
 #pragma omp simd reduction(max : top)
@@ -472,6 +488,8 @@ const Kernels kKernels = {
     .gelu_gate = gelu_gate,
     .gelu_tanh_gate = gelu_tanh_gate,
     .relu_gate = relu_gate,
+    .relu_squared_gate = relu_squared_gate,
+    .clamped_swiglu = clamped_swiglu,
     .maximum = maximum,
     .exponentials = exponentials,
     .sum_of_exponentials = sum_of_exponentials,

@@ -48,6 +48,8 @@ struct Kernels {
   void (*gelu_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*gelu_tanh_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*relu_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*relu_squared_gate)(const float* gate, const float* up, float* y, int64_t n);
+  void (*clamped_swiglu)(const float* gate, const float* up, float* y, int64_t n);
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
   // x = exp(x - top); returns the sum of the new x.

@@ -232,8 +232,9 @@ void CudaBackend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps,
   check_launch("rms_norm");
 }
 
-void CudaBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
-                       MatrixView x) {
+void CudaBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
+                       int64_t head_dim, MatrixView x) {
+  if (order != RotaryOrder::halves) return Backend::rope(cos, sin, offsets, order, head_dim, x);
   begin("rope");
   const Matrix device_offsets = on_device(offsets);
   cuda::rope(cos, sin, static_cast<const int64_t*>(device_offsets.view().data),

@@ -78,7 +78,8 @@ class CudaBackend final : public Backend {
   void add(ConstMatrixView x, float factor, MatrixView y) override;
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
-  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim, MatrixView x) override;
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
+            MatrixView x) override;
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                  const AttentionShape& shape, MatrixView y) override;
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;

@@ -72,23 +72,36 @@ class SimulatedBackend final : public Backend {
     check("rms_norm", {x, weight, y});
     cpu_->rms_norm(x, weight, eps, y);
   }
+  void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) override {
+    check("layer_norm", {x, weight, bias, y});
+    cpu_->layer_norm(x, weight, bias, eps, y);
+  }
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override {
     check("linear", {x, w, bias, y});
     cpu_->linear(x, w, bias, y);
   }
-  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, int64_t head_dim,
+  void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override {
     check("rope", {cos, sin, x});
-    cpu_->rope(cos, sin, offsets, head_dim, x);
+    cpu_->rope(cos, sin, offsets, order, head_dim, x);
   }
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                  const AttentionShape& shape, MatrixView y) override {
-    check("attention", {q, k, v, y});
+    check("attention", {q, k, v, shape.slopes, shape.sinks, y});
     cpu_->attention(q, k, v, offsets, shape, y);
   }
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override {
     check("gate", {gate, up, y});
     cpu_->gate(gate, up, activation, y);
+  }
+  void cap(Cap kind, float bound, MatrixView x) override {
+    check("cap", {x});
+    cpu_->cap(kind, bound, x);
+  }
+  void add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights,
+                MatrixView y) override {
+    check("add_rows", {x, y});
+    cpu_->add_rows(x, ids, weights, y);
   }
   void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override {
     check("add_gram", {x, h, dropped});
