@@ -187,7 +187,8 @@ void Bench::elementwise() {
   const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
   memory("rms_norm bf16 8192 x 4096", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, weight, 1e-5F, y); });
   memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add(x, 1, y); });
-  memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] { backend_->rope(cos, cos, offsets, 128, y); });
+  memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
+         [&] { backend_->rope(cos, cos, offsets, RotaryOrder::halves, 128, y); });
   memory("gate silu bf16 8192 x 14336", 6.0 * tokens * wide, [&] { backend_->gate(gate, gate, Activation::silu, z); });
 }
 

@@ -21,7 +21,7 @@
 #include "base/resources.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "model/architecture.h"
+#include "model/block.h"
 #include "tensor/dtype.h"
 
 namespace gptq {
@@ -109,32 +109,51 @@ struct Weight {
 // among all blocks, so that activations stay in range however deep the model is. The norms' spread makes some channels
 // many times stronger than others, as in trained models: Hessians are not flat.
 std::vector<Weight> weights_of(const ModelConfig& config, DType dtype) {
-  const Architecture& names = *config.architecture;
   const std::string stored(safetensors_name(dtype));
   std::vector<Weight> weights;
-  const auto linear = [&](const std::string& name, int64_t out, int64_t in, double gain) {
-    weights.push_back({{name + ".weight", stored, {out, in}}, gain / std::sqrt(static_cast<double>(in)), false});
+  const auto linear = [&](const LinearSpec& spec, double gain) {
+    const std::vector<int64_t> shape = spec.transposed ? std::vector<int64_t>{spec.in_features, spec.out_features}
+                                                       : std::vector<int64_t>{spec.out_features, spec.in_features};
+    weights.push_back(
+        {{spec.name + ".weight", stored, shape}, gain / std::sqrt(static_cast<double>(spec.in_features)), false});
+    if (spec.bias) weights.push_back({{spec.name + ".bias", stored, {spec.out_features}}, 0.1, false});
   };
-  const auto norm = [&](const std::string& name) {
-    weights.push_back({{name + ".weight", stored, {config.hidden}}, 0.4, true});
+  const auto part = [&](const PartSpec& spec) {
+    const bool is_list = static_cast<int64_t>(spec.weights.size()) == spec.rows;
+    for (const std::string& name : spec.weights) {
+      const std::vector<int64_t> shape =
+          is_list ? std::vector<int64_t>{spec.cols} : std::vector<int64_t>{spec.rows, spec.cols};
+      weights.push_back({{name, stored, shape}, spec.plus_one ? 0.2 : 0.4, !spec.plus_one});
+    }
+    if (!spec.bias.empty()) weights.push_back({{spec.bias, stored, {spec.cols}}, 0.1, false});
   };
+  const auto table = [&](std::string_view module, int64_t rows) {
+    linear({.name = module_path(config, module), .out_features = rows, .in_features = config.hidden}, 1);
+  };
+  const Architecture& row = *config.architecture;
   const double residual = 1 / std::sqrt(2.0 * static_cast<double>(config.blocks));
-  const int64_t width = config.heads * config.head_dim, kv_width = config.kv_heads * config.head_dim;
-  linear(std::string(names.embedding), config.vocabulary, config.hidden, 1);
+  table(row.embedding, config.vocabulary);
+  if (!row.position_embedding.empty()) table(row.position_embedding, config.max_positions + row.position_offset);
+  if (!row.embedding_norm.empty()) part(norm_spec(config, module_path(config, row.embedding_norm), 1, config.hidden));
   for (int64_t i = 0; i < config.blocks; ++i) {
-    const auto in_block = [&](std::string_view name) { return cat(names.blocks, ".", i, ".", name); };
-    norm(in_block(names.attention_norm));
-    linear(in_block(names.q), width, config.hidden, 1);
-    linear(in_block(names.k), kv_width, config.hidden, 1);
-    linear(in_block(names.v), kv_width, config.hidden, 1);
-    linear(in_block(names.o), config.hidden, width, residual);
-    norm(in_block(names.mlp_norm));
-    linear(in_block(names.gate), config.intermediate, config.hidden, 1);
-    linear(in_block(names.up), config.intermediate, config.hidden, 1);
-    linear(in_block(names.down), config.hidden, config.intermediate, residual);
+    const std::vector<PartSpec> parts = part_specs(config, i);
+    const auto is_of_mlp = [](const PartSpec& spec) {
+      return spec.part == Part::mlp_norm || spec.part == Part::mlp_post_norm;
+    };
+    for (const PartSpec& spec : parts) {
+      if (!is_of_mlp(spec)) part(spec);
+    }
+    for (const auto& step : step_specs(config, i)) {
+      const StepKind kind = step[0].step;
+      for (const PartSpec& spec : parts) {
+        if (kind == StepKind::mlp_in && is_of_mlp(spec)) part(spec);
+      }
+      const bool adds = kind == StepKind::attention_out || kind == StepKind::mlp_out;
+      for (const LinearSpec& spec : step) linear(spec, adds ? residual : 1);
+    }
   }
-  norm(std::string(names.final_norm));
-  if (!config.tied_embeddings) linear(std::string(names.head), config.vocabulary, config.hidden, 1);
+  part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
+  if (!config.tied_embeddings) linear(head_spec(config), 1);
   return weights;
 }
 

@@ -1,7 +1,8 @@
-// A block's weights as steps, and how to run them. A step is the linears that read the same input:
+// A block's weights as steps, and how to run them. A step is the linears that read the same input, in Llama
 // q,k,v | o | gate,up | down. One step has one Hessian.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -25,11 +26,35 @@ struct Step {
   std::vector<Linear> linears;
 };
 
+enum class StepKind : uint8_t { attention_in, attention_out, mlp_in, mlp_out, head };
+
+// What stays float in a block.
+enum class Part : uint8_t { attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm };
+constexpr size_t kParts = 6;
+
+struct Affine {
+  Matrix weight, bias;  // f32; the bias may be empty
+};
+using Parts = std::array<Affine, kParts>;
+
+// A part's tensors.
+struct PartSpec {
+  Part part = Part::attention_norm;
+  std::vector<std::string> weights;  // that lie below each other in [rows, cols]; none: all ones
+  std::string bias;                  // or empty
+  int64_t rows = 1, cols = 0;
+  bool plus_one = false;  // 1 is added to the weights
+  float scale = 1;        // they and the bias are multiplied by it
+};
+std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
+
 struct Block {
   int64_t index = 0;
-  Backend* backend = nullptr;  // where it is and computes
-  std::vector<Step> steps;     // q,k,v | o | gate,up | down; a step that is not loaded has linears without weights
-  Matrix attention_norm, mlp_norm;
+  Backend* backend = nullptr;   // where it is and computes
+  std::vector<StepKind> kinds;  // of its steps
+  std::vector<Step> steps;      // a step that is not loaded has linears without weights
+  Parts parts;
+  Matrix slopes;  // [1, heads] f32, with ALiBi
 };
 
 // The linears of one step by name and size, known without reading weights.
@@ -38,16 +63,24 @@ struct LinearSpec {
   int64_t out_features = 0, in_features = 0;
   bool bias = false;
   std::string fused;  // the module that vLLM and SGLang make of it and its siblings, or empty
+  StepKind step = StepKind::attention_in;
+  bool transposed = false;  // its tensor is [in, out]
 };
-std::vector<std::vector<LinearSpec>> step_specs(const ModelConfig& config, int64_t block);
+using StepSpecs = std::vector<std::vector<LinearSpec>>;
+StepSpecs step_specs(const ModelConfig& config, int64_t block);
 
 LinearSpec head_spec(const ModelConfig& config);
+
+// A norm over `cols` elements, of `module`.
+PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
 
 // Several sequences on their way through the blocks.
 struct Batch {
   std::vector<int64_t> offsets;  // sequence s is rows [offsets[s], offsets[s + 1])
   Matrix residual;               // [tokens, hidden] between blocks
   Matrix input;                  // [tokens, in_features] of the current step, or empty
+  // Inputs are rebuilt: where both branches of a block read one residual, nothing is added before finish().
+  bool is_rebuilt = false;
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
 };
 
@@ -56,7 +89,9 @@ struct StateUse {
   bool reads_residual = true, reads_input = true, writes_residual = true;
 };
 // Of advance(step), or of finish() where step is the number of steps: with a kept input, or after rebuild_input(step).
-StateUse state_use(int64_t step, bool keeps_inputs);
+StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs);
+// The first step whose weights these need.
+int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs);
 
 // Makes the weight [out, in] of a linear on a backend, from what was read of it into host memory.
 using PlaceWeight = std::function<Matrix(Backend& backend, DType dtype)>;
@@ -72,11 +107,13 @@ struct StagedBlock {
     Matrix bias;  // in the stored dtype, or empty
   };
   int64_t index = 0;
-  Matrix attention_norm, mlp_norm;  // in the stored dtype
+  Parts parts;  // f32
+  std::vector<StepKind> kinds;
   std::vector<std::vector<StagedLinear>> steps;
 };
 
-// "model.layers.3"
+// Paths in this checkpoint: of a module below the root, "model.norm"; of a block, "model.layers.3".
+std::string module_path(const ModelConfig& config, std::string_view module);
 std::string block_module(const ModelConfig& config, int64_t index);
 
 // A checkpoint opened as a network. Weights are read block by block, on demand; a block computes on the backend that it
@@ -97,21 +134,21 @@ class Model {
   StagedBlock stage_block(int64_t index, Memory& memory = host_memory()) const;
   // The same block without reading it, in memory that nobody looks at: for counting.
   StagedBlock blank_block(int64_t index, Memory& memory) const;
-  // Brings a block to a backend: whole; or its norms first and its steps one by one, each leaving host memory then.
+  // Brings a block to a backend: whole; or its parts first and its steps one by one, each leaving host memory then.
   Block load_block(const StagedBlock& staged, Backend& backend) const;
   Block load_block(int64_t index) const { return load_block(stage_block(index), backend_); }
   Block begin_block(const StagedBlock& staged, Backend& backend) const;
   void load_step(StagedBlock& staged, Block& block, int64_t step) const;
-  // The first step whose weights rebuild_input(step) needs.
-  static int64_t first_rebuilt(int64_t step);
   // Gives the memory of a step's weights back.
   static void drop_step(Block& block, int64_t step);
 
   // Looks the tokens of all sequences up, reading only their rows of the embedding. Throws InputError for an id outside
-  // the vocabulary. Where rope depends on the length, the sequences of one batch must have one length. Rows are read on
-  // all threads of the pool, where one is given.
+  // the vocabulary, and for more tokens than learned positions. Where rope depends on the length, the sequences of one
+  // batch must have one length. Rows are read on all threads of the pool, where one is given.
   Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr) const;
   Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
+  // The batch that embed() makes of so many tokens, without reading: for counting.
+  Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
 
   // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside
   // its input and output: then half as many, down to one. What comes out is the same.
@@ -122,8 +159,8 @@ class Model {
   // batch.input is that step's input, which is returned.
   ConstMatrixView advance(const Block& block, int64_t step, Batch& batch);
   // Makes the input that advance(step), or finish() where step is the number of steps, starts from, out of the residual
-  // alone: for states whose inputs are not kept. What it gives has the bits of what was dropped. The steps since the
-  // last addition to the residual must still be loaded.
+  // alone: for states whose inputs are not kept. What it gives has the bits of what was dropped. The steps from
+  // first_needed() on must still be loaded.
   void rebuild_input(const Block& block, int64_t step, Batch& batch);
   // Applies the last step and adds it to the residual; batch.input is empty afterwards.
   void finish(const Block& block, Batch& batch);
@@ -141,8 +178,9 @@ class Model {
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
   // Gives the memory of the final norm and the head back.
   void drop_head() {
-    final_norm_ = Matrix();
+    final_norm_ = {};
     head_ = Matrix();
+    head_bias_ = Matrix();
   }
   // Puts matrices that nobody looks at into their places: for counting.
   void set_blank_head();
@@ -152,21 +190,29 @@ class Model {
     Matrix cos, sin;  // [positions, rotary_dim / 2] f32
   };
 
-  using LoadTensor = std::function<Matrix(const StoredTensor& tensor)>;
+  // Reads tensors into some memory; or takes the room for them only, for counting.
+  struct Loader;
+  struct HostRows;  // of the embedding and of learned positions
 
   void check_tensors() const;
   void check_finite(const StoredTensor& tensor, ConstMatrixView values) const;
-  StagedBlock stage(int64_t index, const LoadTensor& load, bool use_reader) const;
+  StagedBlock stage(int64_t index, const Loader& loader, bool use_reader) const;
   Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
+  Batch embedded(HostRows rows, Backend& backend, const Loader& loader) const;
   Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
   // Calls body(rows of the batch, their offsets) for as many sequences at a time as find room. A body allocates before
   // it changes anything, as it is called again for fewer sequences where that fails.
   template <typename Body>
   void in_passes(const Batch& batch, const Body& body);
-  Matrix normed(Backend& backend, const Batch& batch, const Matrix& norm) const;
-  void add_to_residual(Backend& backend, const Linear& linear, Batch& batch);
-  const RopeMatrices& rope_for(const Batch& batch, Backend& backend);
-  const Matrix& final_norm();
+  void normalize(Backend& backend, ConstMatrixView x, const Affine& norm, MatrixView y) const;
+  // The residual after a norm, or as it is where the block has no such norm.
+  Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
+  Matrix mlp_input(const Block& block, const Batch& batch) const;
+  Matrix attend(const Block& block, const Batch& batch);
+  Matrix activate(const Block& block, const Batch& batch);
+  void add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
+  const RopeMatrices& rope_for(const Batch& batch, int64_t rope, Backend& backend);
+  const Affine& final_norm();
   const Matrix& head();
 
   const Checkpoint& checkpoint_;
@@ -176,9 +222,10 @@ class Model {
   WeightReader reader_;
   ModelConfig config_;
   int64_t sequences_at_once_ = INT64_MAX;
-  Matrix final_norm_, head_;  // the head stays in the checkpoint's dtype
-  // Of the last batch's length, or of the longest so far where the length does not matter; one on each backend in use.
-  std::map<const Backend*, RopeMatrices> rope_;
+  Affine final_norm_;
+  Matrix head_, head_bias_;  // the head stays in the checkpoint's dtype
+  // Of the last batch's length, or of the longest so far where the length does not matter; by backend and rope.
+  std::map<std::pair<const Backend*, int64_t>, RopeMatrices> ropes_;
 };
 
 // How many elements of a dense float matrix on the host are NaN or infinite.

@@ -1,202 +1,187 @@
-// config.json -> ModelConfig, in the spelling of old and new transformers (rope_scaling and rope_theta, or
-// rope_parameters).
-#include <algorithm>
-#include <cmath>
-
-#include "base/error.h"
-#include "model/architecture.h"
+// config.json -> ModelConfig, in the spellings of all families.
+#include "model/config_readers.h"
 
 namespace gptq {
 namespace {
 
-// Keys of one JSON object, read with errors that name file and key.
-class Keys {
- public:
-  Keys(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object.is_object()) throw InputError(where_ + ": not a JSON object");
-  }
-
-  InputError wrong(const std::string& key, const std::string& what) const {
-    return InputError(cat(where_, ": '", key, "' ", what));
-  }
-
-  const Json* find(const std::string& key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  // A size: a whole number from 1 to a billion. Without a default the key must be there.
-  int64_t size(const std::string& key, int64_t missing = 0) const {
-    const Json* value = find(key);
-    if (value == nullptr && missing > 0) return missing;
-    if (value == nullptr) throw wrong(key, "is missing");
-    if (!value->is_number_integer() || value->get<double>() < 1 || value->get<double>() > 1e9) {
-      throw wrong(key, cat("is ", value->dump(), ", where a whole number from 1 to 1000000000 is needed"));
-    }
-    return value->get<int64_t>();
-  }
-
-  double number(const std::string& key, double missing) const {
-    const Json* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_number()) throw wrong(key, cat("is ", value->dump(), ", where a number is needed"));
-    return value->get<double>();
-  }
-
-  double above(double least, const std::string& key, double missing) const {
-    const double value = number(key, missing);
-    if (value > least && std::isfinite(value)) return value;
-    throw wrong(key, cat("is ", value, ", where a number above ", least, " is needed"));
-  }
-
-  double positive(const std::string& key, double missing) const { return above(0, key, missing); }
-
-  bool flag(const std::string& key, bool missing) const {
-    const Json* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_boolean()) throw wrong(key, cat("is ", value->dump(), ", where true or false is needed"));
-    return value->get<bool>();
-  }
-
-  std::string word(const std::string& key, const std::string& missing) const {
-    const Json* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_string()) throw wrong(key, cat("is ", value->dump(), ", where a word is needed"));
-    return value->get<std::string>();
-  }
-
-  std::vector<double> numbers(const std::string& key, int64_t count) const {
-    const Json* value = find(key);
-    const bool fits = value != nullptr && value->is_array() && static_cast<int64_t>(value->size()) == count &&
-                      std::all_of(value->begin(), value->end(),
-                                  [](const Json& number) { return number.is_number() && number.get<double>() > 0; });
-    if (!fits) throw wrong(key, cat("needs ", count, " positive numbers, one for each pair of a head"));
-    return value->get<std::vector<double>>();
-  }
-
-  const std::string& where() const { return where_; }
-
- private:
-  const Json& object_;
-  std::string where_;
-};
-
-RopeKind rope_kind(const Keys& keys, const std::string& name) {
-  constexpr std::pair<std::string_view, RopeKind> kKinds[] = {
-      {"default", RopeKind::standard}, {"linear", RopeKind::linear}, {"dynamic", RopeKind::dynamic},
-      {"yarn", RopeKind::yarn},        {"llama3", RopeKind::llama3}, {"longrope", RopeKind::longrope}};
+Activation parse_activation(const Keys& keys, const std::string& key, const std::string& name) {
+  constexpr std::pair<std::string_view, Activation> kKnown[] = {{"silu", Activation::silu},
+                                                                {"swish", Activation::silu},
+                                                                {"gelu", Activation::gelu},
+                                                                {"gelu_python", Activation::gelu},
+                                                                {"gelu_new", Activation::gelu_tanh},
+                                                                {"gelu_fast", Activation::gelu_tanh},
+                                                                {"gelu_pytorch_tanh", Activation::gelu_tanh},
+                                                                {"relu", Activation::relu},
+                                                                {"relu2", Activation::relu_squared}};
   std::string known;
-  for (const auto& [word, kind] : kKinds) {
-    if (word == name) return kind;
+  for (const auto& [word, activation] : kKnown) {
+    if (word == name) return activation;
     known += cat(known.empty() ? "" : ", ", word);
   }
-  throw UnsupportedError(cat(keys.where(), ": rope type '", name, "' is not known; known are ", known));
+  throw UnsupportedError(cat(keys.where(), ": ", key, " '", name, "' is not known; known are ", known));
 }
 
-Rope parse_rope(const Keys& config, int64_t head_dim, int64_t max_positions) {
-  Rope rope{.theta = config.above(1, "rope_theta", 10000),
-            .rotary_dim = head_dim,
-            .original_positions = max_positions,
-            .max_positions = max_positions};
-  std::string key = "rope_scaling";  // before transformers 5; it wins where both are there
-  if (config.find(key) == nullptr || config.find(key)->empty()) key = "rope_parameters";
-  const Json* parameters = config.find(key);
-  if (parameters == nullptr || parameters->empty()) return rope;
-
-  const Keys keys(*parameters, cat(config.where(), ": ", key));
-  rope.kind = rope_kind(keys, keys.word("rope_type", keys.word("type", "default")));
-  rope.theta = keys.above(1, "rope_theta", rope.theta);
-  // The default kind of this family ignores partial_rotary_factor.
-  const double rotated = keys.number("partial_rotary_factor", config.number("partial_rotary_factor", 1));
-  if (rope.kind != RopeKind::standard && rotated != 1) {
-    throw UnsupportedError(cat(keys.where(), ": partial_rotary_factor is ", rotated,
-                               "; only 1 is known together with a rope type other than default"));
-  }
-  rope.original_positions =
-      config.size("original_max_position_embeddings", keys.size("original_max_position_embeddings", max_positions));
-  const double stretch = static_cast<double>(max_positions) / static_cast<double>(rope.original_positions);
-  const bool factor_needed =
-      rope.kind == RopeKind::linear || rope.kind == RopeKind::dynamic || rope.kind == RopeKind::llama3;
-  if (factor_needed && keys.find("factor") == nullptr) throw keys.wrong("factor", "is missing");
-  rope.factor = keys.positive("factor", stretch);
-  rope.attention_factor = keys.find("attention_factor") == nullptr ? 0 : keys.positive("attention_factor", 1);
-  if (rope.kind == RopeKind::yarn) {
-    rope.beta_fast = keys.positive("beta_fast", 32);
-    rope.beta_slow = keys.positive("beta_slow", 1);
-    rope.mscale = keys.number("mscale", 0);
-    rope.mscale_all_dim = keys.number("mscale_all_dim", 0);
-    rope.truncate = keys.flag("truncate", true);
-  } else if (rope.kind == RopeKind::llama3) {
-    rope.low_freq_factor = keys.positive("low_freq_factor", 1);
-    rope.high_freq_factor = keys.positive("high_freq_factor", 4);
-    if (rope.low_freq_factor == rope.high_freq_factor)
-      throw keys.wrong("high_freq_factor", "must differ from low_freq_factor");
-  } else if (rope.kind == RopeKind::longrope) {
-    if (rope.original_positions == 1) {
-      throw keys.wrong("original_max_position_embeddings", "is 1, whose logarithm cannot scale anything");
-    }
-    rope.short_factor = keys.numbers("short_factor", head_dim / 2);
-    rope.long_factor = keys.numbers("long_factor", head_dim / 2);
-  } else if (rope.kind == RopeKind::dynamic && head_dim <= 2) {
-    throw config.wrong("head_dim", cat("is ", head_dim, ", but dynamic rope needs more than 2"));
-  }
-  return rope;
+bool holds(const Condition& condition, const Keys& keys) {
+  const Json* value = keys.find(std::string(condition.key));
+  return condition.value == (value == nullptr ? std::string(condition.missing) : value->dump());
 }
 
-Activation parse_activation(const Keys& keys, const std::string& name) {
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  throw UnsupportedError(cat(keys.where(), ": hidden_act '", name,
-                             "' is not known; known are silu, gelu, gelu_new, gelu_pytorch_tanh and relu"));
-}
-
-const Architecture* find_architecture(const Keys& keys, const std::string& model_type) {
+const Architecture& find_architecture(const Keys& keys, const std::string& model_type) {
   std::string known;
-  for (const Architecture& architecture : architectures()) {
-    for (const std::string_view name : architecture.model_types) {
-      if (name == model_type) return &architecture;
-      known += cat(known.empty() ? "" : ", ", name);
+  bool is_known = false;
+  for (const Architecture& row : architectures()) {
+    for (const std::string_view name : row.model_types) {
+      if (name == model_type) {
+        is_known = true;
+        if (std::all_of(row.when.begin(), row.when.end(), [&](const Condition& c) { return holds(c, keys); }))
+          return row;
+      } else if (known.find(cat(name, ",")) == std::string::npos) {
+        known += cat(name, ", ");
+      }
     }
   }
+  if (is_known)
+    throw UnsupportedError(
+        cat(keys.where(), ": this kind of ", model_type, " is not known; docs/families.md lists those that are"));
+  known.resize(known.size() - 2);
   throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not known; known are: ", known));
+}
+
+bool read(const Flag& flag, const Keys& keys) {
+  return flag.key.empty() ? flag.missing
+                          : keys.flag(std::string(flag.key), flag.missing != flag.inverted) != flag.inverted;
+}
+
+void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) {
+  const std::string heads = keys.spelled({"num_attention_heads", "n_head", "n_heads", "num_heads"}),
+                    kv_heads = keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"}),
+                    blocks = keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}),
+                    hidden = keys.spelled({"hidden_size", "n_embd", "d_model"}),
+                    head_dim = keys.spelled({"head_dim", "kv_channels"});
+  config.hidden = keys.size(hidden);
+  const std::string intermediate = keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"});
+  config.intermediate = keys.size(intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
+  config.blocks = keys.size(blocks);
+  config.heads = keys.size(heads);
+  config.kv_heads = read(row.multi_query, keys) ? 1 : keys.size(kv_heads, config.heads);
+  config.vocabulary = keys.size("vocab_size");
+  config.max_positions =
+      keys.size(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"}), 2048);
+  if (config.blocks > 10'000) throw keys.wrong(blocks, cat("is ", config.blocks, ", more than any model has"));
+  if (config.heads % config.kv_heads != 0) {
+    throw keys.wrong(heads, cat("is ", config.heads, ", which ", kv_heads, " ", config.kv_heads, " does not divide"));
+  }
+  if (keys.find(head_dim) == nullptr && config.hidden % config.heads != 0) {
+    throw keys.wrong(
+        hidden, cat("is ", config.hidden, ", which ", config.heads, " heads do not divide, and there is no head_dim"));
+  }
+  config.head_dim = keys.size(head_dim, std::max<int64_t>(config.hidden / config.heads, 1));
+  if (row.positions == Positions::rope && config.head_dim % 2 != 0)
+    throw keys.wrong(head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
+}
+
+// ALiBi (arXiv 2108.12409): with n heads, a power of two, slopes are 2^(-8 i / n); else those of the power below, then
+// every other one of the power above.
+std::vector<float> alibi_slopes(int64_t heads) {
+  int64_t power = 1;
+  while (power * 2 <= heads) power *= 2;
+  std::vector<float> slopes;
+  for (int64_t i = 1; i <= power; ++i)
+    slopes.push_back(static_cast<float>(std::pow(2.0, -8.0 * static_cast<double>(i) / static_cast<double>(power))));
+  for (int64_t i = 1; static_cast<int64_t>(slopes.size()) < heads; i += 2)
+    slopes.push_back(static_cast<float>(std::pow(2.0, -4.0 * static_cast<double>(i) / static_cast<double>(power))));
+  return slopes;
+}
+
+// Which blocks have a window: as layer_types says, or by the row's pattern.
+void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config) {
+  if (row.window.empty() || !read(row.windowed, keys) || keys.find(std::string(row.window)) == nullptr) return;
+  const int64_t window = keys.size(std::string(row.window));
+  const std::string every_key(row.full_every_key);
+  const Json* pattern = keys.find(every_key);
+  const int64_t every = pattern != nullptr && pattern->is_string()
+                            ? static_cast<int64_t>(pattern->get<std::string>().size())  // "LLLG"
+                            : keys.whole(every_key, row.full_every);
+  const Json* types = keys.list("layer_types", config.blocks);
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    BlockKind& kind = config.kinds[block];
+    bool sees_all = every > 0 && (block + 1) % every == 0;
+    if (types != nullptr) {
+      const Json& type = (*types)[block];
+      if (type != "full_attention" && type != "sliding_attention")
+        throw UnsupportedError(
+            cat(keys.where(), ": layer_types has ", type.dump(), "; known are full_attention and sliding_attention"));
+      sees_all = type == "full_attention";
+    }
+    if (!sees_all) kind.window = window;
+    if (sees_all && row.full_is_unrotated) kind.rope = -1;
+  }
 }
 
 }  // namespace
 
 ModelConfig parse_model_config(const Json& json, const std::filesystem::path& folder) {
-  const Keys keys(json, (folder / "config.json").string());
+  const Keys whole(json, (folder / "config.json").string());
+  const bool nested = whole.find("text_config") != nullptr;
+  const Keys keys = nested ? whole.object("text_config") : whole;
   ModelConfig config;
-  if (keys.find("model_type") == nullptr) throw keys.wrong("model_type", "is missing");
-  config.model_type = keys.word("model_type", "");
-  config.architecture = find_architecture(keys, config.model_type);
-  config.hidden = keys.size("hidden_size");
-  config.intermediate = keys.size("intermediate_size");
-  config.blocks = keys.size("num_hidden_layers");
-  config.heads = keys.size("num_attention_heads");
-  config.kv_heads = keys.size("num_key_value_heads", config.heads);
-  config.vocabulary = keys.size("vocab_size");
-  config.max_positions = keys.size("max_position_embeddings", 2048);
-  if (config.blocks > 10'000)
-    throw keys.wrong("num_hidden_layers", cat("is ", config.blocks, ", more than any model has"));
-  if (config.heads % config.kv_heads != 0) {
-    throw keys.wrong("num_attention_heads",
-                     cat("is ", config.heads, ", which num_key_value_heads ", config.kv_heads, " does not divide"));
+  config.model_type = keys.word("model_type", nested ? whole.word("model_type", "") : "");
+  if (config.model_type.empty()) throw keys.wrong("model_type", "is missing");
+  const Architecture& row = find_architecture(keys, config.model_type);
+  config.architecture = &row;
+  config.root = row.root;
+  config.head = row.head;
+  read_sizes(keys, row, config);
+  config.norm_eps =
+      static_cast<float>(keys.positive(keys.spelled({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon",
+                                                     "layernorm_epsilon", "norm_epsilon", "norm_eps"}),
+                                       row.norm_eps));
+  const std::string activation(row.activation_key);
+  config.activation = parse_activation(
+      keys, activation,
+      activation.empty() ? std::string(row.activation) : keys.word(activation, std::string(row.activation)));
+  config.q_bias = read(row.q_bias, keys);
+  config.kv_bias = read(row.kv_bias, keys);
+  config.o_bias = read(row.o_bias, keys);
+  config.mlp_bias = read(row.mlp_bias, keys);
+  config.head_bias = read(row.head_bias, keys);
+  config.norm_bias = read(row.norm_bias, keys);
+  config.parallel = read(row.parallel, keys);
+  config.qk_norm = !row.q_norm.empty() && read(row.qk_normed, keys);
+  config.tied_embeddings = read(row.tied, nested && whole.find("tie_word_embeddings") != nullptr ? whole : keys);
+  const auto head_dim = static_cast<double>(config.head_dim);
+  config.kinds.assign(static_cast<size_t>(config.blocks),
+                      {.score_scale = row.scaled_scores ? static_cast<float>(1 / std::sqrt(head_dim)) : 1.0F});
+  if (row.positions == Positions::rope) {
+    config.ropes.push_back(parse_rope(keys, row, config.head_dim, config.max_positions));
+  } else {
+    for (BlockKind& kind : config.kinds) kind.rope = -1;
   }
-  if (keys.find("head_dim") == nullptr && config.hidden % config.heads != 0) {
-    throw keys.wrong("hidden_size", cat("is ", config.hidden, ", which ", config.heads,
-                                        " heads do not divide, and there is no head_dim"));
+  if (row.positions == Positions::alibi) config.slopes = alibi_slopes(config.heads);
+  read_windows(keys, row, config);
+  for (const ReadConfig also : row.also) also(keys, config);
+  return config;
+}
+
+ModelConfig parse_model_config(const Checkpoint& checkpoint) {
+  ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.folder());
+  const Architecture& row = *config.architecture;
+  const auto has = [&](const std::string& root, std::string_view module) {
+    return checkpoint.has(cat(root, root.empty() ? "" : ".", module, ".weight"));
+  };
+  const std::string root(row.root);
+  for (const std::string& found : {root, std::string(), cat("model.", root), cat("language_model.", root),
+                                   std::string("model.language_model"), cat("language_model.", root, ".", root)}) {
+    if (!has(found, row.embedding)) continue;
+    config.root = found;
+    break;
   }
-  config.head_dim = keys.size("head_dim", std::max<int64_t>(config.hidden / config.heads, 1));
-  if (config.head_dim % 2 != 0)
-    throw keys.wrong("head_dim", cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
-  config.norm_eps = static_cast<float>(keys.positive("rms_norm_eps", 1e-6));
-  config.activation = parse_activation(keys, keys.word("hidden_act", "silu"));
-  config.attention_bias = keys.flag("attention_bias", false);
-  config.mlp_bias = keys.flag("mlp_bias", false);
-  config.tied_embeddings = keys.flag("tie_word_embeddings", false);
-  config.rope = parse_rope(keys, config.head_dim, config.max_positions);
+  for (const char* above : {"", "model.", "language_model.", "model.language_model."}) {
+    if (!checkpoint.has(cat(above, row.head, ".weight"))) continue;
+    config.head = cat(above, row.head);
+    break;
+  }
   return config;
 }
 

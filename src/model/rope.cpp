@@ -108,6 +108,8 @@ Frequencies frequencies(const Rope& rope, int64_t length) {
       return llama3(rope);
     case RopeKind::longrope:
       return longrope(rope, length);
+    case RopeKind::temperature:
+      break;
   }
   return {};
 }
@@ -126,6 +128,11 @@ double attention_scaling(const Rope& rope) {
 }  // namespace
 
 bool depends_on_length(const Rope& rope) { return rope.kind == RopeKind::dynamic || rope.kind == RopeKind::longrope; }
+
+bool depends_on_length(const ModelConfig& config) {
+  return std::any_of(config.ropes.begin(), config.ropes.end(),
+                     [](const Rope& rope) { return depends_on_length(rope); });
+}
 
 RopeTable rope_table(const Rope& rope, int64_t length) {
   const Frequencies frequency = frequencies(rope, length);

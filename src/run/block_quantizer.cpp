@@ -158,7 +158,7 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
 void BlockRun::sweep_sequential() {
   const bool keeps_inputs = states_.keeps_inputs();
   const auto sweep = [&](int64_t step, const auto& visit) {
-    for_each_batch(state_use(step, keeps_inputs), [&](Batch& batch, Batch* original) {
+    for_each_batch(state_use(model_.config(), specs_, step, keeps_inputs), [&](Batch& batch, Batch* original) {
       if (!keeps_inputs) {
         in_stage(observer_, "forward", [&] { model_.rebuild_input(block_, step, batch); });
         if (original != nullptr)
@@ -174,7 +174,7 @@ void BlockRun::sweep_sequential() {
       add_input(s, block_, batch, original, hessian);
       observer_.swept(specs_[s], batch.tokens());
     });
-    const int64_t needed = keeps_inputs ? s : Model::first_rebuilt(s + 1);
+    const int64_t needed = first_needed(model_.config(), specs_, s + 1, keeps_inputs);
     for (int64_t done = 0; done < needed; ++done) drop_step(done);
     selected(s) ? solve_step(s, hessian) : load(s);
   }
@@ -195,9 +195,9 @@ void BlockRun::sweep_at_once() {
   for (int64_t s = 0; s < steps(); ++s) hessians.push_back(hessian_of(s));
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
   for_each_batch(only_looks, [&](Batch& batch, Batch* original) {
-    Batch copy{batch.offsets, copy_of(batch.residual), {}};
+    Batch copy{.offsets = batch.offsets, .residual = copy_of(batch.residual)};
     Batch original_copy;
-    if (original != nullptr) original_copy = {original->offsets, copy_of(original->residual), {}};
+    if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
     for (int64_t s = 0; s < steps(); ++s) {
       add_input(s, block_, copy, original != nullptr ? &original_copy : nullptr, hessians[s]);
       observer_.swept(specs_[s], batch.tokens());

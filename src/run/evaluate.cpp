@@ -54,7 +54,7 @@ class OpenModel {
   OpenModel(const std::string& folder, const std::string& device_map, const Resources& resources, Devices& devices,
             std::vector<Notice>& notices)
       : checkpoint_(folder), resources_(resources), devices_(devices) {
-    const ModelConfig config = parse_model_config(checkpoint_.config(), checkpoint_.folder());
+    const ModelConfig config = parse_model_config(checkpoint_);
     placement_ = placement_for_running(checkpoint_, config, device_map, resources, notices);
     const DType stored = stored_dtype(checkpoint_, config);
     Backend& backend = device(placement_.units.back());

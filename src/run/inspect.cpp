@@ -40,7 +40,7 @@ QuantizationConfig stored_config(const QuantizationConfig& folder, const StoredS
 
 Inspection inspect(const std::string& folder) {
   const Checkpoint checkpoint(folder);
-  const ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.folder());
+  const ModelConfig config = parse_model_config(checkpoint);
   Inspection result{.model = folder, .model_type = config.model_type};
   result.blocks = config.blocks;
   result.hidden = config.hidden;

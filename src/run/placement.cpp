@@ -10,10 +10,10 @@ namespace gptq {
 ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config) {
   const Architecture& names = *config.architecture;
   ModuleTree tree;
-  tree.units.push_back({std::string(names.embedding)});
+  tree.units.push_back({module_path(config, names.embedding)});
   for (int64_t block = 0; block < config.blocks; ++block) tree.units.push_back({block_module(config, block)});
-  tree.units.push_back({std::string(names.final_norm)});
-  tree.units.push_back({std::string(names.head)});
+  tree.units.push_back({module_path(config, names.final_norm)});
+  tree.units.push_back({config.head});
 
   std::set<std::string> modules;
   const auto add = [&](std::string name) {
@@ -27,7 +27,7 @@ ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config) 
              tensor->name[u.module.size()] == '.';
     });
     if (unit == tree.units.end()) continue;  // nothing that computes
-    if (config.tied_embeddings && unit->module == names.head) continue;
+    if (config.tied_embeddings && unit->module == config.head) continue;
     add(module);
     unit->bytes += static_cast<int64_t>(tensor->bytes);
   }

@@ -92,15 +92,6 @@ class CountingMachine {
     return store;
   }
 
-  // What embedding a batch takes: rows in host memory on their way to the device, whose residual this is.
-  Matrix embedded(int64_t tokens) {
-    const DType stored = setup_.precision.stored, computed = setup_.precision.computed;
-    const Matrix rows(host_, stored, tokens, setup_.config.hidden);
-    Matrix residual = to_device(first(), stored, tokens, setup_.config.hidden, nullptr);
-    if (computed == stored) return residual;
-    return {first(), computed, tokens, setup_.config.hidden};
-  }
-
   void trim() {
     for (auto& [name, device] : devices_) device.backend->trim();
   }
@@ -189,13 +180,13 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
     int64_t batch_tokens = 0;
     if (job.recipe.method == Method::gptq) {
       for (const auto& sequences : calibration_batches(job, setup, false)) {
-        Batch batch{offsets_of(sequences), {}, {}};
-        batch.residual = machine.embedded(batch.tokens());
+        Batch batch = model.blank_batch(offsets_of(sequences), machine.first(), machine.host());
         batch_tokens = std::max(batch_tokens, batch.tokens());
         result.tokens += batch.tokens();
         result.sequences += static_cast<int64_t>(sequences.size());
         if (two_streams) {
-          Batch original{batch.offsets, Matrix(machine.first(), dtype, batch.tokens(), setup.config.hidden), {}};
+          Batch original{.offsets = batch.offsets,
+                         .residual = Matrix(machine.first(), dtype, batch.tokens(), setup.config.hidden)};
           originals->add(std::move(original), machine.first());
         }
         states->add(std::move(batch), machine.first());
@@ -240,9 +231,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
     model.set_sequences_at_once(options.sequences_at_once);
     const std::unique_ptr<StateStore> states = machine.make_store(), probes = machine.make_store();
     const auto add = [&](StateStore& store, const std::vector<int64_t>& offsets) {
-      Batch batch{offsets, {}, {}};
-      batch.residual = machine.embedded(batch.tokens());
-      store.add(std::move(batch), machine.first());
+      store.add(model.blank_batch(offsets, machine.first(), machine.host()), machine.first());
     };
     const auto batches = calibration_batches(job, setup, true);
     for (const auto& sequences : batches) add(*states, offsets_of(sequences));

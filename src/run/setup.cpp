@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 // "model.layers.3.self_attn.q_proj" -> "self_attn.q_proj"
 std::string name_in_block(const ModelConfig& config, const std::string& name) {
-  const size_t index = config.architecture->blocks.size() + 1;
+  const size_t index = module_path(config, config.architecture->blocks).size() + 1;
   return name.substr(name.find('.', index) + 1);
 }
 
@@ -212,7 +212,7 @@ Json output_config(const Job& job, const Setup& setup) {
 }
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
-  const std::string name = cat(config.architecture->embedding, ".weight");
+  const std::string name = module_path(config, config.architecture->embedding) + ".weight";
   return parse_safetensors_dtype(checkpoint.tensor(name).dtype).value_or(DType::f32);
 }
 
@@ -270,7 +270,7 @@ Setup set_up(const Job& job) {
   const Checkpoint& checkpoint = *setup.checkpoint;
   if (!checkpoint.quantization_config().is_null())
     throw InputError(cat(job.model, ": its weights are already quantized; give the unquantized model"));
-  setup.config = parse_model_config(checkpoint.config(), checkpoint.folder());
+  setup.config = parse_model_config(checkpoint);
   setup.resources = find_resources(job.max_memory);
   setup.placement =
       placement_for_quantizing(job.device_map, setup.resources, module_tree(checkpoint, setup.config), setup.notices);

@@ -52,8 +52,8 @@ TEST(Config, ReadsTheSizes) {
   EXPECT_EQ(config.vocabulary, 128);
   EXPECT_EQ(config.max_positions, 256);
   EXPECT_FLOAT_EQ(config.norm_eps, 1e-5F);
-  EXPECT_EQ(config.rope.kind, RopeKind::standard);
-  EXPECT_EQ(config.rope.rotary_dim, 16);
+  EXPECT_EQ(config.ropes[0].kind, RopeKind::standard);
+  EXPECT_EQ(config.ropes[0].rotary_dim, 16);
 }
 
 TEST(Config, FillsInWhatTransformersFillsIn) {
@@ -69,9 +69,9 @@ TEST(Config, FillsInWhatTransformersFillsIn) {
   EXPECT_EQ(config.head_dim, 12);
   EXPECT_EQ(config.max_positions, 2048);
   EXPECT_FLOAT_EQ(config.norm_eps, 1e-6F);
-  EXPECT_EQ(config.rope.theta, 10000);
+  EXPECT_EQ(config.ropes[0].theta, 10000);
   EXPECT_EQ(config.activation, Activation::silu);
-  EXPECT_FALSE(config.attention_bias);
+  EXPECT_FALSE(config.q_bias);
   EXPECT_FALSE(config.mlp_bias);
   EXPECT_FALSE(config.tied_embeddings);
 }
@@ -99,7 +99,7 @@ TEST(Config, OldAndNewSpellingOfRopeMeanTheSame) {
   old["rope_scaling"] = with_rope_type;
   newest["rope_parameters"] = with_theta;
   for (const Json& config : {oldest, old, newest}) {
-    const Rope rope = parse(config).rope;
+    const Rope rope = parse(config).ropes[0];
     EXPECT_EQ(rope.kind, RopeKind::llama3);
     EXPECT_EQ(rope.theta, 500);
     EXPECT_EQ(rope.factor, 8);
@@ -111,25 +111,25 @@ TEST(Config, OldAndNewSpellingOfRopeMeanTheSame) {
 TEST(Config, RopeScalingWinsOverRopeParametersUnlessItIsEmpty) {
   Json config = with_rope({{"type", "linear"}, {"factor", 3.0}});
   config["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 5.0}, {"rope_theta", 77.0}};
-  EXPECT_EQ(parse(config).rope.factor, 3);
-  EXPECT_EQ(parse(config).rope.theta, 10000);
+  EXPECT_EQ(parse(config).ropes[0].factor, 3);
+  EXPECT_EQ(parse(config).ropes[0].theta, 10000);
   for (const Json& nothing : {Json(nullptr), Json::object()}) {
     config["rope_scaling"] = nothing;
-    EXPECT_EQ(parse(config).rope.factor, 5);
-    EXPECT_EQ(parse(config).rope.theta, 77);
+    EXPECT_EQ(parse(config).ropes[0].factor, 5);
+    EXPECT_EQ(parse(config).ropes[0].theta, 77);
   }
 }
 
 TEST(Config, TheOuterOriginalLengthWinsOverTheInner) {
   Json config = with_rope({{"type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 40}});
-  EXPECT_EQ(parse(config).rope.original_positions, 40);
+  EXPECT_EQ(parse(config).ropes[0].original_positions, 40);
   config["original_max_position_embeddings"] = 20;
-  EXPECT_EQ(parse(config).rope.original_positions, 20);
+  EXPECT_EQ(parse(config).ropes[0].original_positions, 20);
 }
 
 TEST(Config, AFactorThatIsMissingFollowsFromTheLengths) {
   const Json rope = {{"type", "yarn"}, {"factor", nullptr}, {"original_max_position_embeddings", 64}};
-  EXPECT_EQ(parse(with_rope(rope)).rope.factor, 4);
+  EXPECT_EQ(parse(with_rope(rope)).ropes[0].factor, 4);
 }
 
 TEST(Config, AnUnknownFamilyListsTheKnownOnes) {
@@ -149,7 +149,7 @@ TEST(Config, PartialRotationIsRefusedExceptForTheDefaultKindWhichIgnoresIt) {
   config["partial_rotary_factor"] = 0.5;
   EXPECT_TRUE(names(refusal<UnsupportedError>(config), "partial_rotary_factor"));
   config["rope_scaling"] = nullptr;
-  EXPECT_EQ(parse(config).rope.rotary_dim, 16);
+  EXPECT_EQ(parse(config).ropes[0].rotary_dim, 16);
 }
 
 TEST(Config, EverySizeMustBeAPositiveWholeNumber) {

@@ -21,7 +21,7 @@ TEST_P(RopeTables, EqualTransformers) {
   const Json& golden = GetParam();
   const std::string name = golden["name"];
   const ModelConfig config = parse_model_config(golden["config"], kFolder);
-  const RopeTable table = rope_table(config.rope, golden["length"]);
+  const RopeTable table = rope_table(config.ropes[0], golden["length"]);
   const SafetensorsFile file(kFolder / "rope.safetensors");
   std::map<std::string, Matrix> answers;
   for (const StoredTensor& tensor : file.tensors()) answers.emplace(tensor.name, file.load(tensor));
@@ -35,7 +35,8 @@ TEST_P(RopeTables, EqualTransformers) {
     const auto position = golden["positions"][static_cast<size_t>(row)].get<int64_t>();
     for (int64_t i = 0; i < cos.cols; ++i) {
       const double base_frequency =  // every kind only lowers it
-          std::pow(config.rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(config.rope.rotary_dim));
+          std::pow(config.ropes[0].theta,
+                   -2.0 * static_cast<double>(i) / static_cast<double>(config.ropes[0].rotary_dim));
       const double angle = static_cast<double>(position) * base_frequency;
       const double allowed = (4 + 2 * angle) * 0x1p-24;
       const auto at = static_cast<size_t>(position * table.half_dim + i);
@@ -75,7 +76,7 @@ TEST(Rope, OnlyDynamicAndLongropeDependOnTheLength) {
 // Where the frequencies are the same at all lengths, a short table is the beginning of a long one.
 TEST(Rope, AShortTableBeginsALongOne) {
   for (const Json& golden : rope_cases()) {
-    const Rope rope = parse_model_config(golden["config"], kFolder).rope;
+    const Rope rope = parse_model_config(golden["config"], kFolder).ropes[0];
     const RopeTable shorter = rope_table(rope, 9), longer = rope_table(rope, rope.max_positions + 1);
     const bool begins = std::equal(shorter.cos.begin(), shorter.cos.end(), longer.cos.begin()) &&
                         std::equal(shorter.sin.begin(), shorter.sin.end(), longer.sin.begin());

@@ -179,7 +179,7 @@ TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
 // The weights of all linears as a reader has them, in f32.
 std::map<std::string, std::vector<float>> dequantized(const fs::path& folder) {
   const Checkpoint checkpoint(folder);
-  const ModelConfig config = parse_model_config(checkpoint.config(), folder);
+  const ModelConfig config = parse_model_config(checkpoint);
   const auto backend = open_backend("cpu");
   const WeightReader reader = quantized_reader(checkpoint);
   std::map<std::string, std::vector<float>> weights;

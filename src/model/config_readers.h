@@ -1,0 +1,49 @@
+// What some families have in config.json beyond the facts of their rows: each reader is for the rows that name it.
+#pragma once
+
+#include "model/architecture.h"
+#include "model/config_keys.h"
+
+namespace gptq {
+
+// The rope of blocks whose kind transformers 5 calls `blocks` ("full_attention", "sliding_attention"), where
+// config.json has one for each kind of blocks; else that of all.
+Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, int64_t max_positions,
+                const std::string& blocks = "full_attention");
+
+// Gemma: embeddings are multiplied by sqrt(hidden_size).
+void read_root_embedding_scale(const Keys& keys, ModelConfig& config);
+// Gemma 2 and 3: query_pre_attn_scalar, attn_logit_softcapping, final_logit_softcapping.
+void read_soft_caps(const Keys& keys, ModelConfig& config);
+// Gemma 3: blocks with a window have a rope of their own, rope_local_base_freq.
+void read_local_rope(const Keys& keys, ModelConfig& config);
+// Olmo 3: blocks with a window have a rope without rope_scaling.
+void read_unscaled_local_rope(const Keys& keys, ModelConfig& config);
+// Granite: embedding_multiplier, attention_multiplier, residual_multiplier, logits_scaling.
+void read_multipliers(const Keys& keys, ModelConfig& config);
+// Cohere: logit_scale.
+void read_logit_scale(const Keys& keys, ModelConfig& config);
+// MiniCPM: scale_emb, scale_depth, dim_model_base.
+void read_depth_scales(const Keys& keys, ModelConfig& config);
+// OLMo and DBRX: clip_qkv.
+void read_clip_qkv(const Keys& keys, ModelConfig& config);
+// GPT-2: scale_attn_weights, scale_attn_by_inverse_layer_idx.
+void read_score_scales(const Keys& keys, ModelConfig& config);
+// GPT-Neo: attention_layers or attention_types, global or local with window_size.
+void read_local_blocks(const Keys& keys, ModelConfig& config);
+// Qwen: only blocks from max_window_layers on have a window.
+void read_first_window(const Keys& keys, ModelConfig& config);
+// SmolLM3 and Llama 4: no_rope_layers, or every no_rope_layer_interval-th block has no rope.
+void read_unrotated_blocks(const Keys& keys, ModelConfig& config);
+// MPT: attn_config, no_bias for the sizes, expansion_ratio.
+void read_mpt_attention(const Keys& keys, ModelConfig& config);
+// OPT: refuses models that norm after adding, or whose embeddings have another width.
+void refuse_other_opt(const Keys& keys, ModelConfig& config);
+// Bloom: refuses apply_residual_connection_post_layernorm.
+void refuse_normed_residual(const Keys& keys, ModelConfig& config);
+// HunYuan: a rope_scaling of type dynamic with an alpha is a longer wavelength for all lengths.
+void read_rope_alpha(const Keys& keys, ModelConfig& config);
+// Falcon: scores are multiplied by 1 / sqrt(head_dim) after ALiBi's bias is added.
+void read_scaled_slopes(const Keys& keys, ModelConfig& config);
+
+}  // namespace gptq
