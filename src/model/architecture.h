@@ -111,8 +111,9 @@ struct Architecture {
   double partial_rotary = 0;
   bool scaled_scores = true;  // by 1 / sqrt(head_dim), unless config.json says otherwise
   QkvOrder qkv_order = QkvOrder::concatenated;
-  Flag multi_query = kNo;   // one key head
-  bool transposed = false;  // weights are stored [in, out]
+  bool has_key_heads = true;  // their number is in config.json; else every head is one
+  Flag multi_query = kNo;     // one key head
+  bool transposed = false;    // weights are stored [in, out]
   Flag q_bias = {"attention_bias"}, kv_bias = {"attention_bias"}, o_bias = {"attention_bias"}, mlp_bias = {"mlp_bias"},
        head_bias = kNo;
   Flag tied = {"tie_word_embeddings"};

@@ -25,6 +25,7 @@ Architecture gpt2() {
           .norm_bias = kYes,
           .norm_eps = 1e-5,
           .positions = Positions::learned,
+          .has_key_heads = false,
           .transposed = true,
           .q_bias = kYes,
           .kv_bias = kYes,
@@ -118,6 +119,7 @@ Architecture bloom() {
           .norm_eps = 1e-5,
           .positions = Positions::alibi,
           .qkv_order = QkvOrder::grouped,
+          .has_key_heads = false,
           .q_bias = kYes,
           .kv_bias = kYes,
           .o_bias = kYes,
@@ -173,6 +175,7 @@ Architecture falcon_40b() {
   row.when = {{"new_decoder_architecture", "true"}, {"num_ln_in_parallel_attn", "2", "2"}};
   row.attention_norm = "ln_attn";
   row.mlp_norm = "ln_mlp";
+  row.has_key_heads = true;
   row.multi_query = kNo;
   return row;
 }
@@ -181,6 +184,7 @@ Architecture falcon_11b() {
   Architecture row = falcon();
   row.models = "Falcon 2 11B";
   row.when = {{"new_decoder_architecture", "true"}, {"num_ln_in_parallel_attn", "1"}};
+  row.has_key_heads = true;
   row.multi_query = kNo;
   return row;
 }
@@ -248,6 +252,7 @@ Architecture opt() {
           .norm_eps = 1e-5,
           .positions = Positions::learned,
           .position_offset = 2,
+          .has_key_heads = false,
           .q_bias = {"enable_bias", true},
           .kv_bias = {"enable_bias", true},
           .o_bias = {"enable_bias", true},
@@ -450,6 +455,7 @@ Architecture baichuan() {
           .when = {{"max_position_embeddings", "null"}},
           .qkv = "self_attn.W_pack",
           .positions = Positions::alibi,
+          .has_key_heads = false,
           .q_bias = kNo,
           .kv_bias = kNo,
           .o_bias = kNo,

@@ -64,7 +64,9 @@ void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) 
   config.intermediate = keys.size(intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
   config.blocks = keys.size(blocks);
   config.heads = keys.size(heads);
-  config.kv_heads = read(row.multi_query, keys) ? 1 : keys.size(kv_heads, config.heads);
+  config.kv_heads = read(row.multi_query, keys) ? 1
+                    : row.has_key_heads         ? keys.size(kv_heads, config.heads)
+                                                : config.heads;
   config.vocabulary = keys.size("vocab_size");
   config.max_positions =
       keys.size(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"}), 2048);
