@@ -85,6 +85,10 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
   command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
+  command.add_option("--expert-tokens", o.expert_tokens,
+                     "an expert that sees fewer is quantized with what it would do to all tokens, and reported [256]");
+  command.add_flag("--moe-calibrate-all-experts", o.moe_calibrate_all_experts,
+                   "every token counts for every expert, in the statistics only");
   command.add_flag("--lm-head", o.lm_head, "quantize the output head too (not where it is the embedding)");
   command.add_option("--method", o.method, "gptq, or rtn: round to nearest [gptq]");
   command.add_option("--checkpoint-format", o.checkpoint_format,
@@ -124,6 +128,8 @@ Job make_job(const QuantizeOptions& o) {
   recipe.group_size = o.group_size.value_or(recipe.group_size);
   if (o.asym) recipe.sym = false;
   if (o.lm_head) recipe.lm_head = true;
+  recipe.expert_tokens = o.expert_tokens.value_or(recipe.expert_tokens);
+  if (o.moe_calibrate_all_experts) recipe.moe_calibrate_all_experts = true;
   if (o.method) recipe.method = choice<Method>("--method", *o.method, {{"gptq", Method::gptq}, {"rtn", Method::rtn}});
   if (o.checkpoint_format) {
     recipe.checkpoint_format = choice<CheckpointFormat>("--checkpoint-format", *o.checkpoint_format,

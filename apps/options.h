@@ -19,6 +19,8 @@ struct QuantizeOptions {
   std::optional<double> damp_percent, alpha, average_bits;
   std::optional<int> bits;
   std::optional<int64_t> group_size;
+  std::optional<int64_t> expert_tokens;
+  bool moe_calibrate_all_experts = false;
   bool asym = false, lm_head = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false,
        desc_act = false, static_groups = false, no_static_groups = false;
   bool json = false, quiet = false, verbose = false;

@@ -54,8 +54,11 @@ struct Recipe {
   // What follows the columns, in this order: "r" refits the scales to the codes, "cN" is N sweeps of coordinate descent
   // over the codes: "r c2 r". "none": nothing. Empty: "c4" at 3 bits, "r c2 r c2 r" at 2, else nothing.
   std::string refine;
-  bool lm_head = false;             // the output head too; refused where it is the embedding
-  std::vector<ModuleRule> dynamic;  // the first that matches a module counts
+  bool lm_head = false;  // the output head too; refused where it is the embedding
+  // An expert that the calibration gives fewer tokens is quantized with what it would do to all tokens, and reported.
+  int64_t expert_tokens = 256;
+  bool moe_calibrate_all_experts = false;  // every token counts for every expert, in the statistics only
+  std::vector<ModuleRule> dynamic;         // the first that matches a module counts
 };
 
 // "default" (the measured best of one stream), "best" (with corrected targets), "paper" (Frantar et al., 2022) or
@@ -116,6 +119,7 @@ struct LinearReport {
   std::vector<std::pair<std::string, double>> stages;
   double target_shift = 0;  // |(T - W) x|^2 relative to |W x|^2
   int64_t tokens = 0;       // that the Hessian has seen
+  int64_t routed = -1;      // of an expert: the tokens its router gave it; fewer than `tokens` where those were too few
   struct Scales {
     double least = 0, median = 0, largest = 0;  // magnitudes
     double negative = 0;                        // share of them

@@ -24,12 +24,12 @@ struct Rope {
   double factor = 1;
   int64_t original_positions = 0;  // original_max_position_embeddings, or max_position_embeddings
   int64_t max_positions = 0;       // max_position_embeddings
-  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
-  bool truncate = true;                                                  // yarn
-  double low_freq_factor = 1, high_freq_factor = 4;                      // llama3
-  std::vector<double> short_factor, long_factor;                         // longrope
-  double attention_factor = 0;                                           // yarn, longrope; 0: derived
-  double temperature = 0, temperature_positions = 0;                     // temperature
+  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;      // yarn
+  bool truncate = true;                                                      // yarn
+  double low_freq_factor = 1, high_freq_factor = 4;                          // llama3
+  std::vector<double> short_factor, long_factor;                             // longrope
+  double attention_factor = 0;                                               // yarn, longrope; 0: derived
+  double temperature = 0, temperature_positions = 0, temperature_first = 0;  // temperature
 };
 
 // cos and sin of every angle, [positions, rotary_dim / 2] f32 row-major, attention scaling included.
@@ -49,8 +49,9 @@ RopeTable rope_table(const Rope& rope, int64_t length);
 enum class NormKind : uint8_t { rms, layer };
 // What a norm multiplies by: its weight, 1 + its weight, or 1 where it has no tensor.
 enum class NormWeight : uint8_t { stored, plus_one, none };
-// Norms of queries and keys: one weight for all heads, a weight of each head, or over all heads at once.
-enum class QkNorm : uint8_t { head, each_head, whole };
+// Norms of queries and keys: one weight for all heads, a weight of each head, over all heads at once; or of each head
+// without a weight, in blocks that have rope.
+enum class QkNorm : uint8_t { head, each_head, whole, unweighted };
 // The order of features in a fused linear of queries, keys and values: q | k | v; group after group of the query heads
 // that share a key head, each followed by its k and v; or CodeGen's four parts, each q | v | k of a quarter of heads.
 enum class QkvOrder : uint8_t { concatenated, grouped, codegen };
@@ -68,6 +69,37 @@ constexpr Flag kYes{"", true}, kNo{"", false};
 struct Condition {
   std::string_view key, value;
   std::string_view missing = "null";  // its value where the key is not there
+};
+
+// How a router's logits become weights: as probabilities of all experts, each expert's on its own, or by Phi-3.5-MoE's
+// SparseMixer (arXiv 2409.12136).
+enum class RouterKind : uint8_t { softmax, sigmoid, sparse_mixer };
+
+// How the weights of experts are stored: each alone; or in one tensor for all of them, [experts, out, in] with the gate
+// above the up projection, [experts, in, out] with the gate left of it, or [experts, in, out] with both in turn.
+enum class ExpertTensors : uint8_t { split, halves, turned_halves, turned_pairs };
+
+// A mixture of experts. In module paths '#' stands for an expert's number.
+struct ExpertRow {
+  std::string_view router, choice_bias;  // a module; a tensor that is added where experts are chosen, not weighed
+  Flag router_bias = kNo;
+  std::string_view gate, up, down;  // "mlp.experts.#.gate_proj", ...
+  std::string_view gate_up;         // instead of gate and up
+  ExpertTensors tensors = ExpertTensors::split;
+  std::string_view stored_gate_up, stored_down, stored_gate_up_bias, stored_down_bias;
+  Flag bias = kNo;
+  std::string_view shared_gate, shared_up, shared_down;  // of an expert that every token passes
+  std::string_view shared_gate_up;                       // instead of the first two
+  std::string_view shared_router;                        // its weight is the sigmoid of this
+  RouterKind kind = RouterKind::softmax;
+  bool two_of_group = false;  // a group of experts is as good as its best two, otherwise as its best
+  Flag renormalized = {"norm_topk_prob"};
+  bool weighs_inputs = false;  // not outputs
+};
+
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), instead of q, k and v. Without a q_lora_rank it has q.
+struct LatentRow {
+  std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;
 };
 
 class Keys;
@@ -91,6 +123,8 @@ struct Architecture {
   std::string_view q_norm, k_norm, sinks;
   std::string_view gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
   std::string_view gate_up;  // instead of gate and up
+  LatentRow latent;
+  ExpertRow experts;
   // What vLLM and SGLang call q,k,v and gate,up where they load them as one.
   std::string_view fused_qkv = "self_attn.qkv_proj", fused_gate_up = "mlp.gate_up_proj";
 
@@ -134,6 +168,22 @@ struct BlockKind {
   int64_t window = 0, chunk = 0;  // as in AttentionShape
   int64_t rope = 0;               // of ModelConfig::ropes; -1: none
   float score_scale = 1;
+  int64_t query_rope = -1;  // that queries pass besides
+  bool has_experts = false;
+};
+
+struct Latent {
+  int64_t q_rank = 0, kv_rank = 0;      // q_rank 0: queries are projected at once
+  int64_t rope_dim = 0, value_dim = 0;  // of a head
+};
+
+struct Experts {
+  int64_t count = 0, chosen = 0, intermediate = 0, shared_intermediate = 0;
+  int64_t groups = 1, chosen_groups = 1;
+  bool renormalized = false, router_bias = false, bias = false;
+  float scale = 1;         // of the weights
+  float jitter = 0.01F;    // sparse_mixer's
+  float weight_floor = 0;  // that a sum of weights is at least, before they are divided by it
 };
 
 // One model's sizes and constants.
@@ -152,6 +202,8 @@ struct ModelConfig {
   std::vector<float> slopes;                        // of each head, with ALiBi
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // of each block
+  Latent latent;
+  Experts experts;
 };
 
 // Reads config.json in old and new spelling of keys. Throws UnsupportedError for an unknown model_type (listing the

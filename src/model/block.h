@@ -26,11 +26,40 @@ struct Step {
   std::vector<Linear> linears;
 };
 
-enum class StepKind : uint8_t { attention_in, attention_out, mlp_in, mlp_out, head };
+// What the linears of a step are. An attention with latents has latent_in, latent_query (but where queries have no
+// latent) and latent_key_value in the place of attention_in; a block with experts has shared_in and shared_out, where
+// all tokens share one, and then expert_in and expert_out of each.
+enum class StepKind : uint8_t {
+  attention_in,
+  latent_in,
+  latent_query,
+  latent_key_value,
+  attention_out,
+  mlp_in,
+  mlp_out,
+  shared_in,
+  shared_out,
+  expert_in,
+  expert_out,
+  head
+};
 
 // What stays float in a block.
-enum class Part : uint8_t { attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm };
-constexpr size_t kParts = 6;
+enum class Part : uint8_t {
+  attention_norm,
+  attention_post_norm,
+  mlp_norm,
+  mlp_post_norm,
+  q_norm,
+  k_norm,
+  q_latent_norm,
+  kv_latent_norm,
+  sinks,
+  router,
+  choice_bias,
+  shared_router
+};
+constexpr size_t kParts = 12;
 
 struct Affine {
   Matrix weight, bias;  // f32; the bias may be empty
@@ -50,9 +79,10 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
 
 struct Block {
   int64_t index = 0;
-  Backend* backend = nullptr;   // where it is and computes
-  std::vector<StepKind> kinds;  // of its steps
-  std::vector<Step> steps;      // a step that is not loaded has linears without weights
+  Backend* backend = nullptr;    // where it is and computes
+  std::vector<StepKind> kinds;   // of its steps
+  std::vector<int64_t> experts;  // of its steps; -1: none
+  std::vector<Step> steps;       // a step that is not loaded has linears without weights
   Parts parts;
   Matrix slopes;  // [1, heads] f32, with ALiBi
 };
@@ -64,7 +94,14 @@ struct LinearSpec {
   bool bias = false;
   std::string fused;  // the module that vLLM and SGLang make of it and its siblings, or empty
   StepKind step = StepKind::attention_in;
-  bool transposed = false;  // its tensor is [in, out]
+  int64_t expert = -1;
+  double share = 1;  // of the tokens that pass it, where experts have equal shares
+  // Its weight in the checkpoint: out feature i is row, or column where `transposed`, first + i * stride of the matrix;
+  // or of matrix `slab` of a tensor of several. Its bias is laid out the same way.
+  std::string tensor, bias_tensor;
+  std::vector<int64_t> shape, bias_shape;
+  bool transposed = false;
+  int64_t slab = -1, first = 0, stride = 1;
 };
 using StepSpecs = std::vector<std::vector<LinearSpec>>;
 StepSpecs step_specs(const ModelConfig& config, int64_t block);
@@ -74,11 +111,20 @@ LinearSpec head_spec(const ModelConfig& config);
 // A norm over `cols` elements, of `module`.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
 
+// Which tokens of a batch pass each expert of a block.
+struct Routing {
+  std::vector<std::vector<int32_t>> rows;   // of each expert, rising
+  std::vector<std::vector<float>> weights;  // beside them
+  std::vector<float> shared;                // of each token's shared expert; empty: 1
+};
+
 // Several sequences on their way through the blocks.
 struct Batch {
   std::vector<int64_t> offsets;  // sequence s is rows [offsets[s], offsets[s + 1])
   Matrix residual;               // [tokens, hidden] between blocks
   Matrix input;                  // [tokens, in_features] of the current step, or empty
+  // In a block with experts `input` is [tokens, 2 hidden]: what all of them read, and the sum of what they gave.
+  Routing routing;
   // Inputs are rebuilt: where both branches of a block read one residual, nothing is added before finish().
   bool is_rebuilt = false;
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
@@ -88,8 +134,12 @@ struct Batch {
 struct StateUse {
   bool reads_residual = true, reads_input = true, writes_residual = true;
 };
-// Of advance(step), or of finish() where step is the number of steps: with a kept input, or after rebuild_input(step).
+// Of enter(step), or of finish() where step is the number of steps: with a kept input, or after rebuild_input(step).
 StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs);
+// Whether inputs may be dropped and rebuilt: not with experts.
+bool can_rebuild_inputs(const ModelConfig& config);
+// Elements of the widest input of a token that waits between steps.
+int64_t widest_input(const ModelConfig& config);
 // The first step whose weights these need.
 int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs);
 
@@ -109,6 +159,7 @@ struct StagedBlock {
   int64_t index = 0;
   Parts parts;  // f32
   std::vector<StepKind> kinds;
+  std::vector<int64_t> experts;
   std::vector<std::vector<StagedLinear>> steps;
 };
 
@@ -155,10 +206,21 @@ class Model {
   int64_t sequences_at_once() const { return sequences_at_once_; }
   void set_sequences_at_once(int64_t count) { sequences_at_once_ = count; }
 
-  // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`; afterwards
-  // batch.input is that step's input, which is returned.
-  ConstMatrixView advance(const Block& block, int64_t step, Batch& batch);
-  // Makes the input that advance(step), or finish() where step is the number of steps, starts from, out of the residual
+  // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`.
+  void enter(const Block& block, int64_t step, Batch& batch);
+  // The input [tokens, in_features] of a step that a batch has entered and whose linears all tokens pass.
+  ConstMatrixView input(const Block& block, int64_t step, const Batch& batch) const;
+  // Calls visit(x, y) with the inputs of a step that `batch` has entered, piece by piece: x [rows, in_features], and y
+  // of the same tokens in `original`, which has entered the step of another block; empty where that is null. An
+  // expert's are those of its tokens, or of all tokens.
+  using VisitInputs = std::function<void(ConstMatrixView x, ConstMatrixView y)>;
+  struct Original {
+    const Block* block = nullptr;
+    const Batch* batch = nullptr;
+  };
+  void visit_inputs(const Block& block, int64_t step, const Batch& batch, Original original, bool all_tokens,
+                    const VisitInputs& visit) const;
+  // Makes the input that enter(step), or finish() where step is the number of steps, starts from, out of the residual
   // alone: for states whose inputs are not kept. What it gives has the bits of what was dropped. The steps from
   // first_needed() on must still be loaded.
   void rebuild_input(const Block& block, int64_t step, Batch& batch);
@@ -209,8 +271,25 @@ class Model {
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
   Matrix attend(const Block& block, const Batch& batch);
-  Matrix activate(const Block& block, const Batch& batch);
+  Matrix latents(const Block& block, const Batch& batch);
+  Matrix attend_latents(const Block& block, const Batch& batch);
+  void attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
+                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, ConstMatrixView v,
+                    MatrixView y) const;
+  void begin_experts(const Block& block, Batch& batch);
+  // Inputs of some rows of a batch to an expert's step.
+  Matrix expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
+                      std::span<const float> weights) const;
+  // Adds what a shared expert, or another, gives, whose last step this is.
+  void add_shared(const Block& block, int64_t step, Batch& batch);
+  void add_expert(const Block& block, int64_t step, Batch& batch);
+  int64_t rows_at_once(const Batch& batch) const;
+  // The input of the linear behind a step of gate and up, or of up alone.
+  void activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y) const;
+  int64_t activated_width(const Step& step) const;
+  Matrix activate(const Block& block, int64_t step, ConstMatrixView input, const Batch& batch);
   void add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
+  void add_branch(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
   const RopeMatrices& rope_for(const Batch& batch, int64_t rope, Backend& backend);
   const Affine& final_norm();
   const Matrix& head();

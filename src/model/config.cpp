@@ -150,7 +150,7 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   config.head_bias = read(row.head_bias, keys);
   config.norm_bias = read(row.norm_bias, keys);
   config.parallel = read(row.parallel, keys);
-  config.qk_norm = !row.q_norm.empty() && read(row.qk_normed, keys);
+  config.qk_norm = (!row.q_norm.empty() || row.qk_norm == QkNorm::unweighted) && read(row.qk_normed, keys);
   config.tied_embeddings = read(row.tied, nested && whole.find("tie_word_embeddings") != nullptr ? whole : keys);
   const auto head_dim = static_cast<double>(config.head_dim);
   config.kinds.assign(static_cast<size_t>(config.blocks),

@@ -163,6 +163,131 @@ void read_rope_alpha(const Keys& keys, ModelConfig& config) {
   config.ropes[0] = {.theta = config.ropes[0].theta * std::pow(alpha, dim / (dim - 2)), .rotary_dim = config.head_dim};
 }
 
+void read_latent(const Keys& keys, ModelConfig& config) {
+  Latent& latent = config.latent;
+  if (keys.find("q_lora_rank") != nullptr) latent.q_rank = keys.size("q_lora_rank");
+  latent.kv_rank = keys.size("kv_lora_rank");
+  latent.rope_dim = keys.size("qk_rope_head_dim");
+  latent.value_dim = keys.size("v_head_dim");
+  config.head_dim = keys.size("qk_nope_head_dim") + latent.rope_dim;
+  config.kv_heads = config.heads;
+  if (latent.value_dim > config.head_dim)
+    throw UnsupportedError(cat(keys.where(), ": v_head_dim is larger than a head of queries; that is not known"));
+  if (latent.rope_dim % 2 != 0) throw keys.wrong("qk_rope_head_dim", "is odd, but rotary embeddings need an even one");
+  config.ropes[0] = parse_rope(keys, *config.architecture, latent.rope_dim, config.max_positions);
+  const Rope& rope = config.ropes[0];
+  double scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
+  if (rope.kind != RopeKind::standard && rope.mscale_all_dim != 0 && rope.factor > 1) {
+    const double mscale = 0.1 * rope.mscale_all_dim * std::log(rope.factor) + 1;
+    scale *= mscale * mscale;
+  }
+  for (BlockKind& kind : config.kinds) kind.score_scale = static_cast<float>(scale);
+}
+
+void read_experts(const Keys& keys, ModelConfig& config) {
+  const ExpertRow& row = config.architecture->experts;
+  Experts& experts = config.experts;
+  const std::string count = keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"}),
+                    chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
+  experts.count = keys.size(count);
+  experts.chosen = keys.size(chosen);
+  if (experts.chosen > experts.count)
+    throw keys.wrong(chosen, cat("is ", experts.chosen, ", more than the ", experts.count, " experts there are"));
+  experts.intermediate = keys.size(keys.spelled({"moe_intermediate_size", "intermediate_size"}));
+  if (keys.find("shared_expert_intermediate_size") != nullptr) {
+    experts.shared_intermediate = keys.size("shared_expert_intermediate_size");
+  } else if (keys.find("shared_intermediate_size") != nullptr) {
+    experts.shared_intermediate = keys.whole("shared_intermediate_size", 0);
+  } else {
+    const std::string shared = keys.spelled({"n_shared_experts", "moe_num_shared_experts", "num_shared_experts"});
+    experts.shared_intermediate = experts.intermediate * keys.whole(shared, 0);
+  }
+  if (row.shared_down.empty()) experts.shared_intermediate = 0;
+  experts.groups = std::max<int64_t>(keys.whole("n_group", 1), 1);
+  experts.chosen_groups = std::max<int64_t>(keys.whole("topk_group", 1), 1);
+  if (keys.word("topk_method", "") == "greedy") experts.groups = experts.chosen_groups = 1;
+  if (experts.count % experts.groups != 0 || experts.chosen_groups > experts.groups)
+    throw keys.wrong("n_group", cat("is ", experts.groups, ", which does not divide ", experts.count, " experts"));
+  experts.renormalized = row.renormalized.key.empty()
+                             ? row.renormalized.missing
+                             : keys.flag(std::string(row.renormalized.key), row.renormalized.missing);
+  experts.router_bias = row.router_bias.missing;
+  experts.bias = row.bias.missing;
+  experts.scale = static_cast<float>(keys.number("routed_scaling_factor", 1));
+  experts.jitter = static_cast<float>(keys.number("router_jitter_noise", 0.01));
+  experts.weight_floor = static_cast<float>(keys.number("moe_norm_min", 0));
+
+  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index"}), 0),
+                last = keys.whole("moe_layer_end_index", -1),
+                every = std::max<int64_t>(keys.whole(keys.spelled({"moe_layer_freq", "decoder_sparse_step",
+                                                                   "moe_layer_interval", "interleave_moe_layer_step"}),
+                                                     1),
+                                          1);
+  // Qwen and ERNIE count blocks from 1, DeepSeek from 0.
+  const bool from_one = keys.find("moe_layer_freq") == nullptr;
+  for (int64_t block = 0; block < config.blocks; ++block)
+    config.kinds[block].has_experts =
+        block >= first && (last < 0 || block <= last) && (block + (from_one ? 1 : 0)) % every == 0;
+  for (const auto& [key, has_experts] : {std::pair("mlp_only_layers", false), std::pair("moe_layers", true)}) {
+    const Json* list = keys.find(key);
+    if (list == nullptr || !list->is_array()) continue;
+    if (has_experts) {
+      for (BlockKind& kind : config.kinds) kind.has_experts = false;
+    }
+    for (const Json& block : *list) {
+      if (!block.is_number_integer() || block.get<int64_t>() < 0 || block.get<int64_t>() >= config.blocks)
+        throw keys.wrong(key, "names blocks that the model does not have");
+      config.kinds[block.get<size_t>()].has_experts = has_experts;
+    }
+  }
+}
+
+namespace {
+
+// Queries at a position are multiplied by 1 + factor log(1 + floor((position + first) / positions)).
+int64_t add_temperature(double factor, double positions, double first, ModelConfig& config) {
+  config.ropes.push_back({.kind = RopeKind::temperature,
+                          .rotary_dim = config.head_dim,
+                          .temperature = factor,
+                          .temperature_positions = positions,
+                          .temperature_first = first});
+  return static_cast<int64_t>(config.ropes.size()) - 1;
+}
+
+}  // namespace
+
+void read_llama4(const Keys& keys, ModelConfig& config) {
+  read_unrotated_blocks(keys, config);
+  const int64_t chunk = keys.whole("attention_chunk_size", 8192);
+  const bool is_tuned = keys.flag("attn_temperature_tuning", true);
+  const int64_t temperature =
+      is_tuned ? add_temperature(keys.number("attn_scale", 0.1), keys.positive("floor_scale", 8192), 1, config) : -1;
+  for (BlockKind& kind : config.kinds) {
+    if (kind.rope >= 0) kind.chunk = chunk;
+    if (kind.rope < 0) kind.query_rope = temperature;
+  }
+  config.intermediate = keys.size("intermediate_size_mlp");
+  config.experts.shared_intermediate = config.experts.intermediate;
+}
+
+void read_query_scaling(const Keys& keys, ModelConfig& config) {
+  const std::string key = keys.spelled({"rope_parameters", "rope_scaling"});
+  if (keys.find(key) == nullptr) return;
+  const Keys rope = keys.object(key);
+  if (rope.find("llama_4_scaling_beta") == nullptr) return;
+  const int64_t scaling = add_temperature(rope.number("llama_4_scaling_beta", 0.1),
+                                          static_cast<double>(config.ropes[0].original_positions), 0, config);
+  for (BlockKind& kind : config.kinds) kind.query_rope = scaling;
+}
+
+void read_clamped_swiglu(const Keys& keys, ModelConfig& config) {
+  config.activation = Activation::clamped_swiglu;
+  const double limit = keys.number("swiglu_limit", 7), alpha = keys.number("swiglu_alpha", 1.702);
+  if (limit != 7 || std::abs(alpha - 1.702) > 1e-6)
+    throw UnsupportedError(
+        cat(keys.where(), ": swiglu_limit ", limit, " and swiglu_alpha ", alpha, "; known are 7 and 1.702"));
+}
+
 void read_scaled_slopes(const Keys& /*keys*/, ModelConfig& config) {
   for (float& slope : config.slopes) slope *= config.kinds[0].score_scale;
 }

@@ -43,6 +43,16 @@ void refuse_other_opt(const Keys& keys, ModelConfig& config);
 void refuse_normed_residual(const Keys& keys, ModelConfig& config);
 // HunYuan: a rope_scaling of type dynamic with an alpha is a longer wavelength for all lengths.
 void read_rope_alpha(const Keys& keys, ModelConfig& config);
+// DeepSeek-V2 and V3: q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim.
+void read_latent(const Keys& keys, ModelConfig& config);
+// How many experts there are, how many a token passes, their size, their groups, and which blocks have them.
+void read_experts(const Keys& keys, ModelConfig& config);
+// Llama 4: chunks and temperature of the attention, and the size of blocks without experts.
+void read_llama4(const Keys& keys, ModelConfig& config);
+// Ministral 3: llama_4_scaling_beta.
+void read_query_scaling(const Keys& keys, ModelConfig& config);
+// gpt-oss: swiglu_limit and the rest of its activation.
+void read_clamped_swiglu(const Keys& keys, ModelConfig& config);
 // Falcon: scores are multiplied by 1 / sqrt(head_dim) after ALiBi's bias is added.
 void read_scaled_slopes(const Keys& keys, ModelConfig& config);
 

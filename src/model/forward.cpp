@@ -19,14 +19,16 @@ Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backe
 
 const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
 
-int64_t find_step(const Block& block, StepKind kind) {
-  const auto found = std::find(block.kinds.begin(), block.kinds.end(), kind);
-  if (found == block.kinds.end()) throw Error("a block without a step that every block has");
-  return found - block.kinds.begin();
+// The step behind attention_out: the first of the MLP or of the experts.
+int64_t first_of_mlp(const Block& block) {
+  const auto found = std::find(block.kinds.begin(), block.kinds.end(), StepKind::attention_out);
+  return found - block.kinds.begin() + 1;
 }
 
 const std::vector<Linear>& linears_of(const Block& block, StepKind kind) {
-  return block.steps[find_step(block, kind)].linears;
+  const auto found = std::find(block.kinds.begin(), block.kinds.end(), kind);
+  if (found == block.kinds.end()) throw Error("a block without a step that its kind has");
+  return block.steps[static_cast<size_t>(found - block.kinds.begin())].linears;
 }
 
 // Where a fused linear puts the features of q, k and v, head by head.
@@ -58,17 +60,6 @@ FusedColumns fused_columns(const ModelConfig& config) {
   }
   return columns;
 }
-
-// Queries, keys and values: matrices of their own, or columns of a fused one.
-struct Heads {
-  Matrix q_owner, k_owner, v_owner;
-  MatrixView q, k, v;
-
-  void own(Matrix& owner, MatrixView& view, Matrix matrix) {
-    owner = std::move(matrix);
-    view = owner;
-  }
-};
 
 }  // namespace
 
@@ -133,171 +124,301 @@ Matrix Model::mlp_input(const Block& block, const Batch& batch) const {
   return normed_residual(block, shares_norm ? Part::attention_norm : Part::mlp_norm, batch);
 }
 
-Matrix Model::attend(const Block& block, const Batch& batch) {
+// Everything between the projections and their result.
+void Model::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
+                         SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, ConstMatrixView v,
+                         MatrixView y) const {
   Backend& backend = *block.backend;
-  const Architecture& row = *config_.architecture;
-  const BlockKind& kind = config_.kinds[block.index];
-  const std::vector<Linear>& linears = linears_of(block, StepKind::attention_in);
+  const RotaryOrder order = config_.architecture->rotary_order;
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  Matrix normed_q, normed_k;
+  const auto normalize_heads = [&] {
+    normed_q = clone_shape(backend, q);
+    normed_k = clone_shape(backend, k);
+    normalize(backend, q, part_of(block, Part::q_norm), normed_q);
+    normalize(backend, k, part_of(block, Part::k_norm), normed_k);
+    q = normed_q;
+    k = normed_k;
+  };
+  const bool has_norm = !part_of(block, Part::q_norm).weight.empty();
+  if (has_norm && !config_.architecture->qk_norm_after_rope) normalize_heads();
+  if (rope != nullptr) {
+    backend.rope(rope->cos, rope->sin, offsets, order, head_dim, q);
+    backend.rope(rope->cos, rope->sin, offsets, order, head_dim, k);
+  }
+  if (has_norm && config_.architecture->qk_norm_after_rope) normalize_heads();
+  if (query_rope != nullptr) backend.rope(query_rope->cos, query_rope->sin, offsets, order, head_dim, q);
   const AttentionShape shape{.heads = config_.heads,
                              .kv_heads = config_.kv_heads,
-                             .head_dim = config_.head_dim,
+                             .head_dim = head_dim,
                              .scale = kind.score_scale,
                              .soft_cap = config_.score_cap,
                              .window = kind.window,
                              .chunk = kind.chunk,
-                             .slopes = block.slopes};
+                             .slopes = block.slopes,
+                             .sinks = part_of(block, Part::sinks).weight};
+  backend.attention(q, k, v, offsets, shape, y);
+}
+
+Matrix Model::attend(const Block& block, const Batch& batch) {
+  Backend& backend = *block.backend;
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  const std::vector<Linear>& linears = linears_of(block, StepKind::attention_in);
   const RopeMatrices* rope = kind.rope < 0 ? nullptr : &rope_for(batch, kind.rope, backend);
+  const RopeMatrices* query_rope = kind.query_rope < 0 ? nullptr : &rope_for(batch, kind.query_rope, backend);
   const int64_t q_width = config_.heads * config_.head_dim, kv_width = config_.kv_heads * config_.head_dim;
-  const bool is_fused = linears.size() == 1, is_shuffled = is_fused && row.qkv_order != QkvOrder::concatenated;
+  const bool is_fused = linears.size() == 1,
+             is_shuffled = is_fused && config_.architecture->qkv_order != QkvOrder::concatenated;
   const FusedColumns columns = is_shuffled ? fused_columns(config_) : FusedColumns();
-
-  const auto project = [&](ConstMatrixView x) {
-    Heads heads;
-    if (!is_fused) {
-      heads.own(heads.q_owner, heads.q, apply(backend, linears[0], x));
-      heads.own(heads.k_owner, heads.k, apply(backend, linears[1], x));
-      heads.own(heads.v_owner, heads.v, apply(backend, linears[2], x));
-      return heads;
-    }
-    Matrix all = apply(backend, linears[0], x);
-    if (!is_shuffled) {
-      const MatrixView view = all;
-      heads.q = view.col_range(0, q_width);
-      heads.k = view.col_range(q_width, kv_width);
-      heads.v = view.col_range(q_width + kv_width, kv_width);
-      heads.q_owner = std::move(all);
-      return heads;
-    }
-    const auto gather = [&](const std::vector<int32_t>& ids, Matrix& owner, MatrixView& view) {
-      heads.own(owner, view, Matrix(backend, dtype_, x.rows, static_cast<int64_t>(ids.size())));
-      backend.gather_columns(all, ids, view);
-    };
-    gather(columns.q, heads.q_owner, heads.q);
-    gather(columns.k, heads.k_owner, heads.k);
-    gather(columns.v, heads.v_owner, heads.v);
-    return heads;
-  };
-  const auto normalize_heads = [&](Heads& heads) {
-    Matrix q = clone_shape(backend, heads.q), k = clone_shape(backend, heads.k);
-    normalize(backend, heads.q, part_of(block, Part::q_norm), q);
-    normalize(backend, heads.k, part_of(block, Part::k_norm), k);
-    // v may be a part of what q was.
-    Matrix fused = std::exchange(heads.q_owner, std::move(q));
-    heads.q = heads.q_owner;
-    heads.own(heads.k_owner, heads.k, std::move(k));
-    if (heads.v_owner.empty()) heads.v_owner = std::move(fused);
-  };
-
   Matrix y(backend, dtype_, batch.tokens(), q_width);
   in_passes(batch, [&](Rows rows, SequenceOffsets offsets) {
-    Heads heads = project(rows.of(batch.input.view()));
+    const ConstMatrixView x = rows.of(batch.input.view());
+    Matrix q_owner, k_owner, v_owner;
+    MatrixView q, k, v;
+    if (!is_fused) {
+      q_owner = apply(backend, linears[0], x);
+      k_owner = apply(backend, linears[1], x);
+      v_owner = apply(backend, linears[2], x);
+    } else if (is_shuffled) {
+      const Matrix all = apply(backend, linears[0], x);
+      const auto gather = [&](const std::vector<int32_t>& ids) {
+        Matrix heads(backend, dtype_, x.rows, static_cast<int64_t>(ids.size()));
+        backend.gather_columns(all, ids, heads);
+        return heads;
+      };
+      q_owner = gather(columns.q);
+      k_owner = gather(columns.k);
+      v_owner = gather(columns.v);
+    } else {
+      q_owner = apply(backend, linears[0], x);
+    }
+    if (is_fused && !is_shuffled) {
+      const MatrixView all = q_owner;
+      q = all.col_range(0, q_width);
+      k = all.col_range(q_width, kv_width);
+      v = all.col_range(q_width + kv_width, kv_width);
+    } else {
+      q = q_owner;
+      k = k_owner;
+      v = v_owner;
+    }
     if (config_.qkv_cap > 0) {
-      for (const MatrixView x : {heads.q, heads.k, heads.v}) backend.cap(Cap::hard, config_.qkv_cap, x);
+      for (const MatrixView heads : {q, k, v}) backend.cap(Cap::hard, config_.qkv_cap, heads);
     }
-    if (config_.qk_norm && !row.qk_norm_after_rope) normalize_heads(heads);
-    if (rope != nullptr) {
-      backend.rope(rope->cos, rope->sin, offsets, row.rotary_order, config_.head_dim, heads.q);
-      backend.rope(rope->cos, rope->sin, offsets, row.rotary_order, config_.head_dim, heads.k);
-    }
-    if (config_.qk_norm && row.qk_norm_after_rope) normalize_heads(heads);
-    backend.attention(heads.q, heads.k, heads.v, offsets, shape, rows.of(y));
+    attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, rows.of(y));
   });
   return y;
 }
 
-Matrix Model::activate(const Block& block, const Batch& batch) {
+// Queries or their latents, the latents of keys and values, and the part of keys that all heads share: side by side.
+Matrix Model::latents(const Block& block, const Batch& batch) {
+  constexpr float kEps = 1e-6F;  // whatever config.json says, as in transformers
   Backend& backend = *block.backend;
-  const std::vector<Linear>& linears = linears_of(block, StepKind::mlp_in);
-  const bool is_fused = linears[0].weight.rows() == 2 * config_.intermediate;
-  Matrix y(backend, dtype_, batch.tokens(), config_.intermediate);
+  const Latent& latent = config_.latent;
+  const std::vector<Linear>& linears = linears_of(block, StepKind::latent_in);
+  const int64_t q_width = linears[0].weight.rows(), kv_rank = latent.kv_rank;
+  Matrix y(backend, dtype_, batch.tokens(), q_width + kv_rank + latent.rope_dim);
   in_passes(batch, [&](Rows rows, SequenceOffsets) {
     const ConstMatrixView x = rows.of(batch.input.view());
-    const Matrix first = apply(backend, linears[0], x),
-                 second = linears.size() > 1 ? apply(backend, linears[1], x) : Matrix();
-    const ConstMatrixView gate = first.view().col_range(0, config_.intermediate);
-    const ConstMatrixView up =
-        is_fused ? first.view().col_range(config_.intermediate, config_.intermediate) : second.view();
-    backend.gate(gate, up, config_.activation, rows.of(y));
+    const MatrixView to = rows.of(y);
+    const Matrix q = apply(backend, linears[0], x), kv = apply(backend, linears[1], x);
+    if (latent.q_rank > 0) {
+      backend.rms_norm(q, part_of(block, Part::q_latent_norm).weight, kEps, to.col_range(0, q_width));
+    } else {
+      backend.convert(q, to.col_range(0, q_width));
+    }
+    backend.rms_norm(kv.view().col_range(0, kv_rank), part_of(block, Part::kv_latent_norm).weight, kEps,
+                     to.col_range(q_width, kv_rank));
+    backend.convert(kv.view().col_range(kv_rank, latent.rope_dim), to.col_range(q_width + kv_rank, latent.rope_dim));
   });
   return y;
+}
+
+// Heads are put together with the rotated part first, and values filled up with zeros to the width of keys.
+Matrix Model::attend_latents(const Block& block, const Batch& batch) {
+  Backend& backend = *block.backend;
+  const Latent& latent = config_.latent;
+  const RopeMatrices& rope = rope_for(batch, config_.kinds[static_cast<size_t>(block.index)].rope, backend);
+  const int64_t dim = config_.head_dim, plain = dim - latent.rope_dim, value = latent.value_dim, heads = config_.heads;
+  const int64_t expanded = heads * (plain + value), shared = expanded, zero = expanded + latent.rope_dim;
+  std::vector<int32_t> q_columns, k_columns, v_columns, y_columns;
+  const auto add = [](std::vector<int32_t>& to, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to.push_back(static_cast<int32_t>(first + i));
+  };
+  for (int64_t head = 0; head < heads; ++head) {
+    add(q_columns, head * dim + plain, latent.rope_dim);
+    add(q_columns, head * dim, plain);
+    add(k_columns, shared, latent.rope_dim);
+    add(k_columns, head * (plain + value), plain);
+    add(v_columns, head * (plain + value) + plain, value);
+    v_columns.insert(v_columns.end(), static_cast<size_t>(dim - value), static_cast<int32_t>(zero));
+    add(y_columns, head * dim, value);
+  }
+  const int64_t q_width = batch.input.cols() - latent.kv_rank - latent.rope_dim;
+  Matrix result(backend, dtype_, batch.tokens(), heads * value);
+  in_passes(batch, [&](Rows rows, SequenceOffsets offsets) {
+    const ConstMatrixView x = rows.of(batch.input.view());
+    const auto matrix = [&](int64_t cols) { return Matrix(backend, dtype_, x.rows, cols); };
+    Matrix q = matrix(heads * dim), k = matrix(heads * dim), v = matrix(heads * dim), y = matrix(heads * dim);
+    const Matrix projected = latent.q_rank > 0
+                                 ? apply(backend, linears_of(block, StepKind::latent_query)[0], x.col_range(0, q_width))
+                                 : Matrix();
+    backend.gather_columns(latent.q_rank > 0 ? projected.view() : x.col_range(0, q_width), q_columns, q);
+    Matrix kv = matrix(zero + 1);
+    const Linear& expand = linears_of(block, StepKind::latent_key_value)[0];
+    backend.linear(x.col_range(q_width, latent.kv_rank), expand.weight, expand.bias, kv.view().col_range(0, expanded));
+    backend.convert(x.col_range(q_width + latent.kv_rank, latent.rope_dim),
+                    kv.view().col_range(shared, latent.rope_dim));
+    backend.clear(kv.view().col_range(zero, 1));
+    backend.gather_columns(kv, k_columns, k);
+    backend.gather_columns(kv, v_columns, v);
+    attend_heads(block, &rope, nullptr, offsets, dim, q, k, v, y);
+    backend.gather_columns(y, y_columns, rows.of(result));
+  });
+  return result;
+}
+
+int64_t Model::activated_width(const Step& step) const {
+  const bool is_fused = !config_.architecture->gate.empty() && step.linears.size() == 1;
+  return step.linears[0].weight.rows() / (is_fused ? 2 : 1);
+}
+
+void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y) const {
+  const std::vector<Linear>& linears = step.linears;
+  const Matrix first = apply(backend, linears[0], x),
+               second = linears.size() > 1 ? apply(backend, linears[1], x) : Matrix();
+  const bool is_fused = first.cols() != y.cols;
+  const ConstMatrixView up = is_fused ? first.view().col_range(y.cols, y.cols) : second.view();
+  backend.gate(first.view().col_range(0, y.cols), up, config_.activation, y);
+}
+
+// Of a step whose linears all tokens pass.
+Matrix Model::activate(const Block& block, int64_t step, ConstMatrixView input, const Batch& batch) {
+  Backend& backend = *block.backend;
+  const Step& linears = block.steps[static_cast<size_t>(step)];
+  Matrix y(backend, dtype_, batch.tokens(), activated_width(linears));
+  in_passes(batch, [&](Rows rows, SequenceOffsets) { activate(backend, linears, rows.of(input), rows.of(y)); });
+  return y;
+}
+
+void Model::add_branch(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const {
+  Backend& backend = *block.backend;
+  const Affine& norm = part_of(block, post_norm);
+  if (norm.weight.empty()) return backend.add(y, config_.residual_scale, residual);
+  Matrix normed = clone_shape(backend, y);
+  normalize(backend, y, norm, normed);
+  backend.add(normed, config_.residual_scale, residual);
 }
 
 void Model::add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch) {
-  Backend& backend = *block.backend;
-  const Affine& norm = part_of(block, post_norm);
   in_passes(batch, [&](Rows rows, SequenceOffsets) {
-    Matrix y = apply(backend, linears_of(block, step)[0], rows.of(input));
-    if (!norm.weight.empty()) {
-      Matrix normed = clone_shape(backend, y);
-      normalize(backend, y, norm, normed);
-      y = std::move(normed);
-    }
-    backend.add(y, config_.residual_scale, rows.of(batch.residual));
+    const Matrix y = apply(*block.backend, linears_of(block, step)[0], rows.of(input));
+    add_branch(block, post_norm, y, rows.of(batch.residual));
   });
 }
 
 void Model::rebuild_input(const Block& block, int64_t step, Batch& batch) {
   batch.is_rebuilt = true;
-  const int64_t mlp_in = find_step(block, StepKind::mlp_in);
-  const auto advance_from = [&](int64_t first) {
-    for (int64_t s = first; s < step; ++s) advance(block, s, batch);
+  const int64_t mlp = first_of_mlp(block);
+  const auto enter_from = [&](int64_t first) {
+    for (int64_t s = first; s < step; ++s) enter(block, s, batch);
   };
-  if (step < mlp_in || (step == mlp_in && !config_.parallel)) return advance_from(0);
+  if (step < mlp || (step == mlp && !config_.parallel)) return enter_from(0);
   if (config_.parallel) {
-    if (step < static_cast<int64_t>(block.steps.size())) advance_from(mlp_in);
+    if (step < static_cast<int64_t>(block.steps.size())) enter_from(mlp);
     return;
   }
-  if (step == mlp_in) return;
   batch.input = mlp_input(block, batch);
-  advance_from(mlp_in + 1);
+  enter_from(mlp + 1);
 }
 
-ConstMatrixView Model::advance(const Block& block, int64_t step, Batch& batch) {
+void Model::enter(const Block& block, int64_t step, Batch& batch) {
   if (step >= static_cast<int64_t>(block.kinds.size()))
     throw Error(cat("a block has ", block.kinds.size(), " steps, not a step ", step));
-  switch (block.kinds[step]) {
+  const StepKind kind = block.kinds[static_cast<size_t>(step)];
+  if (step == 0) {
+    batch.input = normed_residual(block, Part::attention_norm, batch);
+    return;
+  }
+  if (step == first_of_mlp(block)) {
+    const Matrix attended = std::move(batch.input);
+    batch.input = Matrix();
+    const auto add_attention = [&] {
+      add_to_residual(block, StepKind::attention_out, Part::attention_post_norm, attended, batch);
+    };
+    if (!config_.parallel) add_attention();
+    if (kind == StepKind::mlp_in) {
+      batch.input = mlp_input(block, batch);
+    } else {
+      begin_experts(block, batch);
+    }
+    if (config_.parallel && !batch.is_rebuilt) add_attention();
+    return;
+  }
+  switch (block.kinds[static_cast<size_t>(step) - 1]) {  // whose linears it applies
     case StepKind::attention_in:
-      batch.input = normed_residual(block, Part::attention_norm, batch);
-      break;
-    case StepKind::attention_out:
       batch.input = attend(block, batch);
       break;
-    case StepKind::mlp_in: {
-      const Matrix attended = std::move(batch.input);
-      batch.input = Matrix();
-      const auto add_attention = [&] {
-        add_to_residual(block, StepKind::attention_out, Part::attention_post_norm, attended, batch);
-      };
-      if (!config_.parallel) add_attention();
-      batch.input = mlp_input(block, batch);
-      if (config_.parallel && !batch.is_rebuilt) add_attention();
+    case StepKind::latent_in:
+      batch.input = latents(block, batch);
       break;
-    }
-    case StepKind::mlp_out:
-      batch.input = activate(block, batch);
+    case StepKind::latent_query:
       break;
-    case StepKind::head:
-      throw Error("the head is no step of a block");
+    case StepKind::latent_key_value:
+      batch.input = attend_latents(block, batch);
+      break;
+    case StepKind::mlp_in:
+      batch.input = activate(block, step - 1, batch.input, batch);
+      break;
+    case StepKind::shared_out:
+      add_shared(block, step - 1, batch);
+      break;
+    case StepKind::expert_out:
+      add_expert(block, step - 1, batch);
+      break;
+    default:  // the inputs of shared_out and expert_out are made when they are visited
+      break;
   }
-  return batch.input;
+}
+
+ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batch) const {
+  const ConstMatrixView all = batch.input;
+  const int64_t q_width = all.cols - config_.latent.kv_rank - config_.latent.rope_dim;
+  switch (block.kinds[static_cast<size_t>(step)]) {
+    case StepKind::latent_query:
+      return all.col_range(0, q_width);
+    case StepKind::latent_key_value:
+      return all.col_range(q_width, config_.latent.kv_rank);
+    case StepKind::shared_in:
+      return all.col_range(0, config_.hidden);
+    default:
+      return all;
+  }
 }
 
 void Model::finish(const Block& block, Batch& batch) {
+  const auto steps = static_cast<int64_t>(block.steps.size());
   if (config_.parallel && batch.is_rebuilt) {
     // Both branches read the residual before either adds to it.
-    const int64_t mlp_in = find_step(block, StepKind::mlp_in);
-    for (int64_t s = 0; s < mlp_in; ++s) advance(block, s, batch);
+    const int64_t mlp = first_of_mlp(block);
+    for (int64_t step = 0; step < mlp; ++step) enter(block, step, batch);
     const Matrix attended = std::exchange(batch.input, Matrix());
-    for (size_t s = static_cast<size_t>(mlp_in); s < block.steps.size(); ++s)
-      advance(block, static_cast<int64_t>(s), batch);
+    for (int64_t step = mlp; step < steps; ++step) enter(block, step, batch);
     add_to_residual(block, StepKind::attention_out, Part::attention_post_norm, attended, batch);
   }
-  add_to_residual(block, StepKind::mlp_out, Part::mlp_post_norm, batch.input, batch);
+  if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
+    add_expert(block, steps - 1, batch);
+    add_branch(block, Part::mlp_post_norm, batch.input.view().col_range(config_.hidden, config_.hidden),
+               batch.residual);
+    batch.routing = {};
+  } else {
+    add_to_residual(block, StepKind::mlp_out, Part::mlp_post_norm, batch.input, batch);
+  }
   batch.input = Matrix();
 }
 
 void Model::forward(const Block& block, Batch& batch) {
-  for (size_t step = 0; step < block.steps.size(); ++step) advance(block, static_cast<int64_t>(step), batch);
+  for (size_t step = 0; step < block.steps.size(); ++step) enter(block, static_cast<int64_t>(step), batch);
   finish(block, batch);
 }
 

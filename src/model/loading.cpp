@@ -37,19 +37,6 @@ Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
   return converted;
 }
 
-// y = x'.   x [m, n], y [n, m] of one 16- or 32-bit dtype
-template <typename Element>
-void transpose(ConstMatrixView x, MatrixView y) {
-  constexpr int64_t kTile = 64;
-  for (int64_t first = 0; first < x.rows; first += kTile) {
-    const int64_t end = std::min(first + kTile, x.rows);
-    for (int64_t c = 0; c < x.cols; ++c) {
-      Element* to = y.row<Element>(c);
-      for (int64_t r = first; r < end; ++r) to[r] = x.row<Element>(r)[c];
-    }
-  }
-}
-
 std::string tensor_name(const ModelConfig& config, std::string_view module) {
   return module_path(config, module) + ".weight";
 }
@@ -59,17 +46,33 @@ std::string head_tensor(const ModelConfig& config) {
   return config.tied_embeddings ? tensor_name(config, config.architecture->embedding) : config.head + ".weight";
 }
 
-std::vector<int64_t> stored_shape(const LinearSpec& spec) {
-  return spec.transposed ? std::vector<int64_t>{spec.in_features, spec.out_features}
-                         : std::vector<int64_t>{spec.out_features, spec.in_features};
+// Out features first + i * stride of a matrix of them: [out, in], or [in, out] where `transposed`.
+template <typename Element>
+void take_features(ConstMatrixView stored, const LinearSpec& spec, MatrixView weight) {
+  if (spec.transposed) {
+    constexpr int64_t kTile = 64;
+    for (int64_t first = 0; first < weight.cols; first += kTile) {
+      const int64_t end = std::min(first + kTile, weight.cols);
+      for (int64_t out = 0; out < weight.rows; ++out) {
+        Element* to = weight.row<Element>(out);
+        for (int64_t in = first; in < end; ++in) to[in] = stored.row<Element>(in)[spec.first + out * spec.stride];
+      }
+    }
+    return;
+  }
+  for (int64_t out = 0; out < weight.rows; ++out)
+    std::copy_n(stored.row<Element>(spec.first + out * spec.stride), weight.cols, weight.row<Element>(out));
 }
 
-// Whether a part's tensors are vectors, as most are.
-std::vector<int64_t> stored_shape(const PartSpec& spec) {
-  const auto tensors = static_cast<int64_t>(spec.weights.size());
-  if (tensors == spec.rows) return {spec.cols};
-  return {spec.rows, spec.cols};
+// The shape of a part's tensor `name`: vectors may be stored as matrices of one row.
+std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name) {
+  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return {spec.rows, spec.cols};
+  const std::vector<int64_t> as_matrix = {1, spec.cols};
+  return checkpoint.tensor(name).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
 }
+
+// A router has a bias for each of its rows.
+int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spec.rows : spec.cols; }
 
 }  // namespace
 
@@ -105,12 +108,41 @@ struct Model::Loader {
     return load(model.checkpoint_.tensor(name, shape));
   }
 
-  Matrix load(const LinearSpec& spec) const {
-    Matrix stored = load(spec.name + ".weight", stored_shape(spec));
-    if (!spec.transposed) return stored;
-    Matrix turned(memory, stored.dtype(), stored.cols(), stored.rows());
-    if (reads) size_of(stored.dtype()) == 2 ? transpose<uint16_t>(stored, turned) : transpose<float>(stored, turned);
-    return turned;
+  // Of several matrices in one tensor, one.
+  Matrix load_slab(const StoredTensor& tensor, int64_t slab) const {
+    const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // which the model has checked
+    const std::vector<int64_t>& shape = tensor.shape;
+    const bool is_bias = shape.size() == 2;
+    Matrix values(memory, dtype, is_bias ? 1 : shape[1], shape.back());
+    if (!reads) return values;
+    model.checkpoint_.read(tensor, static_cast<size_t>(slab) * values.bytes(), values.bytes(), values.view().data);
+    model.check_finite(tensor, values);
+    return values;
+  }
+
+  Matrix load_weight(const LinearSpec& spec) const {
+    const StoredTensor& tensor = model.checkpoint_.tensor(spec.tensor, spec.shape);
+    Matrix stored = spec.slab < 0 ? load(tensor) : load_slab(tensor, spec.slab);
+    const bool is_whole = !spec.transposed && stored.rows() == spec.out_features;
+    if (is_whole) return stored;
+    Matrix weight(memory, stored.dtype(), spec.out_features, spec.in_features);
+    if (reads)
+      size_of(stored.dtype()) == 2 ? take_features<uint16_t>(stored, spec, weight)
+                                   : take_features<float>(stored, spec, weight);
+    return weight;
+  }
+
+  // Beside codes, or where the plain weight has it.
+  Matrix load_bias(const LinearSpec& spec) const {
+    const std::string own = spec.name + ".bias";
+    if (spec.slab < 0 || model.checkpoint_.has(own)) return load(own, {spec.out_features});
+    const Matrix stored = load_slab(model.checkpoint_.tensor(spec.bias_tensor, spec.bias_shape), spec.slab);
+    Matrix bias(memory, stored.dtype(), 1, spec.out_features);
+    for (int64_t i = 0; i < spec.out_features && reads; ++i) {
+      const ConstMatrixView from = stored.view().col_range(spec.first + i * spec.stride, 1);
+      std::memcpy(bias.view().col_range(i, 1).data, from.data, size_of(stored.dtype()));
+    }
+    return bias;
   }
 
   Affine load(const PartSpec& spec) const {
@@ -127,14 +159,14 @@ struct Model::Loader {
     }
     int64_t row = 0;
     for (const std::string& name : spec.weights) {
-      const Matrix values = load(name, stored_shape(spec));
+      const Matrix values = load(name, stored_shape(model.checkpoint_, spec, name));
       if (reads) reference().convert(values, part.weight.view().row_range(row, values.rows()));
       row += values.rows();
     }
     if (!spec.weights.empty() && reads) add_constant(part.weight, spec.scale, spec.plus_one ? 1 : 0);
     if (!spec.bias.empty()) {
-      const Matrix values = load(spec.bias, {spec.cols});
-      part.bias = Matrix(memory, DType::f32, 1, spec.cols);
+      const Matrix values = load(spec.bias, {bias_size(spec)});
+      part.bias = Matrix(memory, DType::f32, 1, bias_size(spec));
       if (reads) {
         reference().convert(values, part.bias);
         add_constant(part.bias, spec.scale, 0);
@@ -175,8 +207,8 @@ void Model::check_tensors() const {
     }
   };
   const auto check_part = [&](const PartSpec& spec) {
-    for (const std::string& name : spec.weights) check_float(name, stored_shape(spec));
-    if (!spec.bias.empty()) check_float(spec.bias, {spec.cols});
+    for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint_, spec, name));
+    if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)});
   };
   check_float(tensor_name(config_, row.embedding), {config_.vocabulary, config_.hidden});
   if (!row.position_embedding.empty()) {
@@ -193,8 +225,11 @@ void Model::check_tensors() const {
     for (const PartSpec& part : part_specs(config_, block)) check_part(part);
     for (const auto& step : step_specs(config_, block)) {
       for (const LinearSpec& linear : step) {
-        if (!reader_) check_float(linear.name + ".weight", stored_shape(linear));
-        if (linear.bias) check_float(linear.name + ".bias", {linear.out_features});
+        if (!reader_) check_float(linear.tensor, linear.shape);
+        if (!linear.bias) continue;
+        const bool has_own = linear.slab < 0 || checkpoint_.has(linear.name + ".bias");
+        has_own ? check_float(linear.name + ".bias", {linear.out_features})
+                : check_float(linear.bias_tensor, linear.bias_shape);
       }
     }
   }
@@ -211,16 +246,17 @@ StagedBlock Model::stage(int64_t index, const Loader& loader, bool use_reader) c
   for (const auto& specs : step_specs(config_, index)) {
     auto& step = staged.steps.emplace_back();
     staged.kinds.push_back(specs[0].step);
+    staged.experts.push_back(specs[0].expert);
     for (const LinearSpec& spec : specs) {
       StagedBlock::StagedLinear& linear = step.emplace_back();
       linear.name = spec.name;
       if (use_reader) linear.weight = reader_(spec);
       if (!linear.weight) {
         // Shared because std::function must be copyable, which a matrix is not.
-        auto weight = std::make_shared<Matrix>(loader.load(spec));
+        auto weight = std::make_shared<Matrix>(loader.load_weight(spec));
         linear.weight = [weight](Backend& backend, DType dtype) { return place_matrix(*weight, backend, dtype); };
       }
-      if (spec.bias) linear.bias = loader.load(spec.name + ".bias", {spec.out_features});
+      if (spec.bias) linear.bias = loader.load_bias(spec);
     }
   }
   return staged;
@@ -241,7 +277,7 @@ Linear Model::place(const StagedBlock::StagedLinear& staged, Backend& backend) c
 }
 
 Block Model::begin_block(const StagedBlock& staged, Backend& backend) const {
-  Block block{.index = staged.index, .backend = &backend, .kinds = staged.kinds};
+  Block block{.index = staged.index, .backend = &backend, .kinds = staged.kinds, .experts = staged.experts};
   for (size_t part = 0; part < kParts; ++part) block.parts[part] = place_part(staged.parts[part], backend);
   if (!config_.slopes.empty()) block.slopes = to_device(backend, DType::f32, 1, config_.heads, config_.slopes.data());
   for (const auto& linears : staged.steps) {

@@ -135,6 +135,17 @@ bool depends_on_length(const ModelConfig& config) {
 }
 
 RopeTable rope_table(const Rope& rope, int64_t length) {
+  if (rope.kind == RopeKind::temperature) {
+    const auto half = static_cast<size_t>(rope.rotary_dim / 2);
+    RopeTable table{.positions = length, .half_dim = rope.rotary_dim / 2};
+    for (int64_t position = 0; position < length; ++position) {
+      const float step =
+          std::floor(single((static_cast<double>(position) + rope.temperature_first) / rope.temperature_positions));
+      table.cos.insert(table.cos.end(), half, std::log1p(step) * single(rope.temperature) + 1);
+      table.sin.insert(table.sin.end(), half, 0.0F);
+    }
+    return table;
+  }
   const Frequencies frequency = frequencies(rope, length);
   const auto scaling = single(attention_scaling(rope));
   RopeTable table{.positions = length, .half_dim = static_cast<int64_t>(frequency.size())};

@@ -1,10 +1,156 @@
 // The linears and float parts of a block by name and size, and which states and weights its steps need.
 #include <algorithm>
+#include <tuple>
 
 #include "base/error.h"
 #include "model/block.h"
 
 namespace gptq {
+namespace {
+
+// "mlp.experts.#.up_proj" of expert 3 -> "mlp.experts.3.up_proj"
+std::string of_expert(std::string_view path, int64_t expert) {
+  const size_t place = path.find('#');
+  if (place == std::string_view::npos) return std::string(path);
+  return cat(path.substr(0, place), expert, path.substr(place + 1));
+}
+
+// Makes the linears of one block.
+class Specs {
+ public:
+  Specs(const ModelConfig& config, int64_t block)
+      : config_(config), row_(*config.architecture), prefix_(block_module(config, block) + ".") {}
+
+  LinearSpec linear(StepKind step, std::string_view name, int64_t out, int64_t in, bool bias,
+                    std::string_view fused = {}) const {
+    LinearSpec spec{.name = prefix_ + std::string(name),
+                    .out_features = out,
+                    .in_features = in,
+                    .bias = bias,
+                    .fused = fused.empty() ? "" : prefix_ + std::string(fused),
+                    .step = step,
+                    .transposed = row_.transposed};
+    spec.tensor = spec.name + ".weight";
+    spec.shape = spec.transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in};
+    spec.bias_tensor = spec.name + ".bias";
+    spec.bias_shape = {out};
+    return spec;
+  }
+
+  void add_attention(StepSpecs& steps) const {
+    const int64_t hidden = config_.hidden, q_width = config_.heads * config_.head_dim,
+                  kv_width = config_.kv_heads * config_.head_dim;
+    if (config_.latent.kv_rank > 0) return add_latent_attention(steps);
+    if (row_.qkv.empty()) {
+      steps.push_back({linear(StepKind::attention_in, row_.q, q_width, hidden, config_.q_bias, row_.fused_qkv),
+                       linear(StepKind::attention_in, row_.k, kv_width, hidden, config_.kv_bias, row_.fused_qkv),
+                       linear(StepKind::attention_in, row_.v, kv_width, hidden, config_.kv_bias, row_.fused_qkv)});
+    } else {
+      steps.push_back({linear(StepKind::attention_in, row_.qkv, q_width + 2 * kv_width, hidden, config_.q_bias)});
+    }
+    steps.push_back({linear(StepKind::attention_out, row_.o, hidden, q_width, config_.o_bias)});
+  }
+
+  void add_mlp(StepSpecs& steps) const {
+    add_pair(steps, StepKind::mlp_in, StepKind::mlp_out, {row_.gate, row_.up, row_.gate_up, row_.down},
+             config_.intermediate, config_.mlp_bias, row_.fused_gate_up);
+  }
+
+  void add_experts(StepSpecs& steps) const {
+    const Experts& experts = config_.experts;
+    const ExpertRow& row = row_.experts;
+    if (experts.shared_intermediate > 0) {
+      add_pair(steps, StepKind::shared_in, StepKind::shared_out,
+               {row.shared_gate, row.shared_up, row.shared_gate_up, row.shared_down}, experts.shared_intermediate,
+               config_.mlp_bias, {});
+    }
+    for (int64_t expert = 0; expert < experts.count; ++expert) {
+      const size_t first = steps.size();
+      const std::string gate = of_expert(row.gate, expert), up = of_expert(row.up, expert),
+                        gate_up = of_expert(row.gate_up, expert), down = of_expert(row.down, expert);
+      add_pair(steps, StepKind::expert_in, StepKind::expert_out, {gate, up, gate_up, down}, experts.intermediate,
+               experts.bias, {});
+      for (size_t step = first; step < steps.size(); ++step) {
+        for (LinearSpec& spec : steps[step]) {
+          spec.expert = expert;
+          spec.share = static_cast<double>(experts.chosen) / static_cast<double>(experts.count);
+        }
+      }
+      if (row.tensors != ExpertTensors::split) point_at_slabs(steps[first], steps[first + 1][0], expert);
+    }
+  }
+
+ private:
+  struct Names {
+    std::string_view gate, up, gate_up, down;
+  };
+
+  void add_pair(StepSpecs& steps, StepKind in, StepKind out, const Names& names, int64_t width, bool bias,
+                std::string_view fused) const {
+    const int64_t hidden = config_.hidden;
+    if (!names.gate_up.empty()) {
+      steps.push_back({linear(in, names.gate_up, 2 * width, hidden, bias)});
+    } else if (names.gate.empty()) {
+      steps.push_back({linear(in, names.up, width, hidden, bias)});
+    } else {
+      steps.push_back(
+          {linear(in, names.gate, width, hidden, bias, fused), linear(in, names.up, width, hidden, bias, fused)});
+    }
+    steps.push_back({linear(out, names.down, hidden, width, bias)});
+  }
+
+  void add_latent_attention(StepSpecs& steps) const {
+    const Latent& latent = config_.latent;
+    const int64_t hidden = config_.hidden, q_width = config_.heads * config_.head_dim,
+                  value_width = config_.heads * latent.value_dim,
+                  kv_width = config_.heads * (config_.head_dim - latent.rope_dim) + value_width;
+    const bool compressed = latent.q_rank > 0;
+    steps.push_back(
+        {compressed ? linear(StepKind::latent_in, row_.latent.q_a, latent.q_rank, hidden, config_.q_bias)
+                    : linear(StepKind::latent_in, row_.q, q_width, hidden, false),
+         linear(StepKind::latent_in, row_.latent.kv_a, latent.kv_rank + latent.rope_dim, hidden, config_.kv_bias)});
+    if (compressed) steps.push_back({linear(StepKind::latent_query, row_.latent.q_b, q_width, latent.q_rank, false)});
+    steps.push_back({linear(StepKind::latent_key_value, row_.latent.kv_b, kv_width, latent.kv_rank, false)});
+    steps.push_back({linear(StepKind::attention_out, row_.o, hidden, value_width, config_.o_bias)});
+  }
+
+  // Where all experts' weights lie in one tensor.
+  void point_at_slabs(std::vector<LinearSpec>& in, LinearSpec& down, int64_t expert) const {
+    const Experts& experts = config_.experts;
+    const ExpertRow& row = row_.experts;
+    const bool turned = row.tensors != ExpertTensors::halves, pairs = row.tensors == ExpertTensors::turned_pairs;
+    const int64_t width = 2 * experts.intermediate;
+    const auto point = [&](LinearSpec& spec, std::string_view weight, std::string_view bias, int64_t out,
+                           int64_t width_in) {
+      spec.tensor = cat(prefix_, weight);
+      spec.shape = turned ? std::vector<int64_t>{experts.count, width_in, out}
+                          : std::vector<int64_t>{experts.count, out, width_in};
+      spec.bias_tensor = cat(prefix_, bias);
+      spec.bias_shape = {experts.count, out};
+      spec.transposed = turned;
+      spec.slab = expert;
+    };
+    for (size_t i = 0; i < in.size(); ++i) {
+      point(in[i], row.stored_gate_up, row.stored_gate_up_bias, width, config_.hidden);
+      if (in.size() == 1) continue;
+      in[i].first = pairs ? static_cast<int64_t>(i) : static_cast<int64_t>(i) * experts.intermediate;
+      in[i].stride = pairs ? 2 : 1;
+    }
+    point(down, row.stored_down, row.stored_down_bias, config_.hidden, experts.intermediate);
+  }
+
+  const ModelConfig& config_;
+  const Architecture& row_;
+  const std::string prefix_;
+};
+
+StepKind kind_of(const StepSpecs& steps, int64_t step) { return steps[static_cast<size_t>(step)][0].step; }
+
+bool is_first_of_mlp(const StepSpecs& steps, int64_t step) {
+  return step > 0 && kind_of(steps, step - 1) == StepKind::attention_out;
+}
+
+}  // namespace
 
 std::string module_path(const ModelConfig& config, std::string_view module) {
   return config.root.empty() ? std::string(module) : cat(config.root, ".", module);
@@ -15,38 +161,10 @@ std::string block_module(const ModelConfig& config, int64_t index) {
 }
 
 StepSpecs step_specs(const ModelConfig& config, int64_t block) {
-  const Architecture& row = *config.architecture;
-  const std::string prefix = block_module(config, block) + ".";
-  const int64_t q_width = config.heads * config.head_dim, kv_width = config.kv_heads * config.head_dim;
-  const auto spec = [&](StepKind step, std::string_view name, int64_t out, int64_t in, bool bias,
-                        std::string_view fused = {}) {
-    return LinearSpec{.name = prefix + std::string(name),
-                      .out_features = out,
-                      .in_features = in,
-                      .bias = bias,
-                      .fused = fused.empty() ? "" : prefix + std::string(fused),
-                      .step = step,
-                      .transposed = row.transposed};
-  };
-  StepSpecs steps(4);
-  const auto in = StepKind::attention_in, mlp = StepKind::mlp_in;
-  if (row.qkv.empty()) {
-    steps[0] = {spec(in, row.q, q_width, config.hidden, config.q_bias, row.fused_qkv),
-                spec(in, row.k, kv_width, config.hidden, config.kv_bias, row.fused_qkv),
-                spec(in, row.v, kv_width, config.hidden, config.kv_bias, row.fused_qkv)};
-  } else {
-    steps[0] = {spec(in, row.qkv, q_width + 2 * kv_width, config.hidden, config.q_bias)};
-  }
-  steps[1] = {spec(StepKind::attention_out, row.o, config.hidden, q_width, config.o_bias)};
-  if (!row.gate_up.empty()) {
-    steps[2] = {spec(mlp, row.gate_up, 2 * config.intermediate, config.hidden, config.mlp_bias)};
-  } else if (row.gate.empty()) {
-    steps[2] = {spec(mlp, row.up, config.intermediate, config.hidden, config.mlp_bias)};
-  } else {
-    steps[2] = {spec(mlp, row.gate, config.intermediate, config.hidden, config.mlp_bias, row.fused_gate_up),
-                spec(mlp, row.up, config.intermediate, config.hidden, config.mlp_bias, row.fused_gate_up)};
-  }
-  steps[3] = {spec(StepKind::mlp_out, row.down, config.hidden, config.intermediate, config.mlp_bias)};
+  const Specs specs(config, block);
+  StepSpecs steps;
+  specs.add_attention(steps);
+  config.kinds[static_cast<size_t>(block)].has_experts ? specs.add_experts(steps) : specs.add_mlp(steps);
   return steps;
 }
 
@@ -55,7 +173,11 @@ LinearSpec head_spec(const ModelConfig& config) {
           .out_features = config.vocabulary,
           .in_features = config.hidden,
           .bias = config.head_bias,
-          .step = StepKind::head};
+          .step = StepKind::head,
+          .tensor = config.head + ".weight",
+          .bias_tensor = config.head + ".bias",
+          .shape = {config.vocabulary, config.hidden},
+          .bias_shape = {config.vocabulary}};
 }
 
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols) {
@@ -68,22 +190,47 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;
+  const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
   const std::string prefix = block_module(config, block) + ".";
   std::vector<PartSpec> specs;
-  const auto add = [&](Part part, std::string_view name, int64_t rows, int64_t cols) {
+  const auto add_norm = [&](Part part, std::string_view name, int64_t rows, int64_t cols) {
     if (name.empty()) return;
     specs.push_back(norm_spec(config, prefix + std::string(name), rows, cols));
     specs.back().part = part;
   };
-  add(Part::attention_norm, row.attention_norm, 1, config.hidden);
-  add(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
-  add(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
-  add(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
+  // A module's weight, or a tensor.
+  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
+    specs.push_back({.part = part,
+                     .weights = {prefix + tensor},
+                     .bias = bias.empty() ? "" : prefix + bias,
+                     .rows = rows,
+                     .cols = cols});
+  };
+  add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
+  add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
+  add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
+  add_norm(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
+  if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
+  if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
+  if (!row.sinks.empty()) add(Part::sinks, std::string(row.sinks), 1, config.heads);
+  if (kind.has_experts) {
+    const ExpertRow& experts = row.experts;
+    const std::string router(experts.router);
+    add(Part::router, router + ".weight", config.experts.count, config.hidden,
+        config.experts.router_bias ? router + ".bias" : "");
+    if (!experts.choice_bias.empty()) add(Part::choice_bias, std::string(experts.choice_bias), 1, config.experts.count);
+    if (!experts.shared_router.empty())
+      add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
+  }
   if (!config.qk_norm) return specs;
   for (const auto& [part, name, heads] :
        {std::tuple(Part::q_norm, row.q_norm, config.heads), std::tuple(Part::k_norm, row.k_norm, config.kv_heads)}) {
     const bool whole = row.qk_norm == QkNorm::whole, each = row.qk_norm == QkNorm::each_head;
-    add(part, name, each ? heads : 1, whole ? heads * config.head_dim : config.head_dim);
+    if (row.qk_norm == QkNorm::unweighted) {
+      if (kind.rope >= 0) specs.push_back({.part = part, .rows = 1, .cols = config.head_dim});
+      continue;
+    }
+    add_norm(part, name, each ? heads : 1, whole ? heads * config.head_dim : config.head_dim);
     if (row.qk_norm != QkNorm::head) specs.back().bias.clear();
     if (row.qk_norm_list.empty()) continue;
     specs.back().weights.clear();  // a module for each head
@@ -93,29 +240,46 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   return specs;
 }
 
+bool can_rebuild_inputs(const ModelConfig& config) {
+  return std::none_of(config.kinds.begin(), config.kinds.end(), [](const BlockKind& kind) { return kind.has_experts; });
+}
+
+int64_t widest_input(const ModelConfig& config) {
+  int64_t widest = 0;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+    const bool is_new = block == 0 || kind.has_experts != config.kinds[static_cast<size_t>(block) - 1].has_experts;
+    if (!is_new) continue;
+    for (const auto& step : step_specs(config, block)) widest = std::max(widest, step[0].in_features);
+    if (kind.has_experts) widest = std::max(widest, 2 * config.hidden);
+  }
+  if (config.latent.kv_rank == 0) return widest;
+  const int64_t queries = config.latent.q_rank > 0 ? config.latent.q_rank : config.heads * config.head_dim;
+  return std::max(widest, queries + config.latent.kv_rank + config.latent.rope_dim);
+}
+
 StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
   const bool ends = step == static_cast<int64_t>(steps.size());
-  const StepKind kind = ends ? StepKind::head : steps[step][0].step;
   if (!keeps_inputs) {
-    const bool writes = ends || (kind == StepKind::mlp_in && !config.parallel);
+    const bool writes = ends || (is_first_of_mlp(steps, step) && !config.parallel);
     return {.reads_residual = true, .reads_input = false, .writes_residual = writes};
   }
-  switch (kind) {
-    case StepKind::attention_in:
-      return {.reads_residual = true, .reads_input = false, .writes_residual = false};
-    case StepKind::attention_out:
-    case StepKind::mlp_out:
-      return {.reads_residual = false, .reads_input = true, .writes_residual = false};
-    default:  // mlp_in, finish
-      return {};
-  }
+  if (step == 0) return {.reads_residual = true, .reads_input = false, .writes_residual = false};
+  if (ends || is_first_of_mlp(steps, step)) return {};
+  return {.reads_residual = false, .reads_input = true, .writes_residual = false};
 }
 
 int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
-  if (keeps_inputs) return std::max<int64_t>(step - 1, 0);
-  const auto mlp =
-      std::find_if(steps.begin(), steps.end(), [](const auto& linears) { return linears[0].step == StepKind::mlp_in; });
-  return config.parallel || step <= mlp - steps.begin() ? 0 : mlp - steps.begin();
+  if (step == 0) return 0;
+  if (!keeps_inputs) {
+    int64_t mlp = 0;
+    while (!is_first_of_mlp(steps, mlp)) ++mlp;
+    return config.parallel || step <= mlp ? 0 : mlp;
+  }
+  const StepKind before = kind_of(steps, step - 1);
+  const bool is_pair = before == StepKind::shared_out || before == StepKind::expert_out;
+  const bool is_latent = before == StepKind::latent_key_value && kind_of(steps, step - 2) == StepKind::latent_query;
+  return is_pair || is_latent ? step - 2 : step - 1;
 }
 
 }  // namespace gptq

@@ -53,6 +53,13 @@ void Hessian::add(ConstMatrixView x, ConstMatrixView original) {
   backend_.add_cross_gram(x, original, cross_);
 }
 
+void Hessian::clear() {
+  backend_.clear(sum_);
+  backend_.clear(dropped_);
+  if (!cross_.empty()) backend_.clear(cross_);
+  tokens_ = 0;
+}
+
 int64_t Hessian::dropped() { return to_host<int32_t>(backend_, dropped_)[0]; }
 
 bool Hessian::shares_factor(const Recipe& a, const Recipe& b) {

@@ -18,8 +18,9 @@ struct FactoredHessian {
   std::vector<int32_t> dead;   // columns that no token activated
   double damp_percent = 0;     // that the factorization took in the end
   int64_t tokens = 0;
-  Matrix damped;  // Hd [n, n] whole, natural order: for recipes that refine, else empty
-  Matrix cross;   // dC' = sum x (x_original - x)' [n, n], natural order: for corrected targets, else empty
+  int64_t routed = -1;  // of an expert: the tokens that its router gave it
+  Matrix damped;        // Hd [n, n] whole, natural order: for recipes that refine, else empty
+  Matrix cross;         // dC' = sum x (x_original - x)' [n, n], natural order: for corrected targets, else empty
 };
 
 class Hessian {
@@ -45,6 +46,7 @@ class Hessian {
   // Whether linears of both recipes can be solved with one factorization.
   static bool shares_factor(const Recipe& a, const Recipe& b);
 
+  void clear();  // as if nothing had been added
   int64_t tokens() const { return tokens_; }
   int64_t dropped();  // rows dropped so far
 

@@ -39,6 +39,8 @@ void validate(const Recipe& recipe) {
   }
   if (recipe.average_bits != 0 && recipe.method == Method::rtn)
     throw InputError("--average-bits measures with Hessians what fewer bits cost, and --method rtn has none: drop one");
+  if (recipe.expert_tokens < 1)
+    throw InputError(cat("--expert-tokens ", recipe.expert_tokens, ": give a positive number of tokens"));
   if (recipe.group_size != -1 && recipe.group_size <= 0) {
     throw InputError(cat("--group-size ", recipe.group_size,
                          ": give a positive divisor of the input sizes, or -1 for one group per row"));

@@ -29,6 +29,10 @@ void set(Recipe& recipe, const std::string& key, const Json& value) {
     recipe.bits = value.get<int>();
   else if (key == "lm_head")
     recipe.lm_head = value.get<bool>();
+  else if (key == "expert_tokens")
+    recipe.expert_tokens = value.get<int64_t>();
+  else if (key == "moe_calibrate_all_experts")
+    recipe.moe_calibrate_all_experts = value.get<bool>();
   else if (key == "average_bits")
     recipe.average_bits = value.get<double>();
   else if (key == "group_size")
@@ -128,6 +132,8 @@ Json to_json(const Recipe& recipe) {
   if (recipe.targets != Targets::weights) json["alpha"] = *decided.alpha;
   json["refine"] = decided.refine;
   json["lm_head"] = recipe.lm_head;
+  json["expert_tokens"] = recipe.expert_tokens;
+  json["moe_calibrate_all_experts"] = recipe.moe_calibrate_all_experts;
   if (!recipe.dynamic.empty()) json["dynamic"] = to_json(recipe.dynamic);
   return json;
 }

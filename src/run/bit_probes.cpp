@@ -95,10 +95,12 @@ void BitProbes::pass_block(const StagedBlock& staged, Backend& backend, BlockObs
   Batch start;  // of this block's probes
   states_.for_each(backend, kPasses, [&](Batch& batch) {
     in_stage(observer, kMeasureStage, [&] {
-      if (start.offsets.empty()) start = {batch.offsets, copy_of(batch.residual, backend), {}};
+      if (start.offsets.empty()) start = {.offsets = batch.offsets, .residual = copy_of(batch.residual, backend)};
       for (size_t s = 0; s < specs.size(); ++s) {
-        const ConstMatrixView x = model_.advance(block, static_cast<int64_t>(s), batch);
-        if (!free[s].empty()) hessians[s].add(x);
+        model_.enter(block, static_cast<int64_t>(s), batch);
+        if (free[s].empty()) continue;
+        model_.visit_inputs(block, static_cast<int64_t>(s), batch, {}, false,
+                            [&](ConstMatrixView x, ConstMatrixView) { hessians[s].add(x); });
       }
       model_.finish(block, batch);
     });
@@ -144,7 +146,7 @@ void BitProbes::probe_step(Block& block, int64_t step, const std::vector<LinearS
     });
     result.unit.candidates.push_back({widths_[w], error});  // until read_probes()
     if (!probed) continue;
-    Batch probe{start.offsets, copy_of(start.residual, backend), {}};
+    Batch probe{.offsets = start.offsets, .residual = copy_of(start.residual, backend)};
     in_stage(observer, kProbeStage, [&] { model_.forward(block, probe); });
     probes_.add(std::move(probe), backend);
     for (size_t i = 0; i < targets.size(); ++i) targets[i]->weight = std::move(originals[i]);

@@ -1,6 +1,8 @@
 #include "run/block_quantizer.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "quant/rules.h"
@@ -40,6 +42,8 @@ class BlockRun {
         specs_(step_specs(model.config(), staged_.index)),
         recipes_(recipes_of(recipe, specs_)),
         head_follows_(recipe.lm_head),
+        every_token_(recipe.moe_calibrate_all_experts),
+        least_tokens_(recipe.expert_tokens),
         block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
     if (originals_ != nullptr)
       original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
@@ -68,8 +72,11 @@ class BlockRun {
   void for_each_batch(StateUse use, const Visit& visit) {
     for_each_pair(states_, originals_, backend_, use, visit);
   }
-  // Adds the input of step `step` of a batch to the Hessian.
+  // Brings a batch to step `step`, and adds its inputs there to the Hessian.
   void add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian);
+  void add_entered(int64_t step, const Block& block, const Batch& batch, const Batch* original, bool all_tokens,
+                   Hessian& hessian);
+  bool saw_few(int64_t step, const Hessian& hessian) const;
   Hessian hessian_of(int64_t step) const {
     return {backend_, selected(step) ? specs_[step][0].in_features : 0, originals_ != nullptr};
   }
@@ -77,7 +84,8 @@ class BlockRun {
     Model::drop_step(block_, step);
     if (originals_ != nullptr) Model::drop_step(original_, step);
   }
-  void solve_step(int64_t step, Hessian& hessian);
+  // routed: tokens that the router gave to an expert.
+  void solve_step(int64_t step, Hessian& hessian, int64_t routed);
 
   Model& model_;
   StagedBlock staged_;
@@ -88,8 +96,10 @@ class BlockRun {
   const std::vector<std::vector<LinearSpec>> specs_;
   const std::vector<StepRecipes> recipes_;
   const bool head_follows_;  // and needs the states behind the last block
-  Block block_;              // its solved steps hold what their codes stand for
-  Block original_;           // the weights as they came, where a second stream passes through them
+  const bool every_token_;   // calibrates every expert
+  const int64_t least_tokens_;
+  Block block_;     // its solved steps hold what their codes stand for
+  Block original_;  // the weights as they came, where a second stream passes through them
 };
 
 Matrix BlockRun::copy_of(const Matrix& from) {
@@ -109,18 +119,27 @@ Step BlockRun::copy_of(const Step& from) {
 // The input of the second stream comes from the original block, whose steps hold the same weights where `block` has
 // not been quantized yet.
 void BlockRun::add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian) {
-  const ConstMatrixView x = in_stage(observer_, "forward", [&] { return model_.advance(block, step, batch); });
-  if (original == nullptr) {
-    if (selected(step)) in_stage(observer_, "Hessian", [&] { hessian.add(x); });
-    return;
-  }
-  const ConstMatrixView y =
-      in_stage(observer_, "original forward", [&] { return model_.advance(original_, step, *original); });
-  if (selected(step)) in_stage(observer_, "Hessian", [&] { hessian.add(x, y); });
+  in_stage(observer_, "forward", [&] { model_.enter(block, step, batch); });
+  if (original != nullptr) in_stage(observer_, "original forward", [&] { model_.enter(original_, step, *original); });
+  add_entered(step, block, batch, original, every_token_, hessian);
+}
+
+void BlockRun::add_entered(int64_t step, const Block& block, const Batch& batch, const Batch* original, bool all_tokens,
+                           Hessian& hessian) {
+  if (!selected(step)) return;
+  in_stage(observer_, "Hessian", [&] {
+    model_.visit_inputs(block, step, batch, {&original_, original}, all_tokens,
+                        [&](ConstMatrixView x, ConstMatrixView y) { y.empty() ? hessian.add(x) : hessian.add(x, y); });
+  });
+}
+
+// An expert that saw fewer tokens than it needs is solved with what it would do to all of them.
+bool BlockRun::saw_few(int64_t step, const Hessian& hessian) const {
+  return specs_[step][0].expert >= 0 && selected(step) && !every_token_ && hessian.tokens() < least_tokens_;
 }
 
 // Linears whose columns go in one order share a factorization.
-void BlockRun::solve_step(int64_t step, Hessian& hessian) {
+void BlockRun::solve_step(int64_t step, Hessian& hessian, int64_t routed) {
   const int64_t dropped = hessian.dropped();
   if (block_.steps[step].linears[0].weight.empty()) load(step);
   const StepRecipes& recipes = recipes_[step];
@@ -138,9 +157,10 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian) {
       alike.push_back(i);
       refines = refines || recipes[i]->refine != "none";
     }
-    const FactoredHessian factored = in_stage(observer_, "factorization", [&] {
+    FactoredHessian factored = in_stage(observer_, "factorization", [&] {
       return hessian.factor(*recipes[first], specs_[step][first].name, {.damped = refines, .again = others});
     });
+    if (specs_[step][0].expert >= 0) factored.routed = routed;
     for (const size_t i : alike) {
       done[i] = true;
       Linear& linear = block_.steps[step].linears[i];
@@ -169,14 +189,22 @@ void BlockRun::sweep_sequential() {
   };
   for (int64_t s = 0; s < steps(); ++s) {
     observer_.begin_step(specs_[s]);
-    Hessian hessian = hessian_of(s);
+    std::optional<Hessian> hessian(hessian_of(s));
     sweep(s, [&](Batch& batch, Batch* original) {
-      add_input(s, block_, batch, original, hessian);
+      add_input(s, block_, batch, original, *hessian);
       observer_.swept(specs_[s], batch.tokens());
     });
+    const int64_t routed = hessian->tokens();
+    if (saw_few(s, *hessian)) {
+      hessian.reset();
+      hessian.emplace(hessian_of(s));
+      const StateUse looks{.reads_residual = false, .reads_input = true, .writes_residual = false};
+      for_each_batch(looks,
+                     [&](Batch& batch, Batch* original) { add_entered(s, block_, batch, original, true, *hessian); });
+    }
     const int64_t needed = first_needed(model_.config(), specs_, s + 1, keeps_inputs);
     for (int64_t done = 0; done < needed; ++done) drop_step(done);
-    selected(s) ? solve_step(s, hessian) : load(s);
+    selected(s) ? solve_step(s, *hessian, routed) : load(s);
   }
   if (ends_here()) return;
   sweep(steps(), [&](Batch& batch, Batch* original) {
@@ -194,18 +222,33 @@ void BlockRun::sweep_at_once() {
   std::vector<Hessian> hessians;
   for (int64_t s = 0; s < steps(); ++s) hessians.push_back(hessian_of(s));
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
-  for_each_batch(only_looks, [&](Batch& batch, Batch* original) {
-    Batch copy{.offsets = batch.offsets, .residual = copy_of(batch.residual)};
-    Batch original_copy;
-    if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
-    for (int64_t s = 0; s < steps(); ++s) {
-      add_input(s, block_, copy, original != nullptr ? &original_copy : nullptr, hessians[s]);
-      observer_.swept(specs_[s], batch.tokens());
-    }
-  });
+  const auto pass = [&](bool all_tokens, const std::function<bool(int64_t)>& wanted) {
+    for_each_batch(only_looks, [&](Batch& batch, Batch* original) {
+      Batch copy{.offsets = batch.offsets, .residual = copy_of(batch.residual)};
+      Batch original_copy;
+      if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
+      for (int64_t s = 0; s < steps(); ++s) {
+        Batch* const beside = original != nullptr ? &original_copy : nullptr;
+        in_stage(observer_, "forward", [&] { model_.enter(block_, s, copy); });
+        if (beside != nullptr) in_stage(observer_, "original forward", [&] { model_.enter(original_, s, *beside); });
+        if (wanted(s)) add_entered(s, block_, copy, beside, all_tokens, hessians[s]);
+        if (!all_tokens || every_token_) observer_.swept(specs_[s], batch.tokens());
+      }
+    });
+  };
+  pass(every_token_, [](int64_t) { return true; });
+  std::vector<int64_t> routed;
+  std::vector<bool> few;
+  for (int64_t s = 0; s < steps(); ++s) {
+    routed.push_back(hessians[s].tokens());
+    few.push_back(saw_few(s, hessians[s]));
+    if (!few.back()) continue;
+    hessians[s].clear();
+  }
+  if (std::count(few.begin(), few.end(), true) > 0) pass(true, [&](int64_t s) { return few[s]; });
   for (int64_t s = 0; s < steps(); ++s) {
     observer_.begin_step(specs_[s]);
-    if (selected(s)) solve_step(s, hessians[s]);
+    if (selected(s)) solve_step(s, hessians[s], routed[s]);
   }
   if (ends_here()) return;
   const StateUse whole{.reads_residual = true, .reads_input = false, .writes_residual = true};

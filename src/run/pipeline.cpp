@@ -76,6 +76,7 @@ class Quantizer final : public BlockObserver {
   void quantize_head(const Recipe& recipe);
   void embed_calibration();
   void carry_over();
+  void cut_biases(const StoredTensor& tensor, const std::vector<std::string>& linears);
   void expect_work();
   double sweep_work(const std::vector<LinearSpec>& step, int64_t tokens) const {
     const bool two_streams = wants_original_states(job_.recipe);
@@ -85,6 +86,7 @@ class Quantizer final : public BlockObserver {
   void visit_blocks(const Visit& visit);
   void wait_for_writer(size_t may_wait = 0);
   void note_devices();
+  void tell_of_experts();
   Report finish();
   std::vector<std::pair<std::string, double>> stage_seconds();
 
@@ -234,6 +236,7 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
               .stages = quantized.stages,
               .target_shift = quantized.target_shift,
               .tokens = hessian != nullptr ? hessian->tokens : 0,
+              .routed = hessian != nullptr ? hessian->routed : -1,
               .damp_percent = damp,
               .dead_columns = dead};
     writes_.push_back(packer_.submit([this, fetched, entry] {
@@ -302,7 +305,8 @@ void Quantizer::embed_calibration() {
   for (const auto& sequence_batch : make_batches(sequences_, job_.batch_size, setup_.batch_tokens)) {
     Batch batch = model_->embed(sequence_batch, backend, &pool);
     if (originals_ != nullptr) {
-      Batch original{batch.offsets, Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols()), {}};
+      Batch original{.offsets = batch.offsets,
+                     .residual = Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols())};
       backend.convert(batch.residual, original.residual);
       originals_->add(std::move(original), backend);
     }
@@ -391,6 +395,24 @@ std::future<StagedBlock> Quantizer::read(int64_t index) {
   });
 }
 
+// Gives each linear its own bias, of those that lie in one tensor.
+void Quantizer::cut_biases(const StoredTensor& tensor, const std::vector<std::string>& linears) {
+  const Checkpoint& checkpoint = *setup_.checkpoint;
+  const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // which the model has checked
+  Matrix all(host_memory(), dtype, tensor.shape[0], tensor.shape[1]);
+  checkpoint.read(tensor, 0, all.bytes(), all.view().data);
+  refuse_nonfinite(checkpoint, tensor, count_nonfinite(all));
+  for (const std::string& name : linears) {
+    const LinearSpec& spec = setup_.quantized.at(name + ".weight").spec;
+    Matrix bias(host_memory(), dtype, 1, spec.out_features);
+    std::vector<int32_t> columns;
+    for (int64_t i = 0; i < spec.out_features; ++i)
+      columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
+    reference().gather_columns(all.view().row_range(spec.slab, 1), columns, bias);
+    writer_->write(name + ".bias", bias.view().data, bias.bytes());
+  }
+}
+
 // Copies, in pieces and while no block is read, what is not quantized.
 void Quantizer::carry_over() {
   carried_over_ = carrier_.submit([this] {
@@ -398,7 +420,11 @@ void Quantizer::carry_over() {
     std::vector<std::byte> piece(kPiece);
     const Checkpoint& checkpoint = *setup_.checkpoint;
     for (const StoredTensor* tensor : checkpoint.tensors()) {
-      if (setup_.quantized.count(tensor->name) != 0) continue;
+      if (setup_.replaced.count(tensor->name) != 0) continue;
+      if (const auto biases = setup_.cut_biases.find(tensor->name); biases != setup_.cut_biases.end()) {
+        cut_biases(*tensor, biases->second);
+        continue;
+      }
       int64_t bad = 0;
       for (size_t first = 0; first < tensor->bytes; first += kPiece) {
         reading_.wait(true);
@@ -546,6 +572,29 @@ std::vector<std::pair<std::string, double>> Quantizer::stage_seconds() {
   return {stages.begin(), stages.end()};
 }
 
+// How many tokens experts have seen, and which of them too few.
+void Quantizer::tell_of_experts() {
+  constexpr size_t kNamed = 8;
+  std::vector<int64_t> routed;
+  std::vector<std::string> few;
+  for (const LinearReport& linear : report_.linears) {
+    if (linear.routed < 0) continue;
+    routed.push_back(linear.routed);
+    if (linear.routed < linear.tokens) few.push_back(cat(linear.name, " (", linear.routed, ")"));
+  }
+  if (routed.empty()) return;
+  std::sort(routed.begin(), routed.end());
+  tell(Progress::Kind::message, cat("experts: ", routed.front(), " to ", routed.back(),
+                                    " tokens each, half of them at most ", routed[routed.size() / 2]));
+  if (few.empty() || job_.recipe.moe_calibrate_all_experts) return;
+  std::string names;
+  for (size_t i = 0; i < std::min(few.size(), kNamed); ++i) names += cat(i == 0 ? "" : ", ", few[i]);
+  if (few.size() > kNamed) names += cat(" and ", few.size() - kNamed, " more, which the report lists");
+  tell(Progress::Kind::warning, cat(few.size(), " linears of experts saw fewer than ", job_.recipe.expert_tokens,
+                                    " tokens and were quantized with what they would do to all tokens: ", names,
+                                    "; take more --samples, or --moe-calibrate-all-experts"));
+}
+
 Report Quantizer::finish() {
   report_.spill_bytes = states_->spill_bytes() + (originals_ != nullptr ? originals_->spill_bytes() : 0);
   states_.reset();
@@ -571,6 +620,7 @@ Report Quantizer::finish() {
   report_.average_bits = weights > 0 ? bits / weights : 0;
   report_.source_bytes = static_cast<int64_t>(setup_.checkpoint->bytes());
   report_.output_bytes = static_cast<int64_t>(writer_->output_bytes());
+  tell_of_experts();
   if (report_.dropped_rows > 0) {
     tell(Progress::Kind::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));

@@ -42,8 +42,8 @@ struct Waiting {
 std::vector<Waiting> places_for(const Job& job, const Setup& setup) {
   std::vector<Waiting> places = {{StatePlace::device, true}};
   if (setup.placement.devices != std::vector<std::string>{"cpu"}) {
-    places.push_back({StatePlace::device, false});
-    places.push_back({StatePlace::host, false});
+    if (can_rebuild_inputs(setup.config)) places.push_back({StatePlace::device, false});
+    places.push_back({StatePlace::host, !can_rebuild_inputs(setup.config)});
   }
   if (!job.spill_dir.empty()) places.push_back({StatePlace::spill, true});
   return places;

@@ -49,10 +49,14 @@ class CountingObserver final : public BlockObserver {
   std::deque<Write> writes_;
 };
 
-int64_t blocks_on(const Setup& setup, const std::string& device) {
+// Blocks of the same kind on the same device.
+int64_t blocks_like(const Setup& setup, int64_t block) {
+  const auto is_like = [&](int64_t other) {
+    return setup.placement.block(other).computes_on == setup.placement.block(block).computes_on &&
+           setup.config.kinds[other].has_experts == setup.config.kinds[block].has_experts;
+  };
   int64_t count = 0;
-  for (int64_t index = 0; index < setup.config.blocks; ++index)
-    count += setup.placement.block(index).computes_on == device;
+  for (int64_t index = 0; index < setup.config.blocks; ++index) count += is_like(index);
   return count;
 }
 
@@ -96,26 +100,30 @@ class CountingMachine {
     for (auto& [name, device] : devices_) device.backend->trim();
   }
 
-  // One block on each device shows all: the first there, with the next one read ahead. Calls visit(staged block, its
-  // backend), and adds its calls as often as the device has blocks.
+  // One block of each kind on each device shows all: the first there, with the next one read ahead. Calls visit(staged
+  // block, its backend), and adds its calls as often as the device has blocks.
   template <typename Visit>
   void visit_blocks(Model& model, Rehearsal& result, const Visit& visit) {
-    const int64_t blocks = setup_.config.blocks;
+    const std::vector<BlockKind>& kinds = setup_.config.kinds;
+    const auto blocks = static_cast<int64_t>(kinds.size());
     StagedBlock next = model.blank_block(0, host_);
     for (const std::string& name : setup_.placement.devices) {
-      int64_t first = -1, count = 0;
-      for (int64_t index = 0; index < blocks; ++index) {
-        if (setup_.placement.block(index).computes_on != name) continue;
-        if (first < 0) first = index;
-        ++count;
+      for (const bool has_experts : {false, true}) {
+        int64_t first = -1, count = 0;
+        for (int64_t index = 0; index < blocks; ++index) {
+          if (setup_.placement.block(index).computes_on != name || kinds[index].has_experts != has_experts) continue;
+          if (first < 0) first = index;
+          ++count;
+        }
+        if (first < 0) continue;
+        StagedBlock staged =
+            next.index == first && !next.steps.empty() ? std::move(next) : model.blank_block(first, host_);
+        next = {};
+        if (options_.read_ahead && blocks > 1) next = model.blank_block(first == blocks - 1 ? 0 : blocks - 1, host_);
+        visit(std::move(staged), backend(name));
+        backend(name).trim();
+        add_calls(backend(name), count, result);
       }
-      if (first < 0) continue;
-      StagedBlock staged = next.steps.empty() ? model.blank_block(first, host_) : std::move(next);
-      next = {};
-      if (options_.read_ahead && blocks > 1) next = model.blank_block(first == 0 ? 1 : 0, host_);
-      visit(std::move(staged), backend(name));
-      backend(name).trim();
-      add_calls(backend(name), count, result);
     }
   }
 
@@ -204,9 +212,9 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
     machine.visit_blocks(model, result, [&](StagedBlock staged, CountingBackend& backend) {
       CountingObserver observer(backend, setup, machine.host());
       const auto moved = [&] { return states->bytes_moved() + (two_streams ? originals->bytes_moved() : 0); };
-      const int64_t before = moved();
+      const int64_t before = moved(), blocks = blocks_like(setup, staged.index);
       quantize_block(model, job.recipe, std::move(staged), backend, *states, originals.get(), observer);
-      result.state_bytes_moved += (moved() - before) * blocks_on(setup, backend.name());
+      result.state_bytes_moved += (moved() - before) * blocks;
       result.sequences_at_once = model.sequences_at_once();
     });
     if (const auto recipe = recipe_for_head(job.recipe, head_spec(setup.config).name)) {

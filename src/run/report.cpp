@@ -73,6 +73,7 @@ std::string to_json(const Report& report) {
                        {"loss_after", losses},
                        {"target_shift", linear.target_shift},
                        {"tokens", linear.tokens},
+                       {"routed_tokens", linear.routed < 0 ? Json(nullptr) : Json(linear.routed)},
                        {"scales",
                         {{"least", linear.scales.least},
                          {"median", linear.scales.median},

@@ -69,6 +69,8 @@ void choose_linears(const Job& job, Setup& setup) {
     setup.linears.back().config = stored_as(*recipe);
     setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
     setup.quantized_weights += linear.in_features * linear.out_features;
+    setup.replaced[linear.tensor].push_back(linear.name);
+    if (linear.bias && linear.slab >= 0) setup.cut_biases[linear.bias_tensor].push_back(linear.name);
   };
   const std::vector<std::vector<LinearSpec>> steps = all_steps(setup.config);
   for (const auto& step : steps) {
@@ -76,6 +78,11 @@ void choose_linears(const Job& job, Setup& setup) {
       known.insert(name_in_block(setup.config, linear.name));
       choose(linear, recipe_for(job.recipe, linear.name));
     }
+  }
+  for (const StoredLinear& linear : setup.linears) {
+    if (linear.config || setup.replaced.count(linear.spec.tensor) == 0) continue;
+    throw InputError(cat(linear.spec.name, " stays as it is by the rules, but lies in '", linear.spec.tensor,
+                         "' with others that are quantized: quantize all of them, or none"));
   }
   setup.written_rules = with_fused_names(job.recipe, steps);
   const LinearSpec head = head_spec(setup.config);
@@ -105,14 +112,23 @@ void choose_linears(const Job& job, Setup& setup) {
 void plan_output(const Job& job, Setup& setup) {
   int64_t quantized_bytes = 0;
   for (const StoredTensor* tensor : setup.checkpoint->tensors()) {
-    const auto found = setup.quantized.find(tensor->name);
-    if (found == setup.quantized.end()) {
+    const auto linears = setup.replaced.find(tensor->name), biases = setup.cut_biases.find(tensor->name);
+    if (linears == setup.replaced.end() && biases == setup.cut_biases.end()) {
       setup.output.push_back({tensor->name, tensor->dtype, tensor->shape});
       continue;
     }
-    for (TensorSpec& spec : quantized_tensors(found->second.spec, found->second.recipe)) {
-      quantized_bytes += static_cast<int64_t>(spec.bytes());
-      setup.output.push_back(std::move(spec));
+    if (biases != setup.cut_biases.end()) {
+      for (const std::string& name : biases->second)
+        setup.output.push_back(
+            {name + ".bias", tensor->dtype, {setup.quantized.at(name + ".weight").spec.out_features}});
+      continue;
+    }
+    for (const std::string& name : linears->second) {
+      const QuantizedLinear& linear = setup.quantized.at(name + ".weight");
+      for (TensorSpec& spec : quantized_tensors(linear.spec, linear.recipe)) {
+        quantized_bytes += static_cast<int64_t>(spec.bytes());
+        setup.output.push_back(std::move(spec));
+      }
     }
   }
   setup.bits_per_weight =
@@ -180,6 +196,8 @@ void lay_out_average(const Job& job, Setup& setup) {
 
 void lay_out(const Job& job, Setup& setup) {
   setup.quantized.clear();
+  setup.replaced.clear();
+  setup.cut_biases.clear();
   setup.linears.clear();
   setup.output.clear();
   setup.quantized_weights = 0;
@@ -258,9 +276,7 @@ size_t writes_behind(const Setup& setup) {
 
 StateBytes state_bytes(const Setup& setup) {
   const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
-  int64_t widest = 0;
-  for (const auto& step : step_specs(setup.config, 0)) widest = std::max(widest, step[0].in_features);
-  return {setup.config.hidden * element, widest * element};
+  return {setup.config.hidden * element, widest_input(setup.config) * element};
 }
 
 Setup set_up(const Job& job) {
@@ -281,6 +297,10 @@ Setup set_up(const Job& job) {
   setup.precision = precision_of(stored, backend->compute_dtype(stored));
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
+  if (job.recipe.average_bits != 0 && setup.config.experts.count > 0)
+    throw UnsupportedError(
+        "--average-bits measures step by step, which a model with experts has too many of: give --bits, and rules for "
+        "single modules");
   if (job.recipe.average_bits == 0) {
     lay_out(job, setup);
     if (!job.loader.empty()) refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), setup.linears));

@@ -40,13 +40,16 @@ struct Setup {
   std::vector<Notice> notices;
 
   std::map<std::string, QuantizedLinear> quantized;  // what is quantized, by the name of its weight
-  std::vector<StoredLinear> linears;                 // of all blocks, as the output has them
-  double free_average = 0;                           // bits, of the linears whose bits are up for choice
-  std::vector<int> widths;                           // up for choice; empty where the recipe leaves none
-  std::vector<ModuleRule> written_rules;             // the recipe's, with names that loaders fuse
-  std::vector<TensorSpec> output;                    // in the output's order
-  int64_t batch_tokens = 0;                          // of a batch where --batch-size does not say
-  int64_t workspace_bytes = 0;                       // that each device takes beside its matrices
+  // Tensors of the checkpoint that the output has in another form, and the linears that they become; and those of
+  // biases that are cut up with them.
+  std::map<std::string, std::vector<std::string>> replaced, cut_biases;
+  std::vector<StoredLinear> linears;      // of all blocks, as the output has them
+  double free_average = 0;                // bits, of the linears whose bits are up for choice
+  std::vector<int> widths;                // up for choice; empty where the recipe leaves none
+  std::vector<ModuleRule> written_rules;  // the recipe's, with names that loaders fuse
+  std::vector<TensorSpec> output;         // in the output's order
+  int64_t batch_tokens = 0;               // of a batch where --batch-size does not say
+  int64_t workspace_bytes = 0;            // that each device takes beside its matrices
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   int64_t process_bytes = 0;  // of memory that this process takes without the run's matrices

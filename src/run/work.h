@@ -9,7 +9,7 @@ namespace gptq {
 inline double forward_work(const std::vector<LinearSpec>& step, int64_t tokens) {
   double per_token = 0;
   for (const LinearSpec& linear : step) per_token += static_cast<double>(linear.in_features * linear.out_features);
-  return per_token * static_cast<double>(tokens);
+  return per_token * step[0].share * static_cast<double>(tokens);
 }
 
 inline double forward_work(const std::vector<std::vector<LinearSpec>>& steps, int64_t tokens) {
@@ -21,7 +21,7 @@ inline double forward_work(const std::vector<std::vector<LinearSpec>>& steps, in
 // A Hessian; with a second stream also the product of both.
 inline double hessian_work(const std::vector<LinearSpec>& step, int64_t tokens, bool two_streams = false) {
   const auto n = static_cast<double>(step[0].in_features);
-  return (two_streams ? 1.5 : 0.5) * n * n * static_cast<double>(tokens);
+  return (two_streams ? 1.5 : 0.5) * n * n * step[0].share * static_cast<double>(tokens);
 }
 
 // W R and its feedback, the search, and the factor shared out roughly.

@@ -1,0 +1,152 @@
+// The forward pass of a block with experts. Each expert sees the rows of the tokens that are routed to it, a bounded
+// number of them at a time, so that what it takes does not depend on how busy it is.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "model/routing.h"
+
+namespace gptq {
+namespace {
+
+const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
+
+// y = x w' [rows, n] on the host, of a small float weight.
+std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& weight) {
+  Matrix y(backend, DType::f32, x.rows, weight.weight.rows());
+  backend.linear(x, weight.weight, weight.bias, y);
+  return to_host<float>(backend, y);
+}
+
+}  // namespace
+
+// Rows of experts that are computed at a time: as many as each has if all are equally busy.
+int64_t Model::rows_at_once(const Batch& batch) const {
+  constexpr int64_t kLeast = 64;
+  const int64_t even = (batch.tokens() * config_.experts.chosen + config_.experts.count - 1) / config_.experts.count;
+  return std::min(batch.tokens(), std::max(even, kLeast));
+}
+
+void Model::begin_experts(const Block& block, Batch& batch) {
+  Backend& backend = *block.backend;
+  const int64_t hidden = config_.hidden;
+  {
+    const Matrix x = mlp_input(block, batch);
+    batch.input = Matrix(backend, dtype_, batch.tokens(), 2 * hidden);
+    backend.convert(x, batch.input.view().col_range(0, hidden));
+  }
+  backend.clear(batch.input.view().col_range(hidden, hidden));
+  const ConstMatrixView x = batch.input.view().col_range(0, hidden);
+  const Matrix& choice_bias = part_of(block, Part::choice_bias).weight;
+  batch.routing = route(products(backend, x, part_of(block, Part::router)),
+                        choice_bias.empty() ? std::vector<float>() : to_host<float>(backend, choice_bias),
+                        *config_.architecture, config_.experts);
+  const Affine& shared_router = part_of(block, Part::shared_router);
+  if (shared_router.weight.empty()) return;
+  batch.routing.shared = products(backend, x, shared_router);
+  for (float& weight : batch.routing.shared) weight = 1 / (1 + std::exp(-weight));
+}
+
+void Model::add_shared(const Block& block, int64_t step, Batch& batch) {
+  Backend& backend = *block.backend;
+  const Step& in = block.steps[static_cast<size_t>(step) - 1];
+  const Linear& down = block.steps[static_cast<size_t>(step)].linears[0];
+  const ConstMatrixView x = batch.input.view().col_range(0, config_.hidden);
+  const MatrixView sum = batch.input.view().col_range(config_.hidden, config_.hidden);
+  const std::vector<float>& weights = batch.routing.shared;
+  const int64_t each = rows_at_once(batch);
+  for (int64_t first = 0; first < batch.tokens(); first += each) {
+    const int64_t count = std::min(each, batch.tokens() - first);
+    Matrix activated(backend, dtype_, count, activated_width(in));
+    activate(backend, in, x.row_range(first, count), activated);
+    const Matrix y = apply(backend, down, activated);
+    if (weights.empty()) {
+      backend.add(y, 1, sum.row_range(first, count));
+      continue;
+    }
+    std::vector<int32_t> rows(static_cast<size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+    backend.add_rows(y, rows, std::span(weights).subspan(static_cast<size_t>(first), rows.size()),
+                     sum.row_range(first, count));
+  }
+}
+
+Matrix Model::expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
+                           std::span<const float> weights) const {
+  Backend& backend = *block.backend;
+  const bool is_out = block.kinds[static_cast<size_t>(step)] == StepKind::expert_out;
+  Matrix x(backend, dtype_, static_cast<int64_t>(rows.size()), config_.hidden);
+  backend.gather_rows(batch.input.view().col_range(0, config_.hidden), rows, x);
+  if (config_.architecture->experts.weighs_inputs) {
+    Matrix weighed(backend, dtype_, x.rows(), x.cols());
+    std::vector<int32_t> own(rows.size());
+    std::iota(own.begin(), own.end(), 0);
+    backend.clear(weighed);
+    backend.add_rows(x, own, weights, weighed);
+    x = std::move(weighed);
+  }
+  if (!is_out) return x;
+  const Step& in = block.steps[static_cast<size_t>(step) - 1];
+  Matrix activated(backend, dtype_, x.rows(), activated_width(in));
+  activate(backend, in, x, activated);
+  return activated;
+}
+
+void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
+  Backend& backend = *block.backend;
+  const auto expert = static_cast<size_t>(block.experts[static_cast<size_t>(step)]);
+  const Linear& down = block.steps[static_cast<size_t>(step)].linears[0];
+  const std::span<const int32_t> rows = batch.routing.rows[expert];
+  const std::span<const float> weights = batch.routing.weights[expert];
+  const std::vector<float> ones(weights.size(), 1.0F);
+  const std::span<const float> of_outputs = config_.architecture->experts.weighs_inputs ? ones : weights;
+  const MatrixView sum = batch.input.view().col_range(config_.hidden, config_.hidden);
+  const auto each = static_cast<size_t>(rows_at_once(batch));
+  for (size_t first = 0; first < rows.size(); first += each) {
+    const size_t count = std::min(each, rows.size() - first);
+    const Matrix x = expert_input(block, step, batch, rows.subspan(first, count), weights.subspan(first, count));
+    const Matrix y = apply(backend, down, x);
+    backend.add_rows(y, rows.subspan(first, count), of_outputs.subspan(first, count), sum);
+  }
+}
+
+void Model::visit_inputs(const Block& block, int64_t step, const Batch& batch, Original original, bool all_tokens,
+                         const VisitInputs& visit) const {
+  const StepKind kind = block.kinds[static_cast<size_t>(step)];
+  const bool is_expert = kind == StepKind::expert_in || kind == StepKind::expert_out;
+  if (!is_expert && kind != StepKind::shared_out) {
+    return visit(input(block, step, batch),
+                 original.batch == nullptr ? ConstMatrixView() : input(*original.block, step, *original.batch));
+  }
+  std::vector<int32_t> rows;
+  std::vector<float> weights;
+  if (is_expert && !all_tokens) {
+    const auto expert = static_cast<size_t>(block.experts[static_cast<size_t>(step)]);
+    rows = batch.routing.rows[expert];
+    weights = batch.routing.weights[expert];
+  } else {
+    rows.resize(static_cast<size_t>(batch.tokens()));
+    std::iota(rows.begin(), rows.end(), 0);
+    weights.assign(rows.size(), 1.0F);
+  }
+  const auto each = static_cast<size_t>(rows_at_once(batch));
+  for (size_t first = 0; first < rows.size(); first += each) {
+    const size_t count = std::min(each, rows.size() - first);
+    const auto piece = std::span<const int32_t>(rows).subspan(first, count);
+    const auto piece_weights = std::span<const float>(weights).subspan(first, count);
+    const auto input_of = [&](const Block& of, const Batch& from) {
+      if (is_expert) return expert_input(of, step, from, piece, piece_weights);
+      const Step& in = of.steps[static_cast<size_t>(step) - 1];
+      const ConstMatrixView x = from.input.view().col_range(0, config_.hidden);
+      Matrix activated(*of.backend, dtype_, static_cast<int64_t>(count), activated_width(in));
+      activate(*of.backend, in, x.row_range(static_cast<int64_t>(first), activated.rows()), activated);
+      return activated;
+    };
+    const Matrix x = input_of(block, batch);
+    const Matrix y = original.batch == nullptr ? Matrix() : input_of(*original.block, *original.batch);
+    visit(x, y);
+  }
+}
+
+}  // namespace gptq
