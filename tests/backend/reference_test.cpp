@@ -100,7 +100,7 @@ TEST(Reference, AttentionWeighsByTheExponentialOfScaledScores) {
   expect_near(y, {4, 4, 7, 6});
 }
 
-// Attention of one head of width 1 with these scores of query 0, 1, 2, ... for every key: q is 1, k the scores.
+// Attention of one head of width 1 in which key k has the score scores[k] for every query.
 Matrix attended(const std::vector<float>& scores, const std::vector<float>& values, const AttentionShape& shape) {
   const auto tokens = static_cast<int64_t>(scores.size());
   Matrix y(host_memory(), DType::f32, tokens, 1);
@@ -131,12 +131,12 @@ TEST(Reference, AttentionCapsScoresBeforeItAddsSlopes) {
   shape.soft_cap = 2;
   const float log3 = std::log(3.0F), capped_to_log3 = 2 * std::atanh(log3 / 2);
   expect_near(attended({0, capped_to_log3}, {4, 8}, shape), {4, 7});
-  // With the slope ln(3), the key before loses as much: weights 1/3^2 : 3 -> with equal scores 1/4 and 3/4.
+  // With the slope ln(3) a key weighs a third of the next one.
   const Matrix slopes = matrix(1, 1, {log3});
   shape.slopes = slopes;
   expect_near(attended({1, 1}, {4, 8}, shape), {4, 7});
   expect_near(attended({0, 0, 0}, {13, 26, 39}, shape), {13, 22.75F, (13 + 3 * 26 + 9 * 39) / 13.0F}, 1e-5F);
-  // 9 : 1 in scores against 1 : 3 by distance; a cap after the slope would give another answer.
+  // 3 : 1 by capped scores and 1 : 3 by distance; capped after the slope they would not be equal.
   expect_near(attended({capped_to_log3, 0}, {4, 8}, shape), {4, 6});
 }
 
