@@ -105,11 +105,24 @@ void Bench::linears() {
                  v = random(8192, kv_heads * head_dim, DType::bf16);
     Matrix y(*backend_, DType::bf16, 8192, heads * head_dim);
     const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
-    const AttentionShape shape = {heads, kv_heads, head_dim, 0.1F};
     const std::string name =
         "attention bf16 4 x 2048, " + std::to_string(heads) + " heads of " + std::to_string(head_dim);
-    product(name.c_str(), 4.0 * 4 * 2048 * 2049 / 2 * static_cast<double>(heads * head_dim),
-            [&] { backend_->attention(q, k, v, offsets, shape, y); });
+    const auto one_attention = [&](const std::string& kind, const AttentionShape& shape) {
+      const double keys_hidden = shape.window > 0 ? 2048.0 - static_cast<double>(shape.window) : 0;
+      const double pairs = 2048.0 * 2049 / 2 - keys_hidden * (keys_hidden + 1) / 2;
+      product((name + kind).c_str(), 4.0 * 4 * pairs * static_cast<double>(heads * head_dim),
+              [&] { backend_->attention(q, k, v, offsets, shape, y); });
+    };
+    const AttentionShape plain = {heads, kv_heads, head_dim, 0.1F};
+    AttentionShape capped = plain, windowed = plain, biased = plain;
+    capped.soft_cap = 50;
+    windowed.window = 512;
+    const Matrix each_head = random(1, heads, DType::f32);
+    biased.slopes = biased.sinks = each_head;
+    one_attention("", plain);
+    one_attention(", soft cap", capped);
+    one_attention(", window 512", windowed);
+    one_attention(", slopes, sinks", biased);
   }
 }
 
@@ -186,10 +199,30 @@ void Bench::elementwise() {
   Matrix y = random(tokens, hidden, DType::bf16), z(*backend_, DType::bf16, tokens, wide);
   const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
   memory("rms_norm bf16 8192 x 4096", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, weight, 1e-5F, y); });
+  const Matrix f32_weight = random(1, hidden, DType::f32), head_weight = random(1, 128, DType::bf16),
+               short_weight = random(1, 64, DType::bf16);
+  memory("rms_norm bf16 8192 x 4096, f32 weight", 4.0 * tokens * hidden,
+         [&] { backend_->rms_norm(x, f32_weight, 1e-5F, y); });
+  memory("rms_norm bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, head_weight, 1e-5F, y); });
+  memory("rms_norm bf16 8192 x 64 x 64", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, short_weight, 1e-5F, y); });
+  memory("layer_norm bf16 8192 x 4096", 4.0 * tokens * hidden,
+         [&] { backend_->layer_norm(x, weight, weight, 1e-5F, y); });
+  memory("layer_norm bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
+         [&] { backend_->layer_norm(x, head_weight, {}, 1e-5F, y); });
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  std::iota(ids.begin(), ids.end(), 0);
+  std::shuffle(ids.begin(), ids.end(), std::mt19937(1));
+  const std::vector<float> shares(ids.size(), 0.25F);
+  memory("add_rows bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add_rows(x, ids, shares, y); });
+  memory("cap bf16 8192 x 4096, soft", 4.0 * tokens * hidden, [&] { backend_->cap(Cap::soft, 30, y); });
   memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add(x, 1, y); });
   memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
          [&] { backend_->rope(cos, cos, offsets, RotaryOrder::halves, 128, y); });
+  memory("rope bf16 8192 x 32 x 128, interleaved", 4.0 * tokens * hidden,
+         [&] { backend_->rope(cos, cos, offsets, RotaryOrder::interleaved, 128, y); });
   memory("gate silu bf16 8192 x 14336", 6.0 * tokens * wide, [&] { backend_->gate(gate, gate, Activation::silu, z); });
+  memory("gate gelu bf16 8192 x 14336, no second side", 4.0 * tokens * wide,
+         [&] { backend_->gate(gate, {}, Activation::gelu, z); });
 }
 
 void Bench::run() {

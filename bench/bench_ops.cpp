@@ -119,15 +119,22 @@ Case gram(Backend& backend, int64_t tokens, int64_t n) {
   return {Kind::product, 1.0 * tokens * n * (n + 1), [=, &backend] { backend.add_gram(*x, *h, *dropped); }};
 }
 
-Case attention(Backend& backend, const Model& model) {
+// With a soft cap or a window, of which only `pairs` of query and key are work.
+Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t window = 0) {
   auto q = keep(random(backend, model.tokens, model.heads * model.head_dim)),
        k = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
        v = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
        y = keep(Matrix(backend, DType::f32, model.tokens, model.heads * model.head_dim));
   const std::vector<int64_t> offsets = sequences(model);
-  const AttentionShape shape = {model.heads, model.kv_heads, model.head_dim, 0.1F};
+  AttentionShape shape = {model.heads, model.kv_heads, model.head_dim, 0.1F};
+  shape.soft_cap = soft_cap;
+  shape.window = window;
   // Half of the score matrix, diagonal included, times two products
-  const double pairs = static_cast<double>(model.tokens) * static_cast<double>(model.sequence + 1) / 2;
+  double pairs = static_cast<double>(model.tokens) * static_cast<double>(model.sequence + 1) / 2;
+  if (window > 0 && window < model.sequence) {
+    const auto hidden = static_cast<double>(model.sequence - window);
+    pairs -= static_cast<double>(model.tokens) / static_cast<double>(model.sequence) * hidden * (hidden + 1) / 2;
+  }
   return {Kind::product, 4.0 * pairs * static_cast<double>(model.heads * model.head_dim),
           [=, &backend] { backend.attention(*q, *k, *v, offsets, shape, *y); }};
 }
@@ -206,7 +213,9 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"add_gram hidden", [](Backend& b, const Model& m) { return gram(b, m.tokens, m.hidden); }},
       {"add_gram intermediate",
        [](Backend& b, const Model& m) { return gram(b, m.tokens, std::min<int64_t>(m.intermediate, 8192)); }},
-      {"attention", attention},
+      {"attention", [](Backend& b, const Model& m) { return attention(b, m); }},
+      {"attention, soft cap 50", [](Backend& b, const Model& m) { return attention(b, m, 50); }},
+      {"attention, window 128", [](Backend& b, const Model& m) { return attention(b, m, 0, 128); }},
       {"factor", [](Backend& b, const Model& m) { return factor(b, m.hidden); }},
       {"quantize_columns, 128 columns", [](Backend& b, const Model& m) { return quantize(b, m.intermediate); }},
       {"find_grid, 40 candidates",
@@ -230,6 +239,22 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          return elementwise(b, m.tokens, m.hidden, 2,
                             [=, &b](Matrix& x, Matrix&, Matrix& y) { b.rms_norm(x, *weight, 1e-5F, y); });
        }},
+      {"rms_norm of each head",
+       [](Backend& b, const Model& m) {
+         auto weight = keep(random(b, 1, m.head_dim));
+         return elementwise(b, m.tokens, m.heads * m.head_dim, 2,
+                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.rms_norm(x, *weight, 1e-5F, y); });
+       }},
+      {"layer_norm",
+       [](Backend& b, const Model& m) {
+         auto weight = keep(random(b, 1, m.hidden)), bias = keep(random(b, 1, m.hidden));
+         return elementwise(b, m.tokens, m.hidden, 2,
+                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.layer_norm(x, *weight, *bias, 1e-5F, y); });
+       }},
+      {"cap, soft",
+       [](Backend& b, const Model& m) {
+         return elementwise(b, m.tokens, m.hidden, 2, [&b](Matrix& x, Matrix&, Matrix&) { b.cap(Cap::soft, 30, x); });
+       }},
       {"gate silu",
        [](Backend& b, const Model& m) {
          return elementwise(b, m.tokens, m.intermediate, 3,
@@ -243,6 +268,15 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"add",
        [](Backend& b, const Model& m) {
          return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, 1, y); });
+       }},
+      {"add_rows",
+       [](Backend& b, const Model& m) {
+         std::vector<int32_t> ids(static_cast<size_t>(m.tokens));
+         for (int64_t i = 0; i < m.tokens; ++i) ids[i] = static_cast<int32_t>(i);
+         std::shuffle(ids.begin(), ids.end(), std::minstd_rand(1));
+         const std::vector<float> weights(ids.size(), 0.25F);
+         return elementwise(b, m.tokens, m.hidden, 3,
+                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.add_rows(x, ids, weights, y); });
        }},
       {"group_products",
        [](Backend& b, const Model& m) {
@@ -261,6 +295,15 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          const std::vector<int64_t> offsets = sequences(m);
          return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix&) {
            b.rope(*cos, *sin, offsets, RotaryOrder::halves, m.head_dim, x);
+         });
+       }},
+      {"rope, interleaved",
+       [](Backend& b, const Model& m) {
+         auto cos = keep(random(b, m.sequence, m.head_dim / 2)), sin = keep(random(b, m.sequence, m.head_dim / 2, 0));
+         for (int64_t i = 0; i < cos->view().size(); ++i) cos->row<float>(0)[i] = 1;
+         const std::vector<int64_t> offsets = sequences(m);
+         return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix&) {
+           b.rope(*cos, *sin, offsets, RotaryOrder::interleaved, m.head_dim, x);
          });
        }},
       {"convert to bf16",

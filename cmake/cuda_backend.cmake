@@ -41,8 +41,8 @@ endforeach()
 list(APPEND GPTQ_CUDA_CODE "-gencode=arch=compute_${newest},code=compute_${newest}")
 
 gptq_layer(cuda
-  SOURCES src/backend/cuda/attention.cu src/backend/cuda/grids.cu src/backend/cuda/rows.cu src/backend/cuda/symmetric.cu
-          src/backend/cuda/systems.cu
+  SOURCES src/backend/cuda/attention.cu src/backend/cuda/grids.cu src/backend/cuda/norms.cu src/backend/cuda/rows.cu
+          src/backend/cuda/symmetric.cu src/backend/cuda/systems.cu
           src/backend/cuda/cuda_backend.cpp src/backend/cuda/cuda_memory.cpp src/backend/cuda/cuda_products.cpp
           src/backend/cuda/libraries.cpp src/backend/cuda/multiplier.cpp)
 target_include_directories(gptq_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})

@@ -200,6 +200,18 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
     const Matrix x = matrix(a, b), weight = matrix(1, b);
     Matrix y(backend, call.dtype, a, b);
     measure([&] { backend.rms_norm(x, weight, 1e-5F, y); });
+  } else if (call.op == "layer_norm") {
+    const Matrix x = matrix(a, b), weight = matrix(1, b);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.layer_norm(x, weight, weight, 1e-5F, y); });
+  } else if (call.op == "cap") {
+    Matrix x = matrix(a, b);
+    measure([&] { backend.cap(Cap::soft, 30, x); });
+  } else if (call.op == "add_rows") {
+    const Matrix x = matrix(a, b);
+    Matrix y = matrix(a, b);
+    const std::vector<float> shares(static_cast<size_t>(a), 0.25F);
+    measure([&] { backend.add_rows(x, std::span(columns).first(static_cast<size_t>(a)), shares, y); });
   } else if (call.op == "gate") {
     const Matrix gate = matrix(a, b), up = matrix(a, b);
     Matrix y(backend, call.dtype, a, b);

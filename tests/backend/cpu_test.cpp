@@ -66,6 +66,18 @@ TEST(CpuThreads, DoNotChangeTheBitsOfAttention) {
   });
 }
 
+TEST(CpuThreads, DoNotChangeTheBitsOfAttentionInAWindow) {
+  expect_same_bits([](Backend& backend) {
+    Matrix y(backend, DType::f32, 300, 9 * 64);
+    AttentionShape shape = {9, 3, 64, 0.125F};
+    shape.window = 70;
+    shape.soft_cap = 20;
+    backend.attention(random(backend, 300, 9 * 64, 1), random(backend, 300, 3 * 64, 2), random(backend, 300, 3 * 64, 3),
+                      std::vector<int64_t>{0, 170, 300}, shape, y);
+    return y;
+  });
+}
+
 TEST(CpuThreads, DoNotChangeTheBitsOfQuantizeColumns) {
   expect_same_bits([](Backend& backend) {
     const int64_t rows = 200, cols = 128;

@@ -150,14 +150,21 @@ inline Generator normal(unsigned seed, double deviation = 1) {
              int64_t, int64_t) mutable { return distribution(random); };
 }
 
+// How the rows of a matrix lie in memory: at multiples of their elements' size, or of 8 elements where they have a
+// multiple of 8. Kernels may have a fast path for the latter.
+enum class Placed { oddly, aligned };
+inline std::string name_of(Placed placed) { return placed == Placed::oddly ? "oddly placed" : "aligned"; }
+
 // A matrix on the device and its twin on the host. On the device it lies inside a larger one, with strange bytes
 // before, between and after its rows.
 class Operand {
  public:
-  Operand(Backend& backend, DType dtype, int64_t rows, int64_t cols, const Generator& value = nullptr)
+  Operand(Backend& backend, DType dtype, int64_t rows, int64_t cols, const Generator& value = nullptr,
+          Placed placed = Placed::oddly)
       : host(host_memory(), dtype, rows, cols),
+        before_(placed == Placed::oddly ? 3 : 8),
         backend_(backend),
-        padded_(backend, dtype, rows + 2, cols + kBefore + kAfter),
+        padded_(backend, dtype, rows + 2, cols + before_ + (placed == Placed::oddly ? 5 : 8)),
         bytes_(padded_.bytes(), std::byte{0xa5}) {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < cols; ++c) set_element(host, r, c, value ? value(r, c) : 77);
@@ -171,7 +178,7 @@ class Operand {
     backend_.upload(padded_, bytes_.data());
   }
 
-  MatrixView device() { return padded_.view().block(1, host.rows(), kBefore, host.cols()); }
+  MatrixView device() { return padded_.view().block(1, host.rows(), before_, host.cols()); }
 
   // The device's values; fails the test where a byte outside of the matrix changed.
   Matrix fetch() {
@@ -179,7 +186,7 @@ class Operand {
     backend_.download(now.data(), padded_);
     Matrix values(host_memory(), host.dtype(), host.rows(), host.cols());
     const MatrixView all(now.data(), host.dtype(), padded_.rows(), padded_.cols());
-    const ConstMatrixView part = all.block(1, host.rows(), kBefore, host.cols());
+    const ConstMatrixView part = all.block(1, host.rows(), before_, host.cols());
     for (int64_t r = 0; r < host.rows() && host.cols() > 0; ++r) {
       std::memcpy(values.view().row_range(r, 1).data, part.row_range(r, 1).data,
                   static_cast<size_t>(host.cols()) * size_of(host.dtype()));
@@ -193,15 +200,14 @@ class Operand {
   Matrix host;
 
  private:
-  static constexpr int64_t kBefore = 3, kAfter = 5;
-
-  static void inside(MatrixView all, ConstMatrixView values) {
+  void inside(MatrixView all, ConstMatrixView values) const {
     for (int64_t r = 0; r < values.rows && values.cols > 0; ++r) {
-      std::memcpy(all.block(1 + r, 1, kBefore, values.cols).data, values.row_range(r, 1).data,
+      std::memcpy(all.block(1 + r, 1, before_, values.cols).data, values.row_range(r, 1).data,
                   static_cast<size_t>(values.cols) * size_of(values.dtype));
     }
   }
 
+  const int64_t before_;  // columns of padded_
   Backend& backend_;
   Matrix padded_;
   std::vector<std::byte> bytes_;  // what was last uploaded

@@ -37,6 +37,38 @@ TEST(Reference, RmsNormDividesByTheRootMeanSquare) {
   expect_near(y, {0.8485281F, 2.2627417F});
 }
 
+TEST(Reference, RmsNormOfGroupsTakesTheirWeightsInTurn) {
+  Matrix y = matrix(1, 6, std::vector<float>(6));
+  const Matrix x = matrix(1, 6, {3, 4, 6, 8, 0, 2});  // root mean squares 5 / sqrt(2), 10 / sqrt(2), sqrt(2)
+  const float root = std::sqrt(2.0F);
+  reference().rms_norm(x, matrix(1, 2, {1, 10}), 0, y);
+  expect_near(y, {0.6F * root, 8 * root, 0.6F * root, 8 * root, 0, 10 * root}, 1e-5F);
+  reference().rms_norm(x, matrix(3, 2, {1, 10, 2, 20, 3, 30}), 0, y);
+  expect_near(y, {0.6F * root, 8 * root, 1.2F * root, 16 * root, 0, 30 * root}, 1e-5F);
+  reference().rms_norm(x, matrix(2, 2, {1, 10, 2, 20}), 0, y);  // the third group takes the first row again
+  expect_near(y, {0.6F * root, 8 * root, 1.2F * root, 16 * root, 0, 10 * root}, 1e-5F);
+}
+
+TEST(Reference, LayerNormTakesTheMeanOff) {
+  // 1, 3: mean 2, deviation 1. 10, 14: mean 12, deviation 2.
+  Matrix y = matrix(1, 4, {0, 0, 0, 0});
+  const Matrix x = matrix(1, 4, {1, 3, 10, 14});
+  reference().layer_norm(x, matrix(1, 2, {1, 5}), {}, 0, y);
+  expect_near(y, {-1, 5, -1, 5});
+  reference().layer_norm(x, matrix(2, 2, {1, 5, 2, 4}), matrix(2, 2, {0.5F, 0, 0, 7}), 0, y);
+  expect_near(y, {-0.5F, 5, -2, 11});
+  reference().layer_norm(x, matrix(1, 2, {1, 1}), {}, 3, y);  // sqrt(1 + 3), sqrt(4 + 3)
+  expect_near(y, {-0.5F, 0.5F, -2 / std::sqrt(7.0F), 2 / std::sqrt(7.0F)});
+}
+
+TEST(Reference, RopeTurnsNeighboursWhereTheyArePairs) {
+  // A quarter turn of the first pair and none of the second; the last two elements are not rotated.
+  Matrix x = matrix(1, 6, {1, 2, 3, 4, 5, 6});
+  reference().rope(matrix(1, 2, {0, 1}), matrix(1, 2, {1, 0}), std::vector<int64_t>{0, 1}, RotaryOrder::interleaved, 6,
+                   x);
+  expect_near(x, {-2, 1, 3, 4, 5, 6});
+}
+
 TEST(Reference, RopeTurnsPairsHalfAHeadApart) {
   // A quarter turn at position 1: (a, b) becomes (-b, a). The second sequence starts at position 0 again.
   Matrix x = matrix(3, 4, {1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8});
@@ -66,6 +98,95 @@ TEST(Reference, AttentionWeighsByTheExponentialOfScaledScores) {
   reference().attention(matrix(2, 2, {1, 0, 1, 0}), matrix(2, 1, {0, half_log3}), matrix(2, 1, {4, 8}),
                         std::vector<int64_t>{0, 2}, {2, 1, 1, 2}, y);
   expect_near(y, {4, 4, 7, 6});
+}
+
+// Attention of one head of width 1 in which key k has the score scores[k] for every query.
+Matrix attended(const std::vector<float>& scores, const std::vector<float>& values, const AttentionShape& shape) {
+  const auto tokens = static_cast<int64_t>(scores.size());
+  Matrix y(host_memory(), DType::f32, tokens, 1);
+  reference().attention(matrix(tokens, 1, std::vector<float>(scores.size(), 1)), matrix(tokens, 1, scores),
+                        matrix(tokens, 1, values), std::vector<int64_t>{0, tokens}, shape, y);
+  return y;
+}
+
+TEST(Reference, AttentionSeesAWindow) {
+  AttentionShape shape = {1, 1, 1, 1};
+  shape.window = 2;
+  expect_near(attended({0, 0, 0, 0}, {2, 4, 10, 20}, shape), {2, 3, 7, 15});
+  shape.window = 1;
+  expect_near(attended({5, -5, 0, 9}, {2, 4, 10, 20}, shape), {2, 4, 10, 20});
+}
+
+TEST(Reference, AttentionSeesItsChunk) {
+  AttentionShape shape = {1, 1, 1, 1};
+  shape.chunk = 3;
+  expect_near(attended({0, 0, 0, 0, 0}, {2, 4, 9, 20, 30}, shape), {2, 3, 5, 20, 25});
+  shape.window = 2;  // both
+  expect_near(attended({0, 0, 0, 0, 0}, {2, 4, 9, 20, 30}, shape), {2, 3, 6.5F, 20, 25});
+}
+
+TEST(Reference, AttentionCapsScoresBeforeItAddsSlopes) {
+  // A score of 2 atanh(ln(3) / 2) becomes 2 tanh(..) = ln(3): weights 1/4 and 3/4.
+  AttentionShape shape = {1, 1, 1, 1};
+  shape.soft_cap = 2;
+  const float log3 = std::log(3.0F), capped_to_log3 = 2 * std::atanh(log3 / 2);
+  expect_near(attended({0, capped_to_log3}, {4, 8}, shape), {4, 7});
+  // With the slope ln(3) a key weighs a third of the next one.
+  const Matrix slopes = matrix(1, 1, {log3});
+  shape.slopes = slopes;
+  expect_near(attended({1, 1}, {4, 8}, shape), {4, 7});
+  expect_near(attended({0, 0, 0}, {13, 26, 39}, shape), {13, 22.75F, (13 + 3 * 26 + 9 * 39) / 13.0F}, 1e-5F);
+  // 3 : 1 by capped scores and 1 : 3 by distance; capped after the slope they would not be equal.
+  expect_near(attended({capped_to_log3, 0}, {4, 8}, shape), {4, 6});
+}
+
+TEST(Reference, ASinkTakesItsShareAndGivesNothing) {
+  // Two scores of 0 and a sink of ln(2): shares 1/4, 1/4 and 1/2.
+  AttentionShape shape = {1, 1, 1, 1};
+  const Matrix sinks = matrix(1, 1, {std::log(2.0F)});
+  shape.sinks = sinks;
+  expect_near(attended({0, 0}, {6, 10}, shape), {2, 4});
+}
+
+TEST(Reference, SlopesAndSinksAreTheHeads) {
+  AttentionShape shape = {2, 1, 1, 1};
+  const Matrix sinks = matrix(1, 2, {-INFINITY, 0}), slopes = matrix(1, 2, {0, std::log(3.0F)});
+  shape.sinks = sinks;
+  shape.slopes = slopes;
+  Matrix y = matrix(2, 2, {0, 0, 0, 0});
+  reference().attention(matrix(2, 2, {1, 1, 1, 1}), matrix(2, 1, {0, 0}), matrix(2, 1, {4, 8}),
+                        std::vector<int64_t>{0, 2}, shape, y);
+  expect_near(y, {4, 2, 6, (4.0F / 3 + 8) / (1.0F / 3 + 2)});
+}
+
+TEST(Reference, CapsAreHardOrSoft) {
+  Matrix x = matrix(1, 4, {-9, -2, 0.5F, 3});
+  reference().cap(Cap::hard, 2, x);
+  expect_near(x, {-2, -2, 0.5F, 2});
+  x = matrix(1, 3, {0, std::log(3.0F), -2 * std::log(3.0F)});  // tanh(ln(3) / 2) = 1/2, tanh(ln 3) = 4/5
+  reference().cap(Cap::soft, 2, x);
+  expect_near(x, {0, 1, -1.6F});
+}
+
+TEST(Reference, AddedRowsHaveWeights) {
+  Matrix y = matrix(3, 2, {1, 1, 2, 2, 3, 3});
+  reference().add_rows(matrix(2, 2, {10, 20, 30, 40}), std::vector<int32_t>{2, 0}, std::vector<float>{0.5F, -1}, y);
+  expect_near(y, {-29, -39, 2, 2, 8, 13});
+}
+
+TEST(Reference, GatesWithoutASecondSide) {
+  Matrix y = matrix(1, 2, {9, 9});
+  reference().gate(matrix(1, 2, {3, -1}), {}, Activation::relu_squared, y);
+  expect_near(y, {9, 0});
+  reference().gate(matrix(1, 2, {1, -1}), {}, Activation::silu, y);
+  expect_near(y, {0.7310586F, -0.2689414F});
+}
+
+TEST(Reference, ClampedSwigluBoundsBothSides) {
+  // g = 1: 1 / (1 + exp(-1.702)) = 0.845795; g = 7 of 50: 7 / (1 + exp(-11.914)) = 6.999953.
+  Matrix y = matrix(1, 4, {0, 0, 0, 0});
+  reference().gate(matrix(1, 4, {1, 50, 1, -1}), matrix(1, 4, {2, 1, 9, -30}), Activation::clamped_swiglu, y);
+  expect_near(y, {3 * 0.845795F, 2 * 6.999953F, 8 * 0.845795F, 6 * 0.154205F}, 1e-5F);
 }
 
 TEST(Reference, GatesOfOne) {

@@ -1,5 +1,6 @@
 // Causal attention, one tile of queries at a time: scores [queries, keys up to the last query] by sgemm, softmax row by
-// row, values by sgemm. No [n, n] matrix exists; keys above the diagonal are skipped but for the tile's own corner.
+// row, values by sgemm. No [n, n] matrix exists; keys above the diagonal are skipped but for the tile's own corner, and
+// those that no query of the tile sees.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -18,25 +19,14 @@ constexpr int64_t kStackedHeads = 4;
 
 struct Task {
   int64_t sequence_start, first_query, queries;
+  int64_t first_key;          // the first that one of the queries sees
   int64_t first_head, heads;  // query heads, all of one key head
 };
 
-// The first key that a query sees.
+// The first key that a query sees, both counted from their sequence's start.
 int64_t first_seen(const AttentionShape& shape, int64_t query) {
   const int64_t in_window = shape.window == 0 ? 0 : query - shape.window + 1;
   return std::max<int64_t>({0, in_window, shape.chunk == 0 ? 0 : query / shape.chunk * shape.chunk});
-}
-
-// What happens to the scaled scores of keys [first, query].
-void modify_scores(const AttentionShape& shape, int64_t head, int64_t query, int64_t first, float* scores) {
-  if (shape.soft_cap > 0) {
-    for (int64_t key = first; key <= query; ++key)
-      scores[key] = shape.soft_cap * std::tanh(scores[key] / shape.soft_cap);
-  }
-  if (!shape.slopes.empty()) {
-    const float slope = shape.slopes.row<float>(0)[head];
-    for (int64_t key = first; key <= query; ++key) scores[key] += slope * static_cast<float>(key - query);
-  }
 }
 
 }  // namespace
@@ -50,21 +40,22 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
       for (int64_t head = 0; head < shape.heads;) {
         const int64_t group_end = (head / heads_per_key + 1) * heads_per_key;
         const int64_t heads = std::min(kStackedHeads, group_end - head);
-        tasks.push_back({offsets[s], query, std::min(kQueries, offsets[s + 1] - query), head, heads});
+        tasks.push_back({offsets[s], query, std::min(kQueries, offsets[s + 1] - query),
+                         offsets[s] + first_seen(shape, query - offsets[s]), head, heads});
         head += heads;
       }
     }
   }
   // The longest tiles first, so that threads end together.
-  const auto keys_of = [](const Task& task) { return task.first_query + task.queries - task.sequence_start; };
+  const auto keys_of = [](const Task& task) { return task.first_query + task.queries - task.first_key; };
   std::stable_sort(tasks.begin(), tasks.end(), [&](const Task& a, const Task& b) { return keys_of(a) > keys_of(b); });
 
   pool_.for_each(static_cast<int64_t>(tasks.size()), [&](int64_t index) {
     const Task& task = tasks[index];
     const int64_t keys = keys_of(task), rows = task.heads * task.queries;
     const int64_t key_column = task.first_head / heads_per_key * width;
-    const ConstMatrixView task_k = k.block(task.sequence_start, keys, key_column, width);
-    const ConstMatrixView task_v = v.block(task.sequence_start, keys, key_column, width);
+    const ConstMatrixView task_k = k.block(task.first_key, keys, key_column, width);
+    const ConstMatrixView task_v = v.block(task.first_key, keys, key_column, width);
     const bool widen_k = k.dtype != DType::f32, widen_v = v.dtype != DType::f32;
 
     ScratchPool::Lease lease =
@@ -91,9 +82,12 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
                 static_cast<blasint>(wide_k.stride), 0, scores, n);
     for (int64_t r = 0; r < rows; ++r) {
       float* row = scores + r * keys;
-      const int64_t query = keys - task.queries + r % task.queries, head = task.first_head + r / task.queries;
-      const int64_t first = first_seen(shape, query), seen = query + 1 - first;
-      modify_scores(shape, head, query, first, row);
+      const int64_t head = task.first_head + r / task.queries, before = task.first_key - task.sequence_start;
+      const int64_t query = keys - task.queries + r % task.queries;  // as keys are counted in this tile
+      const int64_t first = first_seen(shape, before + query) - before, seen = query + 1 - first;
+      if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, row + first, seen);
+      if (!shape.slopes.empty())
+        kernels_.add_line(row + first, static_cast<float>(first - query), shape.slopes.row<float>(0)[head], seen);
       float top = kernels_.maximum(row + first, seen), sum = 0;
       if (!shape.sinks.empty()) {
         const float sink = shape.sinks.row<float>(0)[head];

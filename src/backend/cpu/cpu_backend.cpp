@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <numeric>
 #include <utility>
 
 #include <cblas.h>
@@ -233,11 +232,11 @@ void CpuBackend::layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatr
     float* normed = begin_row(y, row, scratch + x.cols);
     for (int64_t first = 0; first < x.cols; first += width) {
       const int64_t place = first % static_cast<int64_t>(weights.size());
-      const double mean = std::accumulate(values + first, values + first + width, 0.0) / static_cast<double>(width);
-      for (int64_t i = 0; i < width; ++i) normed[first + i] = static_cast<float>(values[first + i] - mean);
-      const float variance = kernels_.sum_of_squares(normed + first, width) / static_cast<float>(width);
-      kernels_.scale_by(normed + first, weights.data() + place, 1 / std::sqrt(variance + eps), normed + first, width);
-      for (int64_t i = 0; i < width && !biases.empty(); ++i) normed[first + i] += biases[place + i];
+      float* group = normed + first;
+      kernels_.centre(values + first, group, width);
+      const float variance = kernels_.sum_of_squares(group, width) / static_cast<float>(width);
+      kernels_.scale_by(group, weights.data() + place, 1 / std::sqrt(variance + eps), group, width);
+      if (!biases.empty()) kernels_.add(biases.data() + place, 1, group, width);
     }
     finish_row(normed, y, row);
   });
@@ -251,17 +250,10 @@ void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets 
       float* values = update_row(sequence, row, scratch);
       for (int64_t head = 0; head + head_dim <= sequence.cols; head += head_dim) {
         const float *c = cos.row<float>(row), *s = sin.row<float>(row);
-        if (order == RotaryOrder::halves) {
+        if (order == RotaryOrder::halves)
           kernels_.rotate(c, s, values + head, values + head + cos.cols, cos.cols);
-          continue;
-        }
-        for (int64_t i = 0; i < cos.cols; ++i) {
-          float& a = values[head + 2 * i];
-          float& b = values[head + 2 * i + 1];
-          const float rotated = a * c[i] - b * s[i];
-          b = b * c[i] + a * s[i];
-          a = rotated;
-        }
+        else
+          kernels_.rotate_pairs(c, s, values + head, cos.cols);
       }
       finish_row(values, sequence, row);
     });
@@ -298,11 +290,7 @@ void CpuBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activ
 void CpuBackend::cap(Cap kind, float bound, MatrixView x) {
   for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
     float* values = update_row(x, row, scratch);
-    if (kind == Cap::hard) {
-      for (int64_t i = 0; i < x.cols; ++i) values[i] = std::clamp(values[i], -bound, bound);
-    } else {
-      for (int64_t i = 0; i < x.cols; ++i) values[i] = bound * std::tanh(values[i] / bound);
-    }
+    (kind == Cap::hard ? kernels_.hard_cap : kernels_.soft_cap)(bound, values, x.cols);
     finish_row(values, x, row);
   });
 }

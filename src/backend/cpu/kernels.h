@@ -40,16 +40,22 @@ struct Kernels {
   void (*add)(const float* x, float factor, float* y, int64_t n);                            // y += factor * x
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
+  void (*add_line)(float* x, float start, float slope, int64_t n);  // x_i += slope * (start + i), n <= 2^31
+  void (*centre)(const float* x, float* y, int64_t n);              // y = x - mean(x)
   float (*sum_of_squares)(const float* x, int64_t n);
   float (*product)(const float* x, const float* y, int64_t n);  // sum x * y
   bool (*all_finite)(const float* x, int64_t n);
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
+  void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);           // the same of neighbours
   void (*silu_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*gelu_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*gelu_tanh_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*relu_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*relu_squared_gate)(const float* gate, const float* up, float* y, int64_t n);
   void (*clamped_swiglu)(const float* gate, const float* up, float* y, int64_t n);
+
+  void (*hard_cap)(float bound, float* x, int64_t n);  // x = clamp(x, -bound, bound)
+  void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
   // x = exp(x - top); returns the sum of the new x.

@@ -1,5 +1,5 @@
 // Causal attention without a score matrix in memory: the softmax is computed as the keys stream by (FlashAttention-2,
-// arXiv 2307.08691).
+// arXiv 2307.08691). Each kernel exists twice: for plain scores, and for those that AttentionShape modifies.
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
@@ -11,6 +11,7 @@ namespace gptq::cuda {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634F;
+constexpr int kAllKeys = 1 << 30;
 
 template <typename T>
 struct Head {
@@ -27,6 +28,17 @@ struct Arguments {
   const int64_t* offsets;
   int head_dim, heads_per_kv;
   float scale;  // of the scores, times log2(e)
+  // What modified scores have beside it.
+  float soft_cap;               // times log2(e); 0: none
+  float soft_cap_scale;         // scale / soft_cap
+  int window, chunk;            // kAllKeys: no bound
+  const float *slopes, *sinks;  // null: none
+
+  // The first key that a query sees.
+  __device__ int first_seen(int query) const { return max(query - window + 1, query / chunk * chunk); }
+  // Times log2(e), of the block's head.
+  __device__ float slope() const { return slopes == nullptr ? 0 : slopes[blockIdx.y] * kLog2E; }
+  __device__ float sink() const { return sinks == nullptr ? -INFINITY : sinks[blockIdx.y] * kLog2E; }
 
   // Of the block's head and sequence.
   __device__ Head<const T> queries(int64_t start) const {
@@ -114,6 +126,9 @@ __device__ inline float power_of_two(float x) {
   return power;
 }
 
+// tanh(x), wrong by at most 2^-22.
+__device__ inline float fast_tanh(float x) { return 1 - __fdividef(2, 1 + power_of_two(2 * kLog2E * x)); }
+
 // Starts the copy of rows [first, first + kRows) of a head to shared memory; rows from `end` on and columns beyond the
 // head become zeros. kWide: 16 bytes at a time, asynchronously.
 template <typename T, int kDim, int kRows, bool kWide>
@@ -147,7 +162,56 @@ __device__ inline void wait_for_copies() {
   __syncthreads();
 }
 
-template <typename T, int kDim, bool kWide>
+// From products to modified scores, times log2(e). Of 16 queries by kCount * 8 keys a thread has the elements that
+// mma.sync gives it, the first of them at (row, column).
+template <typename T, int kCount>
+__device__ inline void modify(const Arguments<T>& a, float slope, int row, int column, float (&score)[kCount][4]) {
+  if (a.soft_cap > 0) {
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) score[n][i] = a.soft_cap * fast_tanh(score[n][i] * a.soft_cap_scale);
+    }
+  } else {
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) score[n][i] *= a.scale;
+    }
+  }
+  if (slope == 0) return;
+#pragma unroll
+  for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      score[n][i] = fmaf(slope, static_cast<float>(column + n * 8 + i % 2 - row - i / 2 * 8), score[n][i]);
+  }
+}
+
+// Keys that a query does not see get no share.
+template <typename T, int kCount>
+__device__ inline void hide(const Arguments<T>& a, int row, int column, float (&score)[kCount][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int last = row + half * 8, first = a.first_seen(last);
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int key = column + n * 8 + i;
+        if (key > last || key < first) score[n][2 * half + i] = -INFINITY;
+      }
+    }
+  }
+}
+
+// The factor that makes shares of a row's sums, where `sink` joins the scores of which `top` is the highest.
+__device__ inline float share_with_sink(float sink, float top, float total) {
+  const float highest = fmaxf(top, sink), shrink = exp2f(top - highest);
+  return shrink / (total * shrink + exp2f(sink - highest));
+}
+
+template <typename T, int kDim, bool kWide, bool kModified>
 __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) attention_kernel(Arguments<T> a) {
   using Tile = Tiles<kDim>;
   constexpr int kKeys = Tile::kKeys, kRow = Tile::kRow, kFragments = Tile::kFragments;
@@ -170,8 +234,12 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
   const T* const key_place = key_tile + (lane % 8 + lane / 16 * 8) * kRow + lane / 8 % 2 * 8;
   const T* const value_place = value_tile + lane % 16 * kRow + lane / 16 * 8;
 
+  // Tiles before this one hold no key that the block's queries see.
+  const int first_tile = kModified ? a.first_seen(first_query) / kKeys * kKeys : 0;
+  const float slope = kModified ? a.slope() : 0;
+
   copy_rows<T, kDim, kQueries, kWide>(query_rows, a.queries(start), first_query, length, a.head_dim);
-  copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, 0, length, a.head_dim);
+  copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_tile, length, a.head_dim);
 
   // Of 16 queries a thread has rows lane / 4 and lane / 4 + 8; of 8 columns, lane % 4 * 2 and the next.
   float result[kFragments][kDim / 8][4] = {};
@@ -181,9 +249,9 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
   uint32_t query[kQueriesStay ? kDim / 16 : 1][kFragments][4];
 
   const int all_keys = min(first_query + kQueries, length);
-  for (int first_key = 0; first_key < all_keys; first_key += kKeys) {
+  for (int first_key = first_tile; first_key < all_keys; first_key += kKeys) {
     wait_for_copies();  // the keys are there, and all warps are done with the values before
-    if (kQueriesStay && first_key == 0) {
+    if (kQueriesStay && first_key == first_tile) {
 #pragma unroll
       for (int d = 0; d < kDim / 16; ++d) load_matrices(query[kQueriesStay ? d : 0][0], query_place + d * 16);
     }
@@ -212,17 +280,24 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
     if (first_key + kKeys < all_keys)
       copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_key + kKeys, length, a.head_dim);
 
-    const bool whole = first_key + kKeys <= first_row + 1;  // every row of the warp sees every key of the tile
+    // Every row of the warp sees every key of the tile.
+    const bool whole = first_key + kKeys <= first_row + 1 &&
+                       (!kModified || a.first_seen(first_row + 16 * kFragments - 1) <= first_key);
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) {
       const int row = first_row + m * 16 + lane / 4, column = first_key + lane % 4 * 2;
+      if constexpr (kModified) {
+        modify(a, slope, row, column, score[m]);
+        if (!whole) hide(a, row, column, score[m]);
+      } else {
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
+        for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          // Keys from `length` on come after every row.
-          const bool seen = whole || column + n * 8 + i % 2 <= row + i / 2 * 8;
-          score[m][n][i] = seen ? score[m][n][i] * a.scale : -INFINITY;
+          for (int i = 0; i < 4; ++i) {
+            // Keys from `length` on come after every row.
+            const bool seen = whole || column + n * 8 + i % 2 <= row + i / 2 * 8;
+            score[m][n][i] = seen ? score[m][n][i] * a.scale : -INFINITY;
+          }
         }
       }
 #pragma unroll
@@ -233,15 +308,17 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
           highest = fmaxf(highest, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1]));
         highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 1));
         highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 2));
-        // Key 0 is seen by every row, so from the first tile on `highest` is finite.
-        const float shrink = power_of_two(top[m][half] - highest);
+        // Plain scores: every row sees key 0, so from the first tile on `highest` is finite. Modified ones: a row may
+        // have seen no key so far, and then any finite number is as good.
+        const float base = kModified && highest == -INFINITY ? 0 : highest;
+        const float shrink = power_of_two(top[m][half] - base);
         top[m][half] = highest;
         sum[m][half] *= shrink;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
           for (int i = 2 * half; i < 2 * half + 2; ++i) {
-            score[m][n][i] = power_of_two(score[m][n][i] - highest);
+            score[m][n][i] = power_of_two(score[m][n][i] - base);
             sum[m][half] += score[m][n][i];
           }
         }
@@ -278,6 +355,7 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
   }
 
   const Head<T> results = a.results(start);
+  const float sink = kModified ? a.sink() : 0;
 #pragma unroll
   for (int m = 0; m < kFragments; ++m) {
 #pragma unroll
@@ -287,7 +365,8 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
       total += __shfl_xor_sync(0xffffffffU, total, 2);
       const int row = first_row + m * 16 + half * 8 + lane / 4;
       if (row >= length) continue;
-      const float share = 1 / total;
+      float share = 1 / total;
+      if constexpr (kModified) share = share_with_sink(sink, top[m][half], total);
       T* const to = results.row(row) + lane % 4 * 2;
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d) {
@@ -304,10 +383,13 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
   }
 }
 
+// Operands that cannot be read 16 bytes at a time are rare: one kernel does for their plain scores too.
 template <typename T, int kDim>
-void launch(const Arguments<T>& arguments, bool wide, dim3 blocks, cudaStream_t stream) {
+void launch(const Arguments<T>& arguments, bool wide, bool modified, dim3 blocks, cudaStream_t stream) {
   static_assert(Tiles<kDim>::kBytes <= 99 * 1024, "what a block may have where multiprocessors have least");
-  const auto kernel = wide ? attention_kernel<T, kDim, true> : attention_kernel<T, kDim, false>;
+  const auto kernel = !wide      ? attention_kernel<T, kDim, false, true>
+                      : modified ? attention_kernel<T, kDim, true, true>
+                                 : attention_kernel<T, kDim, true, false>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tiles<kDim>::kBytes));
   cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   kernel<<<blocks, Tiles<kDim>::kThreads, Tiles<kDim>::kBytes, stream>>>(arguments);
@@ -316,41 +398,54 @@ void launch(const Arguments<T>& arguments, bool wide, dim3 blocks, cudaStream_t 
 // ---------------------------------------------------------------------------------------------------------- f32
 // A block computes 32 queries of one head, each of its 8 warps 4 of them. For scores a lane is a key, for results it is
 // every 32nd column. Rows in shared memory are an odd number of quads, which zeros fill up: lanes that read one quad of
-// their rows meet each bank once. Limited by f32 arithmetic and shared memory.
-constexpr int kWarps = 8, kWideThreads = 32 * kWarps, kWideQueries = 32, kWideKeys = 32;
-constexpr int kPerWarp = kWideQueries / kWarps, kMostPerLane = 8;
+// their rows meet each bank once. Limited by f32 arithmetic and shared memory. Heads of more than 256 elements, of any
+// dtype, are computed like this too, but 8 queries at a time, and keys and values take turns in shared memory.
+constexpr int kWarps = 8, kWideThreads = 32 * kWarps, kWideKeys = 32;
+constexpr int kShortHead = 256;
+
+template <bool kLongHeads>
+struct WideTiles {
+  static constexpr int kPerWarp = kLongHeads ? 1 : 4, kQueries = kWarps * kPerWarp;
+  static constexpr int kMostPerLane = kLongHeads ? 16 : kShortHead / 32;     // columns
+  static constexpr int kRows = kQueries + (kLongHeads ? 1 : 2) * kWideKeys;  // of shared memory
+};
 
 int64_t quads_of_row(int64_t head_dim) { return (head_dim + 3) / 4 | 1; }
 
-__global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Arguments<float> a, int row_quads) {
+template <typename T, bool kLongHeads, bool kModified>
+__global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Arguments<T> a, int row_quads) {
+  using Tile = WideTiles<kLongHeads>;
+  constexpr int kPerWarp = Tile::kPerWarp, kMostPerLane = Tile::kMostPerLane;
   extern __shared__ float4 quads[];
   const int dim = a.head_dim, used_quads = (dim + 3) / 4;
-  float4 *const queries = quads, *const keys = queries + kWideQueries * row_quads,
-                *const values = keys + kWideKeys * row_quads;
+  float4 *const queries = quads, *const keys = queries + Tile::kQueries * row_quads,
+                *const values = keys + (kLongHeads ? 0 : kWideKeys * row_quads);
   const int64_t start = a.offsets[blockIdx.z];
   const int length = static_cast<int>(a.offsets[blockIdx.z + 1] - start);
-  const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * kWideQueries;
+  const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * Tile::kQueries;
   if (first_query >= length) return;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto load = [&](float4* to, const Head<const float>& from, int first) {
-    for (int r = warp; r < 32; r += kWarps) {
+  const auto load = [&](float4* to, const Head<const T>& from, int first, int rows) {
+    for (int r = warp; r < rows; r += kWarps) {
       float* const row = reinterpret_cast<float*>(to + r * row_quads);
       for (int c = lane; c < used_quads * 4; c += 32)
-        row[c] = first + r < length && c < dim ? from.row(first + r)[c] : 0.0F;
+        row[c] = first + r < length && c < dim ? widened(from.row(first + r)[c]) : 0.0F;
     }
   };
-  load(queries, a.queries(start), first_query);
+  load(queries, a.queries(start), first_query, Tile::kQueries);
   const float4* const query_rows = queries + warp * kPerWarp * row_quads;
 
   float result[kPerWarp][kMostPerLane] = {};
   float top[kPerWarp], sum[kPerWarp] = {};
 #pragma unroll
   for (int i = 0; i < kPerWarp; ++i) top[i] = -INFINITY;
-  const int all_keys = min(first_query + kWideQueries, length);
-  for (int first_key = 0; first_key < all_keys; first_key += kWideKeys) {
+  const int all_keys = min(first_query + Tile::kQueries, length);
+  const int first_tile = kModified ? a.first_seen(first_query) / kWideKeys * kWideKeys : 0;
+  const float slope = kModified ? a.slope() : 0;
+  for (int first_key = first_tile; first_key < all_keys; first_key += kWideKeys) {
     __syncthreads();
-    load(keys, a.keys(start), first_key);
-    load(values, a.values(start), first_key);
+    load(keys, a.keys(start), first_key, kWideKeys);
+    if (!kLongHeads) load(values, a.values(start), first_key, kWideKeys);
     __syncthreads();
 
     float score[kPerWarp] = {};
@@ -366,14 +461,28 @@ __global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Argument
       }
     }
 
+    if (kLongHeads) {
+      __syncthreads();
+      load(values, a.values(start), first_key, kWideKeys);
+      __syncthreads();
+    }
+
     float probability[kPerWarp];
 #pragma unroll
     for (int i = 0; i < kPerWarp; ++i) {
-      const bool seen = first_key + lane <= first_query + warp * kPerWarp + i;
-      const float scaled = seen ? score[i] * a.scale : -INFINITY;
+      const int query = first_query + warp * kPerWarp + i, key = first_key + lane;
+      const bool seen = key <= query && (!kModified || key >= a.first_seen(query));
+      float scaled = score[i] * a.scale;
+      if constexpr (kModified) {
+        if (a.soft_cap > 0) scaled = a.soft_cap * tanhf(score[i] * a.soft_cap_scale);
+        scaled = fmaf(slope, static_cast<float>(key - query), scaled);
+      }
+      if (!seen) scaled = -INFINITY;
       const float highest = fmaxf(top[i], warp_max(scaled));
-      const float shrink = exp2f(top[i] - highest);
-      probability[i] = exp2f(scaled - highest);
+      // Of modified scores a row may have seen none so far: then any finite number is as good.
+      const float base = kModified && highest == -INFINITY ? 0 : highest;
+      const float shrink = exp2f(top[i] - base);
+      probability[i] = exp2f(scaled - base);
       top[i] = highest;
       sum[i] = sum[i] * shrink + warp_sum(probability[i]);
 #pragma unroll
@@ -395,17 +504,28 @@ __global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Argument
     }
   }
 
-  const Head<float> results = a.results(start);
+  const Head<T> results = a.results(start);
+  const float sink = kModified ? a.sink() : 0;
 #pragma unroll
   for (int i = 0; i < kPerWarp; ++i) {
     const int query = first_query + warp * kPerWarp + i;
     if (query >= length) continue;
+    if constexpr (kModified) sum[i] = 1 / share_with_sink(sink, top[i], sum[i]);
 #pragma unroll
     for (int c = 0; c < kMostPerLane; ++c) {
       const int column = c * 32 + lane;
-      if (column < dim) results.row(query)[column] = result[i][c] / sum[i];
+      if (column < dim) store(results.row(query) + column, result[i][c] / sum[i]);
     }
   }
+}
+
+template <bool kLongHeads, typename T>
+void launch_f32(const Arguments<T>& arguments, bool modified, dim3 blocks, cudaStream_t stream) {
+  const int64_t row_quads = quads_of_row(arguments.head_dim);
+  const auto bytes = static_cast<int>(sizeof(float4)) * WideTiles<kLongHeads>::kRows * static_cast<int>(row_quads);
+  const auto kernel = modified ? attention_f32_kernel<T, kLongHeads, true> : attention_f32_kernel<T, kLongHeads, false>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  kernel<<<blocks, kWideThreads, static_cast<size_t>(bytes), stream>>>(arguments, static_cast<int>(row_quads));
 }
 
 unsigned pieces(int64_t length, int each) { return static_cast<unsigned>((length + each - 1) / each); }
@@ -417,6 +537,11 @@ bool is_wide(ConstMatrixView m) { return reinterpret_cast<uintptr_t>(m.data) % 1
 void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, const int64_t* offsets, int64_t sequences,
                int64_t longest, const AttentionShape& shape, MatrixView y, cudaStream_t stream) {
   if (y.empty() || longest == 0) return;
+  const bool modified =
+      shape.soft_cap > 0 || shape.window > 0 || shape.chunk > 0 || !shape.slopes.empty() || !shape.sinks.empty();
+  const auto bound = [](int64_t keys) {
+    return keys == 0 ? kAllKeys : static_cast<int>(std::min<int64_t>(keys, kAllKeys));
+  };
   with_element(q.dtype, [&](auto element) {
     using T = decltype(element);
     const Arguments<T> arguments = {.q = static_cast<const T*>(q.data),
@@ -430,25 +555,30 @@ void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, const in
                                     .offsets = offsets,
                                     .head_dim = static_cast<int>(shape.head_dim),
                                     .heads_per_kv = static_cast<int>(shape.heads / shape.kv_heads),
-                                    .scale = shape.scale * kLog2E};
-    const auto heads = static_cast<unsigned>(shape.heads), each = static_cast<unsigned>(sequences);
+                                    .scale = shape.scale * kLog2E,
+                                    .soft_cap = shape.soft_cap * kLog2E,
+                                    .soft_cap_scale = shape.soft_cap > 0 ? shape.scale / shape.soft_cap : 0,
+                                    .window = bound(shape.window),
+                                    .chunk = bound(shape.chunk),
+                                    .slopes = shape.slopes.empty() ? nullptr : shape.slopes.row<float>(0),
+                                    .sinks = shape.sinks.empty() ? nullptr : shape.sinks.row<float>(0)};
+    const int64_t dim = shape.head_dim;
+    const auto blocks_of = [&](int queries) {
+      return dim3(pieces(longest, queries), static_cast<unsigned>(shape.heads), static_cast<unsigned>(sequences));
+    };
+    if (dim > kShortHead) return launch_f32<true>(arguments, modified, blocks_of(WideTiles<true>::kQueries), stream);
     if constexpr (std::is_same_v<T, float>) {
-      const int64_t quads = quads_of_row(shape.head_dim);
-      const size_t bytes = sizeof(float4) * static_cast<size_t>((kWideQueries + 2 * kWideKeys) * quads);
-      cudaFuncSetAttribute(attention_f32_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-      attention_f32_kernel<<<dim3(pieces(longest, kWideQueries), heads, each), kWideThreads, bytes, stream>>>(
-          arguments, static_cast<int>(quads));
+      launch_f32<false>(arguments, modified, blocks_of(WideTiles<false>::kQueries), stream);
     } else {
-      const bool wide = shape.head_dim % 8 == 0 && is_wide(q) && is_wide(k) && is_wide(v) && is_wide(y);
-      const dim3 blocks(pieces(longest, kQueries), heads, each);
-      const int64_t dim = shape.head_dim;
-      if (dim <= 32) return launch<T, 32>(arguments, wide, blocks, stream);
-      if (dim <= 64) return launch<T, 64>(arguments, wide, blocks, stream);
-      if (dim <= 96) return launch<T, 96>(arguments, wide, blocks, stream);
-      if (dim <= 128) return launch<T, 128>(arguments, wide, blocks, stream);
-      if (dim <= 160) return launch<T, 160>(arguments, wide, blocks, stream);
-      if (dim <= 192) return launch<T, 192>(arguments, wide, blocks, stream);
-      launch<T, 256>(arguments, wide, blocks, stream);
+      const bool wide = dim % 8 == 0 && is_wide(q) && is_wide(k) && is_wide(v) && is_wide(y);
+      const dim3 blocks = blocks_of(kQueries);
+      if (dim <= 32) return launch<T, 32>(arguments, wide, modified, blocks, stream);
+      if (dim <= 64) return launch<T, 64>(arguments, wide, modified, blocks, stream);
+      if (dim <= 96) return launch<T, 96>(arguments, wide, modified, blocks, stream);
+      if (dim <= 128) return launch<T, 128>(arguments, wide, modified, blocks, stream);
+      if (dim <= 160) return launch<T, 160>(arguments, wide, modified, blocks, stream);
+      if (dim <= 192) return launch<T, 192>(arguments, wide, modified, blocks, stream);
+      launch<T, 256>(arguments, wide, modified, blocks, stream);
     }
   });
 }

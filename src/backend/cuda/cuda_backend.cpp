@@ -232,19 +232,24 @@ void CudaBackend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps,
   check_launch("rms_norm");
 }
 
+void CudaBackend::layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) {
+  begin("layer_norm");
+  cuda::layer_norm(x, weight, bias, eps, y, stream_.get());
+  check_launch("layer_norm");
+}
+
 void CudaBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
                        int64_t head_dim, MatrixView x) {
-  if (order != RotaryOrder::halves) return Backend::rope(cos, sin, offsets, order, head_dim, x);
   begin("rope");
   const Matrix device_offsets = on_device(offsets);
   cuda::rope(cos, sin, static_cast<const int64_t*>(device_offsets.view().data),
-             static_cast<int64_t>(offsets.size()) - 1, head_dim, x, stream_.get());
+             static_cast<int64_t>(offsets.size()) - 1, order, head_dim, x, stream_.get());
   check_launch("rope");
 }
 
 void CudaBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                             const AttentionShape& shape, MatrixView y) {
-  constexpr int64_t kMostHeadDim = 256;
+  constexpr int64_t kMostHeadDim = 512;
   if (shape.head_dim > kMostHeadDim)
     throw UnsupportedError(cat(name_, ": heads of ", shape.head_dim, " elements; attention here does up to ",
                                kMostHeadDim, ", the device cpu any"));
@@ -270,6 +275,21 @@ void CudaBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation acti
   begin("gate");
   cuda::gate(gate, up, activation, y, stream_.get());
   check_launch("gate");
+}
+
+void CudaBackend::cap(Cap kind, float bound, MatrixView x) {
+  begin("cap");
+  cuda::cap(kind, bound, x, stream_.get());
+  check_launch("cap");
+}
+
+void CudaBackend::add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights,
+                           MatrixView y) {
+  begin("add_rows");
+  const Matrix device_ids = on_device(ids), device_weights = on_device(weights);
+  cuda::add_rows(x, device_ids.row<int32_t>(0), static_cast<const float*>(device_weights.view().data), y,
+                 stream_.get());
+  check_launch("add_rows");
 }
 
 void CudaBackend::permute_symmetric(ConstMatrixView h, std::span<const int32_t> order, float damp, MatrixView y) {

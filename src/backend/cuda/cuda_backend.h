@@ -77,12 +77,15 @@ class CudaBackend final : public Backend {
   void clear(MatrixView y) override;
   void add(ConstMatrixView x, float factor, MatrixView y) override;
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
+  void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
   void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override;
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                  const AttentionShape& shape, MatrixView y) override;
   void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) override;
+  void cap(Cap kind, float bound, MatrixView x) override;
+  void add_rows(ConstMatrixView x, std::span<const int32_t> ids, std::span<const float> weights, MatrixView y) override;
   void add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) override;
   void add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) override;
   void mirror(MatrixView h) override;

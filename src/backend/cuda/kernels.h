@@ -21,17 +21,23 @@ void add(ConstMatrixView x, float factor, MatrixView y, cudaStream_t stream);
 void add_bias(ConstMatrixView bias, MatrixView y, cudaStream_t stream);  // y += bias, to every row
 void gather_rows(ConstMatrixView table, const int32_t* ids, MatrixView y, cudaStream_t stream);
 void gather_columns(ConstMatrixView x, const int32_t* ids, MatrixView y, cudaStream_t stream);
-void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y, cudaStream_t stream);
+void add_rows(ConstMatrixView x, const int32_t* ids, const float* weights, MatrixView y, cudaStream_t stream);
 // offsets: `sequences` + 1 of them.
-void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, int64_t head_dim,
-          MatrixView x, cudaStream_t stream);
+void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, RotaryOrder order,
+          int64_t head_dim, MatrixView x, cudaStream_t stream);
 void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y, cudaStream_t stream);
+void cap(Cap kind, float bound, MatrixView x, cudaStream_t stream);
 // products[r, g] = sum x_rk y_rk over the columns of group g.
 void group_products(ConstMatrixView x, ConstMatrixView y, int64_t group_size, MatrixView products, cudaStream_t stream);
 void add_row_norms(ConstMatrixView x, MatrixView norms, cudaStream_t stream);
 void token_losses(ConstMatrixView logits, const int32_t* targets, MatrixView losses, cudaStream_t stream);
 void compare_logits(ConstMatrixView p, ConstMatrixView q, MatrixView divergence, MatrixView same_top,
                     cudaStream_t stream);
+
+// norms.cu
+void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y, cudaStream_t stream);
+void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y,
+                cudaStream_t stream);
 
 // symmetric.cu: what surrounds the products of Hessians.
 // y = x with rows that hold NaN or infinity replaced by zeros, in y's dtype; dropped[0, 0] += their number.

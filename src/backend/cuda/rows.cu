@@ -1,105 +1,11 @@
-// Ops that work row by row or element by element. All of them are limited by memory bandwidth: where dtypes are the
-// same and alignment allows, a thread handles 8 neighbouring elements in one access; otherwise one element, whatever
-// its type. Rows are the work of a block where they need a sum.
-#include <algorithm>
+// Ops that work element by element, or need a sum over each row; norms.cu has the norms.
 #include <cstdint>
-#include <initializer_list>
 
-#include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/rows.cuh"
 
 namespace gptq::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = 1 << 20;
-constexpr int kWide = 8;
-
-// A strided matrix of elements T.
-template <typename T>
-struct Rows {
-  T* data;
-  int64_t stride;
-  __device__ T* row(int64_t r) const { return data + r * stride; }
-};
-template <typename T>
-Rows<T> rows_of(MatrixView m) {
-  return {static_cast<T*>(m.data), m.stride};
-}
-template <typename T>
-Rows<const T> rows_of(ConstMatrixView m) {
-  return {static_cast<const T*>(m.data), m.stride};
-}
-
-// Neighbouring elements, moved in one or two accesses of 16 bytes.
-template <typename T>
-struct alignas(16) Pack {
-  T values[kWide];
-};
-template <typename T>
-__device__ Pack<T> load_pack(const T* from) {
-  return *reinterpret_cast<const Pack<T>*>(from);
-}
-template <typename T>
-__device__ void store_pack(T* to, const Pack<T>& pack) {
-  *reinterpret_cast<Pack<T>*>(to) = pack;
-}
-
-// Whether all have one dtype and rows that are whole packs.
-bool in_packs(std::initializer_list<ConstMatrixView> views) {
-  return std::all_of(views.begin(), views.end(), [&](const ConstMatrixView& m) {
-    return m.dtype == views.begin()->dtype && reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && m.stride % kWide == 0 &&
-           m.cols % kWide == 0;
-  });
-}
-
-// Elementwise: thread i of the grid handles place i, i + threads, ... of the matrix [rows, cols / each].
-template <typename Body>
-__global__ void for_places(int64_t rows, int64_t places, int each, Body body) {
-  const int64_t total = rows * places, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
-    const int64_t r = i / places;
-    body(r, (i - r * places) * each);
-  }
-}
-template <typename Body>
-void launch_places(int64_t rows, int64_t cols, int each, cudaStream_t stream, Body body) {
-  const int64_t places = cols / each;
-  if (rows == 0 || places == 0) return;
-  const int64_t blocks = std::min<int64_t>(kMostBlocks, (rows * places + kThreads - 1) / kThreads);
-  for_places<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(rows, places, each, body);
-}
-
-// A row is the work of one block; the body is called by all its threads.
-template <typename Body>
-__global__ void for_rows(Body body) {
-  body(static_cast<int64_t>(blockIdx.x));
-}
-template <typename Body>
-void launch_rows(int64_t rows, cudaStream_t stream, Body body) {
-  if (rows > 0) for_rows<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(body);
-}
-
-struct Sum {
-  __device__ float operator()(float a, float b) const { return a + b; }
-};
-struct Maximum {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
-// The result of `combine` over all threads of the block, in each of them; the order is fixed.
-template <typename Combine>
-__device__ float over_block(float value, Combine combine) {
-  __shared__ float of_warp[kThreads / 32];
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) value = combine(value, __shfl_xor_sync(0xffffffffU, value, lane));
-  __syncthreads();  // what an earlier call left has been read
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-  __syncthreads();
-  value = of_warp[0];
-  for (int warp = 1; warp < kThreads / 32; ++warp) value = combine(value, of_warp[warp]);
-  return value;
-}
 
 template <typename T>
 struct Copy {
@@ -161,39 +67,29 @@ struct AddWide {
   }
 };
 
-struct RmsNorm {
-  AnyRows x, weight, y;
-  int64_t cols;
-  float eps;
-  __device__ void operator()(int64_t r) const {
-    float sum = 0;
-    for (int64_t c = threadIdx.x; c < cols; c += kThreads) sum += x.get(r, c) * x.get(r, c);
-    const float factor = 1 / sqrtf(over_block(sum, Sum()) / static_cast<float>(cols) + eps);
-    for (int64_t c = threadIdx.x; c < cols; c += kThreads) y.set(r, c, x.get(r, c) * factor * weight.get(0, c));
+struct AddRows {
+  AnyRows from, to;
+  const int32_t* ids;
+  const float* weights;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    to.set(ids[r], c, fmaf(weights[r], from.get(r, c), to.get(ids[r], c)));
   }
 };
 
 template <typename T>
-struct RmsNormWide {
-  Rows<const T> x, weight;
-  Rows<T> y;
-  int64_t cols;
-  float eps;
-  __device__ void operator()(int64_t r) const {
-    float sum = 0;
-    for (int64_t c = threadIdx.x * kWide; c < cols; c += kThreads * kWide) {
-      const Pack<T> in = load_pack(x.row(r) + c);
+struct AddRowsWide {
+  Rows<const T> from;
+  Rows<T> to;
+  const int32_t* ids;
+  const float* weights;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    T* const place = to.row(ids[r]) + c;
+    const float weight = weights[r];
+    const Pack<T> in = load_pack(from.row(r) + c);
+    Pack<T> out = load_pack(place);
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) sum += widened(in.values[i]) * widened(in.values[i]);
-    }
-    const float factor = 1 / sqrtf(over_block(sum, Sum()) / static_cast<float>(cols) + eps);
-    for (int64_t c = threadIdx.x * kWide; c < cols; c += kThreads * kWide) {
-      const Pack<T> in = load_pack(x.row(r) + c), scales = load_pack(weight.row(0) + c);
-      Pack<T> out;
-#pragma unroll
-      for (int i = 0; i < kWide; ++i) store(&out.values[i], widened(in.values[i]) * factor * widened(scales.values[i]));
-      store_pack(y.row(r) + c, out);
-    }
+    for (int i = 0; i < kWide; ++i) store(&out.values[i], fmaf(weight, widened(in.values[i]), widened(out.values[i])));
+    store_pack(place, out);
   }
 };
 
@@ -207,7 +103,18 @@ __device__ int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequen
   return r - offsets[low];
 }
 
+// Where the halves of pair i of a head are: `pairs` apart, or neighbours.
+template <RotaryOrder kOrder>
+__device__ int64_t first_of(int64_t i) {
+  return kOrder == RotaryOrder::halves ? i : 2 * i;
+}
+template <RotaryOrder kOrder>
+__device__ int64_t second_of(int64_t i, int64_t pairs) {
+  return kOrder == RotaryOrder::halves ? i + pairs : 2 * i + 1;
+}
+
 // A thread rotates one pair; (r, c) counts a row's pairs over all its heads.
+template <RotaryOrder kOrder>
 struct Rope {
   AnyRows x;
   Rows<const float> cosines, sines;
@@ -215,7 +122,7 @@ struct Rope {
   int64_t sequences, head_dim, pairs;
   __device__ void operator()(int64_t r, int64_t c) const {
     const int64_t position = position_of(r, offsets, sequences), head = c / pairs, i = c - head * pairs;
-    const int64_t first = head * head_dim + i, second = first + pairs;
+    const int64_t first = head * head_dim + first_of<kOrder>(i), second = head * head_dim + second_of<kOrder>(i, pairs);
     const float a = x.get(r, first), b = x.get(r, second);
     const float cosine = cosines.row(position)[i], sine = sines.row(position)[i];
     x.set(r, first, a * cosine - b * sine);
@@ -223,8 +130,9 @@ struct Rope {
   }
 };
 
-// The same for eight neighbouring pairs.
-template <typename T>
+// The same for eight neighbouring pairs, which are two packs: their first halves and their second ones, or four pairs
+// and four more.
+template <typename T, RotaryOrder kOrder>
 struct RopeWide {
   Rows<T> x;
   Rows<const float> cosines, sines;
@@ -232,18 +140,21 @@ struct RopeWide {
   int64_t sequences, head_dim, pairs;
   __device__ void operator()(int64_t r, int64_t c) const {
     const int64_t position = position_of(r, offsets, sequences), head = c / pairs, i = c - head * pairs;
-    T* const first = x.row(r) + head * head_dim + i;
-    const Pack<T> a = load_pack(first), b = load_pack(first + pairs);
+    T* const first = x.row(r) + head * head_dim + first_of<kOrder>(i);
+    T* const second = first + (kOrder == RotaryOrder::halves ? pairs : kWide);
+    Pack<T> pack[2] = {load_pack(first), load_pack(second)};
     const Pack<float> cosine = load_pack(cosines.row(position) + i), sine = load_pack(sines.row(position) + i);
-    Pack<T> to_first, to_second;
 #pragma unroll
     for (int k = 0; k < kWide; ++k) {
-      const float u = widened(a.values[k]), v = widened(b.values[k]);
-      store(&to_first.values[k], u * cosine.values[k] - v * sine.values[k]);
-      store(&to_second.values[k], v * cosine.values[k] + u * sine.values[k]);
+      constexpr bool kHalves = kOrder == RotaryOrder::halves;
+      T& a = kHalves ? pack[0].values[k] : pack[k / 4].values[k % 4 * 2];
+      T& b = kHalves ? pack[1].values[k] : pack[k / 4].values[k % 4 * 2 + 1];
+      const float u = widened(a), v = widened(b);
+      store(&a, u * cosine.values[k] - v * sine.values[k]);
+      store(&b, v * cosine.values[k] + u * sine.values[k]);
     }
-    store_pack(first, to_first);
-    store_pack(first + pairs, to_second);
+    store_pack(first, pack[0]);
+    store_pack(second, pack[1]);
   }
 };
 
@@ -257,30 +168,70 @@ __device__ float activated(Activation activation, float x) {
       return x / (1 + expf(-1.5957691216057308F * (x + 0.044715F * x * x * x)));
     case Activation::relu:
       return x < 0 ? 0 : x;  // NaN stays
+    case Activation::relu_squared:
+      return x < 0 ? 0 : x * x;
+    case Activation::clamped_swiglu: {
+      const float bounded = x > 7 ? 7 : x;
+      return bounded / (1 + expf(-1.702F * bounded));
+    }
   }
   return 0;
 }
 
+// x between -bound and bound; NaN stays.
+__device__ float clamped(float x, float bound) { return x < -bound ? -bound : x > bound ? bound : x; }
+
+__device__ float gated(Activation activation, float gate, float up) {
+  return activated(activation, gate) * (activation == Activation::clamped_swiglu ? clamped(up, 7) + 1 : up);
+}
+
+// Without `up`, that is 1.
 struct Gate {
   AnyRows gate, up, y;
+  bool has_up;
   Activation activation;
   __device__ void operator()(int64_t r, int64_t c) const {
-    y.set(r, c, activated(activation, gate.get(r, c)) * up.get(r, c));
+    y.set(r, c, gated(activation, gate.get(r, c), has_up ? up.get(r, c) : 1));
   }
 };
 
-template <typename T>
+template <typename T, bool kHasUp>
 struct GateWide {
   Rows<const T> gate, up;
   Rows<T> y;
   Activation activation;
   __device__ void operator()(int64_t r, int64_t c) const {
-    const Pack<T> a = load_pack(gate.row(r) + c), b = load_pack(up.row(r) + c);
-    Pack<T> out;
+    const Pack<T> a = load_pack(gate.row(r) + c);
+    Pack<T> b, out;
+    if constexpr (kHasUp) b = load_pack(up.row(r) + c);
 #pragma unroll
     for (int i = 0; i < kWide; ++i)
-      store(&out.values[i], activated(activation, widened(a.values[i])) * widened(b.values[i]));
+      store(&out.values[i], gated(activation, widened(a.values[i]), kHasUp ? widened(b.values[i]) : 1.0F));
     store_pack(y.row(r) + c, out);
+  }
+};
+
+__device__ float capped(Cap kind, float bound, float x) {
+  return kind == Cap::hard ? clamped(x, bound) : bound * tanhf(x / bound);
+}
+
+struct CapEach {
+  AnyRows x;
+  Cap kind;
+  float bound;
+  __device__ void operator()(int64_t r, int64_t c) const { x.set(r, c, capped(kind, bound, x.get(r, c))); }
+};
+
+template <typename T>
+struct CapWide {
+  Rows<T> x;
+  Cap kind;
+  float bound;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    Pack<T> pack = load_pack(x.row(r) + c);
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) store(&pack.values[i], capped(kind, bound, widened(pack.values[i])));
+    store_pack(x.row(r) + c, pack);
   }
 };
 
@@ -362,6 +313,22 @@ void convert_wide(ConstMatrixView x, MatrixView y, cudaStream_t stream) {
   launch_places(y.rows, y.cols, kWide, stream, ConvertWide<From, To>{rows_of<From>(x), rows_of<To>(y)});
 }
 
+template <RotaryOrder kOrder>
+void rope_in(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, int64_t head_dim,
+             MatrixView x, cudaStream_t stream) {
+  const int64_t all_pairs = x.cols / head_dim * cos.cols;
+  const Rows<const float> cosines = rows_of<float>(cos), sines = rows_of<float>(sin);
+  if (!in_packs({x}) || !in_packs({cos, sin}) || head_dim % kWide != 0) {
+    return launch_places(x.rows, all_pairs, 1, stream,
+                         Rope<kOrder>{any_rows(x), cosines, sines, offsets, sequences, head_dim, cos.cols});
+  }
+  with_element(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    launch_places(x.rows, all_pairs, kWide, stream,
+                  RopeWide<T, kOrder>{rows_of<T>(x), cosines, sines, offsets, sequences, head_dim, cos.cols});
+  });
+}
+
 // Exists to be asked for.
 __global__ void probe_kernel() {}
 
@@ -413,41 +380,43 @@ void gather_columns(ConstMatrixView x, const int32_t* ids, MatrixView y, cudaStr
   });
 }
 
-void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y, cudaStream_t stream) {
-  if (x.cols == 0) return;
-  if (!in_packs({x, weight, y})) {
-    return launch_rows(x.rows, stream, RmsNorm{any_rows(x), any_rows(weight), any_rows(y), x.cols, eps});
-  }
-  with_element(x.dtype, [&](auto element) {
+void add_rows(ConstMatrixView x, const int32_t* ids, const float* weights, MatrixView y, cudaStream_t stream) {
+  if (!in_packs({x, y}))
+    return launch_places(x.rows, x.cols, 1, stream, AddRows{any_rows(x), any_rows(y), ids, weights});
+  with_element(y.dtype, [&](auto element) {
     using T = decltype(element);
-    launch_rows(x.rows, stream, RmsNormWide<T>{rows_of<T>(x), rows_of<T>(weight), rows_of<T>(y), x.cols, eps});
+    launch_places(x.rows, x.cols, kWide, stream, AddRowsWide<T>{rows_of<T>(x), rows_of<T>(y), ids, weights});
   });
 }
 
-void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, int64_t head_dim,
-          MatrixView x, cudaStream_t stream) {
-  const int64_t all_pairs = x.cols / head_dim * cos.cols;
-  if (!in_packs({x}) || !in_packs({cos, sin}) || head_dim % kWide != 0) {
-    return launch_places(
-        x.rows, all_pairs, 1, stream,
-        Rope{any_rows(x), rows_of<float>(cos), rows_of<float>(sin), offsets, sequences, head_dim, cos.cols});
-  }
-  with_element(x.dtype, [&](auto element) {
-    using T = decltype(element);
-    launch_places(
-        x.rows, all_pairs, kWide, stream,
-        RopeWide<T>{rows_of<T>(x), rows_of<float>(cos), rows_of<float>(sin), offsets, sequences, head_dim, cos.cols});
-  });
+void rope(ConstMatrixView cos, ConstMatrixView sin, const int64_t* offsets, int64_t sequences, RotaryOrder order,
+          int64_t head_dim, MatrixView x, cudaStream_t stream) {
+  if (order == RotaryOrder::halves)
+    return rope_in<RotaryOrder::halves>(cos, sin, offsets, sequences, head_dim, x, stream);
+  rope_in<RotaryOrder::interleaved>(cos, sin, offsets, sequences, head_dim, x, stream);
 }
 
 void gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y, cudaStream_t stream) {
-  if (!in_packs({gate, up, y})) {
-    return launch_places(y.rows, y.cols, 1, stream, Gate{any_rows(gate), any_rows(up), any_rows(y), activation});
+  const bool has_up = !up.empty();
+  if (!in_packs({gate, has_up ? up : gate, y})) {
+    return launch_places(y.rows, y.cols, 1, stream,
+                         Gate{any_rows(gate), any_rows(up), any_rows(y), has_up, activation});
   }
   with_element(y.dtype, [&](auto element) {
     using T = decltype(element);
-    launch_places(y.rows, y.cols, kWide, stream,
-                  GateWide<T>{rows_of<T>(gate), rows_of<T>(up), rows_of<T>(y), activation});
+    const Rows<const T> from = rows_of<T>(gate), factors = rows_of<T>(up);
+    if (has_up)
+      launch_places(y.rows, y.cols, kWide, stream, GateWide<T, true>{from, factors, rows_of<T>(y), activation});
+    else
+      launch_places(y.rows, y.cols, kWide, stream, GateWide<T, false>{from, factors, rows_of<T>(y), activation});
+  });
+}
+
+void cap(Cap kind, float bound, MatrixView x, cudaStream_t stream) {
+  if (!in_packs({x})) return launch_places(x.rows, x.cols, 1, stream, CapEach{any_rows(x), kind, bound});
+  with_element(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    launch_places(x.rows, x.cols, kWide, stream, CapWide<T>{rows_of<T>(x), kind, bound});
   });
 }
 
