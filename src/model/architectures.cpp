@@ -472,6 +472,7 @@ Architecture mixtral() {
                       .down = "block_sparse_moe.experts.#.w2",
                       .renormalized = kYes},
           .norm_eps = 1e-5,
+          .rope_theta = 1e6,
           .q_bias = kNo,
           .kv_bias = kNo,
           .o_bias = kNo,
@@ -505,6 +506,7 @@ Architecture granitemoe() {
                  .stored_down = "block_sparse_moe.output_linear.weight",
                  .renormalized = kYes};
   row.norm_eps = 1e-6;
+  row.rope_theta = 10000;
   row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
   row.window = "";
   row.also = {read_multipliers, read_experts};

@@ -57,7 +57,7 @@ void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) 
   const std::string heads = keys.spelled({"num_attention_heads", "n_head", "n_heads", "num_heads"}),
                     kv_heads = keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"}),
                     blocks = keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}),
-                    hidden = keys.spelled({"hidden_size", "n_embd", "d_model"}),
+                    hidden = keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"}),
                     head_dim = keys.spelled({"head_dim", "kv_channels"});
   config.hidden = keys.size(hidden);
   const std::string intermediate = keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"});
@@ -173,7 +173,9 @@ ModelConfig parse_model_config(const Checkpoint& checkpoint) {
     return checkpoint.has(cat(root, root.empty() ? "" : ".", module, ".weight"));
   };
   const std::string root(row.root);
-  for (const std::string& found : {root, std::string(), cat("model.", root), cat("language_model.", root),
+  const size_t dot = root.find('.');
+  const std::string below = dot == std::string::npos ? "" : root.substr(dot + 1);
+  for (const std::string& found : {root, below, cat("model.", root), cat("language_model.", root),
                                    std::string("model.language_model"), cat("language_model.", root, ".", root)}) {
     if (!has(found, row.embedding)) continue;
     config.root = found;

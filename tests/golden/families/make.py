@@ -1,0 +1,337 @@
+#!/usr/bin/env python3
+"""Makes the golden families: for every row of the table of architectures a tiny random checkpoint, with the answers of
+transformers.
+
+    python make.py [case ...]      (needs torch, transformers >= 5, safetensors; rewrites those folders, or all)
+
+The files are those of ../models/make.py. config.json is spelled as in the releases of the family, tensors have the
+names of its checkpoints, sizes are odd ones: the heads together are wider than the hidden states where the family lets
+them, three heads share one of keys, and there are blocks enough for every alternation. Each checkpoint is read back by
+transformers before it answers, in float32.
+
+Families that transformers does not have are computed by one that does, under another name: `as_native` says which, and
+`rename` how its tensors are spelled.
+"""
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+HERE = Path(__file__).resolve().parent
+TOKENS, VOCABULARY = 14, 66
+
+# Heads of 8, wider together than the hidden states.
+WIDE = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+            head_dim=8, vocab_size=VOCABULARY, max_position_embeddings=64)
+EVEN = {**{key: value for key, value in WIDE.items() if key != "head_dim"}, "hidden_size": 48}
+ALONE = {key: value for key, value in EVEN.items() if key != "num_key_value_heads"}
+GPT = dict(n_embd=24, n_layer=2, n_head=3, n_positions=64, vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2)
+FALCON = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=6, vocab_size=VOCABULARY, bos_token_id=1,
+              eos_token_id=2)
+LATENT = dict(hidden_size=24, intermediate_size=40, moe_intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+              num_key_value_heads=4, kv_lora_rank=16, q_lora_rank=24, qk_rope_head_dim=8, qk_nope_head_dim=8,
+              v_head_dim=8, n_routed_experts=8, num_experts_per_tok=3, first_k_dense_replace=1,
+              vocab_size=VOCABULARY, max_position_embeddings=64)
+YARN = dict(type="yarn", factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0,
+            original_max_position_embeddings=16)
+LONGROPE = dict(type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[1.0, 2.0, 4.0])
+GRANITE = dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=2.0)
+SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+
+def grouped_qkv(q, k, v, kv_heads):
+    """Group after group of the query heads that share a key head, then its key and value."""
+    q, k, v = (x.reshape(kv_heads, -1, x.shape[-1]) for x in (q, k, v))
+    return torch.cat([q, k, v], dim=1).reshape(-1, q.shape[-1])
+
+
+def as_internlm2(weights):
+    names = {"embed_tokens": "tok_embeddings", "lm_head": "output", "self_attn.o_proj": "attention.wo",
+             "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2",
+             "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm"}
+    renamed = fuse(weights, "attention.wqkv", lambda q, k, v: grouped_qkv(q, k, v, 2))
+    for old, new in names.items():
+        renamed = {name.replace(old, new): tensor for name, tensor in renamed.items()}
+    return renamed
+
+
+def fuse(weights, name, join):
+    fused = {}
+    for key, tensor in weights.items():
+        if "self_attn.q_proj" in key:
+            parts = [weights[key.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            fused[key.replace("self_attn.q_proj", name)] = join(*parts)
+        elif "self_attn.k_proj" not in key and "self_attn.v_proj" not in key:
+            fused[key] = tensor
+    return fused
+
+
+def as_baichuan(weights):
+    return fuse(weights, "self_attn.W_pack", lambda *parts: torch.cat(parts))
+
+
+def without_prefix(prefix):
+    return lambda weights: {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def with_prefix(prefix, *others):
+    def rename(weights):
+        towers = {name: torch.randn(3, 5) for name in others}
+        return {prefix + name: tensor for name, tensor in weights.items()} | towers
+    return rename
+
+
+def as_new_nested(weights):
+    """model.x becomes model.language_model.x, as transformers 5 writes models with a vision tower."""
+    return {("model.language_model." + name.removeprefix("model.") if name.startswith("model.") else name): tensor
+            for name, tensor in weights.items()} | {"model.vision_tower.embeddings.weight": torch.randn(3, 5)}
+
+
+def old_gpt2(weights):
+    """As on the hub: no prefix, and the mask beside the weights."""
+    names = without_prefix("transformer.")(weights)
+    return names | {f"h.{block}.attn.bias": torch.tril(torch.ones(1, 1, 64, 64)) for block in range(2)}
+
+
+def with_head(weights):
+    return weights | {"lm_head.weight": weights["transformer.word_embeddings.weight"].clone()}
+
+
+def nested(model_type):
+    return lambda config: {"model_type": model_type, "text_config": config, "vision_config": {"hidden_size": 5}}
+
+
+def alibi_inputs(heads, tokens):
+    """Llama without rope and with ALiBi: all tokens at position 0, and a mask that says where they are."""
+    slopes = torch.tensor([2.0 ** (-8 * i / 4) for i in range(1, 5)] + [2.0 ** (-4 * i / 4) for i in (1, 3)])[:heads]
+    distance = torch.arange(tokens)[None, :] - torch.arange(tokens)[:, None]
+    mask = slopes[:, None, None] * distance.float()
+    mask = mask.masked_fill(distance > 0, torch.finfo(torch.float32).min)
+    return dict(attention_mask=mask[None].expand(2, -1, -1, -1), position_ids=torch.zeros(2, tokens, dtype=torch.long))
+
+
+# model_type, config.json, and what is special about the case.
+CASES = {
+    "llama-bare": ("llama", dict(EVEN, rope_theta=500.0), dict(rename=without_prefix("model."))),
+    "llama-doubled": ("llama", dict(EVEN, rope_theta=500.0), dict(rename=with_prefix("model."))),
+    "mistral": ("mistral", dict(WIDE, sliding_window=5, rope_theta=1000.0), {}),
+    "mistral-all": ("mistral", dict(WIDE, sliding_window=None, rope_theta=1000.0), {}),
+    "ministral": ("ministral", dict(WIDE, sliding_window=5, layer_types=["full_attention", "sliding_attention"]), {}),
+    "ministral3": ("ministral3", dict(WIDE, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1000.0, factor=4.0, original_max_position_embeddings=5, beta_fast=32.0,
+        beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3)), {}),
+    "qwen2": ("qwen2", dict(EVEN, use_sliding_window=False, sliding_window=5, max_window_layers=1, rope_theta=1e6,
+                            tie_word_embeddings=True), {}),
+    "qwen2-window": ("qwen2", dict(EVEN, use_sliding_window=True, sliding_window=5, max_window_layers=1), {}),
+    "qwen3": ("qwen3", dict(WIDE, rope_theta=1e6, attention_bias=False, tie_word_embeddings=True), {}),
+    "gemma": ("gemma", dict(WIDE, hidden_act="gelu_pytorch_tanh", hidden_activation=None), {}),
+    "gemma2": ("gemma2", dict(WIDE, sliding_window=5, query_pre_attn_scalar=10, attn_logit_softcapping=5.0,
+                              final_logit_softcapping=4.0, hidden_act="gelu_pytorch_tanh",
+                              hidden_activation="gelu_pytorch_tanh"), {}),
+    "gemma3_text": ("gemma3_text", dict(WIDE, num_hidden_layers=6, sliding_window=5, sliding_window_pattern=6,
+                                        query_pre_attn_scalar=10, rope_theta=1e6, rope_local_base_freq=10000.0,
+                                        hidden_activation="gelu_pytorch_tanh"), {}),
+    "gemma3": ("gemma3_text", dict(WIDE, sliding_window=5, query_pre_attn_scalar=10, model_type="gemma3_text",
+                                   rope_scaling=dict(factor=8.0, rope_type="linear")),
+               dict(rename=with_prefix("language_model.", "vision_tower.embeddings.weight",
+                                       "multi_modal_projector.weight"), wrap=nested("gemma3"))),
+    "gemma3-new": ("gemma3_text", dict(WIDE, sliding_window=5, query_pre_attn_scalar=10, model_type="gemma3_text"),
+                   dict(rename=as_new_nested, wrap=nested("gemma3"))),
+    "phi": ("phi", dict(EVEN, partial_rotary_factor=0.5, hidden_act="gelu_new", qk_layernorm=False), {}),
+    "phi-qk-norm": ("phi", dict(EVEN, partial_rotary_factor=0.5, qk_layernorm=True), {}),
+    "phi3": ("phi3", dict(EVEN, sliding_window=5, rope_theta=10000.0, **SOME), {}),
+    "phi3-longrope": ("phi3", dict(EVEN, partial_rotary_factor=0.75, original_max_position_embeddings=10,
+                                   rope_scaling=LONGROPE, sliding_window=None, tie_word_embeddings=True, **SOME), {}),
+    "gpt2": ("gpt2", dict(GPT, n_ctx=64), dict(rename=old_gpt2)),
+    "gpt2-scaled": ("gpt2", dict(GPT, n_inner=40, scale_attn_by_inverse_layer_idx=True), {}),
+    "gpt_neo": ("gpt_neo", dict(hidden_size=24, num_layers=2, num_heads=3, vocab_size=VOCABULARY, window_size=5,
+                                max_position_embeddings=64, attention_types=[[["global", "local"], 1]],
+                                attention_layers=["global", "local"], intermediate_size=None), {}),
+    "gptj": ("gptj", dict(GPT, rotary_dim=4, n_inner=None, tie_word_embeddings=False), {}),
+    "gpt_neox": ("gpt_neox", dict(ALONE, rotary_pct=0.5, rotary_emb_base=1000, use_parallel_residual=True), {}),
+    "gpt_neox-sequential": ("gpt_neox", dict(ALONE, rotary_pct=0.25, use_parallel_residual=False), {}),
+    "opt": ("opt", dict(hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=3, vocab_size=VOCABULARY,
+                        max_position_embeddings=64, word_embed_proj_dim=24, do_layer_norm_before=True), {}),
+    "opt-old": ("opt", dict(hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=3,
+                            vocab_size=VOCABULARY, max_position_embeddings=64, word_embed_proj_dim=24),
+                dict(rename=without_prefix("model."))),
+    "bloom": ("bloom", dict(hidden_size=24, n_layer=2, n_head=6, vocab_size=VOCABULARY), {}),
+    "bloom-old": ("bloom", dict(n_embed=24, n_layer=2, num_attention_heads=3, vocab_size=VOCABULARY),
+                  dict(rename=without_prefix("transformer."))),
+    "falcon-7b": ("falcon", dict(FALCON, multi_query=True, parallel_attn=True, new_decoder_architecture=False,
+                                 alibi=False, bias=False), dict(rename=with_head)),
+    "falcon-40b": ("falcon", dict(FALCON, num_kv_heads=2, new_decoder_architecture=True, multi_query=True), {}),
+    "falcon-11b": ("falcon", dict(FALCON, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1,
+                                  ffn_hidden_size=40, rope_theta=500042.0), {}),
+    "falcon-rw": ("falcon", dict(FALCON, multi_query=False, parallel_attn=False, alibi=True, bias=True),
+                  dict(attention="sdpa")),  # eager adds the bias of ALiBi twice
+    "falcon-sequential": ("falcon", dict(FALCON, multi_query=False, parallel_attn=False, alibi=False, bias=True), {}),
+    "mpt": ("mpt", dict(d_model=24, n_heads=6, n_layers=2, vocab_size=VOCABULARY, max_seq_len=64, expansion_ratio=4,
+                        no_bias=True, attn_config=dict(alibi=True, attn_type="multihead_attention", clip_qkv=2.0)), {}),
+    "stablelm": ("stablelm", dict(EVEN, use_qkv_bias=True, partial_rotary_factor=0.25), {}),
+    "stablelm-parallel": ("stablelm", dict(EVEN, use_parallel_residual=True, qk_layernorm=True), {}),
+    "starcoder2": ("starcoder2", dict(EVEN, sliding_window=5, use_bias=True, hidden_act="gelu_pytorch_tanh"), {}),
+    "gpt_bigcode": ("gpt_bigcode", dict(GPT, n_inner=40, multi_query=True), {}),
+    "gpt_bigcode-heads": ("gpt_bigcode", dict(GPT, multi_query=False), {}),
+    "codegen": ("codegen", dict(GPT, n_ctx=64, rotary_dim=4, n_head=4, n_embd=32), {}),
+    "cohere": ("cohere", dict(EVEN, logit_scale=0.25, rope_theta=10000.0), {}),
+    "cohere-qk-norm": ("cohere", dict(EVEN, logit_scale=0.25, use_qk_norm=True), {}),
+    "cohere2": ("cohere2", dict(WIDE, num_hidden_layers=4, sliding_window=5, sliding_window_pattern=4,
+                                logit_scale=0.25), {}),
+    "olmo": ("olmo", dict(EVEN, clip_qkv=None), {}),
+    "olmo-clipped": ("olmo", dict(EVEN, clip_qkv=1.0), {}),
+    "olmo2": ("olmo2", EVEN, {}),
+    "olmo3": ("olmo3", dict(EVEN, num_hidden_layers=4, sliding_window=5, rope_theta=500000.0, rope_scaling=dict(
+        rope_type="yarn", factor=8.0, original_max_position_embeddings=8, beta_fast=32.0, beta_slow=1.0,
+        attention_factor=1.2)), {}),
+    "granite": ("granite", dict(EVEN, **GRANITE, attention_bias=True, mlp_bias=True), {}),
+    "glm": ("glm", dict(WIDE, partial_rotary_factor=0.5, attention_bias=True, **SOME), {}),
+    "glm4": ("glm4", dict(WIDE, partial_rotary_factor=0.5, attention_bias=True, **SOME), {}),
+    "nemotron": ("nemotron", dict(WIDE, partial_rotary_factor=0.5, hidden_act="relu2"), {}),
+    "exaone4": ("exaone4", dict(WIDE, num_hidden_layers=4, sliding_window=5, sliding_window_pattern="LLLG",
+                                layer_types=["sliding_attention"] * 3 + ["full_attention"]), {}),
+    "exaone4-all": ("exaone4", dict(WIDE, sliding_window=None, sliding_window_pattern=None,
+                                    layer_types=["full_attention"] * 2, tie_word_embeddings=True), {}),
+    "smollm3": ("smollm3", dict(EVEN, num_hidden_layers=4, use_sliding_window=False, no_rope_layers=[1, 0, 1, 0],
+                                **SOME), {}),
+    "helium": ("helium", dict(EVEN, num_attention_heads=6, head_dim=8, rope_theta=1000.0, **SOME), {}),
+    "internlm2": ("internlm2", dict(EVEN, bias=False, rope_theta=1e6), dict(as_native=("llama", {}), rename=as_internlm2)),
+    "internlm3": ("internlm3", dict(WIDE, qkv_bias=True, bias=True, rope_theta=5e4, rope_scaling=dict(
+        rope_type="dynamic", factor=6.0)),
+        dict(as_native=("llama", dict(attention_bias=True, mlp_bias=True)))),
+    "baichuan-7b": ("baichuan", ALONE, dict(as_native=("llama", {}), rename=as_baichuan)),
+    "baichuan-13b": ("baichuan", {**{k: v for k, v in ALONE.items() if k != "max_position_embeddings"},
+                                  "model_max_length": 64},
+                     dict(as_native=("llama", {}), rename=as_baichuan, inputs=alibi_inputs(6, TOKENS))),
+    "minicpm": ("minicpm", dict(EVEN, scale_emb=3, scale_depth=1.4, dim_model_base=16), dict(
+        as_native=("granite", dict(embedding_multiplier=3.0, residual_multiplier=1.4 / math.sqrt(2),
+                                   logits_scaling=48 / 16, attention_multiplier=8**-0.5, tie_word_embeddings=True)))),
+    "ernie4_5": ("ernie4_5", dict(WIDE, use_bias=True, rope_theta=500000.0), {}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", dict(WIDE, rope_scaling=dict(type="dynamic", alpha=50.0, factor=1.0)), {}),
+    "seed_oss": ("seed_oss", dict(WIDE, attention_bias=True, attention_out_bias=False), {}),
+    "arcee": ("arcee", dict(WIDE, hidden_act="relu2"), {}),
+    "mixtral": ("mixtral", dict(EVEN, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
+                                intermediate_size=16), {}),
+    "qwen2_moe": ("qwen2_moe", dict(EVEN, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
+                                    shared_expert_intermediate_size=24, mlp_only_layers=[1]), {}),
+    "qwen3_moe": ("qwen3_moe", dict(WIDE, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
+                                    norm_topk_prob=True, decoder_sparse_step=2), {}),
+    "olmoe": ("olmoe", dict(EVEN, num_experts=5, num_experts_per_tok=2, intermediate_size=16), {}),
+    "phimoe": ("phimoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16,
+                              attention_bias=True, lm_head_bias=True), {}),
+    "granitemoe": ("granitemoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16,
+                                      **GRANITE), {}),
+    "granitemoeshared": ("granitemoeshared", dict(EVEN, num_local_experts=4, num_experts_per_tok=2,
+                                                  intermediate_size=16, shared_intermediate_size=24, **GRANITE), {}),
+    "deepseek_v2": ("deepseek_v2", dict(LATENT, n_shared_experts=2, n_group=4, topk_group=2, routed_scaling_factor=2.0,
+                                        topk_method="group_limited_greedy", norm_topk_prob=False), {}),
+    "deepseek_v2-lite": ("deepseek_v2", dict(LATENT, q_lora_rank=None, n_shared_experts=2, n_group=1, topk_group=1,
+                                             topk_method="greedy", norm_topk_prob=False, rope_scaling=YARN), {}),
+    "deepseek_v3": ("deepseek_v3", dict(LATENT, n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True,
+                                        scoring_func="sigmoid", routed_scaling_factor=2.5, rope_scaling=YARN), {}),
+    "glm4_moe": ("glm4_moe", dict(WIDE, moe_intermediate_size=16, n_shared_experts=1, n_routed_experts=6, n_group=1,
+                                  topk_group=1, num_experts_per_tok=3, first_k_dense_replace=1, use_qk_norm=True,
+                                  routed_scaling_factor=1.5, attention_bias=True, partial_rotary_factor=0.5), {}),
+    "dots1": ("dots1", dict(WIDE, moe_intermediate_size=16, n_shared_experts=1, n_routed_experts=8, n_group=2,
+                            topk_group=1, num_experts_per_tok=3, first_k_dense_replace=1, routed_scaling_factor=1.5,
+                            norm_topk_prob=True), {}),
+    "ernie4_5_moe": ("ernie4_5_moe", dict(EVEN, moe_intermediate_size=16, moe_num_shared_experts=2, moe_num_experts=6,
+                                          moe_k=2, moe_layer_start_index=1, moe_layer_interval=1), {}),
+    "gpt_oss": ("gpt_oss", dict(WIDE, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2,
+                                sliding_window=5, rope_theta=150000.0, rope_scaling=dict(
+                                    rope_type="yarn", factor=32.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+                                    original_max_position_embeddings=16), **SOME), {}),
+    "llama4_text": ("llama4_text", dict(WIDE, num_hidden_layers=4, intermediate_size=16, intermediate_size_mlp=40,
+                                        num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=2,
+                                        attention_chunk_size=6, floor_scale=4, attn_scale=0.3, use_qk_norm=True,
+                                        **SOME), {}),
+    "llama4": ("llama4_text", dict(WIDE, intermediate_size=16, intermediate_size_mlp=40, num_local_experts=4,
+                                   num_experts_per_tok=1, interleave_moe_layer_step=1, model_type="llama4_text",
+                                   use_qk_norm=False, **SOME),
+               dict(rename=with_prefix("language_model.", "vision_model.embeddings.weight"), wrap=nested("llama4"))),
+}
+# Norms that add one to their weight.
+FROM_ZERO = ("gemma", "nemotron")
+
+
+def fill(model, model_type, generator):
+    """Activations of order one and sharp attention, so that a mistake moves the answers far more than rounding."""
+    turned = {"gpt2": ("c_attn", "c_proj", "c_fc"), "gpt_oss": ("experts",), "llama4_text": ("experts",)}
+    embedding = model.get_input_embeddings().weight
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if "correction_bias" in name]
+    for name, weight in list(model.named_parameters()) + buffers:
+        normal = torch.randn(weight.shape, generator=generator)
+        if "bias" in name or name.endswith("sinks"):
+            values = 0.4 * normal
+        elif "norm" in name or ".ln_" in name or weight.dim() == 1:
+            values = (0 if model_type.startswith(FROM_ZERO) else 1) + 0.2 * normal
+        elif weight is embedding:
+            values = normal / math.sqrt(weight.shape[1]) if model_type.startswith("gemma") else normal
+        else:
+            is_turned = any(part in name for part in turned.get(model_type, ())) and "router" not in name
+            inputs = weight.shape[-2] if is_turned else weight.shape[-1]
+            sharp = 3 if "gate.weight" in name or "router" in name else 1.3
+            values = sharp * inputs**-0.5 * normal
+        weight.data.copy_(values.to(torch.bfloat16))
+
+
+def blocks_of(model, count):
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count]
+    return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
+
+
+def make(case):
+    model_type, config, special = CASES[case]
+    native, changes = special.get("as_native", (model_type, {}))
+    folder, native_folder = HERE / case, HERE / (case + ".native")
+    for path in (folder, native_folder):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+    native_config = {**config, **changes, "model_type": native}
+    (native_folder / "config.json").write_text(json.dumps(native_config))
+    parsed = AutoConfig.from_pretrained(native_folder)
+    attention = special.get("attention", "eager")
+    generator = torch.Generator().manual_seed(sum(case.encode()))
+    torch.manual_seed(sum(case.encode()))
+    model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
+    fill(model, native, generator)
+    model.to(torch.bfloat16).save_pretrained(native_folder)
+    (native_folder / "config.json").write_text(json.dumps(native_config))
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        native_folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
+    model.eval()
+    seen = {}
+    for index, block in enumerate(blocks_of(model, model.config.num_hidden_layers)):
+        block.register_forward_hook(lambda module, inputs, output, i=index: seen.update(
+            {f"block.{i}": output[0] if isinstance(output, tuple) else output}))
+    input_ids = torch.randint(0, VOCABULARY, (2, TOKENS), generator=generator)
+    with torch.no_grad():
+        output = model(input_ids=input_ids, labels=input_ids, use_cache=False, **special.get("inputs", {}))
+    seen["logits"] = output.logits
+    golden = {name: tensor.reshape(-1, tensor.shape[-1]).float().contiguous().clone() for name, tensor in seen.items()}
+    golden |= {"input_ids": input_ids.to(torch.int32), "loss": output.loss.reshape(1).float()}
+    assert all(torch.isfinite(tensor.float()).all() for tensor in golden.values())
+    save_file(golden, folder / "golden.safetensors")
+
+    stored = {}
+    for file in native_folder.glob("*.safetensors"):
+        stored |= load_file(file)
+    stored = special.get("rename", lambda weights: weights)(stored)
+    save_file({name: tensor.contiguous() for name, tensor in stored.items()}, folder / "model.safetensors",
+              metadata={"format": "pt"})
+    written = {"model_type": model_type, **config}
+    written = special.get("wrap", lambda text: text)(written)
+    (folder / "config.json").write_text(json.dumps({**written, "torch_dtype": "bfloat16"}, indent=1) + "\n")
+    shutil.rmtree(native_folder)
+    print(f"{case:24} loss {golden['loss'].item():.4f}  "
+          + "  ".join(f"{key} rms {golden[key].square().mean().sqrt():.2f}" for key in ("block.0", "logits")), flush=True)
+
+
+for wanted in sys.argv[1:] or CASES:
+    make(wanted)
