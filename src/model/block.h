@@ -201,6 +201,10 @@ class Model {
   // The batch that embed() makes of so many tokens, without reading: for counting.
   Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
 
+  // Makes what blocks need on a backend beside their weights, for sequences of up to so many tokens; else it is made when
+  // first needed.
+  void prepare(int64_t longest, Backend& backend);
+
   // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside
   // its input and output: then half as many, down to one. What comes out is the same.
   int64_t sequences_at_once() const { return sequences_at_once_; }
@@ -261,7 +265,8 @@ class Model {
   StagedBlock stage(int64_t index, const Loader& loader, bool use_reader) const;
   Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
   Batch embedded(HostRows rows, Backend& backend, const Loader& loader) const;
-  Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x) const;  // y = x w' + bias
+  // y = x w' + bias, in a matrix with room for at least so many rows.
+  Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room = 0) const;
   // Calls body(rows of the batch, their offsets) for as many sequences at a time as find room. A body allocates before
   // it changes anything, as it is called again for fewer sequences where that fails.
   template <typename Body>
@@ -277,7 +282,7 @@ class Model {
                     SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, ConstMatrixView v,
                     MatrixView y) const;
   void begin_experts(const Block& block, Batch& batch);
-  // Inputs of some rows of a batch to an expert's step.
+  // Inputs of some rows of a batch to an expert's step, in a matrix of rows_at_once(): then every piece takes the same.
   Matrix expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
                       std::span<const float> weights) const;
   // Adds what a shared expert, or another, gives, whose last step this is.
@@ -285,12 +290,13 @@ class Model {
   void add_expert(const Block& block, int64_t step, Batch& batch);
   int64_t rows_at_once(const Batch& batch) const;
   // The input of the linear behind a step of gate and up, or of up alone.
-  void activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y) const;
+  void activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room = 0) const;
   int64_t activated_width(const Step& step) const;
   Matrix activate(const Block& block, int64_t step, ConstMatrixView input, const Batch& batch);
   void add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
   void add_branch(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
   const RopeMatrices& rope_for(const Batch& batch, int64_t rope, Backend& backend);
+  const RopeMatrices& rope_for(int64_t length, int64_t rope, Backend& backend);
   const Affine& final_norm();
   const Matrix& head();
 

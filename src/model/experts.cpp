@@ -58,9 +58,10 @@ void Model::add_shared(const Block& block, int64_t step, Batch& batch) {
   const int64_t each = rows_at_once(batch);
   for (int64_t first = 0; first < batch.tokens(); first += each) {
     const int64_t count = std::min(each, batch.tokens() - first);
-    Matrix activated(backend, dtype_, count, activated_width(in));
-    activate(backend, in, x.row_range(first, count), activated);
-    const Matrix y = apply(backend, down, activated);
+    Matrix activated(backend, dtype_, each, activated_width(in));
+    activate(backend, in, x.row_range(first, count), activated.view().row_range(0, count), each);
+    const Matrix all = apply(backend, down, activated.view().row_range(0, count), each);
+    const ConstMatrixView y = all.view().row_range(0, count);
     if (weights.empty()) {
       backend.add(y, 1, sum.row_range(first, count));
       continue;
@@ -76,20 +77,21 @@ Matrix Model::expert_input(const Block& block, int64_t step, const Batch& batch,
                            std::span<const float> weights) const {
   Backend& backend = *block.backend;
   const bool is_out = block.kinds[static_cast<size_t>(step)] == StepKind::expert_out;
-  Matrix x(backend, dtype_, static_cast<int64_t>(rows.size()), config_.hidden);
-  backend.gather_rows(batch.input.view().col_range(0, config_.hidden), rows, x);
+  const int64_t room = rows_at_once(batch), count = static_cast<int64_t>(rows.size());
+  Matrix x(backend, dtype_, room, config_.hidden);
+  backend.gather_rows(batch.input.view().col_range(0, config_.hidden), rows, x.view().row_range(0, count));
   if (config_.architecture->experts.weighs_inputs) {
-    Matrix weighed(backend, dtype_, x.rows(), x.cols());
+    Matrix weighed(backend, dtype_, room, x.cols());
     std::vector<int32_t> own(rows.size());
     std::iota(own.begin(), own.end(), 0);
     backend.clear(weighed);
-    backend.add_rows(x, own, weights, weighed);
+    backend.add_rows(x.view().row_range(0, count), own, weights, weighed);
     x = std::move(weighed);
   }
   if (!is_out) return x;
   const Step& in = block.steps[static_cast<size_t>(step) - 1];
-  Matrix activated(backend, dtype_, x.rows(), activated_width(in));
-  activate(backend, in, x, activated);
+  Matrix activated(backend, dtype_, room, activated_width(in));
+  activate(backend, in, x.view().row_range(0, count), activated.view().row_range(0, count), room);
   return activated;
 }
 
@@ -106,8 +108,9 @@ void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
   for (size_t first = 0; first < rows.size(); first += each) {
     const size_t count = std::min(each, rows.size() - first);
     const Matrix x = expert_input(block, step, batch, rows.subspan(first, count), weights.subspan(first, count));
-    const Matrix y = apply(backend, down, x);
-    backend.add_rows(y, rows.subspan(first, count), of_outputs.subspan(first, count), sum);
+    const auto piece = static_cast<int64_t>(count);
+    const Matrix y = apply(backend, down, x.view().row_range(0, piece), static_cast<int64_t>(each));
+    backend.add_rows(y.view().row_range(0, piece), rows.subspan(first, count), of_outputs.subspan(first, count), sum);
   }
 }
 
@@ -139,13 +142,17 @@ void Model::visit_inputs(const Block& block, int64_t step, const Batch& batch, O
       if (is_expert) return expert_input(of, step, from, piece, piece_weights);
       const Step& in = of.steps[static_cast<size_t>(step) - 1];
       const ConstMatrixView x = from.input.view().col_range(0, config_.hidden);
-      Matrix activated(*of.backend, dtype_, static_cast<int64_t>(count), activated_width(in));
-      activate(*of.backend, in, x.row_range(static_cast<int64_t>(first), activated.rows()), activated);
+      Matrix activated(*of.backend, dtype_, static_cast<int64_t>(each), activated_width(in));
+      activate(*of.backend, in, x.row_range(static_cast<int64_t>(first), static_cast<int64_t>(count)),
+               activated.view().row_range(0, static_cast<int64_t>(count)), static_cast<int64_t>(each));
       return activated;
     };
     const Matrix x = input_of(block, batch);
     const Matrix y = original.batch == nullptr ? Matrix() : input_of(*original.block, *original.batch);
-    visit(x, y);
+    const auto of_rows = [&](const Matrix& all) {
+      return all.empty() ? ConstMatrixView() : all.view().row_range(0, static_cast<int64_t>(count));
+    };
+    visit(of_rows(x), of_rows(y));
   }
 }
 

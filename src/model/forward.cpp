@@ -63,17 +63,25 @@ FusedColumns fused_columns(const ModelConfig& config) {
 
 }  // namespace
 
-Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x) const {
-  Matrix y(backend, dtype_, x.rows, linear.weight.rows());
-  backend.linear(x, linear.weight, linear.bias, y);
+Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room) const {
+  Matrix y(backend, dtype_, std::max(x.rows, room), linear.weight.rows());
+  backend.linear(x, linear.weight, linear.bias, y.view().row_range(0, x.rows));
   return y;
 }
 
 const Model::RopeMatrices& Model::rope_for(const Batch& batch, int64_t index, Backend& backend) {
-  const Rope& kind = config_.ropes[index];
   int64_t length = 0;
   for (size_t s = 0; s + 1 < batch.offsets.size(); ++s)
     length = std::max(length, batch.offsets[s + 1] - batch.offsets[s]);
+  return rope_for(length, index, backend);
+}
+
+void Model::prepare(int64_t longest, Backend& backend) {
+  for (size_t rope = 0; rope < config_.ropes.size(); ++rope) rope_for(longest, static_cast<int64_t>(rope), backend);
+}
+
+const Model::RopeMatrices& Model::rope_for(int64_t length, int64_t index, Backend& backend) {
+  const Rope& kind = config_.ropes[index];
   RopeMatrices& rope = ropes_[{&backend, index}];
   const bool fits = depends_on_length(kind) ? rope.cos.rows() == length : rope.cos.rows() >= length;
   if (!fits) {
@@ -283,13 +291,16 @@ int64_t Model::activated_width(const Step& step) const {
   return step.linears[0].weight.rows() / (is_fused ? 2 : 1);
 }
 
-void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y) const {
+void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room) const {
   const std::vector<Linear>& linears = step.linears;
-  const Matrix first = apply(backend, linears[0], x),
-               second = linears.size() > 1 ? apply(backend, linears[1], x) : Matrix();
-  const bool is_fused = first.cols() != y.cols;
-  const ConstMatrixView up = is_fused ? first.view().col_range(y.cols, y.cols) : second.view();
-  backend.gate(first.view().col_range(0, y.cols), up, config_.activation, y);
+  const Matrix first = apply(backend, linears[0], x, room),
+               second = linears.size() > 1 ? apply(backend, linears[1], x, room) : Matrix();
+  const ConstMatrixView gate = first.view().row_range(0, x.rows);
+  const bool is_fused = gate.cols != y.cols;
+  const ConstMatrixView up = is_fused         ? gate.col_range(y.cols, y.cols)
+                             : second.empty() ? ConstMatrixView()
+                                              : second.view().row_range(0, x.rows);
+  backend.gate(gate.col_range(0, y.cols), up, config_.activation, y);
 }
 
 // Of a step whose linears all tokens pass.

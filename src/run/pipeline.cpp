@@ -315,6 +315,9 @@ void Quantizer::embed_calibration() {
   backend.set_stage("");
   backend.wait();
   if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, backend.traffic().uploaded - before, 0});
+  size_t longest = 0;
+  for (const TokenSequence& sequence : sequences_) longest = std::max(longest, sequence.size());
+  for (const auto& [name, device] : backends_) model_->prepare(static_cast<int64_t>(longest), *device);
 }
 
 void Quantizer::expect_work() {

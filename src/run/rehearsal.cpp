@@ -96,6 +96,10 @@ class CountingMachine {
     return store;
   }
 
+  void prepare(Model& model, int64_t longest) {
+    for (auto& [name, device] : devices_) model.prepare(longest, *device.backend);
+  }
+
   void trim() {
     for (auto& [name, device] : devices_) device.backend->trim();
   }
@@ -200,6 +204,7 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
         states->add(std::move(batch), machine.first());
       }
     }
+    if (result.tokens > 0) machine.prepare(model, setup.calibration.sequence_length);
     machine.trim();
     Matrix in_flight, widened;
     if (machine.spills())
@@ -246,6 +251,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
     // The probes of all blocks but one are there; a block adds its own. On average half of them are.
     const int64_t of_a_block = probed_widths(setup.widths) * static_cast<int64_t>(step_specs(setup.config, 0).size());
     for (int64_t i = of_a_block; i < of_a_block * setup.config.blocks; ++i) add(*probes, offsets_of(batches[0]));
+    machine.prepare(model, setup.calibration.sequence_length);
     machine.trim();
     BitProbes run(model, job.recipe, setup.widths, *states, *probes);
     machine.visit_blocks(model, measuring, [&](const StagedBlock& staged, CountingBackend& backend) {

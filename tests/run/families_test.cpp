@@ -1,0 +1,110 @@
+// Every kind of model that the golden families hold, quantized and read back: what comes out is still that model.
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "gptq/gptq.h"
+#include "run/setup.h"
+#include "tiny_model.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace testing_model;  // NOLINT: the fixture's words
+
+constexpr int64_t kVocabulary = 66, kContext = 16;
+
+std::vector<std::string> family_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(fs::path(GPTQ_GOLDEN) / "families")) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class Families : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    std::string lines;
+    for (int64_t sequence = 0; sequence < 24; ++sequence) {
+      Json ids = Json::array();
+      for (int64_t i = 0; i < kContext; ++i) ids.push_back((sequence * 7 + i * i * 5 + i * sequence) % kVocabulary);
+      lines += Json({{"input_ids", ids}}).dump() + "\n";
+    }
+    write_file(folder_ / "ids.jsonl", lines);
+  }
+  std::string model() const { return fs::path(GPTQ_GOLDEN) / "families" / GetParam(); }
+  Job job(const std::string& output, int bits) const {
+    Job job{.model = model(), .output = folder_ / output, .threads = 1};
+    job.calibration = {.file = folder_ / "ids.jsonl", .samples = 24, .sequence_length = kContext};
+    job.recipe.group_size = -1;
+    job.recipe.bits = bits;
+    job.recipe.expert_tokens = 32;
+    return job;
+  }
+  Comparison comparison(const std::string& output) const {
+    return compare({.model = model(), .texts = {folder_ / "ids.jsonl"}, .context = kContext, .threads = 1},
+                   folder_ / output)
+        .front();
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_P(Families, EightBitsChangeNextToNothing) {
+  const Report report = quantize(job("out", 8));
+  const Comparison found = comparison("out");
+  EXPECT_LT(found.mean_kl, 0.05) << found.mean_kl;
+  EXPECT_GT(found.mean_kl, 0);
+
+  // Every linear has codes, nothing else is gone, and nothing of what it replaces is left.
+  const Checkpoint source(model()), out(folder_ / "out");
+  const ModelConfig config = parse_model_config(source);
+  std::set<std::string> replaced;
+  size_t linears = 0;
+  for (const auto& step : all_steps(config)) {
+    for (const LinearSpec& linear : step) {
+      EXPECT_TRUE(out.has(linear.name + ".qweight")) << linear.name;
+      if (linear.bias) EXPECT_TRUE(out.has(linear.name + ".bias")) << linear.name;
+      replaced.insert(linear.tensor);
+      if (linear.bias && linear.slab >= 0) replaced.insert(linear.bias_tensor);
+      ++linears;
+    }
+  }
+  EXPECT_EQ(report.linears.size(), linears);
+  for (const StoredTensor* tensor : source.tensors())
+    EXPECT_EQ(out.has(tensor->name), replaced.count(tensor->name) == 0) << tensor->name;
+}
+
+TEST_P(Families, TwoStreamsAndOnePassDoToo) {
+  Job corrected = job("corrected", 8), at_once = job("at-once", 8);
+  corrected.recipe.targets = Targets::corrected;
+  at_once.recipe.true_sequential = false;
+  at_once.recipe.moe_calibrate_all_experts = true;
+  quantize(corrected);
+  quantize(at_once);
+  EXPECT_LT(comparison("corrected").mean_kl, 0.05);
+  EXPECT_LT(comparison("at-once").mean_kl, 0.05);
+}
+
+// What a run on a simulated accelerator takes is what its plan said, however the blocks are made.
+TEST_P(Families, TakesTheMemoryThatItsPlanSays) {
+  Job on_device = job("device", 4);
+  on_device.device_map = "sim:0";
+  const Report report = quantize(on_device);
+  ASSERT_EQ(report.plan.accelerators.size(), 1U);
+  const int64_t planned = report.plan.accelerators[0].peak_bytes, taken = report.devices[0].peak_bytes;
+  EXPECT_LE(taken, planned);
+  EXPECT_GT(static_cast<double>(taken), 0.85 * static_cast<double>(planned));
+}
+
+std::string test_name(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Golden, Families, testing::ValuesIn(family_names()), test_name);
+
+}  // namespace
+}  // namespace gptq
