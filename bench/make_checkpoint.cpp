@@ -11,6 +11,7 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,7 +45,7 @@ const Shape kShapes[] = {
 };
 
 struct Options {
-  std::string output, shape, dtype = "bf16", max_shard_size = "5GB", ids;
+  std::string output, shape, config, dtype = "bf16", max_shard_size = "5GB", ids;
   std::optional<int64_t> layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary;
   std::optional<bool> tied;
   int64_t sequences = 4, length = 256, seed = 0;
@@ -111,24 +112,34 @@ struct Weight {
 std::vector<Weight> weights_of(const ModelConfig& config, DType dtype) {
   const std::string stored(safetensors_name(dtype));
   std::vector<Weight> weights;
+  std::set<std::string> made;  // experts may share a tensor
+  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, double deviation, bool norm) {
+    if (made.insert(name).second) weights.push_back({{name, stored, shape}, deviation, norm});
+  };
   const auto linear = [&](const LinearSpec& spec, double gain) {
-    const std::vector<int64_t> shape = spec.transposed ? std::vector<int64_t>{spec.in_features, spec.out_features}
-                                                       : std::vector<int64_t>{spec.out_features, spec.in_features};
-    weights.push_back(
-        {{spec.name + ".weight", stored, shape}, gain / std::sqrt(static_cast<double>(spec.in_features)), false});
-    if (spec.bias) weights.push_back({{spec.name + ".bias", stored, {spec.out_features}}, 0.1, false});
+    add(spec.tensor, spec.shape, gain / std::sqrt(static_cast<double>(spec.in_features)), false);
+    if (spec.bias) add(spec.bias_tensor, spec.bias_shape, 0.1, false);
   };
   const auto part = [&](const PartSpec& spec) {
     const bool is_list = static_cast<int64_t>(spec.weights.size()) == spec.rows;
+    const bool is_router = spec.part == Part::router || spec.part == Part::shared_router;
+    const bool is_bias = spec.part == Part::sinks || spec.part == Part::choice_bias;
     for (const std::string& name : spec.weights) {
       const std::vector<int64_t> shape =
-          is_list ? std::vector<int64_t>{spec.cols} : std::vector<int64_t>{spec.rows, spec.cols};
-      weights.push_back({{name, stored, shape}, spec.plus_one ? 0.2 : 0.4, !spec.plus_one});
+          is_list && !is_router ? std::vector<int64_t>{spec.cols} : std::vector<int64_t>{spec.rows, spec.cols};
+      if (is_router) {
+        add(name, shape, 1 / std::sqrt(static_cast<double>(spec.cols)), false);
+      } else if (is_bias || spec.plus_one) {
+        add(name, shape, 0.1, false);
+      } else {
+        add(name, shape, 0.4, true);
+      }
     }
-    if (!spec.bias.empty()) weights.push_back({{spec.bias, stored, {spec.cols}}, 0.1, false});
+    if (!spec.bias.empty()) add(spec.bias, {spec.part == Part::router ? spec.rows : spec.cols}, 0.1, false);
   };
   const auto table = [&](std::string_view module, int64_t rows) {
-    linear({.name = module_path(config, module), .out_features = rows, .in_features = config.hidden}, 1);
+    add(module_path(config, module) + ".weight", {rows, config.hidden},
+        1 / std::sqrt(static_cast<double>(config.hidden)), false);
   };
   const Architecture& row = *config.architecture;
   const double residual = 1 / std::sqrt(2.0 * static_cast<double>(config.blocks));
@@ -143,13 +154,16 @@ std::vector<Weight> weights_of(const ModelConfig& config, DType dtype) {
     for (const PartSpec& spec : parts) {
       if (!is_of_mlp(spec)) part(spec);
     }
+    bool step_behind_attention = false;
     for (const auto& step : step_specs(config, i)) {
       const StepKind kind = step[0].step;
       for (const PartSpec& spec : parts) {
-        if (kind == StepKind::mlp_in && is_of_mlp(spec)) part(spec);
+        if (step_behind_attention && is_of_mlp(spec)) part(spec);
       }
-      const bool adds = kind == StepKind::attention_out || kind == StepKind::mlp_out;
+      const bool adds = kind == StepKind::attention_out || kind == StepKind::mlp_out || kind == StepKind::shared_out ||
+                        kind == StepKind::expert_out;
       for (const LinearSpec& spec : step) linear(spec, adds ? residual : 1);
+      step_behind_attention = kind == StepKind::attention_out;
     }
   }
   part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
@@ -261,7 +275,8 @@ void make_checkpoint(const Options& o, const Interrupts& interrupts) {
   check(o);
   const Stopwatch watch;
   const DType dtype = dtype_of(o.dtype);
-  const Json json = config_json(shape_of(o), dtype);
+  if (o.shape.empty() == o.config.empty()) throw InputError("give either --shape or --config");
+  const Json json = o.config.empty() ? config_json(shape_of(o), dtype) : read_json(o.config);
   const ModelConfig config = parse_model_config(json, o.output);
   const std::vector<Weight> weights = weights_of(config, dtype);
   std::vector<TensorSpec> specs;
@@ -287,14 +302,14 @@ void make_checkpoint(const Options& o, const Interrupts& interrupts) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Hugging Face checkpoints of any Llama shape with random weights", "make_checkpoint");
+  CLI::App app("Hugging Face checkpoints of any shape and family with random weights", "make_checkpoint");
   Options o;
   std::vector<std::string> shapes;
   for (const Shape& shape : kShapes) shapes.push_back(shape.name);
   app.add_option("OUT", o.output, "folder to write")->required();
-  app.add_option("--shape", o.shape, "whose sizes; single options override them")
-      ->required()
+  app.add_option("--shape", o.shape, "a Llama of these sizes; single options override them")
       ->check(CLI::IsMember(shapes));
+  app.add_option("--config", o.config, "a config.json of any family, instead of --shape");
   app.add_option("--layers", o.layers, "blocks");
   app.add_option("--hidden", o.hidden, "hidden_size");
   app.add_option("--intermediate", o.intermediate, "intermediate_size");

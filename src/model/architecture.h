@@ -111,6 +111,7 @@ using ReadConfig = void (*)(const Keys& keys, ModelConfig& config);
 struct Architecture {
   std::vector<std::string_view> model_types;  // config.json's model_type
   std::string_view models;                    // that it covers, for the documentation
+  std::vector<std::string_view> lacking;      // of "transformers", "GPTQModel" and "vLLM": those without the family
   std::vector<Condition> when;                // which of its models; the first row that fits is taken
 
   std::string_view root = "model", embedding = "embed_tokens", position_embedding, embedding_norm, blocks = "layers",

@@ -53,6 +53,7 @@ Architecture gpt_neo() {
   Architecture row = gpt2();
   row.model_types = {"gpt_neo"};
   row.models = "GPT-Neo, TinyStories";
+  row.lacking = {"vLLM"};
   row.q = "attn.attention.q_proj";
   row.k = "attn.attention.k_proj";
   row.v = "attn.attention.v_proj";
@@ -96,6 +97,7 @@ Architecture codegen() {
   Architecture row = gptj();
   row.model_types = {"codegen"};
   row.models = "CodeGen";
+  row.lacking = {"vLLM"};
   row.qkv = "attn.qkv_proj";
   row.qkv_order = QkvOrder::codegen;
   return row;
@@ -452,6 +454,7 @@ Architecture glm(bool fourth) {
 Architecture baichuan() {
   return {.model_types = {"baichuan"},
           .models = "Baichuan 13B, Baichuan 2 13B",
+          .lacking = {"transformers"},
           .when = {{"max_position_embeddings", "null"}},
           .qkv = "self_attn.W_pack",
           .positions = Positions::alibi,
@@ -517,6 +520,7 @@ Architecture granitemoeshared() {
   Architecture row = granitemoe();
   row.model_types = {"granitemoeshared"};
   row.models = "Granite MoE with a shared expert";
+  row.lacking = {"GPTQModel"};
   row.experts.shared_gate_up = "shared_mlp.input_linear";
   row.experts.shared_down = "shared_mlp.output_linear";
   return row;
@@ -772,6 +776,7 @@ std::vector<Architecture> make_table() {
       cohere2(),
       {.model_types = {"olmo"},
        .models = "OLMo",
+       .lacking = {"GPTQModel"},
        .norm = NormKind::layer,
        .norm_weight = NormWeight::none,
        .norm_eps = 1e-5,
@@ -784,6 +789,7 @@ std::vector<Architecture> make_table() {
       glm(true),
       {.model_types = {"nemotron"},
        .models = "Nemotron-4, Minitron",
+       .lacking = {"GPTQModel"},
        .gate = "",
        .norm = NormKind::layer,
        .norm_weight = NormWeight::plus_one,
@@ -801,12 +807,14 @@ std::vector<Architecture> make_table() {
        .also = {read_unrotated_blocks}},
       {.model_types = {"helium"},
        .models = "Helium",
+       .lacking = {"GPTQModel", "vLLM"},
        .norm_eps = 1e-8,
        .rotary_order = RotaryOrder::interleaved,
        .rope_theta = 1e5,
        .o_bias = kNo},
       {.model_types = {"internlm2"},
        .models = "InternLM 2, 2.5",
+       .lacking = {"transformers"},
        .embedding = "tok_embeddings",
        .head = "output",
        .attention_norm = "attention_norm",
@@ -824,6 +832,7 @@ std::vector<Architecture> make_table() {
        .mlp_bias = kNo},
       {.model_types = {"internlm3"},
        .models = "InternLM 3",
+       .lacking = {"GPTQModel"},
        .q_bias = {"qkv_bias"},
        .kv_bias = {"qkv_bias"},
        .o_bias = {"bias"},
@@ -831,6 +840,7 @@ std::vector<Architecture> make_table() {
       baichuan(),
       {.model_types = {"minicpm"},
        .models = "MiniCPM 1B, 2B",
+       .lacking = {"transformers"},
        .mlp_bias = kNo,
        .tied = {"tie_word_embeddings", true},
        .also = {read_depth_scales}},
@@ -857,7 +867,12 @@ std::vector<Architecture> make_table() {
        .q_bias = {"attention_bias", true},
        .kv_bias = {"attention_bias", true},
        .o_bias = {"attention_out_bias"}},
-      {.model_types = {"arcee"}, .models = "AFM 4.5B", .gate = "", .norm_eps = 1e-5, .activation = "relu2"},
+      {.model_types = {"arcee"},
+       .models = "AFM 4.5B",
+       .lacking = {"GPTQModel"},
+       .gate = "",
+       .norm_eps = 1e-5,
+       .activation = "relu2"},
   };
   for (const Architecture& row :
        {mixtral(), qwen2_moe(), qwen3_moe(), olmoe(), phimoe(), granitemoe(), granitemoeshared(), deepseek_v2(),

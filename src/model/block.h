@@ -201,8 +201,8 @@ class Model {
   // The batch that embed() makes of so many tokens, without reading: for counting.
   Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
 
-  // Makes what blocks need on a backend beside their weights, for sequences of up to so many tokens; else it is made when
-  // first needed.
+  // Makes what blocks need on a backend beside their weights, for sequences of up to so many tokens; else it is made
+  // when first needed.
   void prepare(int64_t longest, Backend& backend);
 
   // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside

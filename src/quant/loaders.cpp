@@ -184,4 +184,17 @@ std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::v
   return verdicts;
 }
 
+std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears,
+                                           const ModelConfig& config) {
+  std::vector<LoaderVerdict> verdicts = loader_verdicts(format, linears);
+  for (const std::string_view name : config.architecture->lacking) {
+    for (LoaderVerdict& verdict : verdicts) {
+      if (!verdict.loader.starts_with(name)) continue;
+      verdict.accepts = false;
+      verdict.reason = cat(name, " has no model_type ", config.model_type, " of its own");
+    }
+  }
+  return verdicts;
+}
+
 }  // namespace gptq

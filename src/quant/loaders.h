@@ -23,5 +23,8 @@ void refuse_for_loader(const std::string& loader, const std::vector<LoaderVerdic
 // GPTQModel, SGLang's gptq.py, ExLlamaV2's ext.py; for compressed-tensors, vLLM's and SGLang's
 // compressed_tensors_wNa16.py and marlin_utils.py.
 std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears);
+// The same of a model: a loader must also have its family.
+std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears,
+                                           const ModelConfig& config);
 
 }  // namespace gptq

@@ -117,7 +117,7 @@ Inspection inspect(const std::string& folder) {
     result.sym = quantization.sym;
     result.desc_act = quantization.desc_act;
     for (const auto& [bits, has_negative] : signed_scales) result.signed_scales = result.signed_scales || has_negative;
-    result.loaders = loader_verdicts(quantization.format, linears);
+    result.loaders = loader_verdicts(quantization.format, linears, config);
   }
   return result;
 }

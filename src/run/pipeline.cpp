@@ -30,8 +30,9 @@ constexpr const char* kEmbeddingStage = "embedding";
 
 std::string short_names(const std::vector<LinearSpec>& linears) {
   std::string names;
+  if (linears[0].expert >= 0) names = cat("expert ", linears[0].expert, " ");
   for (const LinearSpec& linear : linears)
-    names += (names.empty() ? "" : ",") + linear.name.substr(linear.name.rfind('.') + 1);
+    names += (names.empty() || names.back() == ' ' ? "" : ",") + linear.name.substr(linear.name.rfind('.') + 1);
   return names;
 }
 
@@ -227,6 +228,8 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
     // No element of the list moves: it has room for all.
     LinearReport* entry = &report_.linears.emplace_back();
     *entry = {.name = linear.name,
+              .block = linear.step == StepKind::head ? -1 : block_,
+              .expert = linear.expert,
               .rows = linear.out_features,
               .cols = linear.in_features,
               .bits = quantized.bits,

@@ -220,8 +220,9 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
     plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
   }
-  plan.loaders = loader_verdicts(resolved_format(job.recipe),
-                                 setup.widths.empty() ? setup.linears : mixture(job, setup.widths, setup.config));
+  plan.loaders =
+      loader_verdicts(resolved_format(job.recipe),
+                      setup.widths.empty() ? setup.linears : mixture(job, setup.widths, setup.config), setup.config);
   return plan;
 }
 

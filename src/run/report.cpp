@@ -1,5 +1,6 @@
 // Plans and reports as JSON.
 #include <algorithm>
+#include <map>
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
@@ -82,6 +83,20 @@ std::string to_json(const Report& report) {
                        {"damp_percent", linear.damp_percent},
                        {"dead_columns", linear.dead_columns}});
   }
+  // Of each block with experts: the tokens each of them saw, and those that saw too few.
+  std::map<int64_t, std::map<int64_t, const LinearReport*>> experts_of;
+  for (const LinearReport& linear : report.linears) {
+    if (linear.expert >= 0 && linear.routed >= 0) experts_of[linear.block][linear.expert] = &linear;
+  }
+  Json experts = Json::array();
+  for (const auto& [block, found] : experts_of) {
+    Json tokens = Json::array(), few = Json::array();
+    for (const auto& [expert, linear] : found) {
+      tokens.push_back(linear->routed);
+      if (linear->routed < std::min(linear->tokens, report.recipe.expert_tokens)) few.push_back(expert);
+    }
+    experts.push_back({{"block", block}, {"tokens", tokens}, {"quantized_with_all_tokens", few}});
+  }
   Json choices = Json::array();
   for (const BitChoice& choice : report.bit_choices) {
     Json divergence = Json::object();
@@ -143,6 +158,7 @@ std::string to_json(const Report& report) {
                      {"spill_bytes", report.spill_bytes},
                      {"plan", json_of(report.plan)},
                      {"warnings", report.warnings},
+                     {"experts", experts},
                      {"linears", linears}};
   return json.dump(2);
 }

@@ -180,7 +180,7 @@ void lay_out_average(const Job& job, Setup& setup) {
   lay_out(at_width(job, setup.widths[1]), setup);
   if (!job.loader.empty()) {
     const std::vector<StoredLinear> linears = mixture(job, setup.widths, setup.config);
-    refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears));
+    refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears, setup.config));
   }
   double free_weights = 0;
   for (const auto& step : all_steps(setup.config)) {
@@ -303,7 +303,8 @@ Setup set_up(const Job& job) {
         "single modules");
   if (job.recipe.average_bits == 0) {
     lay_out(job, setup);
-    if (!job.loader.empty()) refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), setup.linears));
+    if (!job.loader.empty())
+      refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), setup.linears, setup.config));
   } else {
     lay_out_average(job, setup);
   }

@@ -88,8 +88,8 @@ double limit(const ModelConfig& config, int64_t blocks, double rounding) {
 }
 
 // Runs all blocks and compares each block's output and the logits.
-void compare_with_golden(const Golden& golden, DType dtype, double rounding) {
-  const auto backend = open_backend("cpu");
+void compare_with_golden(const Golden& golden, DType dtype, double rounding, const std::string& device = "cpu") {
+  const auto backend = open_backend(device);
   Model model(golden.checkpoint, *backend, dtype);
   Batch batch = model.embed(golden.sequences);
   double worst = 0, allowed = 0;
@@ -152,6 +152,23 @@ TEST_P(GoldenModel, SixteenBitArithmeticStaysNear) {
   if (parse_model_config(golden.checkpoint).experts.count > 0) return;
   compare_with_golden(golden, DType::f16, 0x1p-11 / 4);
   compare_with_golden(golden, DType::bf16, 0x1p-8 / 4);
+}
+
+// All families and dtypes on the GPU.
+TEST(GpuModels, EqualTransformers) {
+  try {
+    open_backend("cuda:0");
+  } catch (const InputError& error) {
+    GTEST_SKIP() << error.what();
+  }
+  for (const std::string& name : golden_names()) {
+    SCOPED_TRACE(name);
+    const Golden golden(fs::path(GPTQ_GOLDEN) / name);
+    compare_with_golden(golden, DType::f32, 0x1p-24, "cuda:0");
+    if (parse_model_config(golden.checkpoint).experts.count > 0) continue;
+    compare_with_golden(golden, DType::f16, 0x1p-11 / 4, "cuda:0");
+    compare_with_golden(golden, DType::bf16, 0x1p-8 / 4, "cuda:0");
+  }
 }
 
 // Causal: a sequence's beginning gives the same rows, whatever else is in the batch. Lengths may differ where rope does
