@@ -1,0 +1,143 @@
+// Writes docs/families.md: each row of the table of architectures, how far its golden checkpoints are from
+// transformers, and the names of what is quantized.
+//   family_table tests/golden/families tests/golden/models > docs/families.md
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+
+#include "base/error.h"
+#include "model/block.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Proof {
+  std::vector<std::string> cases;
+  double difference = 0;  // largest of logits, relative to their root mean square
+  std::string names;      // of linears in a block
+};
+
+double difference_of(const fs::path& folder) {
+  const Checkpoint checkpoint(folder);
+  const SafetensorsFile golden(folder / "golden.safetensors");
+  std::map<std::string, Matrix> answers;
+  for (const StoredTensor& tensor : golden.tensors()) answers.emplace(tensor.name, golden.load(tensor));
+  const ConstMatrixView ids = answers.at("input_ids");
+  std::vector<std::vector<int32_t>> sequences;
+  for (int64_t s = 0; s < ids.rows; ++s) sequences.emplace_back(ids.row<int32_t>(s), ids.row<int32_t>(s) + ids.cols);
+  const auto backend = open_backend("cpu");
+  Model model(checkpoint, *backend, DType::f32);
+  Batch batch = model.embed(sequences);
+  for (int64_t block = 0; block < model.config().blocks; ++block) model.forward(model.load_block(block), batch);
+  const Matrix logits = model.logits(batch, 0, batch.tokens());
+  const Matrix& want = answers.at("logits");
+  double largest = 0, squares = 0;
+  for (int64_t r = 0; r < want.rows(); ++r) {
+    for (int64_t c = 0; c < want.cols(); ++c) {
+      const double value = want.row<float>(r)[c];
+      largest = std::max(largest, std::abs(value - static_cast<double>(logits.row<float>(r)[c])));
+      squares += value * value;
+    }
+  }
+  return largest / std::sqrt(squares / static_cast<double>(want.view().size()));
+}
+
+// "q_proj, k_proj, v_proj; o_proj; ...": relative to a block, '#' for an expert's number.
+std::string names_of(const ModelConfig& config) {
+  std::vector<std::string> steps;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const size_t prefix = block_module(config, block).size() + 1;
+    for (const auto& linears : step_specs(config, block)) {
+      if (linears[0].expert > 0) continue;
+      std::string step;
+      for (const LinearSpec& linear : linears) {
+        std::string name = linear.name.substr(prefix);
+        if (linear.expert == 0) name.replace(name.find(".0") + 1, 1, "#");
+        step += cat(step.empty() ? "" : ", ", "`", name, "`");
+      }
+      if (std::find(steps.begin(), steps.end(), step) == steps.end()) steps.push_back(step);
+    }
+  }
+  std::string text;
+  for (const std::string& step : steps) text += cat(text.empty() ? "" : "; ", step);
+  return text;
+}
+
+std::string joined(const auto& words) {
+  std::string text;
+  for (const auto& word : words) text += cat(text.empty() ? "" : ", ", word);
+  return text;
+}
+
+void run(int argc, char** argv) {
+  std::map<const Architecture*, Proof> proofs;
+  for (int i = 1; i < argc; ++i) {
+    std::vector<fs::path> folders;
+    for (const auto& entry : fs::directory_iterator(argv[i])) {
+      if (entry.is_directory()) folders.push_back(entry.path());
+    }
+    std::sort(folders.begin(), folders.end());
+    for (const fs::path& folder : folders) {
+      const ModelConfig config = parse_model_config(Checkpoint(folder));
+      Proof& proof = proofs[config.architecture];
+      proof.cases.push_back(folder.filename().string());
+      proof.difference = std::max(proof.difference, difference_of(folder));
+      if (proof.names.empty()) proof.names = names_of(config);
+    }
+  }
+  std::printf(R"(# Model families
+
+Each row of `src/model/architectures.cpp` and `src/model/expert_architectures.cpp` is a family, or a kind of model where one `model_type` has several. A row is proven by tiny
+random checkpoints of that kind, which transformers has answered in float32 (`tests/golden/families/make.py`); the test `GoldenModel` compares
+every block, the logits and the loss, and a row without one fails it. *Logits* is the largest difference from transformers' logits among them,
+relative to their root mean square. Linears are quantized under these names, which are relative to a block; those of one step, between
+semicolons, share a Hessian. `#` is an expert's number. Embeddings, norms, routers and towers for other inputs stay as they are.
+
+This file is written by
+
+    build/release/bench/family_table tests/golden/families tests/golden/models > docs/families.md
+
+| `model_type` | models | golden checkpoints | logits | quantized | not in |
+|---|---|---|---|---|---|
+)");
+  for (const Architecture& row : architectures()) {
+    const Proof& proof = proofs[&row];
+    std::printf("| %s | %s | %s | %.1e | %s | %s |\n", joined(row.model_types).c_str(), std::string(row.models).c_str(),
+                joined(proof.cases).c_str(), proof.difference, proof.names.c_str(), joined(row.lacking).c_str());
+  }
+  std::printf(R"(
+*Not in* names what has no class of the family's own: transformers 5.23 (such models need the code of their repository), GPTQModel 7.7
+(`models/auto.py`) or vLLM (`models/registry.py`, main of early 2026; its transformers backend may still run them). `gptq inspect` says for a
+quantized folder which loaders take it.
+
+## What is refused, and why
+
+* OPT-350M: its blocks norm what they have added, and its embeddings are projected; no other model does.
+* BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
+* MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers has no such MPT either.
+* Baichuan 2 scales the rows of its head to length one when it runs; export the head that way before quantizing.
+* gpt-oss in MXFP4: take the bf16 checkpoint.
+
+## What differs from transformers
+
+* Falcon RW: transformers rounds ALiBi's bias to bfloat16, here it is exact. The two are equal where the bias is a number of eight bits.
+* DeepSeek-V2: routing weights are never renormalized, as in transformers; released models do not ask for it.
+)");
+}
+
+}  // namespace
+}  // namespace gptq
+
+int main(int argc, char** argv) {
+  try {
+    gptq::run(argc, argv);
+    return 0;
+  } catch (const gptq::Error& error) {
+    std::fprintf(stderr, "family_table: %s\n", error.what());
+    return 2;
+  }
+}

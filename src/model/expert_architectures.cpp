@@ -1,0 +1,253 @@
+// The table of model families with experts, as architectures.cpp has those without.
+#include "model/architecture_rows.h"
+#include "model/config_readers.h"
+
+namespace gptq {
+namespace {
+
+// Blocks of Mixtral's kind, with the names of Mixtral.
+Architecture mixtral() {
+  return {.model_types = {"mixtral"},
+          .models = "Mixtral 8x7B, 8x22B",
+          .experts = {.router = "block_sparse_moe.gate",
+                      .gate = "block_sparse_moe.experts.#.w1",
+                      .up = "block_sparse_moe.experts.#.w3",
+                      .down = "block_sparse_moe.experts.#.w2",
+                      .renormalized = kYes},
+          .norm_eps = 1e-5,
+          .rope_theta = 1e6,
+          .q_bias = kNo,
+          .kv_bias = kNo,
+          .o_bias = kNo,
+          .mlp_bias = kNo,
+          .window = "sliding_window",
+          .also = {read_experts}};
+}
+
+Architecture phimoe() {
+  Architecture row = mixtral();
+  row.model_types = {"phimoe"};
+  row.models = "Phi-3.5-MoE";
+  row.experts.kind = RouterKind::sparse_mixer;
+  row.norm = NormKind::layer;
+  row.norm_bias = kYes;
+  row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
+  row.head_bias = {"lm_head_bias"};
+  row.partial_rotary = 1;
+  return row;
+}
+
+Architecture granitemoe() {
+  Architecture row = mixtral();
+  row.model_types = {"granitemoe"};
+  row.models = "Granite 3 1B-A400M, 3B-A800M";
+  row.experts = {.router = "block_sparse_moe.router.layer",
+                 .down = "block_sparse_moe.output_linear.#.linear",
+                 .gate_up = "block_sparse_moe.input_linear.#.linear",
+                 .tensors = ExpertTensors::halves,
+                 .stored_gate_up = "block_sparse_moe.input_linear.weight",
+                 .stored_down = "block_sparse_moe.output_linear.weight",
+                 .renormalized = kYes};
+  row.norm_eps = 1e-6;
+  row.rope_theta = 10000;
+  row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
+  row.window = "";
+  row.also = {read_multipliers, read_experts};
+  return row;
+}
+
+Architecture granitemoeshared() {
+  Architecture row = granitemoe();
+  row.model_types = {"granitemoeshared"};
+  row.models = "Granite MoE with a shared expert";
+  row.lacking = {"GPTQModel"};
+  row.experts.shared_gate_up = "shared_mlp.input_linear";
+  row.experts.shared_down = "shared_mlp.output_linear";
+  return row;
+}
+
+// Experts below mlp.experts, as most families name them.
+ExpertRow split_experts() {
+  return {.router = "mlp.gate",
+          .gate = "mlp.experts.#.gate_proj",
+          .up = "mlp.experts.#.up_proj",
+          .down = "mlp.experts.#.down_proj"};
+}
+
+void add_shared_expert(ExpertRow& experts, std::string_view gate, std::string_view up, std::string_view down) {
+  experts.shared_gate = gate;
+  experts.shared_up = up;
+  experts.shared_down = down;
+}
+
+Architecture qwen2_moe() {
+  Architecture row = qwen2_row();
+  row.model_types = {"qwen2_moe"};
+  row.models = "Qwen1.5-MoE, Qwen2 57B-A14B";
+  row.experts = split_experts();
+  add_shared_expert(row.experts, "mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj",
+                    "mlp.shared_expert.down_proj");
+  row.experts.shared_router = "mlp.shared_expert_gate";
+  row.q_bias = row.kv_bias = {"qkv_bias", true};
+  row.also = {read_first_window, read_experts};
+  return row;
+}
+
+Architecture qwen3_moe() {
+  Architecture row = qwen3_row();
+  row.model_types = {"qwen3_moe"};
+  row.models = "Qwen3 30B-A3B, 235B-A22B, Qwen3-Coder";
+  row.experts = split_experts();
+  row.also = {read_first_window, read_experts};
+  return row;
+}
+
+Architecture olmoe() {
+  return {.model_types = {"olmoe"},
+          .models = "OLMoE",
+          .q_norm = "self_attn.q_norm",
+          .k_norm = "self_attn.k_norm",
+          .experts = split_experts(),
+          .norm_eps = 1e-5,
+          .qk_norm = QkNorm::whole,
+          .mlp_bias = kNo,
+          .also = {read_clip_qkv, read_experts}};
+}
+
+Architecture deepseek_v2() {
+  Architecture row = {.model_types = {"deepseek_v2"},
+                      .models = "DeepSeek-V2, V2.5, V2-Lite, Coder-V2",
+                      .latent = {.q_a = "self_attn.q_a_proj",
+                                 .q_a_norm = "self_attn.q_a_layernorm",
+                                 .q_b = "self_attn.q_b_proj",
+                                 .kv_a = "self_attn.kv_a_proj_with_mqa",
+                                 .kv_a_norm = "self_attn.kv_a_layernorm",
+                                 .kv_b = "self_attn.kv_b_proj"},
+                      .experts = split_experts(),
+                      .rotary_order = RotaryOrder::interleaved,
+                      .mlp_bias = kNo,
+                      .also = {read_latent, read_experts}};
+  add_shared_expert(row.experts, "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj",
+                    "mlp.shared_experts.down_proj");
+  row.experts.renormalized = kNo;
+  return row;
+}
+
+Architecture deepseek_v3() {
+  Architecture row = deepseek_v2();
+  row.model_types = {"deepseek_v3", "kimi_k2"};
+  row.models = "DeepSeek-V3, V3.1, R1, Kimi K2, Moonlight";
+  row.experts.choice_bias = "mlp.gate.e_score_correction_bias";
+  row.experts.kind = RouterKind::sigmoid;
+  row.experts.two_of_group = true;
+  row.experts.renormalized = {"norm_topk_prob", true};
+  return row;
+}
+
+Architecture glm4_moe() {
+  Architecture row = {.model_types = {"glm4_moe"},
+                      .models = "GLM-4.5, 4.5-Air, 4.6",
+                      .q_norm = "self_attn.q_norm",
+                      .k_norm = "self_attn.k_norm",
+                      .experts = deepseek_v3().experts,
+                      .norm_eps = 1e-5,
+                      .qk_normed = {"use_qk_norm"},
+                      .partial_rotary = 0.5,
+                      .o_bias = kNo,
+                      .mlp_bias = kNo,
+                      .also = {read_experts}};
+  return row;
+}
+
+Architecture dots1() {
+  Architecture row = qwen3_row();
+  row.model_types = {"dots1"};
+  row.models = "dots.llm1";
+  row.experts = deepseek_v3().experts;
+  row.also = {read_first_window, read_experts};
+  return row;
+}
+
+Architecture ernie4_5_moe() {
+  Architecture row = {.model_types = {"ernie4_5_moe"},
+                      .models = "ERNIE 4.5 21B-A3B, 300B-A47B",
+                      .experts = split_experts(),
+                      .norm_eps = 1e-5,
+                      .rotary_order = RotaryOrder::interleaved,
+                      .rope_theta = 5e5,
+                      .q_bias = {"use_bias"},
+                      .kv_bias = {"use_bias"},
+                      .o_bias = {"use_bias"},
+                      .mlp_bias = {"use_bias"},
+                      .tied = {"tie_word_embeddings", true},
+                      .also = {read_experts}};
+  add_shared_expert(row.experts, "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj",
+                    "mlp.shared_experts.down_proj");
+  row.experts.choice_bias = "mlp.moe_statics.e_score_correction_bias";
+  row.experts.renormalized = kYes;
+  return row;
+}
+
+Architecture gpt_oss() {
+  Architecture row = {.model_types = {"gpt_oss"},
+                      .models = "gpt-oss 20B, 120B in bf16",
+                      .sinks = "self_attn.sinks",
+                      .experts = split_experts(),
+                      .norm_eps = 1e-5,
+                      .rope_theta = 150000,
+                      .q_bias = {"attention_bias", true},
+                      .kv_bias = {"attention_bias", true},
+                      .o_bias = {"attention_bias", true},
+                      .window = "sliding_window",
+                      .full_every = 2,
+                      .also = {read_experts, read_clamped_swiglu}};
+  row.experts.router = "mlp.router";
+  row.experts.router_bias = kYes;
+  row.experts.bias = kYes;
+  row.experts.renormalized = kYes;
+  row.experts.tensors = ExpertTensors::turned_pairs;
+  row.experts.stored_gate_up = "mlp.experts.gate_up_proj";
+  row.experts.stored_down = "mlp.experts.down_proj";
+  row.experts.stored_gate_up_bias = "mlp.experts.gate_up_proj_bias";
+  row.experts.stored_down_bias = "mlp.experts.down_proj_bias";
+  return row;
+}
+
+Architecture llama4() {
+  Architecture row = {.model_types = {"llama4_text"},
+                      .models = "Llama 4 Scout, Maverick, also inside llama4",
+                      .gate = "feed_forward.gate_proj",
+                      .up = "feed_forward.up_proj",
+                      .down = "feed_forward.down_proj",
+                      .fused_gate_up = "feed_forward.gate_up_proj",
+                      .norm_eps = 1e-5,
+                      .qk_norm = QkNorm::unweighted,
+                      .qk_normed = {"use_qk_norm", true},
+                      .qk_norm_after_rope = true,
+                      .rotary_order = RotaryOrder::interleaved,
+                      .rope_theta = 500000,
+                      .mlp_bias = kNo,
+                      .also = {read_experts, read_llama4}};
+  row.experts = {.router = "feed_forward.router",
+                 .gate = "feed_forward.experts.#.gate_proj",
+                 .up = "feed_forward.experts.#.up_proj",
+                 .down = "feed_forward.experts.#.down_proj",
+                 .tensors = ExpertTensors::turned_halves,
+                 .stored_gate_up = "feed_forward.experts.gate_up_proj",
+                 .stored_down = "feed_forward.experts.down_proj",
+                 .kind = RouterKind::sigmoid,
+                 .renormalized = kNo,
+                 .weighs_inputs = true};
+  add_shared_expert(row.experts, "feed_forward.shared_expert.gate_proj", "feed_forward.shared_expert.up_proj",
+                    "feed_forward.shared_expert.down_proj");
+  return row;
+}
+
+}  // namespace
+
+std::vector<Architecture> expert_architectures() {
+  return {mixtral(),     qwen2_moe(),   qwen3_moe(), olmoe(), phimoe(),       granitemoe(), granitemoeshared(),
+          deepseek_v2(), deepseek_v3(), glm4_moe(),  dots1(), ernie4_5_moe(), gpt_oss(),    llama4()};
+}
+
+}  // namespace gptq
