@@ -119,7 +119,6 @@ quantized folder which loaders take it.
 * OPT-350M: its blocks norm what they have added, and its embeddings are projected; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers has no such MPT either.
-* Baichuan 2 scales the rows of its head to length one when it runs; export the head that way before quantizing.
 * gpt-oss in MXFP4: take the bf16 checkpoint.
 
 ## What differs from transformers

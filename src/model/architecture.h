@@ -200,6 +200,7 @@ struct ModelConfig {
   bool tied_embeddings = false, parallel = false, qk_norm = false;
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1;
   float score_cap = 0, logit_cap = 0, qkv_cap = 0;  // 0: none
+  bool unit_head = false;                           // rows of the head are scaled to length one
   std::vector<float> slopes;                        // of each head, with ALiBi
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // of each block

@@ -441,7 +441,8 @@ Architecture baichuan() {
           .q_bias = kNo,
           .kv_bias = kNo,
           .o_bias = kNo,
-          .mlp_bias = kNo};
+          .mlp_bias = kNo,
+          .also = {read_unit_head}};
 }
 
 std::vector<Architecture> make_table() {

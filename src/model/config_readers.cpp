@@ -288,6 +288,11 @@ void read_clamped_swiglu(const Keys& keys, ModelConfig& config) {
         cat(keys.where(), ": swiglu_limit ", limit, " and swiglu_alpha ", alpha, "; known are 7 and 1.702"));
 }
 
+void read_unit_head(const Keys& /*keys*/, ModelConfig& config) {
+  constexpr int64_t kBaichuan2 = 125696;
+  config.unit_head = config.vocabulary == kBaichuan2;
+}
+
 void read_scaled_slopes(const Keys& /*keys*/, ModelConfig& config) {
   for (float& slope : config.slopes) slope *= config.kinds[0].score_scale;
 }

@@ -1,6 +1,7 @@
 // Opening a checkpoint as a network, and bringing its weights to devices.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -35,6 +36,20 @@ Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
   Matrix converted(backend, dtype, stored.rows(), stored.cols());
   backend.convert(stored, converted);
   return converted;
+}
+
+// Each row becomes itself over its length, rounded to its dtype.
+void scale_rows_to_one(MatrixView rows) {
+  std::vector<float> wide(static_cast<size_t>(rows.cols));
+  const MatrixView one(wide.data(), DType::f32, 1, rows.cols);
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    reference().convert(rows.row_range(r, 1), one);
+    double squares = 0;
+    for (const float value : wide) squares += static_cast<double>(value) * value;
+    const double length = std::max(std::sqrt(squares), 1e-12);
+    for (float& value : wide) value = static_cast<float>(value / length);
+    reference().convert(one, rows.row_range(r, 1));
+  }
 }
 
 std::string tensor_name(const ModelConfig& config, std::string_view module) {
@@ -455,6 +470,7 @@ const Matrix& Model::head() {
     Matrix part(head_backend_->staging_memory(), like.dtype, count, like.cols);
     checkpoint_.read(tensor, static_cast<size_t>(first * row_bytes), part.bytes(), part.view().data);
     bad += count_nonfinite(part);
+    if (config_.unit_head) scale_rows_to_one(part);
     head_backend_->upload(head.view().row_range(first, count), part.view().data);
   }
   refuse_nonfinite(checkpoint_, tensor, bad);

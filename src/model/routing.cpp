@@ -2,90 +2,106 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 namespace gptq {
 namespace {
 
-struct Choice {
-  std::vector<int32_t> experts;
+// What is chosen for one token, and room to choose in that is used again for the next.
+class Chooser {
+ public:
+  Chooser(const std::vector<float>& choice_bias, const ExpertRow& row, const Experts& experts)
+      : choice_bias_(choice_bias), row_(row), experts_(experts), scores_(static_cast<size_t>(experts.count)) {}
+
+  std::vector<int32_t> chosen;
   std::vector<float> weights;
-};
 
-void softmax(std::vector<float>& x) {
-  const float top = *std::max_element(x.begin(), x.end());
-  float sum = 0;
-  for (float& value : x) sum += value = std::exp(value - top);
-  for (float& value : x) value /= sum;
-}
-
-// The `count` largest, the first of equals.
-std::vector<int32_t> largest(const std::vector<float>& values, int64_t count) {
-  std::vector<int32_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + count, order.end(),
-                    [&](int32_t a, int32_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; });
-  order.resize(static_cast<size_t>(count));
-  return order;
-}
-
-// Experts outside of the best groups are as bad as can be.
-void keep_best_groups(std::vector<float>& scores, bool two_of_group, const Experts& experts) {
-  const int64_t size = experts.count / experts.groups;
-  std::vector<float> of_groups;
-  for (int64_t group = 0; group < experts.groups; ++group) {
-    std::vector<float> members(scores.begin() + group * size, scores.begin() + (group + 1) * size);
-    std::sort(members.rbegin(), members.rend());
-    of_groups.push_back(two_of_group && size > 1 ? members[0] + members[1] : members[0]);
-  }
-  const std::vector<int32_t> kept = largest(of_groups, experts.chosen_groups);
-  for (int32_t group = 0; group < experts.groups; ++group) {
-    if (std::find(kept.begin(), kept.end(), group) == kept.end())
-      std::fill_n(scores.begin() + group * size, size, -INFINITY);
-  }
-}
-
-// Each expert in turn is the best of those not chosen before; its weight is its probability among those near the best.
-Choice sparse_mixer(const std::vector<float>& logits, const Experts& experts) {
-  Choice choice;
-  std::vector<float> left = logits;
-  for (int64_t i = 0; i < experts.chosen; ++i) {
-    const int32_t best = largest(left, 1)[0];
-    const float top = left[best];
-    std::vector<float> near = left;
-    for (size_t expert = 0; expert < near.size(); ++expert) {
-      const float factor = std::max(std::abs(logits[expert]), top);
-      if ((top - logits[expert]) / factor > 2 * experts.jitter) near[expert] = -INFINITY;
+  void choose(const float* logits) {
+    if (row_.kind == RouterKind::sparse_mixer) return mix_sparsely(logits);
+    // Where weights are renormalized, those of the others need not be known.
+    const bool only_chosen =
+        row_.kind == RouterKind::softmax && experts_.renormalized && choice_bias_.empty() && experts_.groups == 1;
+    scores_.assign(logits, logits + experts_.count);
+    if (!only_chosen) row_.kind == RouterKind::softmax ? softmax(scores_) : sigmoid(scores_);
+    preferred_ = scores_;
+    for (size_t expert = 0; expert < choice_bias_.size(); ++expert) preferred_[expert] += choice_bias_[expert];
+    if (experts_.groups > 1) keep_best_groups();
+    take_largest(preferred_, experts_.chosen, chosen);
+    weights.clear();
+    for (const int32_t expert : chosen) weights.push_back(scores_[expert]);
+    if (only_chosen) softmax(weights);
+    float share = experts_.scale;
+    if (experts_.renormalized) {
+      const float sum = std::accumulate(weights.begin(), weights.end(), 0.0F);
+      share /= std::max(sum, std::max(experts_.weight_floor, 1e-20F));
     }
-    softmax(near);
-    choice.experts.push_back(best);
-    choice.weights.push_back(near[best]);
-    left[best] = -INFINITY;
+    for (float& weight : weights) weight *= share;
   }
-  return choice;
-}
 
-Choice choose(const std::vector<float>& logits, const std::vector<float>& choice_bias, const ExpertRow& row,
-              const Experts& experts) {
-  if (row.kind == RouterKind::sparse_mixer) return sparse_mixer(logits, experts);
-  std::vector<float> scores = logits;
-  if (row.kind == RouterKind::softmax) {
-    softmax(scores);
-  } else {
-    for (float& score : scores) score = 1 / (1 + std::exp(-score));
+ private:
+  static void softmax(std::vector<float>& x) {
+    const float top = *std::max_element(x.begin(), x.end());
+    float sum = 0;
+    for (float& value : x) sum += value = std::exp(value - top);
+    for (float& value : x) value /= sum;
   }
-  std::vector<float> preferred = scores;
-  for (size_t expert = 0; expert < choice_bias.size(); ++expert) preferred[expert] += choice_bias[expert];
-  if (experts.groups > 1) keep_best_groups(preferred, row.two_of_group, experts);
-  Choice choice{.experts = largest(preferred, experts.chosen), .weights = {}};
-  float sum = 0;
-  for (const int32_t expert : choice.experts) sum += scores[expert];
-  for (const int32_t expert : choice.experts) {
-    const float share = experts.renormalized ? 1 / std::max(sum, std::max(experts.weight_floor, 1e-20F)) : 1;
-    choice.weights.push_back(scores[expert] * share * experts.scale);
+
+  static void sigmoid(std::vector<float>& x) {
+    for (float& value : x) value = 1 / (1 + std::exp(-value));
   }
-  return choice;
-}
+
+  // The `count` largest, the first of equals; they are few. `values` loses them.
+  static void take_largest(std::vector<float>& values, int64_t count, std::vector<int32_t>& largest) {
+    largest.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      const auto best = std::max_element(values.begin(), values.end());
+      largest.push_back(static_cast<int32_t>(best - values.begin()));
+      *best = -INFINITY;
+    }
+  }
+
+  // Experts outside of the best groups are as bad as can be.
+  void keep_best_groups() {
+    const int64_t size = experts_.count / experts_.groups;
+    std::vector<float> of_groups, members;
+    for (int64_t group = 0; group < experts_.groups; ++group) {
+      members.assign(preferred_.begin() + group * size, preferred_.begin() + (group + 1) * size);
+      std::sort(members.rbegin(), members.rend());
+      of_groups.push_back(row_.two_of_group && size > 1 ? members[0] + members[1] : members[0]);
+    }
+    take_largest(of_groups, experts_.chosen_groups, chosen);
+    for (int32_t group = 0; group < experts_.groups; ++group) {
+      if (std::find(chosen.begin(), chosen.end(), group) == chosen.end())
+        std::fill_n(preferred_.begin() + group * size, size, -INFINITY);
+    }
+  }
+
+  // Each expert in turn is the best of those not chosen before; its weight is its probability among those near it.
+  void mix_sparsely(const float* logits) {
+    const std::vector<float> all(logits, logits + experts_.count);
+    std::vector<float> left = all;
+    chosen.clear();
+    weights.clear();
+    for (int64_t i = 0; i < experts_.chosen; ++i) {
+      const auto best = std::max_element(left.begin(), left.end()) - left.begin();
+      const float top = left[best];
+      std::vector<float> near = left;
+      for (size_t expert = 0; expert < near.size(); ++expert) {
+        if ((top - all[expert]) / std::max(std::abs(all[expert]), top) > 2 * experts_.jitter) near[expert] = -INFINITY;
+      }
+      softmax(near);
+      chosen.push_back(static_cast<int32_t>(best));
+      weights.push_back(near[best]);
+      left[best] = -INFINITY;
+    }
+  }
+
+  const std::vector<float>& choice_bias_;
+  const ExpertRow& row_;
+  const Experts& experts_;
+  std::vector<float> scores_, preferred_;
+};
 
 }  // namespace
 
@@ -95,19 +111,20 @@ Routing route(const std::vector<float>& logits, const std::vector<float>& choice
   Routing routing{.rows = std::vector<std::vector<int32_t>>(count),
                   .weights = std::vector<std::vector<float>>(count),
                   .shared = {}};
+  Chooser chooser(choice_bias, row.experts, experts);
   for (size_t token = 0; token < logits.size() / count; ++token) {
-    const std::vector<float> own(logits.begin() + token * count, logits.begin() + (token + 1) * count);
-    Choice choice;
-    if (std::adjacent_find(own.begin(), own.end(), std::not_equal_to<>()) == own.end()) {
+    const float* own = logits.data() + token * count;
+    if (std::adjacent_find(own, own + count, std::not_equal_to<>()) == own + count) {
+      chooser.chosen.clear();
       for (int64_t i = 0; i < experts.chosen; ++i)
-        choice.experts.push_back(static_cast<int32_t>((token * static_cast<size_t>(experts.chosen) + i) % count));
-      choice.weights.assign(static_cast<size_t>(experts.chosen), 1 / static_cast<float>(experts.chosen));
+        chooser.chosen.push_back(static_cast<int32_t>((token * static_cast<size_t>(experts.chosen) + i) % count));
+      chooser.weights.assign(static_cast<size_t>(experts.chosen), 1 / static_cast<float>(experts.chosen));
     } else {
-      choice = choose(own, choice_bias, row.experts, experts);
+      chooser.choose(own);
     }
-    for (size_t i = 0; i < choice.experts.size(); ++i) {
-      routing.rows[choice.experts[i]].push_back(static_cast<int32_t>(token));
-      routing.weights[choice.experts[i]].push_back(choice.weights[i]);
+    for (size_t i = 0; i < chooser.chosen.size(); ++i) {
+      routing.rows[chooser.chosen[i]].push_back(static_cast<int32_t>(token));
+      routing.weights[chooser.chosen[i]].push_back(chooser.weights[i]);
     }
   }
   return routing;
