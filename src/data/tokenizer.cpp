@@ -11,6 +11,7 @@
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/decoder.h"
 #include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/older_files.h"
 #include "data/tokenizer/post_processor.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/unicode.h"
@@ -29,6 +30,19 @@ std::ifstream open(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw InputError(cat(file.string(), " cannot be opened for reading (", kWayOut, ")"));
   return stream;
+}
+
+// The file that holds a folder's tokenizer.
+std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "merges.txt"}) {
+    std::error_code error;
+    const bool has_vocabulary = std::filesystem::is_regular_file(folder / "vocab.json", error);
+    if (std::string_view(name) == "merges.txt" && !has_vocabulary) continue;
+    if (std::filesystem::is_regular_file(folder / name, error)) return folder / name;
+  }
+  throw InputError(cat((folder / "tokenizer.json").string(),
+                       " is missing, and so are tokenizer.model, and vocab.json with ",
+                       "merges.txt, so text cannot be tokenized (", kWayOut, ")"));
 }
 
 // A part that is absent is the same as null.
@@ -56,10 +70,10 @@ struct Tokenizer::Impl {
 };
 
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
-  std::string file = (folder / "tokenizer.json").string();
-  std::ifstream stream = open(file);
+  const std::string file = tokenizer_file(folder).string();
   try {
-    impl_ = std::make_unique<Impl>(folder, json::parse(stream));
+    impl_ = std::make_unique<Impl>(
+        folder, file.ends_with("tokenizer.json") ? json::parse(open(file)) : tokenizer_from_older_files(folder));
   } catch (const UnsupportedError& error) {
     throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
   } catch (const InputError& error) {

@@ -15,9 +15,9 @@ namespace gptq {
 
 class Tokenizer {
  public:
-  // Reads FOLDER/tokenizer.json. Throws InputError when it is missing or broken, and UnsupportedError naming the part
-  // (normalizer, pre-tokenizer, model or post-processor) that it does not know; both say that ready input_ids work
-  // without a tokenizer.
+  // Reads FOLDER/tokenizer.json, or else the older tokenizer.model, or vocab.json and merges.txt. Throws InputError
+  // when all are missing or what is there is broken, and UnsupportedError naming the part (normalizer, pre-tokenizer,
+  // model or post-processor) that it does not know; both say that ready input_ids work without a tokenizer.
   explicit Tokenizer(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

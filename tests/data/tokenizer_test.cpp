@@ -51,6 +51,58 @@ class TokenizerTest : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
+// tokenizer.model of SentencePiece; vocab.json and merges.txt.
+TEST(OlderTokenizerFiles, EqualTransformersOnEveryGoldenString) {
+  const json strings = golden("tokenizers.json").at("strings");
+  for (const char* name : {"sentencepiece", "gpt2"}) {
+    const Tokenizer tokenizer(std::filesystem::path(GPTQ_GOLDEN) / "tokenizers" / name);
+    const json answers = golden(std::string(name) + "/answers.json");
+    ASSERT_EQ(answers.size(), strings.size());
+    for (size_t i = 0; i < strings.size(); ++i) {
+      SCOPED_TRACE(std::string(name) + ": " + strings[i].dump());
+      EXPECT_EQ(tokenizer.encode(strings[i].get<std::string>()), answers[i].at("ids").get<std::vector<int32_t>>());
+    }
+  }
+}
+
+TEST(OlderTokenizerFiles, ABrokenModelIsRefusedWhereverItBreaks) {
+  std::ifstream stream(std::filesystem::path(GPTQ_GOLDEN) / "tokenizers/sentencepiece/tokenizer.model",
+                       std::ios::binary);
+  const std::string whole(std::istreambuf_iterator<char>(stream), {});
+  std::mt19937 random(1);
+  const TemporaryFolder folder;
+  int refused = 0;
+  for (int i = 0; i < 200; ++i) {
+    std::string broken = whole;
+    if (i % 2 == 0) {
+      broken.resize(random() % whole.size());
+    } else {
+      for (int change = 0; change < 20; ++change) broken[random() % broken.size()] = static_cast<char>(random());
+    }
+    folder.write("tokenizer.model", broken);
+    try {
+      const Tokenizer tokenizer(folder.path());
+      tokenizer.encode("what comes of it is a tokenizer");
+    } catch (const InputError& error) {
+      ++refused;
+      EXPECT_NE(std::string(error.what()).find("tokenizer.model"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+TEST(OlderTokenizerFiles, AFolderWithNoneSaysWhatWasLookedFor) {
+  const TemporaryFolder folder;
+  try {
+    const Tokenizer tokenizer(folder.path());
+    FAIL() << "made a tokenizer of nothing";
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "input_ids"})
+      EXPECT_NE(message.find(name), std::string::npos) << message;
+  }
+}
+
 TEST_F(TokenizerTest, EqualsTheTokenizersLibraryOnEveryGoldenString) {
   json all = golden("tokenizers.json");
   const json& strings = all.at("strings");
