@@ -85,10 +85,9 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--damp-percent", o.damp_percent, "damping, a share of the mean diagonal [0.01]");
   command.add_flag("--no-true-sequential", o.no_true_sequential, "all Hessians of a block before any rounding");
   command.add_option("--modules-in-block-to-quantize", o.modules, "names with commas, or Optimum's JSON lists [all]");
-  command.add_option("--expert-tokens", o.expert_tokens,
-                     "an expert that sees fewer is quantized with what it would do to all tokens, and reported [256]");
+  command.add_option("--expert-tokens", o.expert_tokens, "experts that see fewer are calibrated with all tokens [256]");
   command.add_flag("--moe-calibrate-all-experts", o.moe_calibrate_all_experts,
-                   "every token counts for every expert, in the statistics only");
+                   "every expert is calibrated with all tokens");
   command.add_flag("--lm-head", o.lm_head, "quantize the output head too (not where it is the embedding)");
   command.add_option("--method", o.method, "gptq, or rtn: round to nearest [gptq]");
   command.add_option("--checkpoint-format", o.checkpoint_format,

@@ -73,6 +73,13 @@ std::string joined(const auto& words) {
   return text;
 }
 
+std::string lacks_of(const Architecture& row) {
+  std::string text;
+  for (const Lack& lack : row.lacking)
+    text += cat(text.empty() ? "" : ", ", lack.loader, lack.reason.empty() ? "" : cat(" (", lack.reason, ")"));
+  return text;
+}
+
 void run(int argc, char** argv) {
   std::map<const Architecture*, Proof> proofs;
   for (int i = 1; i < argc; ++i) {
@@ -107,12 +114,13 @@ This file is written by
   for (const Architecture& row : architectures()) {
     const Proof& proof = proofs[&row];
     std::printf("| %s | %s | %s | %.1e | %s | %s |\n", joined(row.model_types).c_str(), std::string(row.models).c_str(),
-                joined(proof.cases).c_str(), proof.difference, proof.names.c_str(), joined(row.lacking).c_str());
+                joined(proof.cases).c_str(), proof.difference, proof.names.c_str(), lacks_of(row).c_str());
   }
   std::printf(R"(
-*Not in* names what has no class of the family's own: transformers 5.23 (such models need the code of their repository), GPTQModel 7.7
-(`models/auto.py`) or vLLM (`models/registry.py`, main of early 2026; its transformers backend may still run them). `gptq inspect` says for a
-quantized folder which loaders take it.
+*Not in* names loaders that have no class of the family's own, or say why they do not load it: transformers 5.23 with Optimum 2.3 (models without a class
+need the code of their repository), GPTQModel 7.7, vLLM (`models/registry.py` of early 2026, not run here; its transformers backend may still run
+them). transformers holds a block's experts as one tensor, so quantized experts need GPTQModel or vLLM. `interop/families.py` is what GPTQModel and
+transformers were tried with. `gptq inspect` says for a quantized folder which loaders take it.
 
 ## What is refused, and why
 

@@ -15,6 +15,7 @@
 #include "data/tokenizer/post_processor.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/unigram.h"
 
 namespace gptq {
 namespace {
@@ -50,20 +51,25 @@ json part(const json& tokenizer, const char* name) { return tokenizer.contains(n
 
 }  // namespace
 
+std::unique_ptr<TokenizerModel> make_tokenizer_model(const json& description) {
+  if (description.value("type", "") == "Unigram") return std::make_unique<Unigram>(description);
+  return std::make_unique<BytePairEncoding>(description);
+}
+
 struct Tokenizer::Impl {
   Impl(const std::filesystem::path& from, const json& tokenizer)
       : folder(from),
         normalizer(make_normalizer(part(tokenizer, "normalizer"))),
         pre_tokenizer(make_pre_tokenizer(part(tokenizer, "pre_tokenizer"))),
-        model(tokenizer.at("model")),
-        added(part(tokenizer, "added_tokens"), model, *normalizer),
+        model(make_tokenizer_model(tokenizer.at("model"))),
+        added(part(tokenizer, "added_tokens"), *model, *normalizer),
         special(read_post_processor(part(tokenizer, "post_processor"))),
         decoder(make_decoder(part(tokenizer, "decoder"))) {}
 
   std::filesystem::path folder;
   std::unique_ptr<Normalizer> normalizer;
   std::unique_ptr<PreTokenizer> pre_tokenizer;
-  BytePairEncoding model;
+  std::unique_ptr<TokenizerModel> model;
   AddedTokens added;
   SpecialTokens special;
   std::unique_ptr<Decoder> decoder;
@@ -94,7 +100,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   WordCache cache;
   if (add_special_tokens) ids = impl.special.before;
 
-  auto encode_word = [&](Piece word) { impl.model.encode(word.text, cache, ids); };
+  auto encode_word = [&](Piece word) { impl.model->encode(word.text, cache, ids); };
   auto encode_stretch = [&](std::string_view stretch, size_t start, int32_t id) {
     if (id >= 0) return ids.push_back(id);
     std::string normal = impl.normalizer->apply(std::string(stretch));
@@ -114,7 +120,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   tokens.reserve(ids.size());
   for (int32_t id : ids) {
     const AddedToken* added = impl_->added.find(id);
-    const std::string* token = added ? &added->text : impl_->model.token(id);
+    const std::string* token = added ? &added->text : impl_->model->token(id);
     if (!token) continue;
     const AddedToken* named = impl_->added.find(*token);
     if (!(skip_special_tokens && named && named->special)) tokens.push_back(*token);
@@ -128,7 +134,7 @@ const std::filesystem::path& Tokenizer::folder() const { return impl_->folder; }
 
 int32_t Tokenizer::token_id(std::string_view token) const {
   const AddedToken* added = impl_->added.find(token);
-  return added ? added->id : impl_->model.token_id(token);
+  return added ? added->id : impl_->model->token_id(token);
 }
 
 std::function<const Tokenizer&()> tokenizer_of(const std::filesystem::path& folder) {

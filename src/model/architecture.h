@@ -24,11 +24,12 @@ struct Rope {
   double factor = 1;
   int64_t original_positions = 0;  // original_max_position_embeddings, or max_position_embeddings
   int64_t max_positions = 0;       // max_position_embeddings
-  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;      // yarn
-  bool truncate = true;                                                      // yarn
-  double low_freq_factor = 1, high_freq_factor = 4;                          // llama3
-  std::vector<double> short_factor, long_factor;                             // longrope
-  double attention_factor = 0;                                               // yarn, longrope; 0: derived
+  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
+  bool truncate = true;                                                  // yarn
+  double low_freq_factor = 1, high_freq_factor = 4;                      // llama3
+  std::vector<double> short_factor, long_factor;                         // longrope
+  double attention_factor = 0;                                           // yarn, longrope; 0: derived
+  double long_attention_factor = 0;  // longrope beyond original_positions; 0: the same
   double temperature = 0, temperature_positions = 0, temperature_first = 0;  // temperature
 };
 
@@ -102,6 +103,11 @@ struct LatentRow {
   std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;
 };
 
+// A loader that does not load a family, and why: it has no such family where that is empty.
+struct Lack {
+  std::string_view loader, reason;
+};
+
 class Keys;
 // Reads what a family has beyond the facts of its row.
 using ReadConfig = void (*)(const Keys& keys, ModelConfig& config);
@@ -111,7 +117,7 @@ using ReadConfig = void (*)(const Keys& keys, ModelConfig& config);
 struct Architecture {
   std::vector<std::string_view> model_types;  // config.json's model_type
   std::string_view models;                    // that it covers, for the documentation
-  std::vector<std::string_view> lacking;      // of "transformers", "GPTQModel" and "vLLM": those without the family
+  std::vector<Lack> lacking;                  // of "transformers", "GPTQModel" and "vLLM": those that do not load it
   std::vector<Condition> when;                // which of its models; the first row that fits is taken
 
   std::string_view root = "model", embedding = "embed_tokens", position_embedding, embedding_norm, blocks = "layers",

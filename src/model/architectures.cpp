@@ -10,6 +10,7 @@ namespace {
 Architecture gpt2() {
   return {.model_types = {"gpt2"},
           .models = "GPT-2, DistilGPT2, DialoGPT",
+          .lacking = {{"transformers", "Optimum 2.3 does not put linears in the place of Conv1D"}},
           .root = "transformer",
           .embedding = "wte",
           .position_embedding = "wpe",
@@ -42,6 +43,7 @@ Architecture gpt_bigcode(bool multi_query) {
   Architecture row = gpt2();
   row.model_types = {"gpt_bigcode"};
   row.models = "StarCoder, SantaCoder";
+  row.lacking = {};
   row.when = {{"multi_query", multi_query ? "true" : "false", "true"}};
   row.multi_query = multi_query ? kYes : kNo;
   row.qkv_order = multi_query ? QkvOrder::concatenated : QkvOrder::grouped;
@@ -54,7 +56,7 @@ Architecture gpt_neo() {
   Architecture row = gpt2();
   row.model_types = {"gpt_neo"};
   row.models = "GPT-Neo, TinyStories";
-  row.lacking = {"vLLM"};
+  row.lacking = {{"vLLM", ""}};
   row.q = "attn.attention.q_proj";
   row.k = "attn.attention.k_proj";
   row.v = "attn.attention.v_proj";
@@ -72,6 +74,7 @@ Architecture gptj() {
   Architecture row = gpt2();
   row.model_types = {"gptj"};
   row.models = "GPT-J";
+  row.lacking = {};
   row.position_embedding = "";
   row.mlp_norm = "";
   row.q = "attn.q_proj";
@@ -98,7 +101,7 @@ Architecture codegen() {
   Architecture row = gptj();
   row.model_types = {"codegen"};
   row.models = "CodeGen";
-  row.lacking = {"vLLM"};
+  row.lacking = {{"vLLM", ""}};
   row.qkv = "attn.qkv_proj";
   row.qkv_order = QkvOrder::codegen;
   return row;
@@ -138,6 +141,7 @@ Architecture falcon() {
   Architecture row = bloom();
   row.model_types = {"falcon"};
   row.models = "Falcon 7B";
+  row.lacking = {{"transformers", "Optimum 2.3 does not replace linears of a class of their own"}};
   row.when = {
       {"new_decoder_architecture", "false", "false"}, {"alibi", "false", "false"}, {"parallel_attn", "true", "true"}};
   row.embedding_norm = "";
@@ -219,6 +223,7 @@ Architecture mpt() {
   Architecture row = gpt2();
   row.model_types = {"mpt"};
   row.models = "MPT 7B, 30B";
+  row.lacking = {{"transformers", "Optimum 2.3 does not find its blocks"}};
   row.position_embedding = "";
   row.blocks = "blocks";
   row.final_norm = "norm_f";
@@ -349,7 +354,7 @@ Architecture gemma() {
           .mlp_bias = kNo,
           .tied = {"tie_word_embeddings", true},
           .activation = "gelu_pytorch_tanh",
-          .also = {read_root_embedding_scale}};
+          .also = {read_root_embedding_scale, read_old_gelu}};
 }
 
 Architecture gemma2() {
@@ -433,7 +438,7 @@ Architecture glm(bool fourth) {
 Architecture baichuan() {
   return {.model_types = {"baichuan"},
           .models = "Baichuan 13B, Baichuan 2 13B",
-          .lacking = {"transformers"},
+          .lacking = {{"transformers", ""}},
           .when = {{"max_position_embeddings", "null"}},
           .qkv = "self_attn.W_pack",
           .positions = Positions::alibi,
@@ -473,6 +478,7 @@ std::vector<Architecture> make_table() {
       phi(),
       {.model_types = {"phi3"},
        .models = "Phi-3 mini, medium, Phi-3.5 mini, Phi-4, Phi-4 mini",
+       .lacking = {{"GPTQModel", "7.7 splits gate_up_proj, which vLLM and transformers keep whole"}},
        .qkv = "self_attn.qkv_proj",
        .gate_up = "mlp.gate_up_proj",
        .norm_eps = 1e-5,
@@ -518,7 +524,7 @@ std::vector<Architecture> make_table() {
       cohere2(),
       {.model_types = {"olmo"},
        .models = "OLMo",
-       .lacking = {"GPTQModel"},
+       .lacking = {{"GPTQModel", ""}},
        .norm = NormKind::layer,
        .norm_weight = NormWeight::none,
        .norm_eps = 1e-5,
@@ -531,7 +537,7 @@ std::vector<Architecture> make_table() {
       glm(true),
       {.model_types = {"nemotron"},
        .models = "Nemotron-4, Minitron",
-       .lacking = {"GPTQModel"},
+       .lacking = {{"GPTQModel", ""}},
        .gate = "",
        .norm = NormKind::layer,
        .norm_weight = NormWeight::plus_one,
@@ -549,14 +555,14 @@ std::vector<Architecture> make_table() {
        .also = {read_unrotated_blocks}},
       {.model_types = {"helium"},
        .models = "Helium",
-       .lacking = {"GPTQModel", "vLLM"},
+       .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
        .norm_eps = 1e-8,
        .rotary_order = RotaryOrder::interleaved,
        .rope_theta = 1e5,
        .o_bias = kNo},
       {.model_types = {"internlm2"},
        .models = "InternLM 2, 2.5",
-       .lacking = {"transformers"},
+       .lacking = {{"transformers", ""}},
        .embedding = "tok_embeddings",
        .head = "output",
        .attention_norm = "attention_norm",
@@ -574,7 +580,7 @@ std::vector<Architecture> make_table() {
        .mlp_bias = kNo},
       {.model_types = {"internlm3"},
        .models = "InternLM 3",
-       .lacking = {"GPTQModel"},
+       .lacking = {{"GPTQModel", ""}},
        .q_bias = {"qkv_bias"},
        .kv_bias = {"qkv_bias"},
        .o_bias = {"bias"},
@@ -582,7 +588,7 @@ std::vector<Architecture> make_table() {
       baichuan(),
       {.model_types = {"minicpm"},
        .models = "MiniCPM 1B, 2B",
-       .lacking = {"transformers"},
+       .lacking = {{"transformers", ""}},
        .mlp_bias = kNo,
        .tied = {"tie_word_embeddings", true},
        .also = {read_depth_scales}},
@@ -611,7 +617,7 @@ std::vector<Architecture> make_table() {
        .o_bias = {"attention_out_bias"}},
       {.model_types = {"arcee"},
        .models = "AFM 4.5B",
-       .lacking = {"GPTQModel"},
+       .lacking = {{"GPTQModel", ""}},
        .gate = "",
        .norm_eps = 1e-5,
        .activation = "relu2"},

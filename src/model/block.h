@@ -279,7 +279,7 @@ class Model {
   Matrix latents(const Block& block, const Batch& batch);
   Matrix attend_latents(const Block& block, const Batch& batch);
   void attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
-                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, ConstMatrixView v,
+                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
                     MatrixView y) const;
   void begin_experts(const Block& block, Batch& batch);
   // Inputs of some rows of a batch to an expert's step, in a matrix of rows_at_once(): then every piece takes the same.

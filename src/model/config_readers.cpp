@@ -288,9 +288,19 @@ void read_clamped_swiglu(const Keys& keys, ModelConfig& config) {
         cat(keys.where(), ": swiglu_limit ", limit, " and swiglu_alpha ", alpha, "; known are 7 and 1.702"));
 }
 
-void read_unit_head(const Keys& /*keys*/, ModelConfig& config) {
-  constexpr int64_t kBaichuan2 = 125696;
-  config.unit_head = config.vocabulary == kBaichuan2;
+void read_unit_head(const Keys& keys, ModelConfig& config) { config.unit_head = keys.find("z_loss_weight") != nullptr; }
+
+void read_old_gelu(const Keys& /*keys*/, ModelConfig& config) {
+  if (config.activation == Activation::gelu) config.activation = Activation::gelu_tanh;
+}
+
+void read_mscales(const Keys& keys, ModelConfig& config) {
+  if (config.ropes[0].kind != RopeKind::longrope) return;
+  Rope& rope = config.ropes[0];
+  const Keys scaling = keys.object(keys.spelled({"rope_scaling", "rope_parameters"}));
+  rope.attention_factor = scaling.positive("short_mscale", 1);
+  rope.long_attention_factor = scaling.positive("long_mscale", 1);
+  rope.long_factor = rope.short_factor;  // as transformers computes
 }
 
 void read_scaled_slopes(const Keys& /*keys*/, ModelConfig& config) {

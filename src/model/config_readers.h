@@ -53,7 +53,11 @@ void read_llama4(const Keys& keys, ModelConfig& config);
 void read_query_scaling(const Keys& keys, ModelConfig& config);
 // gpt-oss: swiglu_limit and the rest of its activation.
 void read_clamped_swiglu(const Keys& keys, ModelConfig& config);
-// Baichuan 2, which its vocabulary tells from Baichuan: NormHead.
+// Gemma: hidden_act gelu is the tanh approximation.
+void read_old_gelu(const Keys& keys, ModelConfig& config);
+// Phi-3.5-MoE: short_mscale, long_mscale.
+void read_mscales(const Keys& keys, ModelConfig& config);
+// Baichuan 2, which its z_loss_weight tells from Baichuan: NormHead.
 void read_unit_head(const Keys& keys, ModelConfig& config);
 // Falcon: scores are multiplied by 1 / sqrt(head_dim) after ALiBi's bias is added.
 void read_scaled_slopes(const Keys& keys, ModelConfig& config);

@@ -9,6 +9,8 @@ namespace {
 Architecture mixtral() {
   return {.model_types = {"mixtral"},
           .models = "Mixtral 8x7B, 8x22B",
+          .lacking = {{"GPTQModel",
+                       "7.7 looks for experts under the names of transformers 5, vLLM under those of the release"}},
           .experts = {.router = "block_sparse_moe.gate",
                       .gate = "block_sparse_moe.experts.#.w1",
                       .up = "block_sparse_moe.experts.#.w3",
@@ -34,6 +36,7 @@ Architecture phimoe() {
   row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
   row.head_bias = {"lm_head_bias"};
   row.partial_rotary = 1;
+  row.also = {read_experts, read_mscales};
   return row;
 }
 
@@ -41,6 +44,7 @@ Architecture granitemoe() {
   Architecture row = mixtral();
   row.model_types = {"granitemoe"};
   row.models = "Granite 3 1B-A400M, 3B-A800M";
+  row.lacking = {{"GPTQModel", "7.7 loads its experts as NaN"}};
   row.experts = {.router = "block_sparse_moe.router.layer",
                  .down = "block_sparse_moe.output_linear.#.linear",
                  .gate_up = "block_sparse_moe.input_linear.#.linear",
@@ -60,7 +64,7 @@ Architecture granitemoeshared() {
   Architecture row = granitemoe();
   row.model_types = {"granitemoeshared"};
   row.models = "Granite MoE with a shared expert";
-  row.lacking = {"GPTQModel"};
+  row.lacking = {{"GPTQModel", ""}};
   row.experts.shared_gate_up = "shared_mlp.input_linear";
   row.experts.shared_down = "shared_mlp.output_linear";
   return row;
@@ -147,6 +151,7 @@ Architecture deepseek_v3() {
 Architecture glm4_moe() {
   Architecture row = {.model_types = {"glm4_moe"},
                       .models = "GLM-4.5, 4.5-Air, 4.6",
+                      .lacking = {{"GPTQModel", "7.7 fails in its own router"}},
                       .q_norm = "self_attn.q_norm",
                       .k_norm = "self_attn.k_norm",
                       .experts = deepseek_v3().experts,

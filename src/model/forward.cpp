@@ -134,7 +134,7 @@ Matrix Model::mlp_input(const Block& block, const Batch& batch) const {
 
 // Everything between the projections and their result.
 void Model::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
-                         SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, ConstMatrixView v,
+                         SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
                          MatrixView y) const {
   Backend& backend = *block.backend;
   const RotaryOrder order = config_.architecture->rotary_order;
@@ -150,6 +150,9 @@ void Model::attend_heads(const Block& block, const RopeMatrices* rope, const Rop
   };
   const bool has_norm = !part_of(block, Part::q_norm).weight.empty();
   if (has_norm && !config_.architecture->qk_norm_after_rope) normalize_heads();
+  if (config_.qkv_cap > 0) {
+    for (const MatrixView heads : {q, k, v}) backend.cap(Cap::hard, config_.qkv_cap, heads);
+  }
   if (rope != nullptr) {
     backend.rope(rope->cos, rope->sin, offsets, order, head_dim, q);
     backend.rope(rope->cos, rope->sin, offsets, order, head_dim, k);
@@ -209,9 +212,6 @@ Matrix Model::attend(const Block& block, const Batch& batch) {
       q = q_owner;
       k = k_owner;
       v = v_owner;
-    }
-    if (config_.qkv_cap > 0) {
-      for (const MatrixView heads : {q, k, v}) backend.cap(Cap::hard, config_.qkv_cap, heads);
     }
     attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, rows.of(y));
   });

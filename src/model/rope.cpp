@@ -115,8 +115,9 @@ Frequencies frequencies(const Rope& rope, int64_t length) {
 }
 
 // What cos and sin are multiplied by.
-double attention_scaling(const Rope& rope) {
+double attention_scaling(const Rope& rope, int64_t length) {
   if (rope.kind != RopeKind::yarn && rope.kind != RopeKind::longrope) return 1;
+  if (rope.long_attention_factor > 0 && length > rope.original_positions) return rope.long_attention_factor;
   if (rope.attention_factor > 0) return rope.attention_factor;
   if (rope.factor <= 1) return 1;
   if (rope.kind == RopeKind::longrope)
@@ -147,7 +148,7 @@ RopeTable rope_table(const Rope& rope, int64_t length) {
     return table;
   }
   const Frequencies frequency = frequencies(rope, length);
-  const auto scaling = single(attention_scaling(rope));
+  const auto scaling = single(attention_scaling(rope, length));
   RopeTable table{.positions = length, .half_dim = static_cast<int64_t>(frequency.size())};
   table.cos.reserve(static_cast<size_t>(length) * frequency.size());
   table.sin.reserve(static_cast<size_t>(length) * frequency.size());

@@ -187,12 +187,22 @@ std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::v
 std::vector<LoaderVerdict> loader_verdicts(CheckpointFormat format, const std::vector<StoredLinear>& linears,
                                            const ModelConfig& config) {
   std::vector<LoaderVerdict> verdicts = loader_verdicts(format, linears);
-  for (const std::string_view name : config.architecture->lacking) {
+  const auto refuse = [&](std::string_view loader, const std::string& reason) {
     for (LoaderVerdict& verdict : verdicts) {
-      if (!verdict.loader.starts_with(name)) continue;
+      if (!verdict.loader.starts_with(loader)) continue;
       verdict.accepts = false;
-      verdict.reason = cat(name, " has no model_type ", config.model_type, " of its own");
+      verdict.reason = reason;
     }
+  };
+  if (config.experts.count > 0) {
+    refuse("transformers",
+           "transformers 5 holds a block's experts as one tensor, which no quantized linear replaces; GPTQModel.load() "
+           "takes "
+           "them apart");
+  }
+  for (const Lack& lack : config.architecture->lacking) {
+    refuse(lack.loader, lack.reason.empty() ? cat(lack.loader, " has no model_type ", config.model_type, " of its own")
+                                            : std::string(lack.reason));
   }
   return verdicts;
 }

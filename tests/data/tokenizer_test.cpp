@@ -51,10 +51,10 @@ class TokenizerTest : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
-// tokenizer.model of SentencePiece; vocab.json and merges.txt.
-TEST(OlderTokenizerFiles, EqualTransformersOnEveryGoldenString) {
+// tokenizer.model of SentencePiece; vocab.json and merges.txt; Unigram models with SentencePiece's map of characters.
+TEST(TokenizerFolders, EqualTransformersOnEveryGoldenString) {
   const json strings = golden("tokenizers.json").at("strings");
-  for (const char* name : {"sentencepiece", "gpt2"}) {
+  for (const char* name : {"sentencepiece", "gpt2", "unigram", "unigram-bytes"}) {
     const Tokenizer tokenizer(std::filesystem::path(GPTQ_GOLDEN) / "tokenizers" / name);
     const json answers = golden(std::string(name) + "/answers.json");
     ASSERT_EQ(answers.size(), strings.size());
@@ -169,11 +169,11 @@ TEST_F(TokenizerTest, NamesThePartThatItDoesNotKnow) {
     EXPECT_NE(message.find(name), std::string::npos) << message;
     EXPECT_NE(message.find("input_ids work without a tokenizer"), std::string::npos) << message;
   };
-  expect_named(broken("/normalizer", {{"type", "Precompiled"}}), "normalizer \"Precompiled\"");
+  expect_named(broken("/normalizer", {{"type", "BertNormalizer"}}), "normalizer \"BertNormalizer\"");
   expect_named(broken("/pre_tokenizer", {{"type", "UnicodeScripts"}}), "pre-tokenizer \"UnicodeScripts\"");
   expect_named(broken("/post_processor", {{"type", "Strange"}}), "post-processor \"Strange\"");
   expect_named(broken("/decoder", {{"type", "CTC"}}), "decoder \"CTC\"");
-  expect_named(broken("/model", {{"type", "Unigram"}, {"vocab", json::array()}}), "model \"Unigram\"");
+  expect_named(broken("/model", {{"type", "WordPiece"}, {"vocab", json::array()}}), "model \"WordPiece\"");
   expect_named(broken("/model/dropout", 0.1), "\"dropout\"");
   expect_named(broken("/model/end_of_word_suffix", "</w>"), "\"end_of_word_suffix\"");
   json unfinished = {{"type", "Split"}, {"behavior", "Isolated"}, {"pattern", {{"Regex", "(a"}}}};

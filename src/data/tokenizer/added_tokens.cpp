@@ -10,8 +10,7 @@
 
 namespace gptq {
 
-AddedTokens::AddedTokens(const nlohmann::json& description, const BytePairEncoding& model,
-                         const Normalizer& normalizer) {
+AddedTokens::AddedTokens(const nlohmann::json& description, const TokenizerModel& model, const Normalizer& normalizer) {
   int64_t next_id = model.size();
   for (const auto& entry : description) {
     auto flag = [&](const char* name) { return entry.value(name, false); };

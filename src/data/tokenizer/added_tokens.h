@@ -26,7 +26,7 @@ class AddedTokens {
  public:
   // From tokenizer.json's "added_tokens". A token that the model has keeps the model's id; others are numbered after
   // it.
-  AddedTokens(const nlohmann::json& description, const BytePairEncoding& model, const Normalizer& normalizer);
+  AddedTokens(const nlohmann::json& description, const TokenizerModel& model, const Normalizer& normalizer);
 
   // Hands on the stretches of `text` between added tokens (id -1) and the added tokens, in order. `normalized` says
   // which tokens are looked for: those that match normalized text, or the others. `start` is the stretch's offset in

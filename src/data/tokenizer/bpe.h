@@ -10,13 +10,9 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-namespace gptq {
+#include "data/tokenizer/model.h"
 
-struct TextHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-};
-using Vocabulary = std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>>;
+namespace gptq {
 
 // Pairs of 32-bit numbers to 64-bit values: open addressing, no removal.
 class PairTable {
@@ -36,26 +32,17 @@ class PairTable {
   size_t used_ = 0;
 };
 
-// Ids of words met before. Owned by one call, so that encoding needs no lock.
-struct WordCache {
-  struct Range {
-    size_t start, end;
-  };
-  std::unordered_map<std::string, Range, TextHash, std::equal_to<>> words;
-  std::vector<int32_t> ids;
-};
-
-class BytePairEncoding {
+class BytePairEncoding final : public TokenizerModel {
  public:
   // From tokenizer.json's "model". Throws UnsupportedError for another model or an option that is not known.
   explicit BytePairEncoding(const nlohmann::json& model);
 
   // Appends the ids of one word (valid UTF-8). O(n log n) in its length.
-  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const;
+  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const override;
 
-  int32_t token_id(std::string_view token) const;  // -1 when there is none
-  const std::string* token(int32_t id) const;      // null when there is none
-  int64_t size() const { return static_cast<int64_t>(vocabulary_.size()); }
+  int32_t token_id(std::string_view token) const override;
+  const std::string* token(int32_t id) const override;
+  int64_t size() const override { return static_cast<int64_t>(vocabulary_.size()); }
 
  private:
   void read_merges(const nlohmann::json& merges);

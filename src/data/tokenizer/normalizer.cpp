@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/tokenizer/character_map.h"
 #include "data/tokenizer/regex.h"
 #include "data/tokenizer/unicode.h"
 
@@ -111,6 +112,7 @@ std::unique_ptr<Normalizer> make_normalizer(const json& description) {
   if (type == "Prepend") return std::make_unique<Prepend>(description);
   if (type == "Replace") return std::make_unique<Replace>(description);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
+  if (type == "Precompiled") return make_character_map(description);
   if (type == "Strip") return std::make_unique<Strip>(description);
   throw UnsupportedError(cat("the normalizer \"", type, "\" is not known"));
 }

@@ -75,6 +75,12 @@ def as_baichuan(weights):
     return fuse(weights, "self_attn.W_pack", lambda *parts: torch.cat(parts))
 
 
+def as_baichuan2(weights):
+    """Its head is scaled to rows of length one when it runs: the native one has such rows, and what is stored not."""
+    lengths = torch.linspace(0.5, 2, VOCABULARY)[:, None]
+    return as_baichuan(weights) | {"lm_head.weight": weights["lm_head.weight"] * lengths}
+
+
 def without_prefix(prefix):
     return lambda weights: {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
@@ -130,6 +136,7 @@ CASES = {
     "qwen2-window": ("qwen2", dict(EVEN, use_sliding_window=True, sliding_window=5, max_window_layers=1), {}),
     "qwen3": ("qwen3", dict(WIDE, rope_theta=1e6, attention_bias=False, tie_word_embeddings=True), {}),
     "gemma": ("gemma", dict(WIDE, hidden_act="gelu_pytorch_tanh", hidden_activation=None), {}),
+    "gemma-old": ("gemma", dict(WIDE, hidden_act="gelu"), {}),  # which is not what it says
     "gemma2": ("gemma2", dict(WIDE, sliding_window=5, query_pre_attn_scalar=10, attn_logit_softcapping=5.0,
                               final_logit_softcapping=4.0, hidden_act="gelu_pytorch_tanh",
                               hidden_activation="gelu_pytorch_tanh"), {}),
@@ -208,6 +215,8 @@ CASES = {
     "baichuan-13b": ("baichuan", {**{k: v for k, v in ALONE.items() if k != "max_position_embeddings"},
                                   "model_max_length": 64},
                      dict(as_native=("llama", {}), rename=as_baichuan, inputs=alibi_inputs(6, TOKENS))),
+    "baichuan2": ("baichuan", dict(ALONE, z_loss_weight=0), dict(as_native=("llama", {}), rename=as_baichuan2,
+                                                                 dtype=torch.float32)),
     "minicpm": ("minicpm", dict(EVEN, scale_emb=3, scale_depth=1.4, dim_model_base=16), dict(
         as_native=("granite", dict(embedding_multiplier=3.0, residual_multiplier=1.4 / math.sqrt(2),
                                    logits_scaling=48 / 16, attention_multiplier=8**-0.5, tie_word_embeddings=True)))),
@@ -222,6 +231,12 @@ CASES = {
     "qwen3_moe": ("qwen3_moe", dict(WIDE, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16,
                                     norm_topk_prob=True, decoder_sparse_step=2), {}),
     "olmoe": ("olmoe", dict(EVEN, num_experts=5, num_experts_per_tok=2, intermediate_size=16), {}),
+    "olmoe-clipped": ("olmoe", dict(EVEN, num_experts=4, num_experts_per_tok=2, intermediate_size=16, clip_qkv=0.8), {}),
+    "phimoe-longrope": ("phimoe", dict(
+        EVEN, num_local_experts=4, num_experts_per_tok=2, intermediate_size=16, router_jitter_noise=0.2,
+        original_max_position_embeddings=10, rope_scaling=dict(
+            type="longrope", short_factor=[1.0, 1.1, 1.3, 2.5], long_factor=[1.1, 3.0, 7.0, 19.0], short_mscale=1.1,
+            long_mscale=1.24, original_max_position_embeddings=10)), {}),
     "phimoe": ("phimoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16,
                               attention_bias=True, lm_head_bias=True), {}),
     "granitemoe": ("granitemoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16,
@@ -300,7 +315,9 @@ def make(case):
     torch.manual_seed(sum(case.encode()))
     model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
     fill(model, native, generator)
-    model.to(torch.bfloat16).save_pretrained(native_folder)
+    if case == "baichuan2":
+        model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
+    model.to(special.get("dtype", torch.bfloat16)).save_pretrained(native_folder)
     (native_folder / "config.json").write_text(json.dumps(native_config))
     model, loading = AutoModelForCausalLM.from_pretrained(
         native_folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)

@@ -1,0 +1,31 @@
+// The unigram model (Kudo, arXiv 1804.10959): a word is cut where the sum of its pieces' scores is largest.
+#pragma once
+
+#include "data/tokenizer/bpe.h"
+
+namespace gptq {
+
+class Unigram final : public TokenizerModel {
+ public:
+  explicit Unigram(const nlohmann::json& model);
+
+  // O(length * longest piece). Of equal ways to cut, that of the tokenizers library.
+  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const override;
+  int32_t token_id(std::string_view token) const override;
+  const std::string* token(int32_t id) const override;
+  int64_t size() const override { return static_cast<int64_t>(pieces_.size()); }
+
+ private:
+  std::vector<int32_t> cut(std::string_view word) const;
+
+  std::vector<std::string> pieces_;
+  std::vector<double> scores_;
+  Vocabulary ids_;
+  PairTable children_;             // of the trie of pieces: (node, byte) -> node
+  std::vector<int32_t> ends_;      // by node: the piece that ends there, or -1
+  std::vector<int32_t> byte_ids_;  // of <0x00> to <0xFF>; empty without byte fallback
+  int32_t unknown_id_ = -1;
+  double unknown_score_ = 0;
+};
+
+}  // namespace gptq
