@@ -118,7 +118,8 @@ InputError needs_conversion(const fs::path& folder, const std::string& weights) 
   return InputError(cat(folder.string(), ": its weights are in ", weights,
                         "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
                         "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
-                        ").save_pretrained('NEW_FOLDER', safe_serialization=True)\""));
+                        ", torch_dtype='auto').save_pretrained('NEW_FOLDER', safe_serialization=True)\", and copy the "
+                        "tokenizer's files there"));
 }
 
 // The safetensors file of a folder without an index.

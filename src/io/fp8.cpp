@@ -2,11 +2,25 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 
 namespace gptq {
+// Normal numbers: exponent and mantissa move into place and the bias becomes that of f32; the others are multiples of
+// 2^-9. Without a branch, so that a loop over many becomes vector instructions.
+float e4m3_value(uint8_t bits) {
+  const uint32_t magnitude = bits & 0x7fU;
+  const uint32_t normal = (magnitude << 20) + (120U << 23);
+  const auto small = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-9F);
+  const uint32_t is_small = 0U - static_cast<uint32_t>(magnitude < 8);
+  const uint32_t is_nan = 0U - static_cast<uint32_t>(magnitude == 0x7fU);
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80U) << 24;
+  return std::bit_cast<float>((small & is_small) | (normal & ~is_small) | (0x7fc00000U & is_nan) | sign);
+}
+
 namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -16,10 +30,15 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 void dequantize(const uint8_t* codes, int64_t count, float scale, uint16_t* to) {
   constexpr int64_t kChunk = 256;
   uint8_t chunk[kChunk];
+  // As Bf16 rounds, without its branch: the NaN there are have few bits set, so none of them becomes a number.
+  if (std::isnan(scale)) scale = std::numeric_limits<float>::quiet_NaN();
   for (int64_t start = 0; start < count; start += kChunk) {
     const int64_t size = std::min(kChunk, count - start);
     std::memcpy(chunk, codes + start, static_cast<size_t>(size));
-    for (int64_t i = 0; i < size; ++i) to[start + i] = Bf16(e4m3_value(chunk[i]) * scale).bits;
+    for (int64_t i = 0; i < size; ++i) {
+      const auto word = std::bit_cast<uint32_t>(e4m3_value(chunk[i]) * scale);
+      to[start + i] = static_cast<uint16_t>((word + 0x7fffU + ((word >> 16) & 1U)) >> 16);
+    }
   }
 }
 
@@ -30,17 +49,6 @@ float to_float(const void* data, DType dtype, int64_t index) {
 }
 
 }  // namespace
-
-// Normal numbers: exponent and mantissa move into place and the bias becomes that of f32; the others are multiples of
-// 2^-9. Both without a branch, so that a loop over many becomes vector instructions.
-float e4m3_value(uint8_t bits) {
-  const uint32_t magnitude = bits & 0x7fU;
-  const uint32_t normal = (magnitude << 20) + (120U << 23);
-  const auto small = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-9F);
-  uint32_t word = magnitude < 8 ? small : normal;
-  word = magnitude == 0x7fU ? 0x7fc00000U : word;
-  return std::bit_cast<float>(word | (static_cast<uint32_t>(bits & 0x80U) << 24));
-}
 
 std::string Fp8Weight::scales_name(const std::string& weight, const std::function<bool(const std::string&)>& has) {
   for (const char* suffix : {"_scale_inv", "_scale"}) {

@@ -171,6 +171,15 @@ TEST_F(Fp8Folder, ScalesMayBeOfBf16AndNaNStaysNaN) {
   }
 }
 
+TEST_F(Fp8Folder, ANaNAmongScalesIsNaNInTheWeight) {
+  for (const uint32_t bits : {0x7fffffffU, 0xffffffffU, 0x7f800001U}) {
+    write(R"({"quant_method": "fp8"})", {codes({2, 3}), {{"a.weight_scale", "F32", {}}, as_bytes(&bits, sizeof bits)}});
+    const Checkpoint checkpoint(model_);
+    const Matrix values = checkpoint.load(checkpoint.tensor("a.weight"));
+    for (size_t i = 0; i < 6; ++i) EXPECT_TRUE(std::isnan(static_cast<float>(values.row<Bf16>(0)[i]))) << bits;
+  }
+}
+
 TEST_F(Fp8Folder, ScalesThatDoNotFitAreRefusedByName) {
   const std::string blocks = R"({"quant_method": "fp8", "weight_block_size": [16, 16]})";
   write(blocks, {codes({20, 30})});
