@@ -280,7 +280,7 @@ std::string disagreement(const std::vector<Comparison>& comparisons);
 
 struct Inspection {
   struct Module {
-    std::string name, dtype;  // dtype as stored: "BF16"; "gptq" or "compressed-tensors"
+    std::string name, dtype;  // dtype as stored: "BF16", "F8_E4M3"; "gptq" or "compressed-tensors"
     std::vector<int64_t> shape;
     int bits = 0;  // 0: not quantized
     int64_t group_size = 0, bytes = 0;

@@ -118,7 +118,8 @@ InputError needs_conversion(const fs::path& folder, const std::string& weights) 
   return InputError(cat(folder.string(), ": its weights are in ", weights,
                         "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
                         "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
-                        ").save_pretrained('NEW_FOLDER', safe_serialization=True)\""));
+                        ", torch_dtype='auto').save_pretrained('NEW_FOLDER', safe_serialization=True)\", and copy the "
+                        "tokenizer's files there"));
 }
 
 // The safetensors file of a folder without an index.
@@ -206,6 +207,28 @@ std::string shard_name(size_t shard, size_t count) {
   return name;
 }
 
+bool is_fp8_method(const Json& quantization) {
+  if (quantization.is_null()) return false;
+  const auto method = quantization.find("quant_method");
+  return method != quantization.end() && (*method == "fp8" || *method == "fbgemm_fp8");
+}
+
+// The weight_block_size of a quantization_config; {0, 0} where there is none.
+Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
+  if (const auto format = quantization.find("fmt"); format != quantization.end() && *format != "e4m3") {
+    throw UnsupportedError(
+        cat(folder.string(), ": its quantization_config says fmt ", format->dump(), "; FP8 weights in e4m3 are read"));
+  }
+  const auto size = quantization.find("weight_block_size");
+  if (size == quantization.end() || size->is_null()) return {};
+  const auto is_positive = [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() > 0; };
+  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), is_positive)) {
+    throw InputError(cat(folder.string(), ": its quantization_config says weight_block_size ", size->dump(),
+                         "; two positive numbers are needed"));
+  }
+  return {(*size)[0], (*size)[1]};
+}
+
 }  // namespace
 
 Json read_json(const fs::path& path) { return parse_json_file<Json>(path); }
@@ -272,6 +295,42 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::mo
                            ", but it is not there"));
     }
   }
+  if (is_fp8_method(quantization_config_)) {
+    const Fp8Block block = fp8_block(quantization_config_, folder_);
+    quantization_config_ = nullptr;
+    find_fp8_weights(block);
+  }
+}
+
+void Checkpoint::find_fp8_weights(Fp8Block block) {
+  const auto is_here = [&](const std::string& name) { return has(name); };
+  std::vector<std::string> unseen;
+  for (const auto& file : files_) {
+    for (const StoredTensor& tensor : file->tensors()) {
+      if (tensor.dtype != "F8_E4M3") continue;
+      const std::string scales = Fp8Weight::scales_name(tensor.name, is_here);
+      if (scales.empty()) {
+        throw InputError(cat(file->path().string(), ": the FP8 weight '", tensor.name, "' has no scales '", tensor.name,
+                             "_scale_inv': the download is not complete"));
+      }
+      const Place& place = by_name_.at(scales);
+      fp8_weights_.push_back(std::make_unique<Fp8Weight>(*file, tensor, *place.file, *place.tensor, block));
+      unseen.push_back(scales);
+      const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+      for (const char* part : {".input_scale", ".input_scale_ub", ".activation_scale"}) unseen.push_back(module + part);
+    }
+  }
+  for (const auto& weight : fp8_weights_) {
+    Place& place = by_name_.at(weight->stored().name);
+    place.tensor = &weight->as_bf16();
+    place.fp8 = weight.get();
+  }
+  for (const std::string& name : unseen) by_name_.erase(name);
+}
+
+const StoredTensor& Checkpoint::in_file(const StoredTensor& tensor) const {
+  const Place& place = by_name_.at(tensor.name);
+  return place.fp8 != nullptr ? place.fp8->stored() : *place.tensor;
 }
 
 const StoredTensor& Checkpoint::tensor(std::string_view name) const {
@@ -297,7 +356,9 @@ const StoredTensor& Checkpoint::tensor(std::string_view name, const std::vector<
 std::vector<const StoredTensor*> Checkpoint::tensors() const {
   std::vector<const StoredTensor*> all;
   for (const auto& file : files_) {
-    for (const StoredTensor& tensor : file->tensors()) all.push_back(&tensor);
+    for (const StoredTensor& tensor : file->tensors()) {
+      if (const auto seen = by_name_.find(tensor.name); seen != by_name_.end()) all.push_back(seen->second.tensor);
+    }
   }
   return all;
 }
@@ -305,11 +366,16 @@ std::vector<const StoredTensor*> Checkpoint::tensors() const {
 void Checkpoint::read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const {
   // Small enough that a limited rate is an even one.
   constexpr size_t kPiece = size_t{4} << 20;
-  const SafetensorsFile& file = *by_name_.at(tensor.name).file;
+  const Place& place = by_name_.at(tensor.name);
   for (size_t done = 0; done < bytes;) {
     const size_t piece = std::min(kPiece, bytes - done);
-    file.read(tensor, first + done, piece, static_cast<std::byte*>(to) + done);
-    meter_->count(piece);
+    std::byte* const at = static_cast<std::byte*>(to) + done;
+    if (place.fp8 != nullptr) {
+      meter_->count(place.fp8->read((first + done) / 2, piece / 2, reinterpret_cast<uint16_t*>(at)));
+    } else {
+      place.file->read(tensor, first + done, piece, at);
+      meter_->count(piece);
+    }
     done += piece;
   }
 }
@@ -348,7 +414,9 @@ std::vector<fs::path> Checkpoint::side_files() const {
 
 size_t Checkpoint::bytes() const {
   size_t total = 0;
-  for (const StoredTensor* tensor : tensors()) total += tensor->bytes;
+  for (const auto& file : files_) {
+    for (const StoredTensor& tensor : file->tensors()) total += tensor.bytes;
+  }
   return total;
 }
 

@@ -13,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/fp8.h"
 #include "io/safetensors.h"
 
 namespace gptq {
@@ -22,6 +23,8 @@ using Json = nlohmann::ordered_json;  // keeps the order of keys, so a copied co
 // Parses a JSON file. Throws InputError naming the file, and the line and column where it is broken.
 Json read_json(const std::filesystem::path& path);
 
+// Weights in FP8 (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") are seen and read as the bf16
+// weights that they stand for, and the tensors of their scales are not seen at all: such a folder is a plain one.
 class Checkpoint {
  public:
   // Opens the folder: config.json and its safetensors files, all headers validated. Those are the shards that
@@ -35,7 +38,7 @@ class Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const { return config_; }
   // The quantization_config of config.json, or of quantize_config.json where config.json has none; null when not
-  // quantized.
+  // quantized, or in FP8 only.
   const Json& quantization_config() const { return quantization_config_; }
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
@@ -45,7 +48,9 @@ class Checkpoint {
   const StoredTensor& tensor(std::string_view name, const std::vector<int64_t>& shape) const;
   // All tensors, file by file in order of offset.
   std::vector<const StoredTensor*> tensors() const;
-  // As SafetensorsFile::read() and load(). Any thread may call them.
+  // The tensor as its file has it: F8_E4M3 where read() gives BF16.
+  const StoredTensor& in_file(const StoredTensor& tensor) const;
+  // As SafetensorsFile::read() and load(), for whole elements. Any thread may call them.
   void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
   Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
 
@@ -55,22 +60,26 @@ class Checkpoint {
   // *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot, *.onnx, *.onnx_data; and the folder original/,
   // where some models keep a copy in their maker's own format.
   std::vector<std::filesystem::path> side_files() const;
-  size_t bytes() const;       // of all tensors
+  size_t bytes() const;       // of all tensors, as the files have them
   size_t bytes_read() const;  // by read() and load() so far
 
  private:
   struct Place {
     const SafetensorsFile* file;
     const StoredTensor* tensor;
+    const Fp8Weight* fp8 = nullptr;  // what `tensor` is read from
   };
   // Bytes read so far, and by when the next may be.
   struct Meter;
   struct DeleteMeter {
     void operator()(Meter* meter) const noexcept;
   };
+  void find_fp8_weights(Fp8Block block);
+
   std::filesystem::path folder_;
   Json config_, quantization_config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::unique_ptr<Fp8Weight>> fp8_weights_;
   std::unordered_map<std::string, Place> by_name_;
   std::unique_ptr<Meter, DeleteMeter> meter_;
 };

@@ -11,13 +11,20 @@ namespace {
 
 const LinearFormat& format_of(const Recipe& recipe) { return linear_format(resolved_format(recipe)); }
 
+std::string method_of(const Json& config) {
+  const auto method = config.contains("quant_method") ? config.find("quant_method") : config.find("method");
+  return method != config.end() && method->is_string() ? method->get<std::string>() : "gptq";
+}
+
 // The format that a config is of.
 const LinearFormat& format_of(const Json& config, const std::string& where) {
-  const std::string method = config.value("quant_method", config.value("method", std::string("gptq")));
+  const std::string method = method_of(config);
+  if (method == "mxfp4") throw InputError(already_quantized(config, where));
   if (method == "compressed-tensors") return compressed_tensors_format();
   if (method != "gptq") {
-    throw InputError(cat(where, ": quantized with '", method,
-                         "'; this program reads GPTQ and compressed-tensors folders and unquantized ones"));
+    throw InputError(
+        cat(where, ": quantized with '", method,
+            "'; this program reads GPTQ and compressed-tensors folders, FP8 weights and unquantized ones"));
   }
   const std::string format = config.value("checkpoint_format", config.value("format", std::string("gptq")));
   if (format == "gptq") return gptq_format();
@@ -32,6 +39,15 @@ std::string name_of_part(const std::string& linear, std::string_view part) { ret
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where) {
   if (!config.is_object()) throw InputError(cat(where, ": quantization_config is not a JSON object"));
   return format_of(config, where).parse(config, where);
+}
+
+std::string already_quantized(const Json& config, const std::string& where) {
+  const std::string method = method_of(config);
+  if (method != "mxfp4")
+    return cat(where, ": its weights are already quantized, with '", method, "'; give the unquantized model");
+  return cat(where, ": its weights are in MXFP4; take an upload of the model in bf16, or write one: python -c \"",
+             "from transformers import AutoModelForCausalLM, Mxfp4Config; AutoModelForCausalLM.from_pretrained('",
+             where, "', quantization_config=Mxfp4Config(dequantize=True)).save_pretrained('NEW_FOLDER')\"");
 }
 
 QuantizationConfig stored_as(const Recipe& recipe) {

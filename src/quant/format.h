@@ -35,6 +35,9 @@ QuantizationConfig stored_as(const Recipe& recipe);
 // Throws InputError naming `where` for anything but the config of a known format.
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
 
+// Why a folder with this quantization_config cannot be quantized, and which one can.
+std::string already_quantized(const Json& config, const std::string& where);
+
 // The quantization_config that goes to config.json, and for a format that has_config_file() the same object to
 // quantize_config.json. `unquantized`: the linears that stay as they are, the output head among them.
 Json quantization_config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears = {},

@@ -81,10 +81,11 @@ Inspection inspect(const std::string& folder) {
     if (std::find(beside.begin(), beside.end(), part) != beside.end()) {
       if (checkpoint.has(cat(module, ".", parts.codes))) continue;  // counted with its codes
     }
+    const StoredTensor& in_file = checkpoint.in_file(*tensor);
     Inspection::Module entry{.name = tensor->name,
-                             .dtype = tensor->dtype,
+                             .dtype = in_file.dtype,
                              .shape = tensor->shape,
-                             .bytes = static_cast<int64_t>(tensor->bytes)};
+                             .bytes = static_cast<int64_t>(in_file.bytes)};
     if (const auto found = by_name.find(module); part == parts.codes && found != by_name.end()) {
       StoredLinear& linear = linears[found->second];
       const LinearSpec& spec = linear.spec;

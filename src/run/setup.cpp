@@ -285,7 +285,7 @@ Setup set_up(const Job& job) {
   setup.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
   const Checkpoint& checkpoint = *setup.checkpoint;
   if (!checkpoint.quantization_config().is_null())
-    throw InputError(cat(job.model, ": its weights are already quantized; give the unquantized model"));
+    throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
   setup.config = parse_model_config(checkpoint);
   setup.resources = find_resources(job.max_memory);
   setup.placement =

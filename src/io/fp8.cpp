@@ -1,0 +1,121 @@
+#include "io/fp8.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+
+namespace gptq {
+// Normal numbers: exponent and mantissa move into place and the bias becomes that of f32; the others are multiples of
+// 2^-9. Without a branch, so that a loop over many becomes vector instructions.
+float e4m3_value(uint8_t bits) {
+  const uint32_t magnitude = bits & 0x7fU;
+  const uint32_t normal = (magnitude << 20) + (120U << 23);
+  const auto small = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-9F);
+  const uint32_t is_small = 0U - static_cast<uint32_t>(magnitude < 8);
+  const uint32_t is_nan = 0U - static_cast<uint32_t>(magnitude == 0x7fU);
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80U) << 24;
+  return std::bit_cast<float>((small & is_small) | (normal & ~is_small) | (0x7fc00000U & is_nan) | sign);
+}
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Values of `count` codes that share a scale. The codes lie in the upper half of where the values go, so they are taken
+// out a chunk at a time, before values overwrite them.
+void dequantize(const uint8_t* codes, int64_t count, float scale, uint16_t* to) {
+  constexpr int64_t kChunk = 256;
+  uint8_t chunk[kChunk];
+  // As Bf16 rounds, without its branch: the NaN there are have few bits set, so none of them becomes a number.
+  if (std::isnan(scale)) scale = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const int64_t size = std::min(kChunk, count - start);
+    std::memcpy(chunk, codes + start, static_cast<size_t>(size));
+    for (int64_t i = 0; i < size; ++i) {
+      const auto word = std::bit_cast<uint32_t>(e4m3_value(chunk[i]) * scale);
+      to[start + i] = static_cast<uint16_t>((word + 0x7fffU + ((word >> 16) & 1U)) >> 16);
+    }
+  }
+}
+
+float to_float(const void* data, DType dtype, int64_t index) {
+  if (dtype == DType::f32) return static_cast<const float*>(data)[index];
+  if (dtype == DType::f16) return static_cast<float>(static_cast<const Half*>(data)[index]);
+  return static_cast<float>(static_cast<const Bf16*>(data)[index]);
+}
+
+}  // namespace
+
+std::string Fp8Weight::scales_name(const std::string& weight, const std::function<bool(const std::string&)>& has) {
+  for (const char* suffix : {"_scale_inv", "_scale"}) {
+    if (has(weight + suffix)) return weight + suffix;
+  }
+  return "";
+}
+
+Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, const SafetensorsFile& scales_file,
+                     const StoredTensor& scales, Fp8Block block)
+    : file_(&file), scales_file_(&scales_file), codes_(&codes), scales_(&scales), as_bf16_(codes), block_(block) {
+  const auto fail = [&](const std::string& what) {
+    return InputError(cat(scales_file.path().string(), ": the scales '", scales.name, "' of the FP8 weight '",
+                          codes.name, "' ", shape_string(codes.shape), " ", what));
+  };
+  as_bf16_.dtype = safetensors_name(DType::bf16);
+  as_bf16_.bytes = 2 * codes.bytes;
+  const std::optional<DType> dtype = parse_safetensors_dtype(scales.dtype);
+  if (!dtype || !is_float(*dtype)) throw fail(cat("are stored as ", scales.dtype, "; F32, F16 and BF16 are read"));
+  if (codes.shape.size() < 2) throw fail("belong to no matrix");
+  rows_ = codes.shape[codes.shape.size() - 2];
+  cols_ = codes.shape.back();
+  if (scales.shape.empty() || scales.shape == std::vector<int64_t>{1}) {
+    block_ = {static_cast<int64_t>(codes.bytes) / std::max<int64_t>(cols_, 1), cols_};
+    rows_ = block_.rows;  // of all matrices
+    return;
+  }
+  std::vector<int64_t> expected = codes.shape;
+  expected.back() = 1;
+  if (scales.shape == expected && block.rows == 0) {
+    block_ = {1, cols_};
+    return;
+  }
+  if (block.rows <= 0 || block.cols <= 0)
+    throw fail(cat("have shape ", shape_string(scales.shape), ", for which config.json has no weight_block_size"));
+  expected.back() = ceil_div(cols_, block.cols);
+  expected[expected.size() - 2] = ceil_div(rows_, block.rows);
+  if (scales.shape != expected) {
+    throw fail(cat("have shape ", shape_string(scales.shape), ", but weight_block_size [", block.rows, ", ", block.cols,
+                   "] of config.json implies ", shape_string(expected)));
+  }
+}
+
+size_t Fp8Weight::read(size_t first, size_t count, uint16_t* to) const {
+  if (count == 0) return 0;
+  const auto begin = static_cast<int64_t>(first), end = static_cast<int64_t>(first + count);
+  // The row of scales of a row, counted through all matrices.
+  const auto scale_row = [&](int64_t row) {
+    return row / rows_ * ceil_div(rows_, block_.rows) + row % rows_ / block_.rows;
+  };
+  const int64_t scale_cols = ceil_div(cols_, block_.cols);
+  const int64_t first_scale = scale_row(begin / cols_) * scale_cols;
+  const int64_t scale_count = (scale_row((end - 1) / cols_) + 1) * scale_cols - first_scale;
+  const DType dtype = *parse_safetensors_dtype(scales_->dtype);
+  std::vector<std::byte> scales(static_cast<size_t>(scale_count) * size_of(dtype));
+  scales_file_->read(*scales_, static_cast<size_t>(first_scale) * size_of(dtype), scales.size(), scales.data());
+
+  auto* codes = reinterpret_cast<uint8_t*>(to) + count;
+  file_->read(*codes_, first, count, codes);
+  for (int64_t at = begin; at < end;) {
+    const int64_t row = at / cols_, col = at % cols_;
+    const int64_t size = std::min({end - at, cols_ - col, block_.cols - col % block_.cols});
+    const float scale = to_float(scales.data(), dtype, scale_row(row) * scale_cols + col / block_.cols - first_scale);
+    dequantize(codes + (at - begin), size, scale, to + (at - begin));
+    at += size;
+  }
+  return count + scales.size();
+}
+
+}  // namespace gptq
