@@ -108,6 +108,11 @@ struct Lack {
   std::string_view loader, reason;
 };
 
+// What config.json may leave out; 0: it may not.
+struct MissingSizes {
+  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048;
+};
+
 class Keys;
 // Reads what a family has beyond the facts of its row.
 using ReadConfig = void (*)(const Keys& keys, ModelConfig& config);
@@ -135,6 +140,7 @@ struct Architecture {
   // What vLLM and SGLang call q,k,v and gate,up where they load them as one.
   std::string_view fused_qkv = "self_attn.qkv_proj", fused_gate_up = "mlp.gate_up_proj";
 
+  MissingSizes missing;
   NormKind norm = NormKind::rms;
   NormWeight norm_weight = NormWeight::stored;
   Flag norm_bias = kNo;

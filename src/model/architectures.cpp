@@ -375,6 +375,7 @@ Architecture gemma3() {
   Architecture row = gemma2();
   row.model_types = {"gemma3_text"};
   row.models = "Gemma 3, also inside gemma3";
+  row.missing = {.heads = 8, .key_heads = 4, .head_dim = 256, .vocabulary = 262208, .positions = 131072};
   row.q_norm = "self_attn.q_norm";
   row.k_norm = "self_attn.k_norm";
   row.rope_theta = 1e6;

@@ -63,22 +63,25 @@ void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) 
   const std::string intermediate = keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"});
   config.intermediate = keys.size(intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
   config.blocks = keys.size(blocks);
-  config.heads = keys.size(heads);
+  config.heads = keys.size(heads, row.missing.heads);
   config.kv_heads = read(row.multi_query, keys) ? 1
-                    : row.has_key_heads         ? keys.size(kv_heads, config.heads)
-                                                : config.heads;
-  config.vocabulary = keys.size("vocab_size");
+                    : row.has_key_heads
+                        ? keys.size(kv_heads, row.missing.key_heads > 0 ? row.missing.key_heads : config.heads)
+                        : config.heads;
+  config.vocabulary = keys.size("vocab_size", row.missing.vocabulary);
   config.max_positions =
-      keys.size(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"}), 2048);
+      keys.size(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"}),
+                row.missing.positions);
   if (config.blocks > 10'000) throw keys.wrong(blocks, cat("is ", config.blocks, ", more than any model has"));
   if (config.heads % config.kv_heads != 0) {
     throw keys.wrong(heads, cat("is ", config.heads, ", which ", kv_heads, " ", config.kv_heads, " does not divide"));
   }
-  if (keys.find(head_dim) == nullptr && config.hidden % config.heads != 0) {
+  if (keys.find(head_dim) == nullptr && row.missing.head_dim == 0 && config.hidden % config.heads != 0) {
     throw keys.wrong(
         hidden, cat("is ", config.hidden, ", which ", config.heads, " heads do not divide, and there is no head_dim"));
   }
-  config.head_dim = keys.size(head_dim, std::max<int64_t>(config.hidden / config.heads, 1));
+  const int64_t share = std::max<int64_t>(config.hidden / config.heads, 1);
+  config.head_dim = keys.size(head_dim, row.missing.head_dim > 0 ? row.missing.head_dim : share);
   if (row.positions == Positions::rope && config.head_dim % 2 != 0)
     throw keys.wrong(head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
 }

@@ -76,6 +76,30 @@ TEST(Config, FillsInWhatTransformersFillsIn) {
   EXPECT_FALSE(config.tied_embeddings);
 }
 
+// As in google/gemma-3-4b-it, which names only what differs from the defaults of its family.
+TEST(Config, ReadsTheInnerConfigOfAModelWithOtherTowers) {
+  const Json inner = {{"hidden_size", 2560},         {"intermediate_size", 10240},
+                      {"model_type", "gemma3_text"}, {"num_hidden_layers", 34},
+                      {"sliding_window", 1024},      {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}}};
+  const ModelConfig config =
+      parse({{"model_type", "gemma3"}, {"text_config", inner}, {"vision_config", Json::object()}});
+  EXPECT_EQ(config.model_type, "gemma3_text");
+  EXPECT_EQ(config.heads, 8);
+  EXPECT_EQ(config.kv_heads, 4);
+  EXPECT_EQ(config.head_dim, 256);
+  EXPECT_EQ(config.vocabulary, 262208);
+  EXPECT_TRUE(config.tied_embeddings);
+  EXPECT_EQ(config.activation, Activation::gelu_tanh);
+  ASSERT_EQ(config.ropes.size(), 2U);
+  EXPECT_EQ(config.ropes[0].kind, RopeKind::linear);
+  EXPECT_EQ(config.ropes[0].theta, 1e6);
+  EXPECT_EQ(config.ropes[1].theta, 10000);
+  EXPECT_EQ(config.kinds[4].window, 1024);
+  EXPECT_EQ(config.kinds[4].rope, 1);
+  EXPECT_EQ(config.kinds[5].window, 0);
+  EXPECT_EQ(config.kinds[5].rope, 0);
+}
+
 TEST(Config, KnowsTheActivations) {
   EXPECT_EQ(parse(changed("hidden_act", "swish")).activation, Activation::silu);
   EXPECT_EQ(parse(changed("hidden_act", "gelu")).activation, Activation::gelu);
