@@ -110,7 +110,7 @@ using ProgressFunction = std::function<void(const Progress&)>;
 struct LinearReport {
   std::string name;
   int64_t block = -1, expert = -1;  // -1: of no block, of no expert
-  int64_t rows = 0, cols = 0;  // out_features, in_features
+  int64_t rows = 0, cols = 0;       // out_features, in_features
   int bits = 0;
   int64_t group_size = 0;
   double loss =
