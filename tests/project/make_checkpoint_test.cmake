@@ -79,7 +79,7 @@ if(NOT output MATCHES "3 blocks, hidden 32, intermediate 48, 6 heads \\(3 for ke
   message(FATAL_ERROR "gptq inspect: ${output}")
 endif()
 
-refused("--shape is required")
+refused("give either --shape or --config")
 refused("nix not in" --shape nix)
 refused("'num_hidden_layers' is 0" --shape tiny --layers 0)
 refused("num_key_value_heads 2 does not divide" --shape tiny --heads 3)
