@@ -107,24 +107,25 @@ std::shared_ptr<T> keep(T&& value) {
   return std::make_shared<T>(std::forward<T>(value));
 }
 
-Case linear(Backend& backend, int64_t m, int64_t n, int64_t k, DType w_dtype = DType::f32) {
-  auto x = keep(random(backend, m, k)), w = keep(random(backend, n, k, 1, w_dtype)),
-       y = keep(Matrix(backend, DType::f32, m, n));
+Case linear(Backend& backend, int64_t m, int64_t n, int64_t k, DType w_dtype = DType::f32, DType dtype = DType::f32) {
+  auto x = keep(random(backend, m, k, 1, dtype)), w = keep(random(backend, n, k, 1, w_dtype)),
+       y = keep(Matrix(backend, dtype, m, n));
   return {Kind::product, 2.0 * m * n * k, [=, &backend] { backend.linear(*x, *w, {}, *y); }};
 }
 
-Case gram(Backend& backend, int64_t tokens, int64_t n) {
-  auto x = keep(random(backend, tokens, n)), h = keep(filled(backend, DType::f32, n, n)),
+Case gram(Backend& backend, int64_t tokens, int64_t n, DType dtype = DType::f32) {
+  auto x = keep(random(backend, tokens, n, 1, dtype)), h = keep(filled(backend, DType::f32, n, n)),
        dropped = keep(filled(backend, DType::i32, 1, 1));
   return {Kind::product, 1.0 * tokens * n * (n + 1), [=, &backend] { backend.add_gram(*x, *h, *dropped); }};
 }
 
 // With a soft cap or a window, of which only `pairs` of query and key are work.
-Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t window = 0) {
-  auto q = keep(random(backend, model.tokens, model.heads * model.head_dim)),
-       k = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
-       v = keep(random(backend, model.tokens, model.kv_heads * model.head_dim)),
-       y = keep(Matrix(backend, DType::f32, model.tokens, model.heads * model.head_dim));
+Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t window = 0,
+               DType dtype = DType::f32) {
+  auto q = keep(random(backend, model.tokens, model.heads * model.head_dim, 1, dtype)),
+       k = keep(random(backend, model.tokens, model.kv_heads * model.head_dim, 1, dtype)),
+       v = keep(random(backend, model.tokens, model.kv_heads * model.head_dim, 1, dtype)),
+       y = keep(Matrix(backend, dtype, model.tokens, model.heads * model.head_dim));
   const std::vector<int64_t> offsets = sequences(model);
   AttentionShape shape = {model.heads, model.kv_heads, model.head_dim, 0.1F};
   shape.soft_cap = soft_cap;
@@ -214,6 +215,28 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"add_gram intermediate",
        [](Backend& b, const Model& m) { return gram(b, m.tokens, std::min<int64_t>(m.intermediate, 8192)); }},
       {"attention", [](Backend& b, const Model& m) { return attention(b, m); }},
+      {"linear q, bf16",
+       [](Backend& b, const Model& m) {
+         return linear(b, m.tokens, m.heads * m.head_dim, m.hidden, DType::bf16, DType::bf16);
+       }},
+      {"linear k, bf16",
+       [](Backend& b, const Model& m) {
+         return linear(b, m.tokens, m.kv_heads * m.head_dim, m.hidden, DType::bf16, DType::bf16);
+       }},
+      {"linear gate, bf16",
+       [](Backend& b, const Model& m) {
+         return linear(b, m.tokens, m.intermediate, m.hidden, DType::bf16, DType::bf16);
+       }},
+      {"linear down, bf16",
+       [](Backend& b, const Model& m) {
+         return linear(b, m.tokens, m.hidden, m.intermediate, DType::bf16, DType::bf16);
+       }},
+      {"add_gram hidden, bf16", [](Backend& b, const Model& m) { return gram(b, m.tokens, m.hidden, DType::bf16); }},
+      {"add_gram intermediate, bf16",
+       [](Backend& b, const Model& m) {
+         return gram(b, m.tokens, std::min<int64_t>(m.intermediate, 8192), DType::bf16);
+       }},
+      {"attention, bf16", [](Backend& b, const Model& m) { return attention(b, m, 0, 0, DType::bf16); }},
       {"attention, soft cap 50", [](Backend& b, const Model& m) { return attention(b, m, 50); }},
       {"attention, window 128", [](Backend& b, const Model& m) { return attention(b, m, 0, 128); }},
       {"factor", [](Backend& b, const Model& m) { return factor(b, m.hidden); }},

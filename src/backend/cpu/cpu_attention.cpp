@@ -1,116 +1,221 @@
-// Causal attention, one tile of queries at a time: scores [queries, keys up to the last query] by sgemm, softmax row by
-// row, values by sgemm. No [n, n] matrix exists; keys above the diagonal are skipped but for the tile's own corner, and
-// those that no query of the tile sees.
+// Causal attention without a matrix of scores: a task takes some queries of the heads that share a key head, and goes
+// over the keys in blocks. A block's scores are exponentiated against the largest so far and multiplied with its values
+// at once; when a later block has a larger one, what was summed is scaled down (Dao et al. 2022, FlashAttention). Tiles
+// that no query of theirs sees are skipped.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <vector>
-
-#include <cblas.h>
 
 #include "backend/cpu/cpu_backend.h"
 
 namespace gptq {
 namespace {
 
-// Queries of one tile: more would compute more of the corner above the diagonal, fewer would make flat products.
-constexpr int64_t kQueries = 64;
-// Query heads of one key head that are stacked into one product, to read the keys once for all.
-constexpr int64_t kStackedHeads = 4;
+constexpr int64_t kRows = 192;       // of a task: queries times heads
+constexpr int64_t kBlock = 512;      // keys whose scores are held at a time
+constexpr int64_t kScores = 528;     // floats of a row of scores: off the powers of two
 
+// Some queries of a sequence, in all heads of one key head. Row r is query first_query + r / heads of head r % heads.
 struct Task {
-  int64_t sequence_start, first_query, queries;
-  int64_t first_key;          // the first that one of the queries sees
-  int64_t first_head, heads;  // query heads, all of one key head
+  int64_t sequence, kv_head, first_query, queries;  // counted from the sequence's start
 };
 
-// The first key that a query sees, both counted from their sequence's start.
-int64_t first_seen(const AttentionShape& shape, int64_t query) {
-  const int64_t in_window = shape.window == 0 ? 0 : query - shape.window + 1;
-  return std::max<int64_t>({0, in_window, shape.chunk == 0 ? 0 : query / shape.chunk * shape.chunk});
+// Keys [first, end), counted from a sequence's start.
+struct KeyRange {
+  int64_t first, end;
+};
+
+// What queries first .. last of a sequence see.
+KeyRange seen(const AttentionShape& shape, int64_t first, int64_t last) {
+  const int64_t in_window = shape.window == 0 ? 0 : first - shape.window + 1;
+  return {std::max<int64_t>({0, in_window, shape.chunk == 0 ? 0 : first / shape.chunk * shape.chunk}), last + 1};
 }
+KeyRange common(KeyRange a, KeyRange b) { return {std::max(a.first, b.first), std::min(a.end, b.end)}; }
+
+int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
 
+// Keys and values of the sequences, packed as right operands: panels of keys, and of the elements of values.
+struct CpuBackend::PackedKeys {
+  struct Head {
+    const uint32_t *keys, *values;
+    int64_t value_words;  // of one panel
+  };
+  std::vector<Head> heads;  // [sequences, kv heads]
+};
+
+CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstMatrixView k, ConstMatrixView v,
+                                             SequenceOffsets offsets, const AttentionShape& shape,
+                                             ScratchPool::Lease& room) {
+  const int64_t width = shape.head_dim, words = kernel.words_of(width);
+  PackedKeys packed;
+  std::vector<uint32_t*> starts;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const int64_t keys = offsets[s + 1] - offsets[s], value_words = kernel.words_of(keys);
+    for (int64_t head = 0; head < shape.kv_heads; ++head) {
+      auto* of_keys = reinterpret_cast<uint32_t*>(room.take(rounded_up(keys, kernel.cols) * words));
+      auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_words));
+      packed.heads.push_back({of_keys, of_values, value_words});
+      starts.insert(starts.end(), {of_keys, of_values});
+    }
+  }
+  pool_.for_each(static_cast<int64_t>(packed.heads.size()), [&](int64_t task) {
+    const int64_t s = task / shape.kv_heads, head = task % shape.kv_heads;
+    const int64_t first = offsets[static_cast<size_t>(s)], keys = offsets[static_cast<size_t>(s) + 1] - first;
+    uint32_t* to = starts[static_cast<size_t>(2 * task)];
+    for (int64_t key = 0; key < keys; key += kernel.cols) {
+      const int64_t count = std::min(kernel.cols, keys - key);
+      pack_right(kernel, k.block(first + key, count, head * width, width), to + key * words);
+    }
+    to = starts[static_cast<size_t>(2 * task) + 1];
+    ConstMatrixView values = v.block(first, keys, head * width, width);
+    ScratchPool::Lease lease = scratch_.borrow(values.size());
+    if (!is_packable(kernel, v.dtype)) values = wide_rows(values, lease.take(values.size()));
+    for (int64_t col = 0; col < width; col += kernel.cols) {
+      pack_columns(kernel, values.col_range(col, std::min(kernel.cols, width - col)), kernel.words_of(keys),
+                   kernel.cols, to + col * kernel.words_of(keys));
+    }
+  });
+  return packed;
+}
+
 void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                            const AttentionShape& shape, MatrixView y) {
-  const int64_t width = shape.head_dim, heads_per_key = shape.heads / std::max<int64_t>(shape.kv_heads, 1);
+  if (y.empty()) return;
+  const ProductKernel& kernel = v.dtype == q.dtype ? product_kernel(q, k) : products_.f32;
+  const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
+  const int64_t queries_at_once = std::max<int64_t>(1, kRows / heads);
   std::vector<Task> tasks;
-  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-    for (int64_t query = offsets[s]; query < offsets[s + 1]; query += kQueries) {
-      for (int64_t head = 0; head < shape.heads;) {
-        const int64_t group_end = (head / heads_per_key + 1) * heads_per_key;
-        const int64_t heads = std::min(kStackedHeads, group_end - head);
-        tasks.push_back({offsets[s], query, std::min(kQueries, offsets[s + 1] - query),
-                         offsets[s] + first_seen(shape, query - offsets[s]), head, heads});
-        head += heads;
+  int64_t packed_words = 0;
+  for (int64_t s = 0; s + 1 < static_cast<int64_t>(offsets.size()); ++s) {
+    const int64_t tokens = offsets[static_cast<size_t>(s) + 1] - offsets[static_cast<size_t>(s)];
+    packed_words += shape.kv_heads * (rounded_up(tokens, kernel.cols) * words + 16 +
+                                      rounded_up(width, kernel.cols) * kernel.words_of(tokens) + 16);
+    for (int64_t head = 0; head < shape.kv_heads; ++head) {
+      for (int64_t query = 0; query < tokens; query += queries_at_once)
+        tasks.push_back({s, head, query, std::min(queries_at_once, tokens - query)});
+    }
+  }
+  // The longest first, so that threads end together.
+  const auto keys_of = [&](const Task& task) {
+    return task.first_query + task.queries - seen(shape, task.first_query, task.first_query).first;
+  };
+  std::stable_sort(tasks.begin(), tasks.end(), [&](const Task& a, const Task& b) { return keys_of(a) > keys_of(b); });
+
+  ScratchPool::Lease key_room = scratch_.borrow(packed_words);
+  const PackedKeys packed = pack_keys(kernel, k, v, offsets, shape, key_room);
+  pool_.for_each(static_cast<int64_t>(tasks.size()), [&](int64_t index) {
+    const Task& task = tasks[static_cast<size_t>(index)];
+    attend(kernel, q, packed, shape, offsets[static_cast<size_t>(task.sequence)], task.sequence, task.kv_head,
+           task.first_query, task.queries, y);
+  });
+}
+
+void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const PackedKeys& packed,
+                        const AttentionShape& shape, int64_t first_token, int64_t sequence, int64_t kv_head,
+                        int64_t first_query, int64_t queries, MatrixView y) {
+  const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
+  const int64_t rows = queries * heads, all_rows = rounded_up(rows, kernel.rows), unit = kernel.word * kernel.step;
+  const int64_t wide = rounded_up(width, kernel.cols), first_head = kv_head * heads;
+  const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
+  const auto query_of = [&](int64_t row) { return first_query + std::min(row, rows - 1) / heads; };
+
+  ScratchPool::Lease lease = scratch_.borrow(all_rows * (width + words + 16 + kScores + wide + 2), 6);
+  float* stacked = lease.take(rows * width);
+  float* const scores = lease.take(all_rows * kScores);
+  float* const sums = lease.take(all_rows * wide);
+  float *const tops = lease.take(rows), *const weights = lease.take(rows);
+  const MatrixView stacked_rows(stacked, is_packable(kernel, q.dtype) ? q.dtype : DType::f32, rows, width);
+  for (int64_t r = 0; r < rows; ++r) {
+    const ConstMatrixView from = q.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
+    if (stacked_rows.dtype == q.dtype)
+      std::memcpy(stacked_rows.row_range(r, 1).data, from.data, static_cast<size_t>(width) * size_of(q.dtype));
+    else
+      as_f32(from, 0, stacked_rows.row<float>(r));
+  }
+  const LeftPanels left =
+      pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
+  std::fill_n(sums, all_rows * wide, 0.0F);
+  for (int64_t r = 0; r < rows; ++r) {
+    const bool has_sink = !shape.sinks.empty();
+    tops[r] = has_sink ? shape.sinks.row<float>(0)[first_head + r % heads] : -std::numeric_limits<float>::infinity();
+    weights[r] = has_sink ? 1.0F : 0.0F;
+  }
+
+  const KeyRange all = seen(shape, first_query, query_of(rows - 1));
+  products_.begin();
+  for (int64_t start = all.first / kBlock * kBlock; start < all.end; start += kBlock) {
+    const KeyRange block{start, start + kBlock};
+    const auto of_panel = [&](int64_t row) {  // the keys of this block that rows of the panel see
+      return common(block, {seen(shape, query_of(row), query_of(row)).first, query_of(row + kernel.rows - 1) + 1});
+    };
+    for (int64_t row = 0; row < all_rows; row += kernel.rows) {
+      const KeyRange keys = of_panel(row);
+      for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
+        kernel.multiply(words, left.data + row / kernel.rows * left.panel_stride, left.row_stride, left.word_stride,
+                        packed_head.keys + key * words, scores + row * kScores + key - start, kScores, false);
+      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      const KeyRange of_tile = of_panel(row / kernel.rows * kernel.rows);
+      if (of_tile.first >= of_tile.end) continue;
+      const int64_t query = query_of(row), from = of_tile.first / unit * unit - start,
+                    end = rounded_up(of_tile.end, unit) - start;
+      const KeyRange keys = common(block, seen(shape, query, query));
+      const int64_t count = std::max<int64_t>(keys.end - keys.first, 0);
+      const int64_t first = count == 0 ? end : keys.first - start;
+      float* line = scores + row * kScores;
+      if (count > 0) {
+        float factor = shape.scale;
+        if (factor <= 0 || shape.soft_cap > 0 || !shape.slopes.empty()) {
+          kernels_.scale(line + first, factor, line + first, count);
+          factor = 1;
+          if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, count);
+          if (!shape.slopes.empty()) {
+            kernels_.add_line(line + first, static_cast<float>(keys.first - query),
+                              shape.slopes.row<float>(0)[first_head + row % heads], count);
+          }
+        }
+        const float top = std::max(tops[row], factor * kernels_.maximum(line + first, count));
+        const float fade = std::exp(tops[row] - top);
+        if (fade != 1) {
+          weights[row] *= fade;
+          kernels_.scale(sums + row * wide, fade, sums + row * wide, width);
+        }
+        tops[row] = top;
+        weights[row] += kernel.word == 2 ? kernels_.exponentials_bf16(line + first, factor, top,
+                                                                      reinterpret_cast<uint16_t*>(line) + first, count)
+                                         : kernels_.exponentials(line + first, factor, top, line + first, count);
+      }
+      const auto clear = [&](int64_t a, int64_t b) {
+        const auto bytes = static_cast<int64_t>(sizeof(float)) / kernel.word;
+        if (b > a) std::memset(reinterpret_cast<std::byte*>(line) + a * bytes, 0, static_cast<size_t>((b - a) * bytes));
+      };
+      clear(from, first);
+      clear(first + count, end);
+    }
+    for (int64_t row = 0; row < all_rows; row += kernel.rows) {
+      const KeyRange keys = of_panel(row);
+      if (keys.first >= keys.end) continue;
+      const int64_t from = keys.first / unit * kernel.step, end = rounded_up(keys.end, unit) / kernel.word;
+      const auto* probabilities = reinterpret_cast<const uint32_t*>(scores + row * kScores);
+      for (int64_t col = 0; col < wide; col += kernel.cols) {
+        kernel.multiply(end - from, probabilities + from - start / kernel.word, kScores, 1,
+                        packed_head.values + col * packed_head.value_words + from * kernel.cols,
+                        sums + row * wide + col, wide, true);
       }
     }
   }
-  // The longest tiles first, so that threads end together.
-  const auto keys_of = [](const Task& task) { return task.first_query + task.queries - task.first_key; };
-  std::stable_sort(tasks.begin(), tasks.end(), [&](const Task& a, const Task& b) { return keys_of(a) > keys_of(b); });
-
-  pool_.for_each(static_cast<int64_t>(tasks.size()), [&](int64_t index) {
-    const Task& task = tasks[index];
-    const int64_t keys = keys_of(task), rows = task.heads * task.queries;
-    const int64_t key_column = task.first_head / heads_per_key * width;
-    const ConstMatrixView task_k = k.block(task.first_key, keys, key_column, width);
-    const ConstMatrixView task_v = v.block(task.first_key, keys, key_column, width);
-    const bool widen_k = k.dtype != DType::f32, widen_v = v.dtype != DType::f32;
-
-    ScratchPool::Lease lease =
-        scratch_.borrow((2 * rows + (widen_k ? keys : 0) + (widen_v ? keys : 0)) * width + rows * keys, 5);
-    float *stacked = lease.take(rows * width), *result = lease.take(rows * width), *scores = lease.take(rows * keys);
-    const auto as_wide = [&](ConstMatrixView part) {
-      if (part.dtype == DType::f32) return part;
-      float* wide = lease.take(part.size());
-      for (int64_t r = 0; r < part.rows; ++r) as_f32(part, r, wide + r * part.cols);
-      return ConstMatrixView(wide, DType::f32, part.rows, part.cols);
-    };
-    const ConstMatrixView wide_k = as_wide(task_k), wide_v = as_wide(task_v);
-
-    for (int64_t head = 0; head < task.heads; ++head) {  // row head * queries + i is query i of that head
-      const ConstMatrixView part = q.block(task.first_query, task.queries, (task.first_head + head) * width, width);
-      for (int64_t i = 0; i < task.queries; ++i) {
-        float* to = stacked + (head * task.queries + i) * width;
-        const float* values = as_f32(part, i, to);
-        if (values != to) std::copy_n(values, width, to);
-      }
-    }
-    const auto m = static_cast<blasint>(rows), n = static_cast<blasint>(keys), d = static_cast<blasint>(width);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, d, shape.scale, stacked, d, wide_k.row<float>(0),
-                static_cast<blasint>(wide_k.stride), 0, scores, n);
-    for (int64_t r = 0; r < rows; ++r) {
-      float* row = scores + r * keys;
-      const int64_t head = task.first_head + r / task.queries, before = task.first_key - task.sequence_start;
-      const int64_t query = keys - task.queries + r % task.queries;  // as keys are counted in this tile
-      const int64_t first = first_seen(shape, before + query) - before, seen = query + 1 - first;
-      if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, row + first, seen);
-      if (!shape.slopes.empty())
-        kernels_.add_line(row + first, static_cast<float>(first - query), shape.slopes.row<float>(0)[head], seen);
-      float top = kernels_.maximum(row + first, seen), sum = 0;
-      if (!shape.sinks.empty()) {
-        const float sink = shape.sinks.row<float>(0)[head];
-        top = std::max(top, sink);
-        sum = std::exp(sink - top);
-      }
-      sum += kernels_.exponentials(row + first, top, seen);
-      std::fill(row, row + first, 0.0F);
-      std::fill(row + query + 1, row + keys, 0.0F);
-      stacked[r] = 1 / sum;  // the queries are no longer needed
-    }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, scores, n, wide_v.row<float>(0),
-                static_cast<blasint>(wide_v.stride), 0, result, d);
-    for (int64_t head = 0; head < task.heads; ++head) {
-      const MatrixView part = y.block(task.first_query, task.queries, (task.first_head + head) * width, width);
-      for (int64_t i = 0; i < task.queries; ++i) {
-        const int64_t r = head * task.queries + i;
-        float* row = begin_row(part, i, result + r * width);
-        kernels_.scale(result + r * width, stacked[r], row, width);
-        finish_row(row, part, i);
-      }
-    }
-  });
+  products_.end();
+  for (int64_t r = 0; r < rows; ++r) {
+    const MatrixView to = y.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
+    float* row = begin_row(to, 0, sums + r * wide);
+    kernels_.scale(sums + r * wide, 1 / weights[r], row, width);
+    finish_row(row, to, 0);
+  }
 }
 
 }  // namespace gptq

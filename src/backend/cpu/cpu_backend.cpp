@@ -51,12 +51,22 @@ ScratchPool::Lease ScratchPool::borrow(int64_t count, int pieces) {
   Buffer buffer;
   {
     std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
+    // The smallest that is large enough; else the largest, which then makes room for a larger one.
+    const auto better = [&](const Buffer& a, const Buffer& b) {
+      return a.size >= size && b.size >= size ? a.size < b.size : a.size > b.size;
+    };
+    const auto best = std::min_element(free_.begin(), free_.end(), better);
+    if (best != free_.end()) {
+      std::swap(*best, free_.back());
       buffer = std::move(free_.back());
       free_.pop_back();
     }
   }
-  if (buffer.size < size) buffer = {std::unique_ptr<float[]>(new float[size]), size};
+  if (buffer.size < size) {
+    buffer = {};
+    buffer.floats.reset(new (std::align_val_t{64}) float[size]);
+    buffer.size = size;
+  }
   return {*this, std::move(buffer)};
 }
 
@@ -141,6 +151,17 @@ float* CpuBackend::update_row(MatrixView m, int64_t row, float* scratch) const {
 void CpuBackend::finish_row(const float* computed, MatrixView m, int64_t row) const {
   if (m.dtype == DType::f16) kernels_.f32_to_f16(computed, m.row<uint16_t>(row), m.cols);
   if (m.dtype == DType::bf16) kernels_.f32_to_bf16(computed, m.row<uint16_t>(row), m.cols);
+}
+
+void CpuBackend::round_row(float* row, DType dtype, int64_t n) const {
+  constexpr int64_t kPiece = 256;
+  uint16_t rounded[kPiece];
+  for (int64_t first = 0; first < n; first += kPiece) {
+    const int64_t count = std::min(kPiece, n - first);
+    const MatrixView piece(rounded, dtype, 1, count);
+    finish_row(row + first, piece, 0);
+    as_f32(piece, 0, row + first);
+  }
 }
 
 void CpuBackend::gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) {

@@ -1,26 +1,32 @@
-// The CPU backend: matrix products by single-threaded OpenBLAS on tiles, everything else by the kernels, both spread
-// over one thread pool. How work is cut depends on shapes alone, so results are the same bits for any number of
-// threads. f16 and bf16 are widened to f32, panel by panel or row by row.
+// The CPU backend: matrix products and everything else by kernels chosen for the processor, factorizations by
+// single-threaded OpenBLAS on tiles, all spread over one thread pool. How sums are cut depends on shapes alone, so
+// results are the same bits for any number of threads. Products of bf16 are taken as they are where the processor can;
+// f16, and bf16 elsewhere, are widened to f32, panel by panel or row by row.
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/product_kernels.h"
 #include "base/parallel.h"
 #include "tensor/memory_pool.h"
 
 namespace gptq {
 
-// Buffers of floats that tasks borrow. They are kept, so their pages stay mapped; there are as many as threads.
+// Buffers of floats that tasks borrow. They are kept, so their pages stay mapped.
 class ScratchPool {
  public:
+  struct Release {
+    void operator()(float* floats) const { ::operator delete[](floats, std::align_val_t{64}); }
+  };
   struct Buffer {
-    std::unique_ptr<float[]> floats;
+    std::unique_ptr<float[], Release> floats;
     size_t size = 0;
   };
 
@@ -30,7 +36,7 @@ class ScratchPool {
     ~Lease() { pool_.give_back(std::move(buffer_)); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    // The next `count` floats of the buffer, contents undefined, 64-byte aligned relative to the first.
+    // The next `count` floats of the buffer, contents undefined, aligned to 64 bytes.
     float* take(int64_t count);
 
    private:
@@ -62,7 +68,10 @@ class CpuBackend final : public Backend {
   void trim() noexcept override;
   Memory& staging_memory() override { return host_; }
   MemoryUse memory_use() const override;
-  DType compute_dtype(DType /*stored*/) const override { return DType::f32; }
+  // bf16 where the processor has dot products of it, else f32.
+  DType compute_dtype(DType stored) const override {
+    return stored == DType::bf16 && products_.bf16.multiply != nullptr ? DType::bf16 : DType::f32;
+  }
 
   void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
   void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;
@@ -112,6 +121,8 @@ class CpuBackend final : public Backend {
   float* begin_row(MatrixView m, int64_t row, float* scratch) const;
   float* update_row(MatrixView m, int64_t row, float* scratch) const;
   void finish_row(const float* computed, MatrixView m, int64_t row) const;
+  // Rounds n floats to a 16-bit dtype, which they are then f32 values of.
+  void round_row(float* row, DType dtype, int64_t n) const;
   // Calls body(row, scratch) for all rows on all threads, `scratch` being pieces * width floats of the thread's own.
   template <typename Body>
   void for_rows(int64_t rows, int64_t width, int pieces, const Body& body);
@@ -120,13 +131,53 @@ class CpuBackend final : public Backend {
     float top = 0, log_sum = 0;
   };
   Softmax softmax_of(const float* x, int64_t n) const;
-  // Lower triangle of h += alpha x' x.   x [tokens, n] f32, h [n, n] f32
-  void add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h);
+  // Lower triangle of h -= x' x.   x [rows, n] f32, h [n, n] f32
+  void subtract_gram(ConstMatrixView x, MatrixView h);
+
+  // The kernel for products of a and b; whether it takes elements of `dtype` without widening them first.
+  const ProductKernel& product_kernel(ConstMatrixView a, ConstMatrixView b) const;
+  static bool is_packable(const ProductKernel& kernel, DType dtype) {
+    return dtype == (kernel.word == 2 ? DType::bf16 : DType::f32);
+  }
+  // x in f32, at `wide`.
+  ConstMatrixView wide_rows(ConstMatrixView x, float* wide) const;
+  // One right panel of w's rows, at most kernel.cols; or of x's columns, at most `width`, in either operand's width.
+  void pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel);
+  void pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, int64_t width,
+                    uint32_t* panel) const;
+  void pack_left_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, uint32_t* panel);
+  // Left panels of x's rows: where they lie if that will do, else in `room`, which holds left_room() words.
+  struct LeftPanels {
+    const uint32_t* data;
+    int64_t row_stride, word_stride, panel_stride;
+  };
+  LeftPanels pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const;
+  static int64_t left_room(const ProductKernel& kernel, ConstMatrixView x);
+  // y = left right' + bias, of right panels one after the other.
+  void multiply_panels(const ProductKernel& kernel, int64_t words, const LeftPanels& left, const uint32_t* right,
+                       const float* bias, MatrixView y);
+  void finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
+  struct TileShape {
+    int64_t rows, cols;
+  };
+  TileShape tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const;
+  // c += left' right; where `only_lower`, only what tiles of the lower triangle hold.
+  // left, right [tokens, n] of a dtype that their kernel packs, c [n, n] f32
+  void add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
+
+  struct PackedKeys;
+  PackedKeys pack_keys(const ProductKernel& kernel, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
+                       const AttentionShape& shape, ScratchPool::Lease& room);
+  // One task of attention(): some queries of the heads that share a key head.
+  void attend(const ProductKernel& kernel, ConstMatrixView q, const PackedKeys& packed, const AttentionShape& shape,
+              int64_t first_token, int64_t sequence, int64_t kv_head, int64_t first_query, int64_t queries,
+              MatrixView y);
 
   Memory& host_;
   LimitedMemory limited_;
   MemoryPool memory_{limited_};
   const Kernels& kernels_;
+  const ProductKernels& products_ = *kernels_.products;
   ThreadPool pool_;
   ScratchPool scratch_;
 };

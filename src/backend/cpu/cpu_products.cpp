@@ -1,125 +1,239 @@
-// Matrix products and the factorization: tiles of sgemm, each the work of one thread.
+// Matrix products: operands are packed into panels, then tasks multiply panels into tiles of the result. A sum is taken
+// over stretches of the inner dimension whose length depends on the kernel alone, in order: how the result is cut into
+// tasks never changes it.
 #include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <span>
+#include <cstring>
 #include <utility>
 #include <vector>
 
-#include <cblas.h>
-
 #include "backend/cpu/cpu_backend.h"
-
-// LAPACK, part of OpenBLAS; the arguments are Fortran's.
-extern "C" {
-void spotrf_(const char* triangle, const blasint* n, float* a, const blasint* lda, blasint* info);
-void dposv_(const char* triangle, const blasint* n, const blasint* right_sides, double* a, const blasint* lda,
-            double* b, const blasint* ldb, blasint* info);
-}
+#include "backend/cpu/cut.h"
 
 namespace gptq {
 namespace {
 
-// A range cut evenly into pieces of at most `edge`, their borders at multiples of 16 where possible.
-struct Cut {
-  int64_t size, piece, count;
-  Cut(int64_t size, int64_t edge) : size(size) {
-    const int64_t pieces = std::max<int64_t>(1, (size + edge - 1) / edge);
-    piece = ((size + pieces - 1) / pieces + 15) / 16 * 16;
-    count = (size + piece - 1) / piece;
-  }
-  int64_t start(int64_t i) const { return i * piece; }
-  int64_t length(int64_t i) const { return std::min(piece, size - start(i)); }
-};
+// Packed at a time of an operand that all tasks share.
+constexpr int64_t kPackedWords = int64_t{8} << 20;
 
-struct TileShape {
-  int64_t rows, cols;
-};
+int64_t panels_of(int64_t size, int64_t width) { return (size + width - 1) / width; }
 
-// Tiles of an [m, n] product: the largest that still give 16 of them to share. Tall ones come first, as sgemm is the
-// faster on them; it reaches 95 % of its peak even on the smallest.
-TileShape tile_shape(int64_t m, int64_t n) {
-  constexpr int64_t kTiles = 16;
-  constexpr TileShape kShapes[] = {{512, 512}, {512, 256}, {256, 256}, {256, 128}, {128, 128}, {128, 64}};
-  for (const TileShape& shape : kShapes) {
-    if (Cut(m, shape.rows).count * Cut(n, shape.cols).count >= kTiles) return shape;
-  }
-  return {64, 64};
+int64_t row_bytes(ConstMatrixView m) { return m.cols * static_cast<int64_t>(size_of(m.dtype)); }
+int64_t stride_bytes(ConstMatrixView m) { return m.stride * static_cast<int64_t>(size_of(m.dtype)); }
+
+const uint32_t* words_at(ConstMatrixView m, int64_t row) {
+  return reinterpret_cast<const uint32_t*>(static_cast<const std::byte*>(m.data) + row * stride_bytes(m));
 }
 
-blasint as_blas(int64_t value) { return static_cast<blasint>(value); }
+// Words from one row of a left panel to the next: off the multiples of 2 kB, which share the sets of a cache.
+int64_t padded_stride(int64_t words) { return words % 512 == 0 ? words + 16 : words; }
 
-// Inner dimensions of products whose inputs must be widened to f32 are cut into pieces of this length.
-constexpr int64_t kPanel = 1024;
+// The stretches of an inner dimension that are summed one after the other.
+Cut stretches(const ProductKernel& kernel, int64_t words) { return {words, kernel.most_words, kernel.step}; }
 
 }  // namespace
 
-void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
-  if (y.empty()) return;
-  const TileShape shape = tile_shape(y.rows, y.cols);
-  const Cut rows(y.rows, shape.rows), cols(y.cols, shape.cols);
-  const bool widen_x = x.dtype != DType::f32, widen_w = w.dtype != DType::f32, narrow_y = y.dtype != DType::f32;
-  const int64_t panel = widen_x || widen_w ? kPanel : std::max<int64_t>(x.cols, 1);
-
-  // Neighbouring tasks share a panel of w.
-  pool_.for_each(rows.count * cols.count, [&](int64_t task) {
-    const int64_t i = task % rows.count, j = task / rows.count, m = rows.length(i), n = cols.length(j);
-    const ConstMatrixView tile_x = x.row_range(rows.start(i), m), tile_w = w.row_range(cols.start(j), n);
-    const MatrixView tile_y = y.block(rows.start(i), m, cols.start(j), n);
-    const int64_t x_floats = widen_x ? m * panel : 0, w_floats = widen_w ? n * panel : 0,
-                  y_floats = narrow_y ? m * n : 0;
-    ScratchPool::Lease lease = scratch_.borrow(x_floats + w_floats + y_floats + n, 4);
-    float *wide_x = lease.take(x_floats), *wide_w = lease.take(w_floats), *wide_y = lease.take(y_floats),
-          *wide_bias = lease.take(n);
-
-    float* sums = narrow_y ? wide_y : tile_y.row<float>(0);
-    const int64_t stride = narrow_y ? n : tile_y.stride;
-    if (x.cols == 0) {
-      for (int64_t r = 0; r < m; ++r) std::fill_n(sums + r * stride, n, 0.0F);
-    }
-    const auto widened = [&](ConstMatrixView part, float* wide) {
-      for (int64_t r = 0; r < part.rows; ++r) as_f32(part, r, wide + r * part.cols);
-      return ConstMatrixView(wide, DType::f32, part.rows, part.cols);
-    };
-    for (int64_t start = 0; start < x.cols; start += panel) {
-      const int64_t k = std::min(panel, x.cols - start);
-      ConstMatrixView a = tile_x.col_range(start, k), b = tile_w.col_range(start, k);
-      if (widen_x) a = widened(a, wide_x);
-      if (widen_w) b = widened(b, wide_w);
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_blas(m), as_blas(n), as_blas(k), 1, a.row<float>(0),
-                  as_blas(a.stride), b.row<float>(0), as_blas(b.stride), start == 0 ? 0.0F : 1.0F, sums,
-                  as_blas(stride));
-    }
-    if (!bias.empty()) {
-      const float* addend = as_f32(bias.col_range(cols.start(j), n), 0, wide_bias);
-      for (int64_t r = 0; r < m; ++r) kernels_.add(addend, 1, sums + r * stride, n);
-    }
-    if (narrow_y) {
-      for (int64_t r = 0; r < m; ++r) finish_row(sums + r * n, tile_y, r);
-    }
-  });
+const ProductKernel& CpuBackend::product_kernel(ConstMatrixView a, ConstMatrixView b) const {
+  const bool has_pairs = products_.bf16.multiply != nullptr && a.dtype == DType::bf16 && b.dtype == DType::bf16;
+  return has_pairs ? products_.bf16 : products_.f32;
 }
 
-// Columns are cut into about 8 pieces; a tile is a pair of them. The tiles on the diagonal cost half and come last.
-void CpuBackend::add_gram_tiles(float alpha, ConstMatrixView x, MatrixView h) {
-  if (x.empty()) return;
-  const Cut cut(h.rows, std::clamp<int64_t>(h.rows / 8, 144, 512));
-  std::vector<std::pair<int64_t, int64_t>> tiles;
-  for (int64_t i = 0; i < cut.count; ++i) {
-    for (int64_t j = 0; j < i; ++j) tiles.emplace_back(i, j);
-  }
-  for (int64_t i = 0; i < cut.count; ++i) tiles.emplace_back(i, i);
-  pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
-    const auto [i, j] = tiles[task];
-    const float *a = x.row<float>(0) + cut.start(i), *b = x.row<float>(0) + cut.start(j);
-    float* tile = h.row<float>(cut.start(i)) + cut.start(j);
-    if (i == j) {
-      cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, as_blas(cut.length(i)), as_blas(x.rows), alpha, a,
-                  as_blas(x.stride), 1, tile, as_blas(h.stride));
-    } else {
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_blas(cut.length(i)), as_blas(cut.length(j)),
-                  as_blas(x.rows), alpha, a, as_blas(x.stride), b, as_blas(x.stride), 1, tile, as_blas(h.stride));
+ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
+  for (int64_t r = 0; r < x.rows; ++r) as_f32(x, r, wide + r * x.cols);
+  return {wide, DType::f32, x.rows, x.cols};
+}
+
+void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel) {
+  const int64_t words = kernel.words_of(w.cols);
+  ScratchPool::Lease lease = scratch_.borrow(w.size());
+  if (!is_packable(kernel, w.dtype)) w = wide_rows(w, lease.take(w.size()));
+  products_.interleave(w.data, stride_bytes(w), w.rows, row_bytes(w), words, kernel.cols, panel, kernel.cols);
+}
+
+CpuBackend::LeftPanels CpuBackend::pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const {
+  const int64_t words = kernel.words_of(x.cols), stride = padded_stride(words);
+  const bool is_whole = is_packable(kernel, x.dtype) && row_bytes(x) == 4 * words && x.rows % kernel.rows == 0;
+  if (is_whole && stride_bytes(x) % 4 == 0 && stride_bytes(x) % 2048 != 0)
+    return {words_at(x, 0), stride_bytes(x) / 4, 1, kernel.rows * stride_bytes(x) / 4};
+  const int64_t rows = panels_of(x.rows, kernel.rows) * kernel.rows;
+  for (int64_t r = 0; r < rows; ++r) {
+    uint32_t* to = room + r * stride;
+    int64_t filled = 0;
+    if (r < x.rows) {
+      filled = row_bytes(x);
+      if (is_packable(kernel, x.dtype)) {
+        std::memcpy(to, words_at(x, r), static_cast<size_t>(filled));
+      } else {
+        as_f32(x, r, reinterpret_cast<float*>(to));
+        filled = 4 * x.cols;
+      }
     }
+    std::memset(reinterpret_cast<std::byte*>(to) + filled, 0, static_cast<size_t>(4 * words - filled));
+  }
+  return {room, stride, 1, kernel.rows * stride};
+}
+
+int64_t CpuBackend::left_room(const ProductKernel& kernel, ConstMatrixView x) {
+  return panels_of(x.rows, kernel.rows) * kernel.rows * padded_stride(kernel.words_of(x.cols));
+}
+
+void CpuBackend::finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const {
+  if (y.dtype == DType::f32) {
+    const bool is_there = y.row<float>(0) == c;
+    if (!is_there || bias != nullptr)
+      products_.finish_f32(c, c_stride, y.rows, y.cols, bias, y.row<float>(0), y.stride);
+  } else if (y.dtype == DType::bf16) {
+    products_.finish_bf16(c, c_stride, y.rows, y.cols, bias, y.row<uint16_t>(0), y.stride);
+  } else {
+    float row[64];
+    for (int64_t r = 0; r < y.rows; ++r) {
+      products_.finish_f32(c + r * c_stride, c_stride, 1, y.cols, bias, row, y.cols);
+      finish_row(row, y, r);
+    }
+  }
+}
+
+void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, const LeftPanels& left,
+                                 const uint32_t* right, const float* bias, MatrixView y) {
+  const Cut cut = stretches(kernel, words);
+  const int64_t panels = panels_of(y.cols, kernel.cols), tiles = panels_of(y.rows, kernel.rows),
+                tile_size = kernel.rows * kernel.cols;
+  // Tiles that cannot be summed where they belong: all of them if the sum is interrupted, else one.
+  const bool is_interrupted = cut.count > 1;
+  ScratchPool::Lease lease = scratch_.borrow(tile_size * (is_interrupted ? tiles * panels : 1));
+  float* const room = lease.take(tile_size * (is_interrupted ? tiles * panels : 1));
+  for (int64_t stretch = 0; stretch < std::max<int64_t>(cut.count, 1); ++stretch) {
+    const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
+    const bool is_last = stretch + 1 >= cut.count;
+    for (int64_t j = 0; j < panels; ++j) {
+      const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
+      const uint32_t* columns = right + (j * words + first) * kernel.cols;
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
+        const bool in_place = y.dtype == DType::f32 && rows == kernel.rows && cols == kernel.cols;
+        float* c = in_place ? y.row<float>(row) + col : room + (is_interrupted ? (i * panels + j) * tile_size : 0);
+        const int64_t c_stride = in_place ? y.stride : kernel.cols;
+        kernel.multiply(count, left.data + i * left.panel_stride + first * left.word_stride, left.row_stride,
+                        left.word_stride, columns, c, c_stride, stretch > 0);
+        if (is_last)
+          finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
+      }
+    }
+  }
+}
+
+void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
+  if (y.empty()) return;
+  const ProductKernel& kernel = product_kernel(x, w);
+  const int64_t words = kernel.words_of(x.cols), panel_words = kernel.cols * words;
+  const int64_t at_once = std::max<int64_t>(1, kPackedWords / std::max<int64_t>(panel_words, 1));
+  const std::vector<float> biases = widened(bias);
+  for (int64_t first = 0; first < y.cols; first += at_once * kernel.cols) {
+    const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = panels_of(n, kernel.cols);
+    ScratchPool::Lease lease = scratch_.borrow(panels * panel_words);
+    auto* packed = reinterpret_cast<uint32_t*>(lease.take(panels * panel_words));
+    pool_.for_each(panels, [&](int64_t panel) {
+      const int64_t row = panel * kernel.cols;
+      pack_right(kernel, w.row_range(first + row, std::min(kernel.cols, n - row)), packed + panel * panel_words);
+    });
+    const TileShape shape = tile_shape(y.rows, n, kernel);
+    const Cut rows(y.rows, shape.rows, kernel.rows), cols(n, shape.cols, kernel.cols);
+    pool_.for_each(rows.count * cols.count, [&](int64_t task) {
+      const int64_t i = task % rows.count, j = task / rows.count;
+      const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
+      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part));
+      const LeftPanels left = pack_left(kernel, part, reinterpret_cast<uint32_t*>(room.take(left_room(kernel, part))));
+      const MatrixView to = y.block(rows.start(i), rows.length(i), first + cols.start(j), cols.length(j));
+      products_.begin();
+      multiply_panels(kernel, words, left, packed + cols.start(j) / kernel.cols * panel_words,
+                      biases.empty() ? nullptr : biases.data() + first + cols.start(j), to);
+      products_.end();
+    });
+  }
+}
+
+// Left panels are 128 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut
+// across the columns, where there would be too few tasks to share.
+CpuBackend::TileShape CpuBackend::tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const {
+  const int64_t wanted = pool_.size() == 1 ? 1 : 4 * pool_.size();
+  TileShape shape{std::max<int64_t>(128 / kernel.rows, 1) * kernel.rows, n};
+  const auto tasks = [&] { return panels_of(m, shape.rows) * panels_of(n, shape.cols); };
+  while (tasks() < wanted && shape.cols > 8 * kernel.cols) shape.cols = (shape.cols + 1) / 2;
+  while (tasks() < wanted && shape.rows > 2 * kernel.rows) shape.rows = (shape.rows + 1) / 2;
+  while (tasks() < wanted && shape.cols > kernel.cols) shape.cols = (shape.cols + 1) / 2;
+  return shape;
+}
+
+void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, int64_t width,
+                              uint32_t* panel) const {
+  if (kernel.word == 2)
+    products_.take_column_pairs(x.row<uint16_t>(0), x.stride, x.rows, x.cols, words, width, panel);
+  else
+    products_.take_columns(x.row<uint32_t>(0), x.stride, x.rows, x.cols, words, width, panel);
+}
+
+// As they come, or turned into rows where the kernel wants those.
+void CpuBackend::pack_left_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, uint32_t* panel) {
+  if (!kernel.only_rows) return pack_columns(kernel, x, words, kernel.rows, panel);
+  ScratchPool::Lease lease = scratch_.borrow(words * kernel.rows);
+  auto* columns = reinterpret_cast<uint32_t*>(lease.take(words * kernel.rows));
+  pack_columns(kernel, x, words, kernel.rows, columns);
+  products_.interleave(columns, 4 * kernel.rows, words, 4 * kernel.rows, kernel.rows, words, panel,
+                       padded_stride(words));
+}
+
+// c += left' right, or of its tiles those that reach the lower triangle.
+void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
+  const ProductKernel& kernel = product_kernel(left, right);
+  const int64_t n = c.rows, words = kernel.words_of(left.rows);
+  const int64_t left_words = kernel.rows * (kernel.only_rows ? padded_stride(words) : words),
+                right_words = kernel.cols * words;
+  const int64_t left_panels = panels_of(n, kernel.rows), right_panels = panels_of(n, kernel.cols);
+  ScratchPool::Lease lease = scratch_.borrow(left_panels * left_words + right_panels * right_words, 2);
+  auto* left_packed = reinterpret_cast<uint32_t*>(lease.take(left_panels * left_words));
+  auto* right_packed = reinterpret_cast<uint32_t*>(lease.take(right_panels * right_words));
+  pool_.for_each(left_panels + right_panels, [&](int64_t task) {
+    if (task < left_panels) {
+      const int64_t col = task * kernel.rows;
+      const ConstMatrixView part = left.col_range(col, std::min(kernel.rows, n - col));
+      return pack_left_columns(kernel, part, words, left_packed + task * left_words);
+    }
+    const int64_t panel = task - left_panels, col = panel * kernel.cols;
+    pack_columns(kernel, right.col_range(col, std::min(kernel.cols, n - col)), words, kernel.cols,
+                 right_packed + panel * right_words);
+  });
+
+  const int64_t row_stride = kernel.only_rows ? padded_stride(words) : 1,
+                word_stride = kernel.only_rows ? 1 : kernel.rows;
+  const Cut stretch = stretches(kernel, words), rows(n, 96, kernel.rows), cols(n, 192, kernel.cols);
+  std::vector<std::pair<int64_t, int64_t>> tiles;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    for (int64_t j = 0; j < cols.count; ++j) {
+      if (!only_lower || cols.start(j) < rows.start(i) + rows.length(i)) tiles.emplace_back(i, j);
+    }
+  }
+  pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
+    const auto [i, j] = tiles[static_cast<size_t>(task)];
+    const int64_t row_end = rows.start(i) + rows.length(i), col_end = cols.start(j) + cols.length(j);
+    ScratchPool::Lease room = scratch_.borrow(kernel.rows * kernel.cols);
+    float* edge = room.take(kernel.rows * kernel.cols);
+    products_.begin();
+    for (int64_t s = 0; s < stretch.count; ++s) {
+      for (int64_t col = cols.start(j); col < col_end; col += kernel.cols) {
+        for (int64_t row = rows.start(i); row < row_end; row += kernel.rows) {
+          if (only_lower && col >= row + kernel.rows) continue;
+          const bool is_whole = row + kernel.rows <= n && col + kernel.cols <= n;
+          const uint32_t* a = left_packed + row / kernel.rows * left_words + stretch.start(s) * word_stride;
+          const uint32_t* b = right_packed + col / kernel.cols * right_words + stretch.start(s) * kernel.cols;
+          float* to = c.row<float>(row) + col;
+          kernel.multiply(stretch.length(s), a, row_stride, word_stride, b, is_whole ? to : edge,
+                          is_whole ? c.stride : kernel.cols, is_whole);
+          if (is_whole) continue;
+          for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
+            kernels_.add(edge + r * kernel.cols, 1, to + r * c.stride, std::min(kernel.cols, n - col));
+        }
+      }
+    }
+    products_.end();
   });
 }
 
@@ -127,167 +241,61 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   if (x.empty()) return;
   std::vector<uint8_t> finite(static_cast<size_t>(x.rows));
   for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
-    finite[row] = kernels_.all_finite(as_f32(x, row, scratch), x.cols) ? 1 : 0;
+    finite[static_cast<size_t>(row)] = kernels_.all_finite(as_f32(x, row, scratch), x.cols) ? 1 : 0;
   });
   std::vector<int64_t> kept;
   for (int64_t row = 0; row < x.rows; ++row) {
-    if (finite[row] != 0) kept.push_back(row);
+    if (finite[static_cast<size_t>(row)] != 0) kept.push_back(row);
   }
   const auto count = static_cast<int64_t>(kept.size());
   dropped.row<int32_t>(0)[0] += static_cast<int32_t>(x.rows - count);
-  if (x.dtype == DType::f32 && count == x.rows) {
-    add_gram_tiles(1, x, h);
-    return;
-  }
-  constexpr int64_t kTokens = 2048;  // copied to f32 at a time
-  Matrix copy(host_memory(), DType::f32, std::min(count, kTokens), x.cols);
-  for (int64_t start = 0; start < count; start += kTokens) {
-    const int64_t tokens = std::min(kTokens, count - start);
+  const bool as_it_is = is_packable(product_kernel(x, x), x.dtype);
+  // Tokens that are copied, or packed, at a time.
+  const int64_t at_once = std::max<int64_t>(1024, kPackedWords * 4 / x.cols / 1024 * 1024);
+  for (int64_t start = 0; start < count; start += at_once) {
+    const int64_t tokens = std::min(at_once, count - start);
+    if (as_it_is && count == x.rows) {
+      const ConstMatrixView part = x.row_range(start, tokens);
+      add_column_products(part, part, true, h);
+      continue;
+    }
+    Matrix copy(host_memory(), as_it_is ? x.dtype : DType::f32, tokens, x.cols);
     for_rows(tokens, x.cols, 0, [&](int64_t row, float*) {
-      float* to = copy.row<float>(row);
-      const float* values = as_f32(x, kept[start + row], to);
-      if (values != to) std::copy_n(values, x.cols, to);
+      const ConstMatrixView from = x.row_range(kept[static_cast<size_t>(start + row)], 1);
+      if (as_it_is)
+        std::memcpy(copy.view().row_range(row, 1).data, from.data, static_cast<size_t>(row_bytes(from)));
+      else
+        as_f32(from, 0, copy.row<float>(row));
     });
-    add_gram_tiles(1, copy.view().row_range(0, tokens), h);
+    add_column_products(copy, copy, true, h);
   }
 }
 
-// Blocked, from the last rows upwards. With K a block of rows, J the columns before it, and all later blocks done:
-//   h[K, K] = F[K, K]' F[K, K],  F[K, J] = inv(F[K, K]') h[K, J],  then h[J, J] -= F[K, J]' F[K, J].
-bool CpuBackend::factor(MatrixView h) {
-  constexpr int64_t kBlock = 256;
-  const int64_t n = h.rows;
-  for (int64_t end = n; end > 0; end -= std::min(kBlock, end)) {
-    const int64_t size = std::min(kBlock, end), start = end - size;
-    const MatrixView diagonal = h.block(start, size, start, size);
-    {
-      // Reversed in rows and columns, h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
-      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of h becomes the
-      // column-major lower triangle that LAPACK wants.
-      ScratchPool::Lease lease = scratch_.borrow(size * size);
-      float* reversed = lease.take(size * size);
-      for (int64_t r = 0; r < size; ++r) {
-        std::reverse_copy(diagonal.row<float>(r), diagonal.row<float>(r) + size, reversed + (size - 1 - r) * size);
-      }
-      const blasint order = as_blas(size);
-      blasint info = 0;
-      spotrf_("L", &order, reversed, &order, &info);
-      if (info != 0) return false;
-      for (int64_t r = 0; r < size; ++r) {
-        const float pivot = reversed[r * (size + 1)];
-        if (!(pivot > 0) || !std::isfinite(pivot)) return false;
-      }
-      for (int64_t r = 0; r < size; ++r) {
-        const float* from = reversed + (size - 1 - r) * size + size - 1;
-        for (int64_t c = 0; c <= r; ++c) diagonal.row<float>(r)[c] = from[-c];
-      }
-    }
-    if (start == 0) break;
-    const MatrixView panel = h.block(start, size, 0, start);
-    const Cut cut(start, 128);
-    pool_.for_each(cut.count, [&](int64_t i) {
-      cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, as_blas(size), as_blas(cut.length(i)),
-                  1, diagonal.row<float>(0), as_blas(diagonal.stride), panel.row<float>(0) + cut.start(i),
-                  as_blas(panel.stride));
-    });
-    add_gram_tiles(-1, panel, h.block(0, start, 0, start));
-  }
-  return true;
-}
-
-// A tile of the product needs the columns of w up to its own: its diagonal block by a triangular product, the rest by
-// a plain one. The longest tiles come first. Each writes the sums of its rows, which are then added in order.
-void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
-  if (w.empty()) return;
-  const Cut rows(w.rows, 256), cols(w.cols, 256);
-  std::vector<float> sums(static_cast<size_t>(w.rows * cols.count));  // [rows, tiles across]
-  pool_.for_each(rows.count * cols.count, [&](int64_t task) {
-    const int64_t i = task % rows.count, j = cols.count - 1 - task / rows.count;
-    const int64_t m = rows.length(i), n = cols.length(j), first = cols.start(j);
-    ScratchPool::Lease lease = scratch_.borrow(m * n);
-    float* product = lease.take(m * n);
-    const ConstMatrixView x = w.row_range(rows.start(i), m), f = factor.row_range(first, n);
-    for (int64_t r = 0; r < m; ++r) std::copy_n(x.row<float>(r) + first, n, product + r * n);
-    cblas_strmm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, as_blas(m), as_blas(n), 1,
-                f.row<float>(0) + first, as_blas(f.stride), product, as_blas(n));
-    if (first > 0) {
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_blas(m), as_blas(n), as_blas(first), 1, x.row<float>(0),
-                  as_blas(x.stride), f.row<float>(0), as_blas(f.stride), 1, product, as_blas(n));
-    }
-    for (int64_t r = 0; r < m; ++r) {
-      sums[(rows.start(i) + r) * cols.count + j] = kernels_.sum_of_squares(product + r * n, n);
-    }
-  });
-  for (int64_t row = 0; row < w.rows; ++row) {
-    const auto of_row = std::span(sums).subspan(static_cast<size_t>(row * cols.count), static_cast<size_t>(cols.count));
-    norms.row<float>(row)[0] += std::accumulate(of_row.begin(), of_row.end(), 0.0F);
-  }
-}
-
-// Rows are independent: each task solves for some of them in place.
-void CpuBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
-  if (x.empty()) return;
-  const Cut cut(x.rows, 128);
-  pool_.for_each(cut.count, [&](int64_t task) {
-    const MatrixView part = x.row_range(cut.start(task), cut.length(task));
-    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
-                as_blas(part.rows), as_blas(part.cols), 1, factor.row<float>(0), as_blas(factor.stride),
-                part.row<float>(0), as_blas(part.stride));
-  });
-}
-
-// A task is a system; row-major's lower triangle is LAPACK's upper one.
-void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
-  const int64_t n = x.cols;
-  if (x.empty()) return;
-  pool_.for_each(x.rows, [&](int64_t row) {
-    const float* from = a.row<float>(row);
-    float* to = x.row<float>(row);
-    std::vector<double> matrix(from, from + n * n), solution(to, to + n);
-    double trace = 0;
-    for (int64_t i = 0; i < n; ++i) trace += matrix[i * (n + 1)];
-    for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += ridge * trace / static_cast<double>(n);
-    const blasint order = as_blas(n), one = 1;
-    blasint info = 0;
-    if (std::isfinite(trace)) dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
-    const bool solved = info == 0 && std::isfinite(trace);
-    for (int64_t i = 0; i < n; ++i) to[i] = solved ? static_cast<float>(solution[i]) : 0.0F;
-  });
-}
-
-// Rows that are finite in both are copied together with their differences, a few thousand at a time.
+// Rows that are finite in both are copied together with their differences, a few thousand at a time; others are zeros.
 void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) {
   if (x.empty()) return;
   constexpr int64_t kTokens = 2048;
   const int64_t n = x.cols;
-  Matrix values(host_memory(), DType::f32, std::min(x.rows, kTokens), n);
-  Matrix differences(host_memory(), x.dtype, values.rows(), n), wide(host_memory(), DType::f32, values.rows(), n);
+  const DType dtype = is_packable(product_kernel(x, x), x.dtype) ? x.dtype : DType::f32;
+  Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n), differences(host_memory(), dtype, values.rows(), n);
   for (int64_t start = 0; start < x.rows; start += kTokens) {
     const int64_t tokens = std::min(kTokens, x.rows - start);
-    for_rows(tokens, n, 2, [&](int64_t row, float* scratch) {
-      float *mine = values.row<float>(row), *difference = wide.row<float>(row);
-      const float* theirs = as_f32(original, start + row, scratch);
-      const float* own = as_f32(x, start + row, scratch + n);
-      const bool finite = kernels_.all_finite(own, n) && kernels_.all_finite(theirs, n);
-      std::copy_n(own, n, mine);
-      std::copy_n(theirs, n, difference);
-      if (!finite) {
-        std::fill_n(mine, n, 0.0F);
+    for_rows(tokens, n, 3, [&](int64_t row, float* scratch) {
+      const float *own = as_f32(x, start + row, scratch), *theirs = as_f32(original, start + row, scratch + n);
+      float *value = begin_row(values, row, scratch), *difference = begin_row(differences, row, scratch + 2 * n);
+      if (kernels_.all_finite(own, n) && kernels_.all_finite(theirs, n)) {
+        std::copy_n(theirs, n, difference);
+        kernels_.add(own, -1, difference, n);
+        if (value != own) std::copy_n(own, n, value);
+        if (x.dtype != DType::f32 && dtype == DType::f32) round_row(difference, x.dtype, n);
+      } else {
+        std::fill_n(value, n, 0.0F);
         std::fill_n(difference, n, 0.0F);
       }
-      kernels_.add(mine, -1, difference, n);
-      if (x.dtype == DType::f32) return;
-      finish_row(difference, differences, row);  // rounds to x's dtype, and back
-      std::copy_n(as_f32(differences, row, scratch), n, difference);
+      finish_row(value, values, row);
+      finish_row(difference, differences, row);
     });
-    const Cut cut(n, std::clamp<int64_t>(n / 8, 144, 512));
-    pool_.for_each(cut.count * cut.count, [&](int64_t task) {
-      const int64_t i = task / cut.count, j = task % cut.count;
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_blas(cut.length(i)), as_blas(cut.length(j)),
-                  as_blas(tokens), 1, values.row<float>(0) + cut.start(i), as_blas(n),
-                  wide.row<float>(0) + cut.start(j), as_blas(n), 1, c.row<float>(cut.start(i)) + cut.start(j),
-                  as_blas(c.stride));
-    });
+    add_column_products(values.view().row_range(0, tokens), differences.view().row_range(0, tokens), false, c);
   }
 }
 

@@ -6,6 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 namespace gptq {
 namespace GPTQ_ISA {
 namespace {
@@ -31,6 +35,13 @@ template <typename To, typename From>
 [[gnu::always_inline]] inline Lanes smaller(Lanes a, Lanes b) { return b < a ? b : a; }
 [[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
+
+[[gnu::always_inline]] inline Lanes load(const float* x) {
+  Lanes value;
+  __builtin_memcpy(&value, x, sizeof value);
+  return value;
+}
+[[gnu::always_inline]] inline void save(float* x, Lanes value) { __builtin_memcpy(x, &value, sizeof value); }
 
 // To the nearest integer, ties to even, for |x| <= 2^22: the sum has no bits left for a fraction.
 template <typename Float>
@@ -301,12 +312,56 @@ float maximum(const float* x, int64_t n) {
   return top;
 }
 
-float exponentials(float* x, float top, int64_t n) {
+float exponentials(const float* x, float factor, float top, float* y, int64_t n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) {
-    const float value = exponential(x[i] - top);
-    x[i] = value;
+    const float value = exponential(factor * x[i] - top);
+    y[i] = value;
+    sum += value;
+  }
+  return sum;
+}
+
+// 2^x for x <= 0 to 3e-6: 2^-126 below that. The sum with kMagic has the integer next to x in its last bits; a
+// polynomial, the best of degree 4 on [-1/2, 1/2], gives the rest.
+template <typename Float, typename Int>
+[[gnu::always_inline]] inline Float quick_exp2(Float x) {
+  constexpr float kMagic = 0x1.8p23F;
+  const Float inside = larger(x, Float{} - 126.0F), shifted = inside + kMagic, r = inside - (shifted - kMagic);
+  Float series = r * 0.00958285F + 0.05590643F;
+  series = series * r + 0.24024099F;
+  series = series * r + 0.69312419F;
+  series = series * r + 1.0F;
+  return bits_of<Float>(bits_of<Int>(series) + (bits_of<Int>(shifted) << 23));
+}
+
+#if defined(__AVX512BF16__)
+[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
+  const auto rounded = _mm512_cvtneps_pbh(value);
+  __builtin_memcpy(y, &rounded, sizeof rounded);
+}
+#else
+[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
+  for (int64_t r = 0; r < kLanes; ++r) y[r] = bf16_of_float(value[r]);
+}
+#endif
+
+float exponentials_bf16(const float* x, float factor, float top, uint16_t* y, int64_t n) {
+  constexpr float kLog2E = 1.442695041F;
+  const float slope = factor * kLog2E, offset = top * kLog2E;
+  Lanes sums{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Lanes value = quick_exp2<Lanes, IntLanes>(load(x + i) * slope - offset);
+    save_bf16(y + i, value);
+    sums += value;
+  }
+  float sum = 0;
+  for (int64_t r = 0; r < kLanes; ++r) sum += sums[r];
+  for (; i < n; ++i) {
+    const float value = quick_exp2<float, uint32_t>(x[i] * slope - offset);
+    y[i] = bf16_of_float(value);
     sum += value;
   }
   return sum;
@@ -349,13 +404,6 @@ void transpose_in(FloatRows x, int64_t rows, int64_t cols, float* y) {
     for (int64_t k = 0; k < cols; ++k) y[k * kLanes + r] = row[k];
   }
 }
-
-[[gnu::always_inline]] inline Lanes load(const float* x) {
-  Lanes value;
-  __builtin_memcpy(&value, x, sizeof value);
-  return value;
-}
-[[gnu::always_inline]] inline void save(float* x, Lanes value) { __builtin_memcpy(x, &value, sizeof value); }
 
 // sum_k importance_k |scale q_k - w_k|^norm with q_k = clamp(round(w_k / scale), low, high), lane by lane. Multiplying
 // by 1 / scale may choose the other of two codes at a tie; both have the same error.
@@ -524,9 +572,11 @@ void dequantize(int64_t n, const uint8_t* codes, const float* scales, const uint
 
 }  // namespace
 
+extern const ProductKernels kProductKernels;
 extern const Kernels kKernels;
 const Kernels kKernels = {
     .isa = GPTQ_TEXT(GPTQ_ISA),
+    .products = &kProductKernels,
     .lanes = kLanes,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,
@@ -552,6 +602,7 @@ const Kernels kKernels = {
     .soft_cap = soft_cap,
     .maximum = maximum,
     .exponentials = exponentials,
+    .exponentials_bf16 = exponentials_bf16,
     .sum_of_exponentials = sum_of_exponentials,
     .divergence = divergence,
     .find_grid = find_grid,

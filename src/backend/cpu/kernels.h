@@ -27,8 +27,11 @@ struct GridRules {
   float shrink_step, norm;
 };
 
+struct ProductKernels;
+
 struct Kernels {
   const char* isa;
+  const ProductKernels* products;
   // Rows that one call of a grid kernel takes at most; each SIMD lane is a row.
   int64_t lanes;
 
@@ -58,8 +61,10 @@ struct Kernels {
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
-  // x = exp(x - top); returns the sum of the new x.
-  float (*exponentials)(float* x, float top, int64_t n);
+  // y = exp(factor * x - top), which is at most 1, in place if need be; returns the sum before rounding to y's dtype.
+  // The second is exact to about 2^-16.
+  float (*exponentials)(const float* x, float factor, float top, float* y, int64_t n);
+  float (*exponentials_bf16)(const float* x, float factor, float top, uint16_t* y, int64_t n);
   // sum exp(x - top)
   double (*sum_of_exponentials)(const float* x, float top, int64_t n);
   // sum exp(p - log_p) * ((p - log_p) - (q - log_q)): the divergence of two rows of logits, given their log-sum-exps
@@ -79,8 +84,8 @@ struct Kernels {
                      float* w);  // one row
 };
 
-// The table for this processor's best instruction set. The environment variable GPTQ_CPU_ISA (baseline, avx2, avx512)
-// chooses another, for tests. Throws InputError for one that this build or processor lacks.
+// The table for this processor's best instruction set. The environment variable GPTQ_CPU_ISA (baseline, avx2, avx512,
+// avx512bf16, amx) chooses another, for tests. Throws InputError for one that this build or processor lacks.
 const Kernels& kernels_for_this_cpu();
 
 }  // namespace gptq

@@ -3,6 +3,12 @@
 #include <string>
 #include <string_view>
 
+#ifndef GPTQ_BASELINE_ONLY
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "backend/cpu/kernels.h"
 #include "base/error.h"
 
@@ -18,6 +24,12 @@ extern const Kernels kKernels;
 namespace avx512 {
 extern const Kernels kKernels;
 }
+namespace avx512bf16 {
+extern const Kernels kKernels;
+}
+namespace amx {
+extern const Kernels kKernels;
+}
 #endif
 
 namespace {
@@ -27,14 +39,31 @@ struct Choice {
   bool (*runs_here)();
 };
 
+#ifndef GPTQ_BASELINE_ONLY
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+}
+
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+// Tile registers must be asked for: a process has them only with the kernel's permission, once for all its threads.
+bool has_amx() {
+  constexpr unsigned kBf16 = 1U << 22, kTiles = 1U << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512bf16() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kBf16) == 0 || (d & kTiles) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 // Best first.
 constexpr Choice kChoices[] = {
 #ifndef GPTQ_BASELINE_ONLY
-    {&avx512::kKernels,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-     }},
+    {&amx::kKernels, has_amx},
+    {&avx512bf16::kKernels, has_avx512bf16},
+    {&avx512::kKernels, has_avx512},
     {&avx2::kKernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
     {&baseline::kKernels, [] { return true; }},

@@ -1,0 +1,155 @@
+// The factorization and triangular systems: tiles of OpenBLAS calls, each the work of one thread.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <cblas.h>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/cut.h"
+
+// LAPACK, part of OpenBLAS; the arguments are Fortran's.
+extern "C" {
+void spotrf_(const char* triangle, const blasint* n, float* a, const blasint* lda, blasint* info);
+void dposv_(const char* triangle, const blasint* n, const blasint* right_sides, double* a, const blasint* lda,
+            double* b, const blasint* ldb, blasint* info);
+}
+
+namespace gptq {
+namespace {
+
+blasint as_blas(int64_t value) { return static_cast<blasint>(value); }
+
+}  // namespace
+
+// Columns are cut into about 8 pieces; a tile is a pair of them. The tiles on the diagonal cost half and come last.
+void CpuBackend::subtract_gram(ConstMatrixView x, MatrixView h) {
+  if (x.empty()) return;
+  const Cut cut(h.rows, std::clamp<int64_t>(h.rows / 8, 144, 512));
+  std::vector<std::pair<int64_t, int64_t>> tiles;
+  for (int64_t i = 0; i < cut.count; ++i) {
+    for (int64_t j = 0; j < i; ++j) tiles.emplace_back(i, j);
+  }
+  for (int64_t i = 0; i < cut.count; ++i) tiles.emplace_back(i, i);
+  pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
+    const auto [i, j] = tiles[task];
+    const float *a = x.row<float>(0) + cut.start(i), *b = x.row<float>(0) + cut.start(j);
+    float* tile = h.row<float>(cut.start(i)) + cut.start(j);
+    if (i == j) {
+      cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, as_blas(cut.length(i)), as_blas(x.rows), -1, a,
+                  as_blas(x.stride), 1, tile, as_blas(h.stride));
+    } else {
+      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_blas(cut.length(i)), as_blas(cut.length(j)),
+                  as_blas(x.rows), -1, a, as_blas(x.stride), b, as_blas(x.stride), 1, tile, as_blas(h.stride));
+    }
+  });
+}
+
+// Blocked, from the last rows upwards. With K a block of rows, J the columns before it, and all later blocks done:
+//   h[K, K] = F[K, K]' F[K, K],  F[K, J] = inv(F[K, K]') h[K, J],  then h[J, J] -= F[K, J]' F[K, J].
+bool CpuBackend::factor(MatrixView h) {
+  constexpr int64_t kBlock = 256;
+  const int64_t n = h.rows;
+  for (int64_t end = n; end > 0; end -= std::min(kBlock, end)) {
+    const int64_t size = std::min(kBlock, end), start = end - size;
+    const MatrixView diagonal = h.block(start, size, start, size);
+    {
+      // Reversed in rows and columns, h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
+      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of h becomes the
+      // column-major lower triangle that LAPACK wants.
+      ScratchPool::Lease lease = scratch_.borrow(size * size);
+      float* reversed = lease.take(size * size);
+      for (int64_t r = 0; r < size; ++r) {
+        std::reverse_copy(diagonal.row<float>(r), diagonal.row<float>(r) + size, reversed + (size - 1 - r) * size);
+      }
+      const blasint order = as_blas(size);
+      blasint info = 0;
+      spotrf_("L", &order, reversed, &order, &info);
+      if (info != 0) return false;
+      for (int64_t r = 0; r < size; ++r) {
+        const float pivot = reversed[r * (size + 1)];
+        if (!(pivot > 0) || !std::isfinite(pivot)) return false;
+      }
+      for (int64_t r = 0; r < size; ++r) {
+        const float* from = reversed + (size - 1 - r) * size + size - 1;
+        for (int64_t c = 0; c <= r; ++c) diagonal.row<float>(r)[c] = from[-c];
+      }
+    }
+    if (start == 0) break;
+    const MatrixView panel = h.block(start, size, 0, start);
+    const Cut cut(start, 128);
+    pool_.for_each(cut.count, [&](int64_t i) {
+      cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, as_blas(size), as_blas(cut.length(i)),
+                  1, diagonal.row<float>(0), as_blas(diagonal.stride), panel.row<float>(0) + cut.start(i),
+                  as_blas(panel.stride));
+    });
+    subtract_gram(panel, h.block(0, start, 0, start));
+  }
+  return true;
+}
+
+// A tile of the product needs the columns of w up to its own: its diagonal block by a triangular product, the rest by
+// a plain one. The longest tiles come first. Each writes the sums of its rows, which are then added in order.
+void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
+  if (w.empty()) return;
+  const Cut rows(w.rows, 256), cols(w.cols, 256);
+  std::vector<float> sums(static_cast<size_t>(w.rows * cols.count));  // [rows, tiles across]
+  pool_.for_each(rows.count * cols.count, [&](int64_t task) {
+    const int64_t i = task % rows.count, j = cols.count - 1 - task / rows.count;
+    const int64_t m = rows.length(i), n = cols.length(j), first = cols.start(j);
+    ScratchPool::Lease lease = scratch_.borrow(m * n);
+    float* product = lease.take(m * n);
+    const ConstMatrixView x = w.row_range(rows.start(i), m), f = factor.row_range(first, n);
+    for (int64_t r = 0; r < m; ++r) std::copy_n(x.row<float>(r) + first, n, product + r * n);
+    cblas_strmm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, as_blas(m), as_blas(n), 1,
+                f.row<float>(0) + first, as_blas(f.stride), product, as_blas(n));
+    if (first > 0) {
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_blas(m), as_blas(n), as_blas(first), 1, x.row<float>(0),
+                  as_blas(x.stride), f.row<float>(0), as_blas(f.stride), 1, product, as_blas(n));
+    }
+    for (int64_t r = 0; r < m; ++r) {
+      sums[(rows.start(i) + r) * cols.count + j] = kernels_.sum_of_squares(product + r * n, n);
+    }
+  });
+  for (int64_t row = 0; row < w.rows; ++row) {
+    const auto of_row = std::span(sums).subspan(static_cast<size_t>(row * cols.count), static_cast<size_t>(cols.count));
+    norms.row<float>(row)[0] += std::accumulate(of_row.begin(), of_row.end(), 0.0F);
+  }
+}
+
+// Rows are independent: each task solves for some of them in place.
+void CpuBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
+  if (x.empty()) return;
+  const Cut cut(x.rows, 128);
+  pool_.for_each(cut.count, [&](int64_t task) {
+    const MatrixView part = x.row_range(cut.start(task), cut.length(task));
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
+                as_blas(part.rows), as_blas(part.cols), 1, factor.row<float>(0), as_blas(factor.stride),
+                part.row<float>(0), as_blas(part.stride));
+  });
+}
+
+// A task is a system; row-major's lower triangle is LAPACK's upper one.
+void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
+  const int64_t n = x.cols;
+  if (x.empty()) return;
+  pool_.for_each(x.rows, [&](int64_t row) {
+    const float* from = a.row<float>(row);
+    float* to = x.row<float>(row);
+    std::vector<double> matrix(from, from + n * n), solution(to, to + n);
+    double trace = 0;
+    for (int64_t i = 0; i < n; ++i) trace += matrix[i * (n + 1)];
+    for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += ridge * trace / static_cast<double>(n);
+    const blasint order = as_blas(n), one = 1;
+    blasint info = 0;
+    if (std::isfinite(trace)) dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
+    const bool solved = info == 0 && std::isfinite(trace);
+    for (int64_t i = 0; i < n; ++i) to[i] = solved ? static_cast<float>(solution[i]) : 0.0F;
+  });
+}
+
+
+}  // namespace gptq

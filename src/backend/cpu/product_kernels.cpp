@@ -1,0 +1,302 @@
+// Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA; see kernels.cpp.
+#include "backend/cpu/product_kernels.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
+#endif
+
+namespace gptq {
+namespace GPTQ_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t kLanes = 16, kRows = 12, kVectors = 2;
+#elif defined(__AVX__)
+constexpr int64_t kLanes = 8, kRows = 6, kVectors = 2;
+#elif defined(__aarch64__)
+constexpr int64_t kLanes = 4, kRows = 6, kVectors = 4;
+#else
+constexpr int64_t kLanes = 4, kRows = 3, kVectors = 4;
+#endif
+constexpr int64_t kCols = kLanes * kVectors;
+
+using Lanes = float __attribute__((vector_size(4 * kLanes)));
+using Words = uint32_t __attribute__((vector_size(4 * kLanes)));
+
+template <typename Vector, typename Element>
+[[gnu::always_inline]] inline Vector load(const Element* x) {
+  Vector value;
+  __builtin_memcpy(&value, x, sizeof value);
+  return value;
+}
+template <typename Vector, typename Element>
+[[gnu::always_inline]] inline void save(Element* x, Vector value) {
+  __builtin_memcpy(x, &value, sizeof value);
+}
+
+// sum + left * right, word by word.
+struct Floats {
+  [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
+    return sum + __builtin_bit_cast(float, left) * __builtin_bit_cast(Lanes, right);
+  }
+};
+struct Pairs {
+  [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
+    const Words lefts = Words{} + left;
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(sum, __builtin_bit_cast(__m512bh, lefts), __builtin_bit_cast(__m512bh, right));
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    return vbfdotq_f32(sum, __builtin_bit_cast(bfloat16x8_t, lefts), __builtin_bit_cast(bfloat16x8_t, right));
+#else
+    const auto high = [](Words words) { return __builtin_bit_cast(Lanes, words & 0xffff0000U); };
+    const auto low = [](Words words) { return __builtin_bit_cast(Lanes, words << 16); };
+    return sum + low(lefts) * low(right) + high(lefts) * high(right);
+#endif
+  }
+};
+
+// Sums start at zero and are added to c at the end: partial sums of a bounded number of terms.
+template <typename Product>
+void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t word_stride, const uint32_t* right,
+              float* c, int64_t c_stride, bool accumulate) {
+  constexpr int64_t kGroup = 3;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
+  Lanes sums[kRows][kVectors] = {};
+  const uint32_t* groups[kRows / kGroup];
+  for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
+  for (int64_t k = 0; k < words; ++k) {
+    Words columns[kVectors];
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < kVectors; ++v) columns[v] = load<Words>(right + v * kLanes);
+#pragma GCC unroll 12
+    for (int64_t r = 0; r < kRows; ++r) {
+      const uint32_t word = groups[r / kGroup][r % kGroup * row_stride];
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = Product::add_product(sums[r][v], word, columns[v]);
+    }
+    right += kCols;
+#pragma GCC unroll 4
+    for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += word_stride;
+  }
+#pragma GCC unroll 12
+  for (int64_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < kVectors; ++v) {
+      float* to = c + r * c_stride + v * kLanes;
+      save(to, accumulate ? load<Lanes>(to) + sums[r][v] : sums[r][v]);
+    }
+  }
+}
+
+#if defined(__AMX_BF16__)
+constexpr int64_t kTile = 16;  // rows of a tile register, and words of each
+
+// Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7.
+void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t /*word_stride*/,
+                    const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
+  constexpr int64_t kBytes = 4;
+  if (accumulate) {
+    _tile_loadd(0, c, c_stride * kBytes);
+    _tile_loadd(1, c + kTile, c_stride * kBytes);
+    _tile_loadd(2, c + kTile * c_stride, c_stride * kBytes);
+    _tile_loadd(3, c + kTile * c_stride + kTile, c_stride * kBytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t k = 0; k < words; k += kTile) {
+    _tile_loadd(4, left + k, row_stride * kBytes);
+    _tile_loadd(6, right + k * 2 * kTile, 2 * kTile * kBytes);
+    _tile_loadd(7, right + k * 2 * kTile + kTile, 2 * kTile * kBytes);
+    _tile_loadd(5, left + kTile * row_stride + k, row_stride * kBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, c_stride * kBytes);
+  _tile_stored(1, c + kTile, c_stride * kBytes);
+  _tile_stored(2, c + kTile * c_stride, c_stride * kBytes);
+  _tile_stored(3, c + kTile * c_stride + kTile, c_stride * kBytes);
+}
+
+void begin() {
+  alignas(64) uint8_t palette[64] = {1};  // byte 16 + 2 t: bytes of a row of tile t; byte 48 + t: its rows
+  for (int tile = 0; tile < 8; ++tile) {
+    palette[16 + 2 * tile] = kTile * 4;
+    palette[48 + tile] = kTile;
+  }
+  _tile_loadconfig(palette);
+}
+void end() { _tile_release(); }
+#else
+void begin() {}
+void end() {}
+#endif
+
+// Exchanges the blocks of kDistance x kDistance off the diagonal of each 2 kDistance x 2 kDistance block.
+template <int64_t kDistance>
+[[gnu::always_inline]] inline void exchange(Words (&x)[kLanes]) {
+  using Places = int32_t __attribute__((vector_size(4 * kLanes)));
+  Places upper{}, lower{};
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kLanes; ++i) {
+    upper[i] = static_cast<int32_t>(i & kDistance ? kLanes + i - kDistance : i);
+    lower[i] = static_cast<int32_t>(i & kDistance ? kLanes + i : i + kDistance);
+  }
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kLanes; ++i) {
+    if (i & kDistance) continue;
+    const Words a = x[i], b = x[i + kDistance];
+    x[i] = __builtin_shuffle(a, b, upper);
+    x[i + kDistance] = __builtin_shuffle(a, b, lower);
+  }
+}
+
+[[gnu::always_inline]] inline void transpose(Words (&x)[kLanes]) {
+  if constexpr (kLanes > 8) exchange<8>(x);
+  if constexpr (kLanes > 4) exchange<4>(x);
+  exchange<2>(x);
+  exchange<1>(x);
+}
+
+void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
+                uint32_t* y, int64_t y_stride) {
+  const auto* bytes = static_cast<const uint8_t*>(x);
+  for (int64_t first = 0; first < width; first += kLanes) {
+    for (int64_t k = 0; k < words; k += kLanes) {
+      Words block[kLanes] = {};
+      const int64_t left = row_bytes - 4 * k, count = rows - first;
+      if (left >= 4 * kLanes && count >= kLanes) {
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < kLanes; ++r) block[r] = load<Words>(bytes + (first + r) * stride_bytes + 4 * k);
+      } else if (left > 0) {
+        for (int64_t r = 0; r < kLanes && r < count; ++r) {
+          __builtin_memcpy(&block[r], bytes + (first + r) * stride_bytes + 4 * k,
+                           static_cast<size_t>(left < 4 * kLanes ? left : 4 * kLanes));
+        }
+      }
+      transpose(block);
+      uint32_t* to = y + k * y_stride + first;
+      if (k + kLanes <= words) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) save(to + i * y_stride, block[i]);
+      } else {
+        for (int64_t i = 0; k + i < words; ++i) save(to + i * y_stride, block[i]);
+      }
+    }
+  }
+}
+
+void take_columns(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
+                  uint32_t* y) {
+  const int64_t count = cols < width ? cols : width;
+  for (int64_t k = 0; k < words; ++k) {
+    uint32_t* to = y + k * width;
+    const int64_t there = k < rows ? count : 0;
+    const uint32_t* row = x + k * stride;
+#pragma omp simd
+    for (int64_t c = 0; c < there; ++c) to[c] = row[c];
+    for (int64_t c = there; c < width; ++c) to[c] = 0;
+  }
+}
+
+void take_column_pairs(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
+                       uint32_t* y) {
+  const int64_t count = cols < width ? cols : width;
+  for (int64_t k = 0; k < words; ++k) {
+    uint32_t* to = y + k * width;
+    const uint16_t *first = x + 2 * k * stride, *second = first + stride;
+    const int64_t there = 2 * k < rows ? count : 0;
+    if (2 * k + 1 < rows) {
+#pragma omp simd
+      for (int64_t c = 0; c < there; ++c) to[c] = first[c] | static_cast<uint32_t>(second[c]) << 16;
+    } else {
+      for (int64_t c = 0; c < there; ++c) to[c] = first[c];
+    }
+    for (int64_t c = there; c < width; ++c) to[c] = 0;
+  }
+}
+
+[[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
+  const auto word = __builtin_bit_cast(uint32_t, value);
+  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
+  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
+}
+
+void finish_f32(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
+                int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = c + r * c_stride;
+    float* to = y + r * stride;
+    if (bias != nullptr) {
+#pragma omp simd
+      for (int64_t j = 0; j < cols; ++j) to[j] = from[j] + bias[j];
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < cols; ++j) to[j] = from[j];
+    }
+  }
+}
+
+void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, uint16_t* y,
+                 int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = c + r * c_stride;
+    uint16_t* to = y + r * stride;
+    int64_t j = 0;
+#if defined(__AVX512BF16__)
+    for (; j + kLanes <= cols; j += kLanes) {
+      Lanes sum = load<Lanes>(from + j);
+      if (bias != nullptr) sum += load<Lanes>(bias + j);
+      save(to + j, _mm512_cvtneps_pbh(sum));
+    }
+#endif
+    if (bias != nullptr) {
+#pragma omp simd
+      for (int64_t i = j; i < cols; ++i) to[i] = bf16_of_float(from[i] + bias[i]);
+    } else {
+#pragma omp simd
+      for (int64_t i = j; i < cols; ++i) to[i] = bf16_of_float(from[i]);
+    }
+  }
+}
+
+constexpr ProductKernel kF32 = {
+    .rows = kRows, .cols = kCols, .word = 1, .most_words = 512, .multiply = multiply<Floats>};
+#if defined(__AMX_BF16__)
+constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
+                                 .cols = 2 * kTile,
+                                 .word = 2,
+                                 .step = kTile,
+                                 .only_rows = true,
+                                 .most_words = 320,
+                                 .multiply = multiply_tiles};
+#elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+constexpr ProductKernel kBf16 = {
+    .rows = kRows, .cols = kCols, .word = 2, .most_words = 512, .multiply = multiply<Pairs>};
+#else
+constexpr ProductKernel kBf16 = {};
+#endif
+
+}  // namespace
+
+extern const ProductKernels kProductKernels;
+const ProductKernels kProductKernels = {.f32 = kF32,
+                                        .bf16 = kBf16,
+                                        .interleave = interleave,
+                                        .take_columns = take_columns,
+                                        .take_column_pairs = take_column_pairs,
+                                        .finish_f32 = finish_f32,
+                                        .finish_bf16 = finish_bf16,
+                                        .begin = begin,
+                                        .end = end};
+
+}  // namespace GPTQ_ISA
+}  // namespace gptq

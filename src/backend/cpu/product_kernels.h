@@ -1,0 +1,56 @@
+// The inner loops of matrix products on a CPU: operands packed into panels, and the tile of sums that two panels give.
+// product_kernels.cpp is compiled once per instruction set, like kernels.cpp.
+//
+// A panel holds a few rows of the left operand, or columns of the right one, over the inner dimension, filled up with
+// zeros. It is made of words of 32 bits: an f32 is a word, and so are two bf16 that are neighbours along the inner
+// dimension, as the processors' dot products want them. A right panel lies word after word, its columns side by side.
+// A left panel may lie like that, or row after row.
+#pragma once
+
+#include <cstdint>
+
+namespace gptq {
+
+// The register block of one kernel, of f32 or bf16 products.
+struct ProductKernel {
+  int64_t rows = 0, cols = 0;  // of the tile of sums
+  int64_t word = 1;            // elements of a word: 1 or 2
+  int64_t step = 1;            // words taken at a time: the inner dimension is filled up to a multiple
+  bool only_rows = false;      // left panels must lie row after row
+  int64_t most_words = 0;      // of an inner dimension that one call should get, for the sake of the caches
+
+  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r * row_stride +
+  // k * word_stride] right[k * cols + j], each word a sum of its elements' products. c [rows, cols] is written whole.
+  void (*multiply)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t word_stride, const uint32_t* right,
+                   float* c, int64_t c_stride, bool accumulate) = nullptr;
+
+  // The words of `elements`, filled up.
+  int64_t words_of(int64_t elements) const { return (elements + word * step - 1) / (word * step) * step; }
+};
+
+struct ProductKernels {
+  ProductKernel f32, bf16;  // bf16.multiply is null where the processor has no dot products of bf16
+
+  // Packs an operand whose rows run along the inner dimension: y[k * y_stride + r] = word k of row r. Rows are row_bytes
+  // long; what is missing up to `width` rows (a multiple of 16) or `words` words is zeros.
+  void (*interleave)(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
+                     uint32_t* y, int64_t y_stride);
+  // Packs an operand whose columns do, in words of f32 or of two bf16: y[k * width + c] = x[k, c], or the pair of
+  // x[2 k, c] and x[2 k + 1, c]. What is missing up to `width` columns or `words` words is zeros.
+  void (*take_columns)(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
+                       uint32_t* y);
+  void (*take_column_pairs)(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
+                            uint32_t* y);
+
+  // y = c + bias, bias [cols] or null, rounded to bf16 in the second.   c, y [rows, cols]; the first may be in place
+  void (*finish_f32)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
+                     int64_t stride);
+  void (*finish_bf16)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, uint16_t* y,
+                      int64_t stride);
+
+  // Around a thread's calls of `multiply`: sets up its tile registers, and gives them back.
+  void (*begin)();
+  void (*end)();
+};
+
+}  // namespace gptq
