@@ -112,8 +112,8 @@ void add_evaluation_options(CLI::App& command, EvaluationOptions& o) {
       ->capture_default_str();
   command.add_option("--windows", o.evaluation.windows, "at most so many windows of a text; 0: all")
       ->capture_default_str();
-  add_device_options(command, o.evaluation.device_map, o.evaluation.max_memory);
-  command.add_option("--threads", o.evaluation.threads, "0: all cores")->capture_default_str();
+  add_device_options(command, o.evaluation.device_map, o.evaluation.max_memory, o.evaluation.precision,
+                     o.evaluation.threads);
   command.add_flag("--json", o.json, "print the result as JSON on stdout, nothing else there");
   command.add_flag("--quiet", o.quiet, "no progress");
 }

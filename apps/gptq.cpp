@@ -316,7 +316,7 @@ int run(int argc, char** argv) {
   CLI::App app("GPTQ quantization of Hugging Face causal language models", "gptq");
   app.require_subcommand(1);
   app.set_version_flag("--version", version());
-  app.get_formatter()->column_width(34);
+  app.get_formatter()->column_width(39);
 
   QuantizeOptions quantize_options;
   CLI::App* quantize_command = app.add_subcommand("quantize", "a model folder in, a GPTQ folder out");

@@ -37,12 +37,16 @@ std::vector<std::vector<std::string>> parse_modules(const std::string& text) {
 
 }  // namespace
 
-void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory) {
+void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory, std::string& precision,
+                        int& threads) {
   command.add_option("--device-map", device_map,
                      "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, "
                      "sequential");
   command.add_option("--max-memory", max_memory,
                      "JSON of devices to sizes: {\"cuda:0\": \"20GiB\", \"cpu\": \"64GiB\"}");
+  command.add_option("--precision", precision, "fp32, bf16, fp16; auto: the checkpoint's if fast")
+      ->capture_default_str();
+  command.add_option("--threads", threads, "0: all cores")->capture_default_str();
 }
 
 void add_job_options(CLI::App& command, QuantizeOptions& o) {
@@ -93,10 +97,9 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--checkpoint-format", o.checkpoint_format,
                      "gptq, gptq_v2, compressed-tensors; auto: gptq, or gptq_v2 with zero points [auto]");
   command.add_option("--max-shard-size", o.max_shard_size, "of one safetensors file")->capture_default_str();
-  add_device_options(command, o.job.device_map, o.job.max_memory);
+  add_device_options(command, o.job.device_map, o.job.max_memory, o.job.precision, o.job.threads);
   command.add_option("--spill-dir", o.job.spill_dir, "folder for hidden states that find no room in memory");
   command.add_option("--max-read-rate", o.max_read_rate, "bytes a second read from the model's disk, such as 200MB");
-  command.add_option("--threads", o.job.threads, "0: all cores")->capture_default_str();
 }
 
 void add_run_options(CLI::App& command, QuantizeOptions& o) {

@@ -31,7 +31,8 @@ struct QuantizeOptions {
 void add_job_options(CLI::App& command, QuantizeOptions& options);
 void add_run_options(CLI::App& command, QuantizeOptions& options);
 // --device-map and --max-memory, as quantize, plan, eval and compare take them.
-void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory);
+void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory, std::string& precision,
+                        int& threads);
 
 // Throws InputError for words that mean nothing.
 Job make_job(const QuantizeOptions& options);

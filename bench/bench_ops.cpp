@@ -120,8 +120,7 @@ Case gram(Backend& backend, int64_t tokens, int64_t n, DType dtype = DType::f32)
 }
 
 // With a soft cap or a window, of which only `pairs` of query and key are work.
-Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t window = 0,
-               DType dtype = DType::f32) {
+Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t window = 0, DType dtype = DType::f32) {
   auto q = keep(random(backend, model.tokens, model.heads * model.head_dim, 1, dtype)),
        k = keep(random(backend, model.tokens, model.kv_heads * model.head_dim, 1, dtype)),
        v = keep(random(backend, model.tokens, model.kv_heads * model.head_dim, 1, dtype)),

@@ -89,6 +89,8 @@ struct Job {
   int64_t max_read_rate = 0;  // bytes a second read from the model's disk; 0: no limit
   int64_t batch_size = 0;     // sequences at a time; 0: about 2048 tokens, 8192 on a GPU
   int threads = 0;            // 0: all cores
+  // What the forward pass computes in: fp32, bf16 or fp16; auto: the checkpoint's dtype where the device is fast in it.
+  std::string precision = "auto";
   int64_t max_shard_bytes = 5'000'000'000;
   std::string loader;  // what must take the output: vllm, sglang, transformers, gptqmodel or exllamav2; empty: nothing
   bool overwrite = false;
@@ -237,6 +239,7 @@ struct Evaluation {
   int64_t context = 0;                 // tokens in a window; 0: 2048, or the model's positions where they are fewer
   int64_t windows = 0;                 // of each text at most; 0: all
   int threads = 0;
+  std::string precision = "auto";  // as that of Job
   std::stop_token stop;
 };
 

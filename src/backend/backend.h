@@ -2,6 +2,8 @@
 // reference() on the host; override ops for speed. Several devices are several objects; nothing is "current".
 #pragma once
 
+#include <array>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,6 +14,17 @@
 #include "backend/ops.h"
 
 namespace gptq {
+
+// An op's name and sizes, which are: linear m, n, k; attention tokens, heads, head_dim, tokens of a sequence (mean);
+// add_gram tokens, n; targets, add_product_norms and quantize_columns rows, n; find_grid rows, cols, group size,
+// candidates; pack rows and cols of the codes, bits; permute_symmetric and factor n; all others rows and cols of the
+// result.
+struct OpCall {
+  std::string_view op;
+  std::array<int64_t, 4> sizes{};
+  DType dtype = DType::f32;  // of the first matrix
+  auto operator<=>(const OpCall&) const = default;
+};
 
 class Backend : public Ops, public Memory {
  public:
@@ -40,6 +53,8 @@ class Backend : public Ops, public Memory {
   virtual int64_t batch_tokens() const { return 2048; }
   // Memory of its own that it takes when work begins, beside its matrices.
   virtual int64_t workspace_bytes() const { return 0; }
+  // What an op of these sizes takes for itself while it runs, beyond that.
+  virtual int64_t scratch_bytes(const OpCall& /*call*/) const { return 0; }
   // Host memory from which, and to which, this device copies fastest; any thread may take of it. What it holds for
   // reuse outlives trim(), as blocks are read into it all the time, and goes with trim_staging().
   virtual Memory& staging_memory() { return host_memory(); }
@@ -54,6 +69,8 @@ class Backend : public Ops, public Memory {
   virtual std::vector<DeviceSeconds> device_seconds() { return {}; }
   // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
   virtual DType compute_dtype(DType stored) const = 0;
+  // And the one of the hidden states between its blocks, to which every block adds.
+  virtual DType residual_dtype(DType computed) const { return computed; }
 
   // Calls per op that ran on the host through reference() because the backend lacks them. Slowness is never silent.
   const std::map<std::string, int64_t>& fallbacks() const { return fallbacks_; }

@@ -2,8 +2,6 @@
 // the run itself on such devices.
 #pragma once
 
-#include <array>
-#include <compare>
 #include <map>
 #include <string>
 #include <string_view>
@@ -13,17 +11,6 @@
 #include "tensor/memory_pool.h"
 
 namespace gptq {
-
-// An op's name and sizes, which are: linear m, n, k; attention tokens, heads, head_dim, tokens of a sequence (mean);
-// add_gram tokens, n; targets, add_product_norms and quantize_columns rows, n; find_grid rows, cols, group size,
-// candidates; pack rows and cols of the codes, bits; permute_symmetric and factor n; all others rows and cols of the
-// result.
-struct OpCall {
-  std::string_view op;
-  std::array<int64_t, 4> sizes{};
-  DType dtype = DType::f32;  // of the first matrix
-  auto operator<=>(const OpCall&) const = default;
-};
 
 // Gives out addresses that no one may touch.
 class NoMemory final : public Memory {
@@ -38,8 +25,12 @@ class NoMemory final : public Memory {
 class CountingBackend final : public Backend {
  public:
   // It stands for `device`, which takes its memory from `memory` and holds up to `max_held` bytes of it for reuse.
-  CountingBackend(std::string device, LimitedMemory& memory, size_t max_held, DType dtype)
-      : name_(std::move(device)), dtype_(dtype), memory_(memory), pool_(memory, max_held) {}
+  CountingBackend(std::string device, LimitedMemory& memory, size_t max_held, DType dtype, DType residual_dtype)
+      : name_(std::move(device)),
+        dtype_(dtype),
+        residual_dtype_(residual_dtype),
+        memory_(memory),
+        pool_(memory, max_held) {}
 
   // Calls since the last time, and how many of each, by what set_stage() said last.
   std::map<std::string, std::map<OpCall, int64_t>> take_calls() { return std::exchange(calls_, {}); }
@@ -47,6 +38,7 @@ class CountingBackend final : public Backend {
   std::string name() const override { return name_; }
   std::string description() const override { return "counts what " + name_ + " would do"; }
   DType compute_dtype(DType /*stored*/) const override { return dtype_; }
+  DType residual_dtype(DType /*computed*/) const override { return residual_dtype_; }
   void wait() override {}
   void set_stage(const char* stage) override { stage_ = stage; }
   void trim() noexcept override { pool_.trim(); }
@@ -98,7 +90,7 @@ class CountingBackend final : public Backend {
   void count(std::string_view op, DType dtype, std::array<int64_t, 4> sizes) { ++calls_[stage_][{op, sizes, dtype}]; }
 
   const std::string name_;
-  const DType dtype_;
+  const DType dtype_, residual_dtype_;
   std::string stage_;
   std::map<std::string, std::map<OpCall, int64_t>> calls_;
   LimitedMemory& memory_;

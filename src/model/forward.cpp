@@ -117,7 +117,7 @@ void Model::normalize(Backend& backend, ConstMatrixView x, const Affine& norm, M
 }
 
 Matrix Model::normed_residual(const Block& block, Part norm, const Batch& batch) const {
-  Matrix y = clone_shape(*block.backend, batch.residual);
+  Matrix y(*block.backend, dtype_, batch.tokens(), batch.residual.cols());
   const Affine& part = part_of(block, norm);
   if (part.weight.empty()) {
     block.backend->convert(batch.residual, y);
@@ -434,7 +434,7 @@ void Model::forward(const Block& block, Batch& batch) {
 }
 
 Matrix Model::head_input(const Batch& batch) {
-  Matrix y = clone_shape(*head_backend_, batch.residual);
+  Matrix y(*head_backend_, dtype_, batch.tokens(), batch.residual.cols());
   normalize(*head_backend_, batch.residual, final_norm(), y);
   return y;
 }
@@ -442,7 +442,7 @@ Matrix Model::head_input(const Batch& batch) {
 Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
   Backend& backend = *head_backend_;
   const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
-  Matrix normed = clone_shape(backend, hidden), logits(backend, DType::f32, count, config_.vocabulary);
+  Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
   normalize(backend, hidden, final_norm(), normed);
   const Matrix& weight = head();
   backend.linear(normed, weight, head_bias_, logits);

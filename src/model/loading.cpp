@@ -360,6 +360,11 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
     normalize(backend, batch.residual, norm, normed);
     batch.residual = std::move(normed);
   }
+  if (const DType residual = backend.residual_dtype(dtype_); residual != dtype_) {
+    Matrix converted(backend, residual, batch.residual.rows(), batch.residual.cols());
+    backend.convert(batch.residual, converted);
+    batch.residual = std::move(converted);
+  }
   return batch;
 }
 

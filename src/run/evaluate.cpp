@@ -51,17 +51,17 @@ class Devices {
 // Those on disk stream from the checkpoint every time.
 class OpenModel {
  public:
-  OpenModel(const std::string& folder, const std::string& device_map, const Resources& resources, Devices& devices,
-            std::vector<Notice>& notices)
+  OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
+            const Resources& resources, Devices& devices, std::vector<Notice>& notices)
       : checkpoint_(folder), resources_(resources), devices_(devices) {
     const ModelConfig config = parse_model_config(checkpoint_);
     placement_ = placement_for_running(checkpoint_, config, device_map, resources, notices);
     const DType stored = stored_dtype(checkpoint_, config);
     Backend& backend = device(placement_.units.back());
-    const Precision precision = precision_of(stored, backend.compute_dtype(stored));
-    notices.push_back({Progress::Kind::message, message_of(precision)});
+    const Precision chosen = precision_of(stored, precision, backend);
+    notices.push_back({Progress::Kind::message, message_of(chosen)});
     const bool quantized = !checkpoint_.quantization_config().is_null();
-    model_ = std::make_unique<Model>(checkpoint_, backend, precision.computed,
+    model_ = std::make_unique<Model>(checkpoint_, backend, chosen.computed,
                                      quantized ? quantized_reader(checkpoint_) : WeightReader{});
   }
 
@@ -290,7 +290,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressF
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices;
-  OpenModel opened(evaluation.model, evaluation.device_map, resources, devices, notices);
+  OpenModel opened(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices);
   tell(notices, progress);
   const std::vector<Text> texts =
       texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), progress));
@@ -328,8 +328,8 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices, of_second;
-  OpenModel first(evaluation.model, evaluation.device_map, resources, devices, notices);
-  OpenModel second(quantized, evaluation.device_map, resources, devices, of_second);
+  OpenModel first(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices);
+  OpenModel second(quantized, evaluation.device_map, evaluation.precision, resources, devices, of_second);
   tell(notices, progress);
   const int64_t vocabulary = first.model().config().vocabulary;
   if (vocabulary != second.model().config().vocabulary) {
@@ -378,7 +378,7 @@ std::string generate(const std::string& model, const std::string& prompt, int64_
   const Resources resources = find_resources("");
   Devices devices(resources, threads);
   std::vector<Notice> notices;
-  OpenModel opened(model, "", resources, devices, notices);
+  OpenModel opened(model, "", "auto", resources, devices, notices);
   const Tokenizer tokenizer(opened.checkpoint().folder());
   std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
   if (sequence[0].empty()) throw InputError("the prompt is empty");

@@ -37,12 +37,30 @@ std::string visited_device(const DeviceMap& map, const Machine& machine) {
   return machine.accelerators.empty() ? "cpu" : machine.accelerators[0].name;
 }
 
-Precision precision_of(DType stored, DType computed) {
-  return {stored, computed, stored == DType::f16 && computed == DType::f16};
+Precision precision_of(DType stored, const std::string& wanted, const Backend& backend) {
+  const bool is_asked_for = wanted != "auto";
+  DType computed = DType::f32;
+  if (!is_asked_for) {
+    computed = backend.compute_dtype(stored);
+  } else if (wanted == "bf16") {
+    computed = DType::bf16;
+  } else if (wanted == "fp16") {
+    computed = DType::f16;
+  } else if (wanted != "fp32") {
+    throw InputError(cat("--precision ", wanted, ": there are auto, fp32, bf16, fp16"));
+  }
+  return {.stored = stored,
+          .computed = computed,
+          .residual = backend.residual_dtype(computed),
+          .is_asked_for = is_asked_for,
+          .use_cuda_fp16 = stored == DType::f16 && computed == DType::f16};
 }
 
 std::string message_of(const Precision& precision) {
   const std::string stored(name_of(precision.stored)), computed(name_of(precision.computed));
+  if (precision.is_asked_for)
+    return cat("precision: ", computed, " (use_cuda_fp16: ", precision.use_cuda_fp16 ? "true" : "false",
+               "), as --precision says; the checkpoint is stored in ", stored);
   if (precision.use_cuda_fp16)
     return "precision: f16 (use_cuda_fp16: true), because the checkpoint is stored in f16 and this device computes in "
            "it";

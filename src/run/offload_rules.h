@@ -33,12 +33,15 @@ std::string default_device_map_message(const Machine& machine);
 // there is none. accelerate: dispatch_model's main_device; cpu_offload's default execution_device.
 std::string visited_device(const DeviceMap& map, const Machine& machine);
 
-// The precision is detected from the checkpoint's dtype, never asked for.
+// The precision is detected from the checkpoint's dtype and the device, unless it is asked for.
 struct Precision {
   DType stored = DType::f32, computed = DType::f32;
+  DType residual = DType::f32;  // of hidden states between blocks
+  bool is_asked_for = false;
   bool use_cuda_fp16 = false;  // the fp16 path: for fp16 models, computed in fp16. Optimum: model.dtype == float16
 };
-Precision precision_of(DType stored, DType computed);
+// `wanted`: "auto", "fp32", "bf16" or "fp16". Throws InputError for any other.
+Precision precision_of(DType stored, const std::string& wanted, const Backend& backend);
 std::string message_of(const Precision& precision);  // which, and why
 
 }  // namespace gptq

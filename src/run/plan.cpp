@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 // What a thread's buffers for products take where none has been computed yet, and what is not counted piece by piece:
 // stacks, queues, small vectors.
-constexpr int64_t kBytesPerThread = int64_t{10} << 20, kSlack = int64_t{5} << 20;
+constexpr int64_t kBytesPerThread = int64_t{6} << 20, kSlack = int64_t{5} << 20;
 // Kept free under a limit: buffers grow with the largest call that comes.
 constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} << 20;
 // Assumed where only a run could tell, in bytes a second: reading and checking weights, writing to disk, making tokens
@@ -31,6 +31,15 @@ constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} <<
 constexpr double kReadRate = 1.5e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
 
 int threads_of(const Job& job) { return job.threads > 0 ? job.threads : available_cores(); }
+
+// Of the call that takes most.
+int64_t scratch_of(const Backend& backend, const Calls& calls) {
+  int64_t most = 0;
+  for (const auto& [stage, of_stage] : calls) {
+    for (const auto& [call, count] : of_stage) most = std::max(most, backend.scratch_bytes(call));
+  }
+  return most;
+}
 
 // Where states may wait, and whether with the inputs of steps.
 struct Waiting {
@@ -166,12 +175,14 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   // Before memory is looked at: trying ops fills the buffers that they keep.
   const Stopwatch trying;
   Speeds speeds;
+  const Calls calls = rehearse(job, setup, {}).calls;
+  const auto backend = open_backend(placement.devices[0], {.threads = job.threads});
   if (with_time) {
-    const auto backend = open_backend(placement.devices[0], {.threads = job.threads});
-    speeds = Speeds(*backend, rehearse(job, setup, {}).calls, 0.4);
+    speeds = Speeds(*backend, calls, 0.4);
     plan.stage_seconds.emplace_back("plan", trying.seconds());  // a run begins with it
   }
-  setup.process_bytes = resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread);
+  setup.process_bytes =
+      resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread) + scratch_of(*backend, calls);
   setup.reserve_bytes = kReserve + threads_of(job) * kReservePerThread;
 
   const std::vector<Waiting> places = places_for(job, setup);

@@ -74,7 +74,8 @@ class CountingMachine {
       LimitedMemory& memory = name == "cpu" ? host_ : *device.memory;
       // What a GPU's pool holds is the driver's, and does not count as taken.
       const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
-      device.backend = std::make_unique<CountingBackend>(name, memory, max_held, setup.precision.computed);
+      device.backend =
+          std::make_unique<CountingBackend>(name, memory, max_held, setup.precision.computed, setup.precision.residual);
       device.workspace = Matrix(*device.backend, DType::u8, 1, setup.workspace_bytes);
     }
   }
@@ -197,8 +198,9 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
         result.tokens += batch.tokens();
         result.sequences += static_cast<int64_t>(sequences.size());
         if (two_streams) {
-          Batch original{.offsets = batch.offsets,
-                         .residual = Matrix(machine.first(), dtype, batch.tokens(), setup.config.hidden)};
+          Batch original{
+              .offsets = batch.offsets,
+              .residual = Matrix(machine.first(), batch.residual.dtype(), batch.tokens(), batch.residual.cols())};
           originals->add(std::move(original), machine.first());
         }
         states->add(std::move(batch), machine.first());

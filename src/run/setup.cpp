@@ -275,8 +275,9 @@ size_t writes_behind(const Setup& setup) {
 }
 
 StateBytes state_bytes(const Setup& setup) {
-  const auto element = static_cast<int64_t>(size_of(setup.precision.computed));
-  return {setup.config.hidden * element, widest_input(setup.config) * element};
+  const auto size = [](DType dtype) { return static_cast<int64_t>(size_of(dtype)); };
+  return {setup.config.hidden * size(setup.precision.residual),
+          widest_input(setup.config) * size(setup.precision.computed)};
 }
 
 Setup set_up(const Job& job) {
@@ -294,7 +295,7 @@ Setup set_up(const Job& job) {
   const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
   setup.batch_tokens = backend->batch_tokens();
   if (job.recipe.method == Method::gptq) setup.workspace_bytes = backend->workspace_bytes();
-  setup.precision = precision_of(stored, backend->compute_dtype(stored));
+  setup.precision = precision_of(stored, job.precision, *backend);
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
   if (job.recipe.average_bits != 0 && setup.config.experts.count > 0)

@@ -118,8 +118,13 @@ TEST(CpuBackend, SaysHowManyThreadsItHas) {
   EXPECT_EQ(open_backend("cpu")->name(), "cpu");
 }
 
-TEST(CpuBackend, ComputesEveryModelInFloat32) {
-  for (const DType stored : float_dtypes()) EXPECT_EQ(open_backend("cpu")->compute_dtype(stored), DType::f32);
+TEST(CpuBackend, ComputesInBf16WhatIsStoredSoWhereTheProcessorMultipliesIt) {
+  const auto backend = open_backend("cpu");
+  const bool has_pairs = __builtin_cpu_supports("avx512bf16") && std::getenv("GPTQ_CPU_ISA") == nullptr;
+  EXPECT_EQ(backend->compute_dtype(DType::f32), DType::f32);
+  EXPECT_EQ(backend->compute_dtype(DType::f16), DType::f32);
+  EXPECT_EQ(backend->compute_dtype(DType::bf16), has_pairs ? DType::bf16 : DType::f32);
+  EXPECT_EQ(backend->residual_dtype(DType::bf16), DType::f32);
 }
 
 TEST(Backends, ThatAreUnknownAreRefusedWithAListOfWhatThereIs) {

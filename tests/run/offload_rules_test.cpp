@@ -58,19 +58,37 @@ TEST(OffloadRules, OffloadedModulesVisitTheFirstAcceleratorOfTheMapElseTheCurren
 }
 
 TEST(OffloadRules, Fp16ModelsUseTheFp16PathAndOthersDoNot) {
-  EXPECT_TRUE(precision_of(DType::f16, DType::f16).use_cuda_fp16);
-  EXPECT_FALSE(precision_of(DType::f16, DType::f32).use_cuda_fp16) << "a CPU computes it in f32";
-  EXPECT_FALSE(precision_of(DType::bf16, DType::bf16).use_cuda_fp16);
-  EXPECT_FALSE(precision_of(DType::f32, DType::f32).use_cuda_fp16);
+  const auto accelerator = open_backend("sim:0"), processor = open_backend("cpu");
+  EXPECT_TRUE(precision_of(DType::f16, "auto", *accelerator).use_cuda_fp16);
+  EXPECT_FALSE(precision_of(DType::f16, "auto", *processor).use_cuda_fp16) << "a CPU computes it in f32";
+  EXPECT_FALSE(precision_of(DType::bf16, "auto", *accelerator).use_cuda_fp16);
+  EXPECT_FALSE(precision_of(DType::f32, "auto", *accelerator).use_cuda_fp16);
 }
 
 TEST(OffloadRules, ThePrecisionIsSaidWithItsReason) {
-  const std::string f16 = message_of(precision_of(DType::f16, DType::f16));
+  const auto accelerator = open_backend("sim:0"), processor = open_backend("cpu");
+  const std::string f16 = message_of(precision_of(DType::f16, "auto", *accelerator));
   EXPECT_NE(f16.find("use_cuda_fp16: true"), std::string::npos) << f16;
   EXPECT_NE(f16.find("because the checkpoint is stored in f"), std::string::npos) << f16;
-  const std::string bf16 = message_of(precision_of(DType::bf16, DType::f32));
-  EXPECT_NE(bf16.find("use_cuda_fp16: false"), std::string::npos) << bf16;
-  EXPECT_NE(bf16.find("holds each of its values exactly"), std::string::npos) << bf16;
+  const std::string wide = message_of(precision_of(DType::f16, "auto", *processor));
+  EXPECT_NE(wide.find("use_cuda_fp16: false"), std::string::npos) << wide;
+  EXPECT_NE(wide.find("holds each of its values exactly"), std::string::npos) << wide;
+}
+
+TEST(OffloadRules, APrecisionThatIsAskedForIsTakenAndAnUnknownOneRefused) {
+  const auto accelerator = open_backend("sim:0"), processor = open_backend("cpu");
+  const Precision asked = precision_of(DType::bf16, "fp32", *accelerator);
+  EXPECT_EQ(asked.computed, DType::f32);
+  EXPECT_NE(message_of(asked).find("as --precision says"), std::string::npos) << message_of(asked);
+  EXPECT_EQ(precision_of(DType::f32, "bf16", *processor).computed, DType::bf16);
+  EXPECT_EQ(precision_of(DType::f32, "bf16", *processor).residual, DType::f32) << "a CPU keeps sums of blocks whole";
+  EXPECT_EQ(precision_of(DType::bf16, "fp16", *accelerator).residual, DType::f16);
+  try {
+    precision_of(DType::bf16, "fp8", *accelerator);
+    FAIL() << "taken";
+  } catch (const InputError& error) {
+    EXPECT_STREQ(error.what(), "--precision fp8: there are auto, fp32, bf16, fp16");
+  }
 }
 
 }  // namespace

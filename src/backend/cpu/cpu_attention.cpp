@@ -13,9 +13,9 @@
 namespace gptq {
 namespace {
 
-constexpr int64_t kRows = 192;       // of a task: queries times heads
-constexpr int64_t kBlock = 512;      // keys whose scores are held at a time
-constexpr int64_t kScores = 528;     // floats of a row of scores: off the powers of two
+constexpr int64_t kRows = 192;    // of a task: queries times heads
+constexpr int64_t kBlock = 512;   // keys whose scores are held at a time
+constexpr int64_t kScores = 528;  // floats of a row of scores: off the powers of two
 
 // Some queries of a sequence, in all heads of one key head. Row r is query first_query + r / heads of head r % heads.
 struct Task {

@@ -66,12 +66,16 @@ class CpuBackend final : public Backend {
   void wait() override {}
   // The heap's free pages too.
   void trim() noexcept override;
+  int64_t scratch_bytes(const OpCall& call) const override;
   Memory& staging_memory() override { return host_; }
   MemoryUse memory_use() const override;
   // bf16 where the processor has dot products of it, else f32.
   DType compute_dtype(DType stored) const override {
     return stored == DType::bf16 && products_.bf16.multiply != nullptr ? DType::bf16 : DType::f32;
   }
+
+  // Half of an addition's bandwidth is a cheap price for what many roundings would cost.
+  DType residual_dtype(DType /*computed*/) const override { return DType::f32; }
 
   void gather_rows(ConstMatrixView table, std::span<const int32_t> ids, MatrixView y) override;
   void gather_columns(ConstMatrixView x, std::span<const int32_t> ids, MatrixView y) override;

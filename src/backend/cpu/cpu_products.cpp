@@ -12,8 +12,8 @@
 namespace gptq {
 namespace {
 
-// Packed at a time of an operand that all tasks share.
-constexpr int64_t kPackedWords = int64_t{8} << 20;
+// Packed at a time, for all tasks to share: of weights, and of both operands of a Hessian.
+constexpr int64_t kPackedWords = int64_t{4} << 20, kPackedGramWords = int64_t{8} << 20;
 
 int64_t panels_of(int64_t size, int64_t width) { return (size + width - 1) / width; }
 
@@ -27,10 +27,36 @@ const uint32_t* words_at(ConstMatrixView m, int64_t row) {
 // Words from one row of a left panel to the next: off the multiples of 2 kB, which share the sets of a cache.
 int64_t padded_stride(int64_t words) { return words % 512 == 0 ? words + 16 : words; }
 
+// Tokens of a Hessian's inputs that are packed, and copied if need be, at a time.
+int64_t gram_tokens(const ProductKernel& kernel, int64_t n) {
+  const int64_t unit = 1024 * kernel.word;
+  return std::max<int64_t>(1, kPackedGramWords / (2048 * n)) * unit;
+}
+
 // The stretches of an inner dimension that are summed one after the other.
 Cut stretches(const ProductKernel& kernel, int64_t words) { return {words, kernel.most_words, kernel.step}; }
 
 }  // namespace
+
+int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
+  const auto [a, b, c, d] = call.sizes;
+  const ConstMatrixView like(nullptr, call.dtype, 0, 0);
+  const ProductKernel& kernel = product_kernel(like, like);
+  const auto panels = [&](int64_t n, int64_t inner) {
+    return panels_of(n, kernel.cols) * kernel.cols * kernel.words_of(inner);
+  };
+  int64_t words = 0;
+  if (call.op == "linear") {
+    words = std::min(panels(b, c), std::max(kPackedWords, panels(1, c)));
+  } else if (call.op == "attention") {
+    words = panels_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
+  } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
+    const int64_t tokens = std::min(a, gram_tokens(kernel, b));
+    words = panels(b, tokens) + panels_of(b, kernel.rows) * kernel.rows * padded_stride(kernel.words_of(tokens));
+    if (call.op == "add_cross_gram" || !is_packable(kernel, call.dtype)) words += 2 * tokens * b / kernel.word;
+  }
+  return words * static_cast<int64_t>(sizeof(uint32_t));
+}
 
 const ProductKernel& CpuBackend::product_kernel(ConstMatrixView a, ConstMatrixView b) const {
   const bool has_pairs = products_.bf16.multiply != nullptr && a.dtype == DType::bf16 && b.dtype == DType::bf16;
@@ -114,8 +140,7 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
         const int64_t c_stride = in_place ? y.stride : kernel.cols;
         kernel.multiply(count, left.data + i * left.panel_stride + first * left.word_stride, left.row_stride,
                         left.word_stride, columns, c, c_stride, stretch > 0);
-        if (is_last)
-          finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
+        if (is_last) finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
       }
     }
   }
@@ -250,8 +275,7 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   const auto count = static_cast<int64_t>(kept.size());
   dropped.row<int32_t>(0)[0] += static_cast<int32_t>(x.rows - count);
   const bool as_it_is = is_packable(product_kernel(x, x), x.dtype);
-  // Tokens that are copied, or packed, at a time.
-  const int64_t at_once = std::max<int64_t>(1024, kPackedWords * 4 / x.cols / 1024 * 1024);
+  const int64_t at_once = gram_tokens(product_kernel(x, x), x.cols);
   for (int64_t start = 0; start < count; start += at_once) {
     const int64_t tokens = std::min(at_once, count - start);
     if (as_it_is && count == x.rows) {
@@ -277,7 +301,8 @@ void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, Mat
   constexpr int64_t kTokens = 2048;
   const int64_t n = x.cols;
   const DType dtype = is_packable(product_kernel(x, x), x.dtype) ? x.dtype : DType::f32;
-  Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n), differences(host_memory(), dtype, values.rows(), n);
+  Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n),
+      differences(host_memory(), dtype, values.rows(), n);
   for (int64_t start = 0; start < x.rows; start += kTokens) {
     const int64_t tokens = std::min(kTokens, x.rows - start);
     for_rows(tokens, n, 3, [&](int64_t row, float* scratch) {

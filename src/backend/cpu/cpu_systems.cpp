@@ -151,5 +151,4 @@ void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
   });
 }
 
-
 }  // namespace gptq

@@ -31,8 +31,8 @@ struct ProductKernel {
 struct ProductKernels {
   ProductKernel f32, bf16;  // bf16.multiply is null where the processor has no dot products of bf16
 
-  // Packs an operand whose rows run along the inner dimension: y[k * y_stride + r] = word k of row r. Rows are row_bytes
-  // long; what is missing up to `width` rows (a multiple of 16) or `words` words is zeros.
+  // Packs an operand whose rows run along the inner dimension: y[k * y_stride + r] = word k of row r. Rows are
+  // row_bytes long; what is missing up to `width` rows (a multiple of 16) or `words` words is zeros.
   void (*interleave)(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
                      uint32_t* y, int64_t y_stride);
   // Packs an operand whose columns do, in words of f32 or of two bf16: y[k * width + c] = x[k, c], or the pair of

@@ -25,6 +25,7 @@ class SimulatedBackend final : public Backend {
   std::string description() const override { return cat("simulated accelerator on ", cpu_->description()); }
   DType compute_dtype(DType stored) const override { return stored; }  // as accelerators do
   void wait() override { cpu_->wait(); }
+  int64_t scratch_bytes(const OpCall& call) const override { return cpu_->scratch_bytes(call); }
   Memory& staging_memory() override { return host_; }
   void trim() noexcept override {
     pool_.trim();
