@@ -148,7 +148,7 @@ class Ops {
   virtual void add_row_norms(ConstMatrixView x, MatrixView norms) = 0;
 
   // norms[r, 0] += sum_k (w R)_rk^2 with R = factor', R upper triangular: the output energy tr(W H W') of each row. A
-  // statistic: products may be rounded to 11 bits.
+  // statistic: w and R may be rounded to bf16.
   // w [rows, n] f32; factor [n, n] f32, of which the lower triangle is read; norms [rows, 1] f32
   virtual void add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) = 0;
 

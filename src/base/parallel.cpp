@@ -8,7 +8,25 @@
 
 #include <sched.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace gptq {
+namespace {
+
+// Looks at a variable before giving up the core: about 50 us.
+constexpr int kLooks = 1000;
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
 
 int available_cores() {
   cpu_set_t set;
@@ -32,54 +50,53 @@ ThreadPool::~ThreadPool() {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  start_.notify_all();
+  wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
+// Rounds follow each other closely, so workers look out for the next one for a while before they sleep. One that comes
+// too late finds the round closed: nobody waits for it.
 void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& body) {
   if (workers_.empty() || count <= 1) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;
   }
-  {
-    std::lock_guard lock(mutex_);
-    body_ = &body;
-    next_ = 0;
-    count_ = count;
-    busy_ = static_cast<int>(workers_.size());
-    failure_ = nullptr;
-    ++round_;
+  body_ = &body;
+  count_ = count;
+  next_ = 0;
+  open_ = true;
+  ++round_;
+  if (asleep_ > 0) {
+    { std::lock_guard lock(mutex_); }  // whoever is about to sleep has looked at round_, or does so now
+    wake_.notify_all();
   }
-  start_.notify_all();
   run_bodies();
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return busy_ == 0; });
+  open_ = false;
+  for (int looks = 0; joined_ > 0; ++looks) {
+    looks < kLooks ? pause() : std::this_thread::yield();
+  }
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void ThreadPool::work() {
   int64_t seen = 0;
-  for (;;) {
-    {
+  while (!stopping_) {
+    for (int looks = 0; round_ == seen && looks < kLooks; ++looks) pause();
+    if (round_ == seen) {
       std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stopping_ || round_ != seen; });
-      if (stopping_) return;
-      seen = round_;
+      ++asleep_;
+      wake_.wait(lock, [&] { return stopping_ || round_ != seen; });
+      --asleep_;
     }
-    run_bodies();
-    std::lock_guard lock(mutex_);
-    if (--busy_ == 0) done_.notify_one();
+    seen = round_;
+    ++joined_;
+    if (open_) run_bodies();
+    --joined_;
   }
 }
 
 void ThreadPool::run_bodies() {
-  for (;;) {
-    int64_t i;
-    {
-      std::lock_guard lock(mutex_);
-      if (next_ == count_) return;
-      i = next_++;
-    }
+  for (int64_t i = next_++; i < count_; i = next_++) {
     try {
       (*body_)(i);
     } catch (...) {

@@ -2,6 +2,7 @@
 // do not depend on the number of threads as long as each index writes only what is its own.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -32,12 +33,18 @@ class ThreadPool {
   void run_bodies();
 
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable start_, done_;
+  std::mutex mutex_;                // of sleeping and of failure_
+  std::condition_variable wake_;
+  std::atomic<int64_t> round_ = 0;  // calls of for_each so far
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> asleep_ = 0;
+
+  // The round at work. Workers join while it is open; it is changed only while it is closed and nobody is in it.
+  std::atomic<bool> open_ = false;
+  std::atomic<int> joined_ = 0;
+  std::atomic<int64_t> next_ = 0;
+  int64_t count_ = 0;
   const std::function<void(int64_t)>* body_ = nullptr;
-  int64_t next_ = 0, count_ = 0, round_ = 0;
-  int busy_ = 0;
-  bool stopping_ = false;
   std::exception_ptr failure_;
 };
 

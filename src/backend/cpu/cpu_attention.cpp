@@ -123,7 +123,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
   const auto query_of = [&](int64_t row) { return first_query + std::min(row, rows - 1) / heads; };
 
-  ScratchPool::Lease lease = scratch_.borrow(all_rows * (width + words + 16 + kScores + wide + 2), 6);
+  ScratchPool::Lease lease = scratch_.borrow(all_rows * (width + kScores + wide + 2) + (all_rows + 1) * (words + 16), 6);
   float* stacked = lease.take(rows * width);
   float* const scores = lease.take(all_rows * kScores);
   float* const sums = lease.take(all_rows * wide);
@@ -155,7 +155,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
     for (int64_t row = 0; row < all_rows; row += kernel.rows) {
       const KeyRange keys = of_panel(row);
       for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
-        kernel.multiply(words, left.data + row / kernel.rows * left.panel_stride, left.row_stride, left.word_stride,
+        kernel.multiply(words, left.data + row / kernel.rows * left.panel_stride, left.row_stride, left.step_stride,
                         packed_head.keys + key * words, scores + row * kScores + key - start, kScores, false);
       }
     }
@@ -203,7 +203,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       const int64_t from = keys.first / unit * kernel.step, end = rounded_up(keys.end, unit) / kernel.word;
       const auto* probabilities = reinterpret_cast<const uint32_t*>(scores + row * kScores);
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply(end - from, probabilities + from - start / kernel.word, kScores, 1,
+        kernel.multiply(end - from, probabilities + from - start / kernel.word, kScores, kernel.step,
                         packed_head.values + col * packed_head.value_words + from * kernel.cols,
                         sums + row * wide + col, wide, true);
       }

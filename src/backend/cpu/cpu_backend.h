@@ -67,6 +67,8 @@ class CpuBackend final : public Backend {
   // The heap's free pages too.
   void trim() noexcept override;
   int64_t scratch_bytes(const OpCall& call) const override;
+  // Tile registers work so fast that handing out tasks shows in small batches.
+  int64_t batch_tokens() const override { return products_.bf16.by_steps ? 8192 : 2048; }
   Memory& staging_memory() override { return host_; }
   MemoryUse memory_use() const override;
   // bf16 where the processor has dot products of it, else f32.
@@ -145,15 +147,16 @@ class CpuBackend final : public Backend {
   }
   // x in f32, at `wide`.
   ConstMatrixView wide_rows(ConstMatrixView x, float* wide) const;
+  // A row of x in the kernel's dtype, filled up with zeros.
+  void pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words, uint32_t* to) const;
   // One right panel of w's rows, at most kernel.cols; or of x's columns, at most `width`, in either operand's width.
   void pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel);
   void pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, int64_t width,
                     uint32_t* panel) const;
-  void pack_left_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, uint32_t* panel);
   // Left panels of x's rows: where they lie if that will do, else in `room`, which holds left_room() words.
   struct LeftPanels {
     const uint32_t* data;
-    int64_t row_stride, word_stride, panel_stride;
+    int64_t row_stride, step_stride, panel_stride;
   };
   LeftPanels pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const;
   static int64_t left_room(const ProductKernel& kernel, ConstMatrixView x);

@@ -3,6 +3,8 @@
 // tasks never changes it.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@ namespace {
 constexpr int64_t kPackedWords = int64_t{4} << 20, kPackedGramWords = int64_t{8} << 20;
 
 int64_t panels_of(int64_t size, int64_t width) { return (size + width - 1) / width; }
+int64_t rounded_up(int64_t size, int64_t unit) { return panels_of(size, unit) * unit; }
 
 int64_t row_bytes(ConstMatrixView m) { return m.cols * static_cast<int64_t>(size_of(m.dtype)); }
 int64_t stride_bytes(ConstMatrixView m) { return m.stride * static_cast<int64_t>(size_of(m.dtype)); }
@@ -32,6 +35,9 @@ int64_t gram_tokens(const ProductKernel& kernel, int64_t n) {
   const int64_t unit = 1024 * kernel.word;
   return std::max<int64_t>(1, kPackedGramWords / (2048 * n)) * unit;
 }
+
+// All ones in a number that is infinite or NaN.
+uint16_t exponent_bits(DType dtype) { return dtype == DType::bf16 ? 0x7f80 : 0x7c00; }
 
 // The stretches of an inner dimension that are summed one after the other.
 Cut stretches(const ProductKernel& kernel, int64_t words) { return {words, kernel.most_words, kernel.step}; }
@@ -52,7 +58,7 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
     words = panels_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
     const int64_t tokens = std::min(a, gram_tokens(kernel, b));
-    words = panels(b, tokens) + panels_of(b, kernel.rows) * kernel.rows * padded_stride(kernel.words_of(tokens));
+    words = panels(b, tokens) + rounded_up(b, kernel.rows) * kernel.words_of(tokens);
     if (call.op == "add_cross_gram" || !is_packable(kernel, call.dtype)) words += 2 * tokens * b / kernel.word;
   }
   return words * static_cast<int64_t>(sizeof(uint32_t));
@@ -68,6 +74,18 @@ ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
   return {wide, DType::f32, x.rows, x.cols};
 }
 
+void CpuBackend::pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words,
+                          uint32_t* to) const {
+  const MatrixView copy(to, kernel.word == 2 ? DType::bf16 : DType::f32, 1, x.cols);
+  if (x.dtype == copy.dtype)
+    std::memcpy(to, words_at(x, row), static_cast<size_t>(row_bytes(x)));
+  else if (copy.dtype == DType::f32)
+    as_f32(x, row, copy.row<float>(0));
+  else
+    finish_row(x.row<float>(row), copy, 0);
+  std::memset(static_cast<std::byte*>(copy.data) + row_bytes(copy), 0, static_cast<size_t>(4 * words - row_bytes(copy)));
+}
+
 void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel) {
   const int64_t words = kernel.words_of(w.cols);
   ScratchPool::Lease lease = scratch_.borrow(w.size());
@@ -77,29 +95,32 @@ void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint
 
 CpuBackend::LeftPanels CpuBackend::pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const {
   const int64_t words = kernel.words_of(x.cols), stride = padded_stride(words);
-  const bool is_whole = is_packable(kernel, x.dtype) && row_bytes(x) == 4 * words && x.rows % kernel.rows == 0;
-  if (is_whole && stride_bytes(x) % 4 == 0 && stride_bytes(x) % 2048 != 0)
-    return {words_at(x, 0), stride_bytes(x) / 4, 1, kernel.rows * stride_bytes(x) / 4};
-  const int64_t rows = panels_of(x.rows, kernel.rows) * kernel.rows;
-  for (int64_t r = 0; r < rows; ++r) {
-    uint32_t* to = room + r * stride;
-    int64_t filled = 0;
-    if (r < x.rows) {
-      filled = row_bytes(x);
-      if (is_packable(kernel, x.dtype)) {
-        std::memcpy(to, words_at(x, r), static_cast<size_t>(filled));
-      } else {
-        as_f32(x, r, reinterpret_cast<float*>(to));
-        filled = 4 * x.cols;
-      }
-    }
-    std::memset(reinterpret_cast<std::byte*>(to) + filled, 0, static_cast<size_t>(4 * words - filled));
+  const bool fills_words = is_packable(kernel, x.dtype) && row_bytes(x) == 4 * words && stride_bytes(x) % 4 == 0;
+  if (!kernel.by_steps) {
+    if (fills_words && x.rows % kernel.rows == 0 && stride_bytes(x) % 2048 != 0)
+      return {words_at(x, 0), stride_bytes(x) / 4, kernel.step, kernel.rows * stride_bytes(x) / 4};
+    for (int64_t r = 0; r < x.rows; ++r) pack_row(kernel, x, r, words, room + r * stride);
+    for (int64_t r = x.rows; r < rounded_up(x.rows, kernel.rows); ++r) std::fill_n(room + r * stride, words, 0U);
+    return {room, stride, kernel.step, kernel.rows * stride};
   }
-  return {room, stride, 1, kernel.rows * stride};
+  uint32_t* const row = room + rounded_up(x.rows, kernel.rows) * words;  // behind the panels
+  for (int64_t r = 0; r < rounded_up(x.rows, kernel.rows); ++r) {
+    const uint32_t* from = row;
+    if (r >= x.rows)
+      std::fill_n(row, words, 0U);
+    else if (fills_words)
+      from = words_at(x, r);
+    else
+      pack_row(kernel, x, r, words, row);
+    uint32_t* to = room + r / kernel.rows * kernel.rows * words + r % kernel.rows * kernel.step;
+    for (int64_t k = 0; k < words; k += kernel.step)
+      std::memcpy(to + k * kernel.rows, from + k, static_cast<size_t>(kernel.step) * sizeof(uint32_t));
+  }
+  return {room, kernel.step, kernel.step * kernel.rows, kernel.rows * words};
 }
 
 int64_t CpuBackend::left_room(const ProductKernel& kernel, ConstMatrixView x) {
-  return panels_of(x.rows, kernel.rows) * kernel.rows * padded_stride(kernel.words_of(x.cols));
+  return (rounded_up(x.rows, kernel.rows) + 1) * padded_stride(kernel.words_of(x.cols));
 }
 
 void CpuBackend::finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const {
@@ -138,8 +159,8 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
         const bool in_place = y.dtype == DType::f32 && rows == kernel.rows && cols == kernel.cols;
         float* c = in_place ? y.row<float>(row) + col : room + (is_interrupted ? (i * panels + j) * tile_size : 0);
         const int64_t c_stride = in_place ? y.stride : kernel.cols;
-        kernel.multiply(count, left.data + i * left.panel_stride + first * left.word_stride, left.row_stride,
-                        left.word_stride, columns, c, c_stride, stretch > 0);
+        kernel.multiply(count, left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
+                        left.row_stride, left.step_stride, columns, c, c_stride, stretch > 0);
         if (is_last) finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
       }
     }
@@ -196,40 +217,51 @@ void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, in
     products_.take_columns(x.row<uint32_t>(0), x.stride, x.rows, x.cols, words, width, panel);
 }
 
-// As they come, or turned into rows where the kernel wants those.
-void CpuBackend::pack_left_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, uint32_t* panel) {
-  if (!kernel.only_rows) return pack_columns(kernel, x, words, kernel.rows, panel);
-  ScratchPool::Lease lease = scratch_.borrow(words * kernel.rows);
-  auto* columns = reinterpret_cast<uint32_t*>(lease.take(words * kernel.rows));
-  pack_columns(kernel, x, words, kernel.rows, columns);
-  products_.interleave(columns, 4 * kernel.rows, words, 4 * kernel.rows, kernel.rows, words, panel,
-                       padded_stride(words));
-}
-
 // c += left' right, or of its tiles those that reach the lower triangle.
 void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
   const ProductKernel& kernel = product_kernel(left, right);
   const int64_t n = c.rows, words = kernel.words_of(left.rows);
-  const int64_t left_words = kernel.rows * (kernel.only_rows ? padded_stride(words) : words),
-                right_words = kernel.cols * words;
+  const int64_t left_words = kernel.rows * words, right_words = kernel.cols * words;
   const int64_t left_panels = panels_of(n, kernel.rows), right_panels = panels_of(n, kernel.cols);
   ScratchPool::Lease lease = scratch_.borrow(left_panels * left_words + right_panels * right_words, 2);
   auto* left_packed = reinterpret_cast<uint32_t*>(lease.take(left_panels * left_words));
   auto* right_packed = reinterpret_cast<uint32_t*>(lease.take(right_panels * right_words));
-  pool_.for_each(left_panels + right_panels, [&](int64_t task) {
-    if (task < left_panels) {
-      const int64_t col = task * kernel.rows;
-      const ConstMatrixView part = left.col_range(col, std::min(kernel.rows, n - col));
-      return pack_left_columns(kernel, part, words, left_packed + task * left_words);
+
+  // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, they are
+  // turned into place.
+  constexpr int64_t kWords = 32;
+  pool_.for_each(panels_of(words, kWords), [&](int64_t task) {
+    const int64_t first = task * kWords, count = std::min(kWords, words - first);
+    const int64_t token = std::min(first * kernel.word, left.rows), tokens = std::min(kWords * kernel.word, left.rows - token);
+    const auto part = [&](ConstMatrixView x, int64_t col, int64_t width) {
+      return x.block(token, tokens, col, std::min(width, n - col));
+    };
+    ScratchPool::Lease turned = scratch_.borrow(kWords * kernel.rows);
+    auto* columns = reinterpret_cast<uint32_t*>(turned.take(kWords * kernel.rows));
+    for (int64_t panel = 0; panel < left_panels; ++panel) {
+      uint32_t* to = left_packed + panel * left_words;
+      const ConstMatrixView x = part(left, panel * kernel.rows, kernel.rows);
+      if (!kernel.by_steps) {
+        pack_columns(kernel, x, count, kernel.rows, to + first * kernel.rows);
+        continue;
+      }
+      pack_columns(kernel, x, count, kernel.rows, columns);
+      for (int64_t k = 0; k < count; k += kernel.step) {
+        products_.interleave(columns + k * kernel.rows, 4 * kernel.rows, kernel.step, 4 * kernel.rows, kernel.rows,
+                             kernel.step, to + (first + k) * kernel.rows, kernel.step);
+      }
     }
-    const int64_t panel = task - left_panels, col = panel * kernel.cols;
-    pack_columns(kernel, right.col_range(col, std::min(kernel.cols, n - col)), words, kernel.cols,
-                 right_packed + panel * right_words);
+    for (int64_t panel = 0; panel < right_panels; ++panel) {
+      pack_columns(kernel, part(right, panel * kernel.cols, kernel.cols), count, kernel.cols,
+                   right_packed + panel * right_words + first * kernel.cols);
+    }
   });
 
-  const int64_t row_stride = kernel.only_rows ? padded_stride(words) : 1,
-                word_stride = kernel.only_rows ? 1 : kernel.rows;
-  const Cut stretch = stretches(kernel, words), rows(n, 96, kernel.rows), cols(n, 192, kernel.cols);
+  const int64_t row_stride = kernel.step, step_stride = kernel.step * kernel.rows;
+  const Cut stretch = stretches(kernel, words);
+  int64_t edge = 192;  // of the part of c that is a task
+  while (edge > 48 && panels_of(n, edge) * panels_of(n, edge) < 8 * pool_.size()) edge /= 2;
+  const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < rows.count; ++i) {
     for (int64_t j = 0; j < cols.count; ++j) {
@@ -247,10 +279,10 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
         for (int64_t row = rows.start(i); row < row_end; row += kernel.rows) {
           if (only_lower && col >= row + kernel.rows) continue;
           const bool is_whole = row + kernel.rows <= n && col + kernel.cols <= n;
-          const uint32_t* a = left_packed + row / kernel.rows * left_words + stretch.start(s) * word_stride;
+          const uint32_t* a = left_packed + row / kernel.rows * left_words + stretch.start(s) * kernel.rows;
           const uint32_t* b = right_packed + col / kernel.cols * right_words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
-          kernel.multiply(stretch.length(s), a, row_stride, word_stride, b, is_whole ? to : edge,
+          kernel.multiply(stretch.length(s), a, row_stride, step_stride, b, is_whole ? to : edge,
                           is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
@@ -265,8 +297,10 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
 void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   if (x.empty()) return;
   std::vector<uint8_t> finite(static_cast<size_t>(x.rows));
-  for_rows(x.rows, x.cols, 1, [&](int64_t row, float* scratch) {
-    finite[static_cast<size_t>(row)] = kernels_.all_finite(as_f32(x, row, scratch), x.cols) ? 1 : 0;
+  for_rows(x.rows, x.cols, 0, [&](int64_t row, float*) {
+    finite[static_cast<size_t>(row)] = x.dtype == DType::f32 ? kernels_.all_finite(x.row<float>(row), x.cols)
+                                                             : kernels_.all_finite_16(x.row<uint16_t>(row), x.cols,
+                                                                                      exponent_bits(x.dtype));
   });
   std::vector<int64_t> kept;
   for (int64_t row = 0; row < x.rows; ++row) {
@@ -292,6 +326,64 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
         as_f32(from, 0, copy.row<float>(row));
     });
     add_column_products(copy, copy, true, h);
+  }
+}
+
+// Of a tile's columns, the rows of F up to the diagonal are all that is packed and multiplied. Each task writes the sums
+// of its rows over a stretch of columns, which are then added in order.
+void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
+  if (w.empty()) return;
+  const ProductKernel& kernel = products_.bf16.multiply != nullptr ? products_.bf16 : products_.f32;
+  const int64_t n = w.cols, words = kernel.words_of(n), panel_words = kernel.cols * words;
+  const int64_t at_once = std::max<int64_t>(1, kPackedWords / panel_words);
+  const Cut rows(w.rows, 128, kernel.rows), groups(n, std::min<int64_t>(256, at_once * kernel.cols), kernel.cols);
+  const int64_t panels = groups.piece / kernel.cols;
+  std::vector<float> sums(static_cast<size_t>(w.rows * groups.count));  // [rows, groups]
+  for (int64_t first = 0; first < groups.count; first += std::max<int64_t>(1, at_once / panels)) {
+    const int64_t count = std::min(std::max<int64_t>(1, at_once / panels), groups.count - first);
+    ScratchPool::Lease lease = scratch_.borrow(count * panels * panel_words);
+    auto* packed = reinterpret_cast<uint32_t*>(lease.take(count * panels * panel_words));
+    const auto end_of = [&](int64_t panel) { return std::min(n, groups.start(first) + (panel + 1) * kernel.cols); };
+    pool_.for_each(count * panels, [&](int64_t panel) {
+      const int64_t start = groups.start(first) + panel * kernel.cols, size = kernel.words_of(end_of(panel));
+      if (start >= n) return;
+      ScratchPool::Lease room = scratch_.borrow(kernel.cols * size);
+      auto* lower = reinterpret_cast<uint32_t*>(room.take(kernel.cols * size));
+      for (int64_t row = start; row < end_of(panel); ++row)
+        pack_row(kernel, factor.col_range(0, row + 1), row, size, lower + (row - start) * size);
+      products_.interleave(lower, 4 * size, end_of(panel) - start, 4 * size, size, kernel.cols,
+                           packed + panel * panel_words, kernel.cols);
+    });
+    pool_.for_each(rows.count * count, [&](int64_t task) {
+      const int64_t i = task % rows.count, group = count - 1 - task / rows.count;  // the longest come first
+      const ConstMatrixView part = w.row_range(rows.start(i), rows.length(i));
+      const int64_t tile_size = kernel.rows * kernel.cols;
+      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part) + tile_size, 2);
+      const LeftPanels left = pack_left(kernel, part, reinterpret_cast<uint32_t*>(room.take(left_room(kernel, part))));
+      float* tile = room.take(tile_size);
+      products_.begin();
+      for (int64_t panel = group * panels; panel < (group + 1) * panels; ++panel) {
+        if (groups.start(first) + panel * kernel.cols >= n) break;
+        const Cut cut = stretches(kernel, kernel.words_of(end_of(panel)));
+        for (int64_t row = 0; row < part.rows; row += kernel.rows) {
+          for (int64_t s = 0; s < cut.count; ++s) {
+            kernel.multiply(cut.length(s), left.data + row / kernel.rows * left.panel_stride + cut.start(s) / kernel.step * left.step_stride,
+                            left.row_stride, left.step_stride,
+                            packed + panel * panel_words + cut.start(s) * kernel.cols, tile, kernel.cols, s > 0);
+          }
+          for (int64_t r = 0; r < std::min(kernel.rows, part.rows - row); ++r) {
+            sums[static_cast<size_t>((rows.start(i) + row + r) * groups.count + first + group)] +=
+                kernels_.sum_of_squares(tile + r * kernel.cols, kernel.cols);
+          }
+        }
+      }
+      products_.end();
+    });
+  }
+  for (int64_t row = 0; row < w.rows; ++row) {
+    const auto of_row =
+        std::span(sums).subspan(static_cast<size_t>(row * groups.count), static_cast<size_t>(groups.count));
+    norms.row<float>(row)[0] += std::accumulate(of_row.begin(), of_row.end(), 0.0F);
   }
 }
 

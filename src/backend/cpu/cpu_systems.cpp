@@ -1,8 +1,6 @@
 // The factorization and triangular systems: tiles of OpenBLAS calls, each the work of one thread.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -89,35 +87,6 @@ bool CpuBackend::factor(MatrixView h) {
     subtract_gram(panel, h.block(0, start, 0, start));
   }
   return true;
-}
-
-// A tile of the product needs the columns of w up to its own: its diagonal block by a triangular product, the rest by
-// a plain one. The longest tiles come first. Each writes the sums of its rows, which are then added in order.
-void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
-  if (w.empty()) return;
-  const Cut rows(w.rows, 256), cols(w.cols, 256);
-  std::vector<float> sums(static_cast<size_t>(w.rows * cols.count));  // [rows, tiles across]
-  pool_.for_each(rows.count * cols.count, [&](int64_t task) {
-    const int64_t i = task % rows.count, j = cols.count - 1 - task / rows.count;
-    const int64_t m = rows.length(i), n = cols.length(j), first = cols.start(j);
-    ScratchPool::Lease lease = scratch_.borrow(m * n);
-    float* product = lease.take(m * n);
-    const ConstMatrixView x = w.row_range(rows.start(i), m), f = factor.row_range(first, n);
-    for (int64_t r = 0; r < m; ++r) std::copy_n(x.row<float>(r) + first, n, product + r * n);
-    cblas_strmm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, as_blas(m), as_blas(n), 1,
-                f.row<float>(0) + first, as_blas(f.stride), product, as_blas(n));
-    if (first > 0) {
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_blas(m), as_blas(n), as_blas(first), 1, x.row<float>(0),
-                  as_blas(x.stride), f.row<float>(0), as_blas(f.stride), 1, product, as_blas(n));
-    }
-    for (int64_t r = 0; r < m; ++r) {
-      sums[(rows.start(i) + r) * cols.count + j] = kernels_.sum_of_squares(product + r * n, n);
-    }
-  });
-  for (int64_t row = 0; row < w.rows; ++row) {
-    const auto of_row = std::span(sums).subspan(static_cast<size_t>(row * cols.count), static_cast<size_t>(cols.count));
-    norms.row<float>(row)[0] += std::accumulate(of_row.begin(), of_row.end(), 0.0F);
-  }
 }
 
 // Rows are independent: each task solves for some of them in place.

@@ -232,6 +232,16 @@ bool all_finite(const float* x, int64_t n) {
   return largest < 0x7f800000U;
 }
 
+bool all_finite_16(const uint16_t* x, int64_t n, uint16_t exponent) {
+  uint16_t largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) {
+    const auto bits = static_cast<uint16_t>(x[i] & exponent);
+    largest = bits > largest ? bits : largest;
+  }
+  return largest < exponent;
+}
+
 void rotate(const float* cos, const float* sin, float* low, float* high, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -590,6 +600,7 @@ const Kernels kKernels = {
     .sum_of_squares = sum_of_squares,
     .product = product,
     .all_finite = all_finite,
+    .all_finite_16 = all_finite_16,
     .rotate = rotate,
     .rotate_pairs = rotate_pairs,
     .silu_gate = silu_gate,

@@ -48,6 +48,7 @@ struct Kernels {
   float (*sum_of_squares)(const float* x, int64_t n);
   float (*product)(const float* x, const float* y, int64_t n);  // sum x * y
   bool (*all_finite)(const float* x, int64_t n);
+  bool (*all_finite_16)(const uint16_t* x, int64_t n, uint16_t exponent);  // no x has all bits of `exponent`
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
   void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);           // the same of neighbours
   void (*silu_gate)(const float* gate, const float* up, float* y, int64_t n);

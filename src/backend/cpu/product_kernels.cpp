@@ -62,7 +62,7 @@ struct Pairs {
 
 // Sums start at zero and are added to c at the end: partial sums of a bounded number of terms.
 template <typename Product>
-void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t word_stride, const uint32_t* right,
+void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
               float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kGroup = 3;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
   Lanes sums[kRows][kVectors] = {};
@@ -80,7 +80,7 @@ void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t w
     }
     right += kCols;
 #pragma GCC unroll 4
-    for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += word_stride;
+    for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
   }
 #pragma GCC unroll 12
   for (int64_t r = 0; r < kRows; ++r) {
@@ -96,8 +96,8 @@ void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t w
 constexpr int64_t kTile = 16;  // rows of a tile register, and words of each
 
 // Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7.
-void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t /*word_stride*/,
-                    const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
+void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
+                    float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kBytes = 4;
   if (accumulate) {
     _tile_loadd(0, c, c_stride * kBytes);
@@ -111,10 +111,12 @@ void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int
     _tile_zero(3);
   }
   for (int64_t k = 0; k < words; k += kTile) {
-    _tile_loadd(4, left + k, row_stride * kBytes);
-    _tile_loadd(6, right + k * 2 * kTile, 2 * kTile * kBytes);
-    _tile_loadd(7, right + k * 2 * kTile + kTile, 2 * kTile * kBytes);
-    _tile_loadd(5, left + kTile * row_stride + k, row_stride * kBytes);
+    _tile_loadd(4, left, row_stride * kBytes);
+    _tile_loadd(6, right, 2 * kTile * kBytes);
+    _tile_loadd(7, right + kTile, 2 * kTile * kBytes);
+    _tile_loadd(5, left + kTile * row_stride, row_stride * kBytes);
+    left += step_stride;
+    right += 2 * kTile * kTile;
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -132,6 +134,7 @@ void begin() {
     palette[16 + 2 * tile] = kTile * 4;
     palette[48 + tile] = kTile;
   }
+  __asm__ volatile("" : : "r"(palette) : "memory");  // GCC's next line claims to read but 8 of its bytes
   _tile_loadconfig(palette);
 }
 void end() { _tile_release(); }
@@ -194,6 +197,20 @@ void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_b
   }
 }
 
+// Widths that a panel has are constants, so that the compiler has whole vectors to work on.
+template <typename Body>
+[[gnu::always_inline]] inline void for_columns(int64_t count, const Body& body) {
+  if (count == kRows) {
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < kRows; ++c) body(c);
+  } else if (count == kCols) {
+#pragma omp simd
+    for (int64_t c = 0; c < kCols; ++c) body(c);
+  } else {
+    for (int64_t c = 0; c < count; ++c) body(c);
+  }
+}
+
 void take_columns(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
                   uint32_t* y) {
   const int64_t count = cols < width ? cols : width;
@@ -201,8 +218,7 @@ void take_columns(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols,
     uint32_t* to = y + k * width;
     const int64_t there = k < rows ? count : 0;
     const uint32_t* row = x + k * stride;
-#pragma omp simd
-    for (int64_t c = 0; c < there; ++c) to[c] = row[c];
+    for_columns(there, [&](int64_t c) { to[c] = row[c]; });
     for (int64_t c = there; c < width; ++c) to[c] = 0;
   }
 }
@@ -215,8 +231,7 @@ void take_column_pairs(const uint16_t* x, int64_t stride, int64_t rows, int64_t 
     const uint16_t *first = x + 2 * k * stride, *second = first + stride;
     const int64_t there = 2 * k < rows ? count : 0;
     if (2 * k + 1 < rows) {
-#pragma omp simd
-      for (int64_t c = 0; c < there; ++c) to[c] = first[c] | static_cast<uint32_t>(second[c]) << 16;
+      for_columns(there, [&](int64_t c) { to[c] = first[c] | static_cast<uint32_t>(second[c]) << 16; });
     } else {
       for (int64_t c = 0; c < there; ++c) to[c] = first[c];
     }
@@ -275,7 +290,7 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .cols = 2 * kTile,
                                  .word = 2,
                                  .step = kTile,
-                                 .only_rows = true,
+                                 .by_steps = true,
                                  .most_words = 320,
                                  .multiply = multiply_tiles};
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)

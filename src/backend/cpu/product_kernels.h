@@ -4,7 +4,7 @@
 // A panel holds a few rows of the left operand, or columns of the right one, over the inner dimension, filled up with
 // zeros. It is made of words of 32 bits: an f32 is a word, and so are two bf16 that are neighbours along the inner
 // dimension, as the processors' dot products want them. A right panel lies word after word, its columns side by side.
-// A left panel may lie like that, or row after row.
+// A left panel may lie in several ways, which two strides tell apart.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,14 @@ struct ProductKernel {
   int64_t rows = 0, cols = 0;  // of the tile of sums
   int64_t word = 1;            // elements of a word: 1 or 2
   int64_t step = 1;            // words taken at a time: the inner dimension is filled up to a multiple
-  bool only_rows = false;      // left panels must lie row after row
+  // Left panels are best packed step by step, the rows' words of a step together, as tile registers load them.
+  bool by_steps = false;
   int64_t most_words = 0;      // of an inner dimension that one call should get, for the sake of the caches
 
-  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r * row_stride +
-  // k * word_stride] right[k * cols + j], each word a sum of its elements' products. c [rows, cols] is written whole.
-  void (*multiply)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t word_stride, const uint32_t* right,
+  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r, k] right[k * cols
+  // + j], each word a sum of its elements' products. Word k of row r of the left panel is left[r * row_stride + k / step
+  // * step_stride + k % step]. c [rows, cols] is written whole.
+  void (*multiply)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
                    float* c, int64_t c_stride, bool accumulate) = nullptr;
 
   // The words of `elements`, filled up.
