@@ -52,31 +52,37 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
                                              ScratchPool::Lease& room) {
   const int64_t width = shape.head_dim, words = kernel.words_of(width);
   PackedKeys packed;
-  std::vector<uint32_t*> starts;
+  struct Piece {  // of a key head: a task
+    int64_t sequence, head, first_key, keys;
+    uint32_t *to_keys, *to_values;
+    int64_t value_words;
+  };
+  std::vector<Piece> pieces;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     const int64_t keys = offsets[s + 1] - offsets[s], value_words = kernel.words_of(keys);
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       auto* of_keys = reinterpret_cast<uint32_t*>(room.take(rounded_up(keys, kernel.cols) * words));
       auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_words));
       packed.heads.push_back({of_keys, of_values, value_words});
-      starts.insert(starts.end(), {of_keys, of_values});
+      for (int64_t key = 0; key < keys; key += kBlock) {
+        pieces.push_back({static_cast<int64_t>(s), head, key, std::min(kBlock, keys - key), of_keys, of_values,
+                          value_words});
+      }
     }
   }
-  pool_.for_each(static_cast<int64_t>(packed.heads.size()), [&](int64_t task) {
-    const int64_t s = task / shape.kv_heads, head = task % shape.kv_heads;
-    const int64_t first = offsets[static_cast<size_t>(s)], keys = offsets[static_cast<size_t>(s) + 1] - first;
-    uint32_t* to = starts[static_cast<size_t>(2 * task)];
-    for (int64_t key = 0; key < keys; key += kernel.cols) {
-      const int64_t count = std::min(kernel.cols, keys - key);
-      pack_right(kernel, k.block(first + key, count, head * width, width), to + key * words);
+  pool_.for_each(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
+    const Piece& piece = pieces[static_cast<size_t>(task)];
+    const int64_t token = offsets[static_cast<size_t>(piece.sequence)] + piece.first_key, col = piece.head * width;
+    for (int64_t key = 0; key < piece.keys; key += kernel.cols) {
+      const int64_t count = std::min(kernel.cols, piece.keys - key);
+      pack_right(kernel, k.block(token + key, count, col, width), piece.to_keys + (piece.first_key + key) * words);
     }
-    to = starts[static_cast<size_t>(2 * task) + 1];
-    ConstMatrixView values = v.block(first, keys, head * width, width);
+    ConstMatrixView values = v.block(token, piece.keys, col, width);
     ScratchPool::Lease lease = scratch_.borrow(values.size());
     if (!is_packable(kernel, v.dtype)) values = wide_rows(values, lease.take(values.size()));
-    for (int64_t col = 0; col < width; col += kernel.cols) {
-      pack_columns(kernel, values.col_range(col, std::min(kernel.cols, width - col)), kernel.words_of(keys),
-                   kernel.cols, to + col * kernel.words_of(keys));
+    for (int64_t i = 0; i < width; i += kernel.cols) {
+      pack_columns(kernel, values.col_range(i, std::min(kernel.cols, width - i)), kernel.words_of(piece.keys),
+                   kernel.cols, piece.to_values + i * piece.value_words + piece.first_key / kernel.word * kernel.cols);
     }
   });
   return packed;
@@ -123,9 +129,10 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
   const auto query_of = [&](int64_t row) { return first_query + std::min(row, rows - 1) / heads; };
 
-  ScratchPool::Lease lease = scratch_.borrow(all_rows * (width + kScores + wide + 2) + (all_rows + 1) * (words + 16), 6);
+  ScratchPool::Lease lease = scratch_.borrow(
+      all_rows * (width + wide + 2) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 6);
   float* stacked = lease.take(rows * width);
-  float* const scores = lease.take(all_rows * kScores);
+  float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
   float *const tops = lease.take(rows), *const weights = lease.take(rows);
   const MatrixView stacked_rows(stacked, is_packable(kernel, q.dtype) ? q.dtype : DType::f32, rows, width);
@@ -152,60 +159,56 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
     const auto of_panel = [&](int64_t row) {  // the keys of this block that rows of the panel see
       return common(block, {seen(shape, query_of(row), query_of(row)).first, query_of(row + kernel.rows - 1) + 1});
     };
-    for (int64_t row = 0; row < all_rows; row += kernel.rows) {
-      const KeyRange keys = of_panel(row);
-      for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
-        kernel.multiply(words, left.data + row / kernel.rows * left.panel_stride, left.row_stride, left.step_stride,
-                        packed_head.keys + key * words, scores + row * kScores + key - start, kScores, false);
-      }
-    }
-    for (int64_t row = 0; row < rows; ++row) {
-      const KeyRange of_tile = of_panel(row / kernel.rows * kernel.rows);
-      if (of_tile.first >= of_tile.end) continue;
-      const int64_t query = query_of(row), from = of_tile.first / unit * unit - start,
-                    end = rounded_up(of_tile.end, unit) - start;
-      const KeyRange keys = common(block, seen(shape, query, query));
-      const int64_t count = std::max<int64_t>(keys.end - keys.first, 0);
-      const int64_t first = count == 0 ? end : keys.first - start;
-      float* line = scores + row * kScores;
-      if (count > 0) {
-        float factor = shape.scale;
-        if (factor <= 0 || shape.soft_cap > 0 || !shape.slopes.empty()) {
-          kernels_.scale(line + first, factor, line + first, count);
-          factor = 1;
-          if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, count);
-          if (!shape.slopes.empty()) {
-            kernels_.add_line(line + first, static_cast<float>(keys.first - query),
-                              shape.slopes.row<float>(0)[first_head + row % heads], count);
-          }
-        }
-        const float top = std::max(tops[row], factor * kernels_.maximum(line + first, count));
-        const float fade = std::exp(tops[row] - top);
-        if (fade != 1) {
-          weights[row] *= fade;
-          kernels_.scale(sums + row * wide, fade, sums + row * wide, width);
-        }
-        tops[row] = top;
-        weights[row] += kernel.word == 2 ? kernels_.exponentials_bf16(line + first, factor, top,
-                                                                      reinterpret_cast<uint16_t*>(line) + first, count)
-                                         : kernels_.exponentials(line + first, factor, top, line + first, count);
-      }
-      const auto clear = [&](int64_t a, int64_t b) {
-        const auto bytes = static_cast<int64_t>(sizeof(float)) / kernel.word;
-        if (b > a) std::memset(reinterpret_cast<std::byte*>(line) + a * bytes, 0, static_cast<size_t>((b - a) * bytes));
-      };
-      clear(from, first);
-      clear(first + count, end);
-    }
-    for (int64_t row = 0; row < all_rows; row += kernel.rows) {
-      const KeyRange keys = of_panel(row);
+    for (int64_t panel = 0; panel < all_rows; panel += kernel.rows) {
+      const KeyRange keys = of_panel(panel);
       if (keys.first >= keys.end) continue;
-      const int64_t from = keys.first / unit * kernel.step, end = rounded_up(keys.end, unit) / kernel.word;
-      const auto* probabilities = reinterpret_cast<const uint32_t*>(scores + row * kScores);
+      for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
+        kernel.multiply(words, left.data + panel / kernel.rows * left.panel_stride, left.row_stride, left.step_stride,
+                        packed_head.keys + key * words, scores + key - start, kScores, false);
+      }
+      const int64_t from = keys.first / unit * unit - start, end = rounded_up(keys.end, unit) - start;
+      for (int64_t row = panel; row < std::min(panel + kernel.rows, rows); ++row) {
+        const int64_t query = query_of(row);
+        const KeyRange of_row = common(block, seen(shape, query, query));
+        const int64_t count = std::max<int64_t>(of_row.end - of_row.first, 0);
+        const int64_t first = count == 0 ? end : of_row.first - start;
+        float* line = scores + (row - panel) * kScores;
+        if (count > 0) {
+          float factor = shape.scale;
+          if (factor <= 0 || shape.soft_cap > 0 || !shape.slopes.empty()) {
+            kernels_.scale(line + first, factor, line + first, count);
+            factor = 1;
+            if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, count);
+            if (!shape.slopes.empty()) {
+              kernels_.add_line(line + first, static_cast<float>(of_row.first - query),
+                                shape.slopes.row<float>(0)[first_head + row % heads], count);
+            }
+          }
+          const float top = std::max(tops[row], factor * kernels_.maximum(line + first, count));
+          const float fade = std::exp(tops[row] - top);
+          if (fade != 1) {
+            weights[row] *= fade;
+            kernels_.scale(sums + row * wide, fade, sums + row * wide, width);
+          }
+          tops[row] = top;
+          weights[row] +=
+              kernel.word == 2 ? kernels_.exponentials_bf16(line + first, factor, top,
+                                                            reinterpret_cast<uint16_t*>(line) + first, count)
+                               : kernels_.exponentials(line + first, factor, top, line + first, count);
+        }
+        const auto clear = [&](int64_t a, int64_t b) {
+          const auto bytes = static_cast<int64_t>(sizeof(float)) / kernel.word;
+          if (b > a)
+            std::memset(reinterpret_cast<std::byte*>(line) + a * bytes, 0, static_cast<size_t>((b - a) * bytes));
+        };
+        clear(from, first);
+        clear(first + count, end);
+      }
+      const auto* probabilities = reinterpret_cast<const uint32_t*>(scores) + from / kernel.word;
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply(end - from, probabilities + from - start / kernel.word, kScores, kernel.step,
-                        packed_head.values + col * packed_head.value_words + from * kernel.cols,
-                        sums + row * wide + col, wide, true);
+        kernel.multiply((end - from) / kernel.word, probabilities, kScores, kernel.step,
+                        packed_head.values + col * packed_head.value_words + (start + from) / kernel.word * kernel.cols,
+                        sums + panel * wide + col, wide, true);
       }
     }
   }

@@ -38,6 +38,25 @@ std::string blas_name() {
   return config.substr(0, first == std::string::npos ? first : config.find(' ', first + 1));
 }
 
+template <typename Element>
+typename GateKernels<Element>::Gate gate_of(const GateKernels<Element>& gates, Activation activation) {
+  switch (activation) {
+    case Activation::gelu:
+      return gates.gelu;
+    case Activation::gelu_tanh:
+      return gates.gelu_tanh;
+    case Activation::relu:
+      return gates.relu;
+    case Activation::relu_squared:
+      return gates.relu_squared;
+    case Activation::clamped_swiglu:
+      return gates.clamped_swiglu;
+    case Activation::silu:
+      break;
+  }
+  return gates.silu;
+}
+
 }  // namespace
 
 float* ScratchPool::Lease::take(int64_t count) {
@@ -211,6 +230,11 @@ void CpuBackend::clear(MatrixView y) {
 }
 
 void CpuBackend::add(ConstMatrixView x, float factor, MatrixView y) {
+  if (x.dtype == DType::bf16 && y.dtype == DType::f32) {
+    return for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
+      kernels_.add_bf16(x.row<uint16_t>(row), factor, y.row<float>(row), y.cols);
+    });
+  }
   for_rows(y.rows, y.cols, 2, [&](int64_t row, float* scratch) {
     float* sum = update_row(y, row, scratch);
     kernels_.add(as_f32(x, row, scratch + y.cols), factor, sum, y.cols);
@@ -237,10 +261,14 @@ void CpuBackend::rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, 
     float* normed = begin_row(y, row, scratch + x.cols);
     for (int64_t first = 0; first < x.cols; first += width) {
       const float mean = kernels_.sum_of_squares(values + first, width) / static_cast<float>(width);
-      const float* scaling = weights.data() + first % static_cast<int64_t>(weights.size());
-      kernels_.scale_by(values + first, scaling, 1 / std::sqrt(mean + eps), normed + first, width);
+      const float *scaling = weights.data() + first % static_cast<int64_t>(weights.size()), *from = values + first;
+      const float factor = 1 / std::sqrt(mean + eps);
+      if (y.dtype == DType::bf16)
+        kernels_.scale_by_bf16(from, scaling, factor, y.row<uint16_t>(row) + first, width);
+      else
+        kernels_.scale_by(from, scaling, factor, normed + first, width);
     }
-    finish_row(normed, y, row);
+    if (y.dtype != DType::bf16) finish_row(normed, y, row);
   });
 }
 
@@ -265,40 +293,39 @@ void CpuBackend::layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatr
 
 void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
                       int64_t head_dim, MatrixView x) {
+  std::vector<int64_t> positions;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const MatrixView sequence = x.row_range(offsets[s], offsets[s + 1] - offsets[s]);
-    for_rows(sequence.rows, sequence.cols, 1, [&](int64_t row, float* scratch) {
-      float* values = update_row(sequence, row, scratch);
-      for (int64_t head = 0; head + head_dim <= sequence.cols; head += head_dim) {
-        const float *c = cos.row<float>(row), *s = sin.row<float>(row);
-        if (order == RotaryOrder::halves)
-          kernels_.rotate(c, s, values + head, values + head + cos.cols, cos.cols);
-        else
-          kernels_.rotate_pairs(c, s, values + head, cos.cols);
-      }
-      finish_row(values, sequence, row);
-    });
+    for (int64_t token = offsets[s]; token < offsets[s + 1]; ++token) positions.push_back(token - offsets[s]);
   }
+  const bool is_bf16 = order == RotaryOrder::halves && x.dtype == DType::bf16;
+  for_rows(x.rows, x.cols, is_bf16 ? 0 : 1, [&](int64_t row, float* scratch) {
+    const int64_t position = positions[static_cast<size_t>(row)];
+    const float *c = cos.row<float>(position), *s = sin.row<float>(position);
+    float* values = is_bf16 ? nullptr : update_row(x, row, scratch);
+    for (int64_t head = 0; head + head_dim <= x.cols; head += head_dim) {
+      if (is_bf16) {
+        uint16_t* low = x.row<uint16_t>(row) + head;
+        kernels_.rotate_bf16(c, s, low, low + cos.cols, cos.cols);
+      } else if (order == RotaryOrder::halves) {
+        kernels_.rotate(c, s, values + head, values + head + cos.cols, cos.cols);
+      } else {
+        kernels_.rotate_pairs(c, s, values + head, cos.cols);
+      }
+    }
+    if (!is_bf16) finish_row(values, x, row);
+  });
 }
 
 void CpuBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) {
-  const auto kernel = [&] {
-    switch (activation) {
-      case Activation::gelu:
-        return kernels_.gelu_gate;
-      case Activation::gelu_tanh:
-        return kernels_.gelu_tanh_gate;
-      case Activation::relu:
-        return kernels_.relu_gate;
-      case Activation::relu_squared:
-        return kernels_.relu_squared_gate;
-      case Activation::clamped_swiglu:
-        return kernels_.clamped_swiglu;
-      case Activation::silu:
-        break;
-    }
-    return kernels_.silu_gate;
-  }();
+  if (gate.dtype == DType::bf16 && y.dtype == DType::bf16 && (up.empty() || up.dtype == DType::bf16)) {
+    const auto kernel = gate_of(kernels_.gates_bf16, activation);
+    constexpr uint16_t kOne = 0x3f80;
+    const std::vector<uint16_t> ones(static_cast<size_t>(up.empty() ? y.cols : 0), kOne);
+    return for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {
+      kernel(gate.row<uint16_t>(row), up.empty() ? ones.data() : up.row<uint16_t>(row), y.row<uint16_t>(row), y.cols);
+    });
+  }
+  const auto kernel = gate_of(kernels_.gates, activation);
   const std::vector<float> ones(static_cast<size_t>(up.empty() ? y.cols : 0), 1.0F);
   for_rows(y.rows, y.cols, 3, [&](int64_t row, float* scratch) {
     float* result = begin_row(y, row, scratch);

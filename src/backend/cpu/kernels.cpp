@@ -151,6 +151,17 @@ template <typename Float>
   return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
 }
 
+// f32 and bf16 alike.
+[[gnu::always_inline]] inline float wide(float x) { return x; }
+[[gnu::always_inline]] inline float wide(uint16_t x) { return bits_of<float>(static_cast<uint32_t>(x) << 16); }
+template <typename Element>
+[[gnu::always_inline]] inline Element rounded_to(float x) {
+  if constexpr (sizeof(Element) == sizeof(float))
+    return x;
+  else
+    return bf16_of_float(x);
+}
+
 void f16_to_f32(const uint16_t* x, float* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = float_of_half(x[i]);
@@ -171,9 +182,10 @@ void f32_to_bf16(const float* x, uint16_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = bf16_of_float(x[i]);
 }
 
-void add(const float* x, float factor, float* y, int64_t n) {
+template <typename Element>
+void add(const Element* x, float factor, float* y, int64_t n) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+  for (int64_t i = 0; i < n; ++i) y[i] += factor * wide(x[i]);
 }
 
 void scale(const float* x, float factor, float* y, int64_t n) {
@@ -181,9 +193,10 @@ void scale(const float* x, float factor, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
 }
 
-void scale_by(const float* x, const float* weight, float factor, float* y, int64_t n) {
+template <typename Element>
+void scale_by(const float* x, const float* weight, float factor, Element* y, int64_t n) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * weight[i];
+  for (int64_t i = 0; i < n; ++i) y[i] = rounded_to<Element>(x[i] * factor * weight[i]);
 }
 
 void add_line(float* x, float start, float slope, int64_t n) {
@@ -242,12 +255,13 @@ bool all_finite_16(const uint16_t* x, int64_t n, uint16_t exponent) {
   return largest < exponent;
 }
 
-void rotate(const float* cos, const float* sin, float* low, float* high, int64_t n) {
+template <typename Element>
+void rotate(const float* cos, const float* sin, Element* low, Element* high, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const float a = low[i], b = high[i];
-    low[i] = a * cos[i] - b * sin[i];
-    high[i] = b * cos[i] + a * sin[i];
+    const float a = wide(low[i]), b = wide(high[i]);
+    low[i] = rounded_to<Element>(a * cos[i] - b * sin[i]);
+    high[i] = rounded_to<Element>(b * cos[i] + a * sin[i]);
   }
 }
 
@@ -260,46 +274,49 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   }
 }
 
-void silu_gate(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0F + exponential(-gate[i])) * up[i];
-}
-
-void gelu_gate(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] * normal_cdf(gate[i]) * up[i];
-}
-
+// Activation(gate) times up.
+struct Silu {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return x / (1.0F + exponential(-x)) * up; }
+};
+struct Gelu {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return x * normal_cdf(x) * up; }
+};
 // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), with u = sqrt(2 / pi) (x + 0.044715 x^3)
-void gelu_tanh_gate(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = gate[i];
+struct GeluTanh {
+  [[gnu::always_inline]] static inline float gate(float x, float up) {
     const float u = 0.797884561F * (x + 0.044715F * x * x * x);
-    y[i] = x / (1.0F + exponential(-2 * u)) * up[i];
+    return x / (1.0F + exponential(-2 * u)) * up;
   }
+};
+struct Relu {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return larger(x, 0.0F) * up; }
+};
+struct ReluSquared {
+  [[gnu::always_inline]] static inline float gate(float x, float up) {
+    const float positive = larger(x, 0.0F);
+    return positive * positive * up;
+  }
+};
+struct ClampedSwiglu {
+  [[gnu::always_inline]] static inline float gate(float x, float up) {
+    const float g = -larger(-x, -7.0F), u = larger(-larger(-up, -7.0F), -7.0F);
+    return g / (1.0F + exponential(-1.702F * g)) * (u + 1.0F);
+  }
+};
+
+template <typename Activation, typename Element>
+void gate(const Element* x, const Element* up, Element* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = rounded_to<Element>(Activation::gate(wide(x[i]), wide(up[i])));
 }
 
-void relu_gate(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = larger(gate[i], 0.0F) * up[i];
-}
-
-void relu_squared_gate(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = larger(gate[i], 0.0F);
-    y[i] = x * x * up[i];
-  }
-}
-
-void clamped_swiglu(const float* gate, const float* up, float* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const float g = -larger(-gate[i], -7.0F), u = larger(-larger(-up[i], -7.0F), -7.0F);
-    y[i] = g / (1.0F + exponential(-1.702F * g)) * (u + 1.0F);
-  }
-}
+template <typename Element>
+constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
+                                         .gelu = gate<Gelu, Element>,
+                                         .gelu_tanh = gate<GeluTanh, Element>,
+                                         .relu = gate<Relu, Element>,
+                                         .relu_squared = gate<ReluSquared, Element>,
+                                         .clamped_swiglu = gate<ClampedSwiglu, Element>};
 
 // NaN stays.
 void hard_cap(float bound, float* x, int64_t n) {
@@ -593,8 +610,10 @@ const Kernels kKernels = {
     .f32_to_f16 = f32_to_f16,
     .f32_to_bf16 = f32_to_bf16,
     .add = add,
+    .add_bf16 = add,
     .scale = scale,
     .scale_by = scale_by,
+    .scale_by_bf16 = scale_by,
     .add_line = add_line,
     .centre = centre,
     .sum_of_squares = sum_of_squares,
@@ -602,13 +621,10 @@ const Kernels kKernels = {
     .all_finite = all_finite,
     .all_finite_16 = all_finite_16,
     .rotate = rotate,
+    .rotate_bf16 = rotate,
     .rotate_pairs = rotate_pairs,
-    .silu_gate = silu_gate,
-    .gelu_gate = gelu_gate,
-    .gelu_tanh_gate = gelu_tanh_gate,
-    .relu_gate = relu_gate,
-    .relu_squared_gate = relu_squared_gate,
-    .clamped_swiglu = clamped_swiglu,
+    .gates = kGates<float>,
+    .gates_bf16 = kGates<uint16_t>,
     .hard_cap = hard_cap,
     .soft_cap = soft_cap,
     .maximum = maximum,

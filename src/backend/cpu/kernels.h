@@ -29,6 +29,13 @@ struct GridRules {
 
 struct ProductKernels;
 
+// y = activation(x) * up, in f32 or bf16.
+template <typename Element>
+struct GateKernels {
+  using Gate = void (*)(const Element* x, const Element* up, Element* y, int64_t n);
+  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu;
+};
+
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
@@ -41,8 +48,10 @@ struct Kernels {
   void (*f32_to_bf16)(const float* x, uint16_t* y, int64_t n);
 
   void (*add)(const float* x, float factor, float* y, int64_t n);                            // y += factor * x
+  void (*add_bf16)(const uint16_t* x, float factor, float* y, int64_t n);
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
+  void (*scale_by_bf16)(const float* x, const float* weight, float factor, uint16_t* y, int64_t n);
   void (*add_line)(float* x, float start, float slope, int64_t n);  // x_i += slope * (start + i), n <= 2^31
   void (*centre)(const float* x, float* y, int64_t n);              // y = x - mean(x)
   float (*sum_of_squares)(const float* x, int64_t n);
@@ -50,13 +59,10 @@ struct Kernels {
   bool (*all_finite)(const float* x, int64_t n);
   bool (*all_finite_16)(const uint16_t* x, int64_t n, uint16_t exponent);  // no x has all bits of `exponent`
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
+  void (*rotate_bf16)(const float* cos, const float* sin, uint16_t* low, uint16_t* high, int64_t n);
   void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);           // the same of neighbours
-  void (*silu_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*gelu_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*gelu_tanh_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*relu_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*relu_squared_gate)(const float* gate, const float* up, float* y, int64_t n);
-  void (*clamped_swiglu)(const float* gate, const float* up, float* y, int64_t n);
+  GateKernels<float> gates;
+  GateKernels<uint16_t> gates_bf16;
 
   void (*hard_cap)(float bound, float* x, int64_t n);  // x = clamp(x, -bound, bound)
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)
