@@ -33,7 +33,7 @@ class ThreadPool {
   void run_bodies();
 
   std::vector<std::thread> workers_;
-  std::mutex mutex_;                // of sleeping and of failure_
+  std::mutex mutex_;  // of sleeping and of failure_
   std::condition_variable wake_;
   std::atomic<int64_t> round_ = 0;  // calls of for_each so far
   std::atomic<bool> stopping_ = false;

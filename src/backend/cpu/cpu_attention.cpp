@@ -65,8 +65,8 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
       auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_words));
       packed.heads.push_back({of_keys, of_values, value_words});
       for (int64_t key = 0; key < keys; key += kBlock) {
-        pieces.push_back({static_cast<int64_t>(s), head, key, std::min(kBlock, keys - key), of_keys, of_values,
-                          value_words});
+        pieces.push_back(
+            {static_cast<int64_t>(s), head, key, std::min(kBlock, keys - key), of_keys, of_values, value_words});
       }
     }
   }
@@ -129,8 +129,8 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
   const auto query_of = [&](int64_t row) { return first_query + std::min(row, rows - 1) / heads; };
 
-  ScratchPool::Lease lease = scratch_.borrow(
-      all_rows * (width + wide + 2) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 6);
+  ScratchPool::Lease lease =
+      scratch_.borrow(all_rows * (width + wide + 2) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 6);
   float* stacked = lease.take(rows * width);
   float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
@@ -191,10 +191,10 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
             kernels_.scale(sums + row * wide, fade, sums + row * wide, width);
           }
           tops[row] = top;
-          weights[row] +=
-              kernel.word == 2 ? kernels_.exponentials_bf16(line + first, factor, top,
-                                                            reinterpret_cast<uint16_t*>(line) + first, count)
-                               : kernels_.exponentials(line + first, factor, top, line + first, count);
+          weights[row] += kernel.word == 2
+                              ? kernels_.exponentials_bf16(line + first, factor, top,
+                                                           reinterpret_cast<uint16_t*>(line) + first, count)
+                              : kernels_.exponentials(line + first, factor, top, line + first, count);
         }
         const auto clear = [&](int64_t a, int64_t b) {
           const auto bytes = static_cast<int64_t>(sizeof(float)) / kernel.word;

@@ -83,7 +83,8 @@ void CpuBackend::pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_
     as_f32(x, row, copy.row<float>(0));
   else
     finish_row(x.row<float>(row), copy, 0);
-  std::memset(static_cast<std::byte*>(copy.data) + row_bytes(copy), 0, static_cast<size_t>(4 * words - row_bytes(copy)));
+  std::memset(static_cast<std::byte*>(copy.data) + row_bytes(copy), 0,
+              static_cast<size_t>(4 * words - row_bytes(copy)));
 }
 
 void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel) {
@@ -232,7 +233,8 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   constexpr int64_t kWords = 32;
   pool_.for_each(panels_of(words, kWords), [&](int64_t task) {
     const int64_t first = task * kWords, count = std::min(kWords, words - first);
-    const int64_t token = std::min(first * kernel.word, left.rows), tokens = std::min(kWords * kernel.word, left.rows - token);
+    const int64_t token = std::min(first * kernel.word, left.rows),
+                  tokens = std::min(kWords * kernel.word, left.rows - token);
     const auto part = [&](ConstMatrixView x, int64_t col, int64_t width) {
       return x.block(token, tokens, col, std::min(width, n - col));
     };
@@ -298,9 +300,9 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   if (x.empty()) return;
   std::vector<uint8_t> finite(static_cast<size_t>(x.rows));
   for_rows(x.rows, x.cols, 0, [&](int64_t row, float*) {
-    finite[static_cast<size_t>(row)] = x.dtype == DType::f32 ? kernels_.all_finite(x.row<float>(row), x.cols)
-                                                             : kernels_.all_finite_16(x.row<uint16_t>(row), x.cols,
-                                                                                      exponent_bits(x.dtype));
+    finite[static_cast<size_t>(row)] =
+        x.dtype == DType::f32 ? kernels_.all_finite(x.row<float>(row), x.cols)
+                              : kernels_.all_finite_16(x.row<uint16_t>(row), x.cols, exponent_bits(x.dtype));
   });
   std::vector<int64_t> kept;
   for (int64_t row = 0; row < x.rows; ++row) {
@@ -329,8 +331,8 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   }
 }
 
-// Of a tile's columns, the rows of F up to the diagonal are all that is packed and multiplied. Each task writes the sums
-// of its rows over a stretch of columns, which are then added in order.
+// Of a tile's columns, the rows of F up to the diagonal are all that is packed and multiplied. Each task writes the
+// sums of its rows over a stretch of columns, which are then added in order.
 void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
   if (w.empty()) return;
   const ProductKernel& kernel = products_.bf16.multiply != nullptr ? products_.bf16 : products_.f32;
@@ -367,9 +369,11 @@ void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, Ma
         const Cut cut = stretches(kernel, kernel.words_of(end_of(panel)));
         for (int64_t row = 0; row < part.rows; row += kernel.rows) {
           for (int64_t s = 0; s < cut.count; ++s) {
-            kernel.multiply(cut.length(s), left.data + row / kernel.rows * left.panel_stride + cut.start(s) / kernel.step * left.step_stride,
-                            left.row_stride, left.step_stride,
-                            packed + panel * panel_words + cut.start(s) * kernel.cols, tile, kernel.cols, s > 0);
+            kernel.multiply(
+                cut.length(s),
+                left.data + row / kernel.rows * left.panel_stride + cut.start(s) / kernel.step * left.step_stride,
+                left.row_stride, left.step_stride, packed + panel * panel_words + cut.start(s) * kernel.cols, tile,
+                kernel.cols, s > 0);
           }
           for (int64_t r = 0; r < std::min(kernel.rows, part.rows - row); ++r) {
             sums[static_cast<size_t>((rows.start(i) + row + r) * groups.count + first + group)] +=

@@ -47,7 +47,7 @@ struct Kernels {
   void (*f32_to_f16)(const float* x, uint16_t* y, int64_t n);
   void (*f32_to_bf16)(const float* x, uint16_t* y, int64_t n);
 
-  void (*add)(const float* x, float factor, float* y, int64_t n);                            // y += factor * x
+  void (*add)(const float* x, float factor, float* y, int64_t n);  // y += factor * x
   void (*add_bf16)(const uint16_t* x, float factor, float* y, int64_t n);
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
@@ -60,7 +60,7 @@ struct Kernels {
   bool (*all_finite_16)(const uint16_t* x, int64_t n, uint16_t exponent);  // no x has all bits of `exponent`
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
   void (*rotate_bf16)(const float* cos, const float* sin, uint16_t* low, uint16_t* high, int64_t n);
-  void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);           // the same of neighbours
+  void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);  // the same of neighbours
   GateKernels<float> gates;
   GateKernels<uint16_t> gates_bf16;
 
@@ -92,7 +92,8 @@ struct Kernels {
 };
 
 // The table for this processor's best instruction set. The environment variable GPTQ_CPU_ISA (baseline, avx2, avx512,
-// avx512bf16, amx) chooses another, for tests. Throws InputError for one that this build or processor lacks.
+// avx512bf16, amx; on ARM baseline, neonbf16) chooses another, for tests. Throws InputError for one that this build or
+// processor lacks.
 const Kernels& kernels_for_this_cpu();
 
 }  // namespace gptq

@@ -3,10 +3,12 @@
 #include <string>
 #include <string_view>
 
-#ifndef GPTQ_BASELINE_ONLY
+#if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #include "backend/cpu/kernels.h"
@@ -17,7 +19,7 @@ namespace gptq {
 namespace baseline {
 extern const Kernels kKernels;
 }
-#ifndef GPTQ_BASELINE_ONLY
+#if defined(__x86_64__)
 namespace avx2 {
 extern const Kernels kKernels;
 }
@@ -30,6 +32,10 @@ extern const Kernels kKernels;
 namespace amx {
 extern const Kernels kKernels;
 }
+#elif defined(__aarch64__)
+namespace neonbf16 {
+extern const Kernels kKernels;
+}
 #endif
 
 namespace {
@@ -39,7 +45,7 @@ struct Choice {
   bool (*runs_here)();
 };
 
-#ifndef GPTQ_BASELINE_ONLY
+#if defined(__x86_64__)
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
@@ -56,15 +62,22 @@ bool has_amx() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
+#elif defined(__aarch64__)
+bool has_neonbf16() {
+  constexpr unsigned long kBf16 = 1UL << 14;  // HWCAP2_BF16
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+}
 #endif
 
 // Best first.
 constexpr Choice kChoices[] = {
-#ifndef GPTQ_BASELINE_ONLY
+#if defined(__x86_64__)
     {&amx::kKernels, has_amx},
     {&avx512bf16::kKernels, has_avx512bf16},
     {&avx512::kKernels, has_avx512},
     {&avx2::kKernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#elif defined(__aarch64__)
+    {&neonbf16::kKernels, has_neonbf16},
 #endif
     {&baseline::kKernels, [] { return true; }},
 };

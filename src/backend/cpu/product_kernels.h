@@ -18,10 +18,12 @@ struct ProductKernel {
   int64_t step = 1;            // words taken at a time: the inner dimension is filled up to a multiple
   // Left panels are best packed step by step, the rows' words of a step together, as tile registers load them.
   bool by_steps = false;
-  int64_t most_words = 0;      // of an inner dimension that one call should get, for the sake of the caches
+  int64_t most_words = 0;  // of an inner dimension that one call should get, for the sake of the caches
 
-  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r, k] right[k * cols
-  // + j], each word a sum of its elements' products. Word k of row r of the left panel is left[r * row_stride + k / step
+  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r, k] right[k *
+  // cols
+  // + j], each word a sum of its elements' products. Word k of row r of the left panel is left[r * row_stride + k /
+  // step
   // * step_stride + k % step]. c [rows, cols] is written whole.
   void (*multiply)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
                    float* c, int64_t c_stride, bool accumulate) = nullptr;
