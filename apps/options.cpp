@@ -56,7 +56,7 @@ void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("--samples", o.job.calibration.samples, "calibration sequences")->capture_default_str();
   command.add_option("--sequence-length", o.job.calibration.sequence_length, "tokens of a sequence")
       ->capture_default_str();
-  command.add_option("--batch-size", o.job.batch_size, "sequences at a time; 0: about 2048 tokens, 8192 on a GPU")
+  command.add_option("--batch-size", o.job.batch_size, "sequences at a time; 0: 2048 tokens or 8192")
       ->capture_default_str();
   command.add_option("--seed", o.job.calibration.seed, "which sequences; 0: spread evenly")->capture_default_str();
   command.add_option("--bits", o.bits, "2, 3, 4 or 8 [4]");

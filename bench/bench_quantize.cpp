@@ -1,9 +1,8 @@
-// A whole run, stage by stage and end to end, against the machine's sgemm measured in the same process:
-//   bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0]
+// A whole run, stage by stage and end to end, against the processor's vector units, measured in the same process:
+//   bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0] [PRECISION auto]
 // Useful work counts what no implementation can leave out: one forward pass of the linears, the causal half of
 // attention's two products, the lower triangle of each step's Hessian. Column solving, packing and input/output are
 // time without useful work.
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -11,33 +10,11 @@
 #include <string>
 #include <vector>
 
-#include <cblas.h>
-
-#include "base/parallel.h"
-#include "base/resources.h"
 #include "gptq/gptq.h"
+#include "vector_units.h"
 
 namespace gptq {
 namespace {
-
-// The best of a second's runs of sgemm of 1024 x 1024 x 1024 on every thread at once, in flops per second: threads that
-// have slept find cores of their own after a while only.
-double sgemm_peak(int threads) {
-  openblas_set_num_threads(1);
-  ThreadPool pool(threads);
-  constexpr int n = 1024;
-  std::vector<std::vector<float>> operands(pool.size(), std::vector<float>(3 * n * n, 0.5F));
-  double best = 0;
-  for (const Stopwatch all; all.seconds() < 1;) {
-    const Stopwatch watch;
-    pool.for_each(pool.size(), [&](int64_t i) {
-      float* a = operands[i].data();
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, a, n, a + n * n, n, 0, a + 2 * n * n, n);
-    });
-    best = std::max(best, 2.0 * n * n * n * pool.size() / watch.seconds());
-  }
-  return best;
-}
 
 // Flops of a token in all blocks: linears and attention, Hessians.
 struct Useful {
@@ -56,7 +33,9 @@ Useful useful_flops(const Inspection& model, double length) {
 
 int run(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0]\n");
+    std::fprintf(stderr,
+                 "usage: bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0] "
+                 "[PRECISION auto]\n");
     return 2;
   }
   const auto argument = [&](int i, int64_t missing) { return argc > i ? std::atoll(argv[i]) : missing; };
@@ -64,10 +43,13 @@ int run(int argc, char** argv) {
   Job job{.model = argv[1], .output = output, .threads = static_cast<int>(argument(6, 0)), .overwrite = true};
   job.calibration = {.file = argv[2], .samples = argument(3, 128), .sequence_length = argument(4, 512)};
   job.recipe.group_size = argument(5, 64);
+  if (argc > 7) job.precision = argv[7];
 
-  const double peak = sgemm_peak(job.threads);
+  const Peaks before = measure_peaks(job.threads, 1);
   const Report report = quantize(job);
-  const double peak_after = sgemm_peak(job.threads);
+  const Peaks after = measure_peaks(job.threads, 1);
+  const bool in_bf16 = report.compute_dtype == "bfloat16";
+  const double peak = in_bf16 ? before.bf16 : before.f32, peak_after = in_bf16 ? after.bf16 : after.f32;
   std::filesystem::remove_all(output);
   const Useful useful =
       useful_flops(inspect(job.model), static_cast<double>(report.tokens) / static_cast<double>(report.sequences));
@@ -75,8 +57,9 @@ int run(int argc, char** argv) {
 
   std::printf("%s\n%s: %lld tokens, %d bits, group %lld\n", report.device.c_str(), job.model.c_str(),
               static_cast<long long>(report.tokens), job.recipe.bits, static_cast<long long>(job.recipe.group_size));
-  std::printf("sgemm peak %.0f GFLOP/s before the run, %.0f after; shares are of the mean\n\n%-16s %9s %8s %10s %8s\n",
-              peak / 1e9, peak_after / 1e9, "stage", "seconds", "of run", "TFLOP", "of peak");
+  std::printf("%s peak %.0f GFLOP/s before the run, %.0f after; shares are of the mean\n\n%-16s %9s %8s %10s %8s\n",
+              report.compute_dtype.c_str(), peak / 1e9, peak_after / 1e9, "stage", "seconds", "of run", "TFLOP",
+              "of peak");
   const double mean_peak = (peak + peak_after) / 2;
   const auto row = [&](const std::string& stage, double seconds, double flops) {
     std::printf("%-16s %9.2f %7.1f%%", stage.c_str(), seconds, 100 * seconds / report.seconds);

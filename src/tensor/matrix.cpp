@@ -13,9 +13,6 @@ namespace {
 // Blocks from this size on are mapped by themselves, so that releasing one gives its pages back at once: a heap would
 // keep them, and the states of a calibration run would count twice.
 constexpr size_t kMapped = size_t{1} << 20;
-// And in huge pages from this size on: blocks are taken and given back all the time, and many threads that touch fresh
-// pages wait for each other in the kernel.
-constexpr size_t kHuge = size_t{4} << 20;
 
 class HostMemory final : public Memory {
  public:
@@ -27,9 +24,6 @@ class HostMemory final : public Memory {
       block = std::aligned_alloc(kAlignment, rounded);
     } else if (void* map = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
                map != MAP_FAILED) {
-#ifdef MADV_HUGEPAGE
-      if (rounded >= kHuge) madvise(map, rounded, MADV_HUGEPAGE);
-#endif
       block = map;
     }
     if (block == nullptr) throw OutOfMemory(cat("out of host memory: ", bytes, " bytes asked for"));

@@ -88,7 +88,7 @@ inline std::unique_ptr<Backend> open_cpu_with(const std::string& isa, int thread
 // A new backend is one more entry here.
 inline std::vector<Device> devices() {
   std::vector<Device> found;
-  for (const char* isa : {"baseline", "avx2", "avx512"}) {
+  for (const char* isa : {"baseline", "avx2", "avx512", "avx512bf16", "amx", "neonbf16"}) {
     try {
       open_cpu_with(isa);
       found.push_back({std::string("cpu_") + isa, [isa] { return open_cpu_with(isa); }});
