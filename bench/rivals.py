@@ -80,7 +80,8 @@ def run_optimum():
     quantizer = GPTQQuantizer(bits=options.bits, group_size=options.group_size, dataset=data,
                               model_seqlen=max(map(len, sequences)))
     model = quantizer.quantize_model(model, AutoTokenizer.from_pretrained(options.model))
-    quantizer.dataset = None  # tensors, which its configuration file cannot hold
+    quantizer.dataset = None  # tensors, which its configuration files cannot hold
+    model.config.quantization_config = quantizer.to_dict()
     quantizer.save(model, str(options.out))
     return "optimum"
 
