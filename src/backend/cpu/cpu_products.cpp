@@ -96,7 +96,8 @@ void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint
 
 CpuBackend::LeftPanels CpuBackend::pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const {
   const int64_t words = kernel.words_of(x.cols), stride = padded_stride(words);
-  const bool fills_words = is_packable(kernel, x.dtype) && row_bytes(x) == 4 * words && stride_bytes(x) % 4 == 0;
+  const bool is_aligned = reinterpret_cast<uintptr_t>(x.data) % 4 == 0 && stride_bytes(x) % 4 == 0;
+  const bool fills_words = is_packable(kernel, x.dtype) && row_bytes(x) == 4 * words && is_aligned;
   if (!kernel.by_steps) {
     if (fills_words && x.rows % kernel.rows == 0 && stride_bytes(x) % 2048 != 0)
       return {words_at(x, 0), stride_bytes(x) / 4, kernel.step, kernel.rows * stride_bytes(x) / 4};
