@@ -30,7 +30,7 @@ struct QuantizeOptions {
 // The options of the job itself, and those of a run of it.
 void add_job_options(CLI::App& command, QuantizeOptions& options);
 void add_run_options(CLI::App& command, QuantizeOptions& options);
-// --device-map and --max-memory, as quantize, plan, eval and compare take them.
+// --device-map, --max-memory, --precision and --threads, as quantize, plan, eval and compare take them.
 void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory, std::string& precision,
                         int& threads);
 

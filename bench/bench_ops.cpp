@@ -16,16 +16,10 @@
 
 #include "backend/backend.h"
 #include "base/parallel.h"
-#include "base/resources.h"
+#include "vector_units.h"
 
 namespace gptq {
 namespace {
-
-// With one thread, processor time: what else the machine runs then disturbs little. With several, time on the wall.
-double seconds_now(int threads) {
-  static const Stopwatch since_start;
-  return threads == 1 ? cpu_seconds() : since_start.seconds();
-}
 
 struct Ceiling {
   double flops = 0, bytes = 0;  // per second; bytes counts reads and writes

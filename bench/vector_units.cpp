@@ -7,10 +7,7 @@
 #include "base/resources.h"
 
 #ifdef __x86_64__
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace gptq {
@@ -79,14 +76,6 @@ __attribute__((target("amx-tile,amx-bf16"))) void tiles_bf16(int64_t rounds, flo
   _tile_release();
 }
 
-// Whether the processor has AMX for bf16 and the kernel grants this process the tiles' state.
-bool allows_amx() {
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0 &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 }  // namespace
 
 std::vector<VectorUnit> vector_units() {
@@ -95,7 +84,7 @@ std::vector<VectorUnit> vector_units() {
   if (avx2) units.push_back({"AVX2 f32", DType::f32, 2 * 8 * kSums, fma_avx2});
   if (__builtin_cpu_supports("avx512f")) units.push_back({"AVX-512 f32", DType::f32, 2 * 16 * kSums, fma_avx512});
   if (__builtin_cpu_supports("avx512bf16")) units.push_back({"AVX-512 bf16", DType::bf16, 2 * 32 * kSums, dot_bf16});
-  if (allows_amx()) units.push_back({"AMX bf16", DType::bf16, 4 * 2 * 16 * 16 * 32, tiles_bf16});
+  if (may_use_amx()) units.push_back({"AMX bf16", DType::bf16, 4 * 2 * 16 * 16 * 32, tiles_bf16});
   return units;
 }
 #else

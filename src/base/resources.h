@@ -24,4 +24,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// Whether the processor has tile registers for bf16 (AMX) and the system lets this process use them, which it asks for:
+// call it before threads start.
+bool may_use_amx();
+
 }  // namespace gptq

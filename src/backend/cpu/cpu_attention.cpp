@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/cut.h"
 
 namespace gptq {
 namespace {
@@ -16,11 +17,6 @@ namespace {
 constexpr int64_t kRows = 192;    // of a task: queries times heads
 constexpr int64_t kBlock = 512;   // keys whose scores are held at a time
 constexpr int64_t kScores = 528;  // floats of a row of scores: off the powers of two
-
-// Some queries of a sequence, in all heads of one key head. Row r is query first_query + r / heads of head r % heads.
-struct Task {
-  int64_t sequence, kv_head, first_query, queries;  // counted from the sequence's start
-};
 
 // Keys [first, end), counted from a sequence's start.
 struct KeyRange {
@@ -34,17 +30,21 @@ KeyRange seen(const AttentionShape& shape, int64_t first, int64_t last) {
 }
 KeyRange common(KeyRange a, KeyRange b) { return {std::max(a.first, b.first), std::min(a.end, b.end)}; }
 
-int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 }  // namespace
 
 // Keys and values of the sequences, packed as right operands: panels of keys, and of the elements of values.
 struct CpuBackend::PackedKeys {
   struct Head {
-    const uint32_t *keys, *values;
+    uint32_t *keys, *values;
     int64_t value_words;  // of one panel
   };
   std::vector<Head> heads;  // [sequences, kv heads]
+};
+
+// Some queries of a sequence, counted from its start, in all heads of one key head. Row r is query first_query + r /
+// heads of head r % heads.
+struct CpuBackend::AttentionTask {
+  int64_t first_token, sequence, kv_head, first_query, queries;
 };
 
 CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstMatrixView k, ConstMatrixView v,
@@ -52,10 +52,9 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
                                              ScratchPool::Lease& room) {
   const int64_t width = shape.head_dim, words = kernel.words_of(width);
   PackedKeys packed;
-  struct Piece {  // of a key head: a task
-    int64_t sequence, head, first_key, keys;
-    uint32_t *to_keys, *to_values;
-    int64_t value_words;
+  struct Piece {                              // of a key head: a task
+    int64_t token, first_key, keys, kv_head;  // token: the first key's row
+    PackedKeys::Head to;
   };
   std::vector<Piece> pieces;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
@@ -64,25 +63,25 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
       auto* of_keys = reinterpret_cast<uint32_t*>(room.take(rounded_up(keys, kernel.cols) * words));
       auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_words));
       packed.heads.push_back({of_keys, of_values, value_words});
-      for (int64_t key = 0; key < keys; key += kBlock) {
-        pieces.push_back(
-            {static_cast<int64_t>(s), head, key, std::min(kBlock, keys - key), of_keys, of_values, value_words});
-      }
+      for (int64_t key = 0; key < keys; key += kBlock)
+        pieces.push_back({offsets[s] + key, key, std::min(kBlock, keys - key), head, packed.heads.back()});
     }
   }
   pool_.for_each(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
     const Piece& piece = pieces[static_cast<size_t>(task)];
-    const int64_t token = offsets[static_cast<size_t>(piece.sequence)] + piece.first_key, col = piece.head * width;
+    const int64_t col = piece.kv_head * width;
     for (int64_t key = 0; key < piece.keys; key += kernel.cols) {
       const int64_t count = std::min(kernel.cols, piece.keys - key);
-      pack_right(kernel, k.block(token + key, count, col, width), piece.to_keys + (piece.first_key + key) * words);
+      pack_right(kernel, k.block(piece.token + key, count, col, width),
+                 piece.to.keys + (piece.first_key + key) * words);
     }
-    ConstMatrixView values = v.block(token, piece.keys, col, width);
+    ConstMatrixView values = v.block(piece.token, piece.keys, col, width);
     ScratchPool::Lease lease = scratch_.borrow(values.size());
     if (!is_packable(kernel, v.dtype)) values = wide_rows(values, lease.take(values.size()));
     for (int64_t i = 0; i < width; i += kernel.cols) {
       pack_columns(kernel, values.col_range(i, std::min(kernel.cols, width - i)), kernel.words_of(piece.keys),
-                   kernel.cols, piece.to_values + i * piece.value_words + piece.first_key / kernel.word * kernel.cols);
+                   kernel.cols,
+                   piece.to.values + i * piece.to.value_words + piece.first_key / kernel.word * kernel.cols);
     }
   });
   return packed;
@@ -94,40 +93,37 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
   const ProductKernel& kernel = v.dtype == q.dtype ? product_kernel(q, k) : products_.f32;
   const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
   const int64_t queries_at_once = std::max<int64_t>(1, kRows / heads);
-  std::vector<Task> tasks;
+  std::vector<AttentionTask> tasks;
   int64_t packed_words = 0;
   for (int64_t s = 0; s + 1 < static_cast<int64_t>(offsets.size()); ++s) {
-    const int64_t tokens = offsets[static_cast<size_t>(s) + 1] - offsets[static_cast<size_t>(s)];
+    const int64_t first = offsets[static_cast<size_t>(s)], tokens = offsets[static_cast<size_t>(s) + 1] - first;
     packed_words += shape.kv_heads * (rounded_up(tokens, kernel.cols) * words + 16 +
                                       rounded_up(width, kernel.cols) * kernel.words_of(tokens) + 16);
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       for (int64_t query = 0; query < tokens; query += queries_at_once)
-        tasks.push_back({s, head, query, std::min(queries_at_once, tokens - query)});
+        tasks.push_back({first, s, head, query, std::min(queries_at_once, tokens - query)});
     }
   }
   // The longest first, so that threads end together.
-  const auto keys_of = [&](const Task& task) {
+  const auto keys_of = [&](const AttentionTask& task) {
     return task.first_query + task.queries - seen(shape, task.first_query, task.first_query).first;
   };
-  std::stable_sort(tasks.begin(), tasks.end(), [&](const Task& a, const Task& b) { return keys_of(a) > keys_of(b); });
+  std::stable_sort(tasks.begin(), tasks.end(), [&](const auto& a, const auto& b) { return keys_of(a) > keys_of(b); });
 
   ScratchPool::Lease key_room = scratch_.borrow(packed_words);
   const PackedKeys packed = pack_keys(kernel, k, v, offsets, shape, key_room);
-  pool_.for_each(static_cast<int64_t>(tasks.size()), [&](int64_t index) {
-    const Task& task = tasks[static_cast<size_t>(index)];
-    attend(kernel, q, packed, shape, offsets[static_cast<size_t>(task.sequence)], task.sequence, task.kv_head,
-           task.first_query, task.queries, y);
-  });
+  pool_.for_each(static_cast<int64_t>(tasks.size()),
+                 [&](int64_t index) { attend(kernel, q, packed, shape, tasks[static_cast<size_t>(index)], y); });
 }
 
 void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const PackedKeys& packed,
-                        const AttentionShape& shape, int64_t first_token, int64_t sequence, int64_t kv_head,
-                        int64_t first_query, int64_t queries, MatrixView y) {
+                        const AttentionShape& shape, const AttentionTask& task, MatrixView y) {
+  const auto [first_token, sequence, kv_head, first_query, queries] = task;
   const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
   const int64_t rows = queries * heads, all_rows = rounded_up(rows, kernel.rows), unit = kernel.word * kernel.step;
   const int64_t wide = rounded_up(width, kernel.cols), first_head = kv_head * heads;
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
-  const auto query_of = [&](int64_t row) { return first_query + std::min(row, rows - 1) / heads; };
+  const auto query_of = [&](int64_t row) { return task.first_query + std::min(row, rows - 1) / heads; };
 
   ScratchPool::Lease lease =
       scratch_.borrow(all_rows * (width + wide + 2) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 6);
@@ -135,7 +131,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
   float *const tops = lease.take(rows), *const weights = lease.take(rows);
-  const MatrixView stacked_rows(stacked, is_packable(kernel, q.dtype) ? q.dtype : DType::f32, rows, width);
+  const MatrixView stacked_rows(stacked, dtype_of(kernel), rows, width);
   for (int64_t r = 0; r < rows; ++r) {
     const ConstMatrixView from = q.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
     if (stacked_rows.dtype == q.dtype)

@@ -73,9 +73,8 @@ class CpuBackend final : public Backend {
   MemoryUse memory_use() const override;
   // bf16 where the processor has dot products of it, else f32.
   DType compute_dtype(DType stored) const override {
-    return stored == DType::bf16 && products_.bf16.multiply != nullptr ? DType::bf16 : DType::f32;
+    return stored == DType::bf16 && products_.multiply_bf16() ? DType::bf16 : DType::f32;
   }
-
   // Half of an addition's bandwidth is a cheap price for what many roundings would cost.
   DType residual_dtype(DType /*computed*/) const override { return DType::f32; }
 
@@ -140,11 +139,10 @@ class CpuBackend final : public Backend {
   // Lower triangle of h -= x' x.   x [rows, n] f32, h [n, n] f32
   void subtract_gram(ConstMatrixView x, MatrixView h);
 
-  // The kernel for products of a and b; whether it takes elements of `dtype` without widening them first.
+  // The kernel for products of a and b, the dtype of what it multiplies, and whether that needs no conversion.
   const ProductKernel& product_kernel(ConstMatrixView a, ConstMatrixView b) const;
-  static bool is_packable(const ProductKernel& kernel, DType dtype) {
-    return dtype == (kernel.word == 2 ? DType::bf16 : DType::f32);
-  }
+  static DType dtype_of(const ProductKernel& kernel) { return kernel.word == 2 ? DType::bf16 : DType::f32; }
+  static bool is_packable(const ProductKernel& kernel, DType dtype) { return dtype == dtype_of(kernel); }
   // x in f32, at `wide`.
   ConstMatrixView wide_rows(ConstMatrixView x, float* wide) const;
   // A row of x in the kernel's dtype, filled up with zeros.
@@ -173,12 +171,11 @@ class CpuBackend final : public Backend {
   void add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 
   struct PackedKeys;
+  struct AttentionTask;
   PackedKeys pack_keys(const ProductKernel& kernel, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
                        const AttentionShape& shape, ScratchPool::Lease& room);
-  // One task of attention(): some queries of the heads that share a key head.
   void attend(const ProductKernel& kernel, ConstMatrixView q, const PackedKeys& packed, const AttentionShape& shape,
-              int64_t first_token, int64_t sequence, int64_t kv_head, int64_t first_query, int64_t queries,
-              MatrixView y);
+              const AttentionTask& task, MatrixView y);
 
   Memory& host_;
   LimitedMemory limited_;

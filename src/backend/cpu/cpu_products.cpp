@@ -17,9 +17,6 @@ namespace {
 // Packed at a time, for all tasks to share: of weights, and of both operands of a Hessian.
 constexpr int64_t kPackedWords = int64_t{4} << 20, kPackedGramWords = int64_t{8} << 20;
 
-int64_t panels_of(int64_t size, int64_t width) { return (size + width - 1) / width; }
-int64_t rounded_up(int64_t size, int64_t unit) { return panels_of(size, unit) * unit; }
-
 int64_t row_bytes(ConstMatrixView m) { return m.cols * static_cast<int64_t>(size_of(m.dtype)); }
 int64_t stride_bytes(ConstMatrixView m) { return m.stride * static_cast<int64_t>(size_of(m.dtype)); }
 
@@ -49,13 +46,13 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
   const ConstMatrixView like(nullptr, call.dtype, 0, 0);
   const ProductKernel& kernel = product_kernel(like, like);
   const auto panels = [&](int64_t n, int64_t inner) {
-    return panels_of(n, kernel.cols) * kernel.cols * kernel.words_of(inner);
+    return pieces_of(n, kernel.cols) * kernel.cols * kernel.words_of(inner);
   };
   int64_t words = 0;
   if (call.op == "linear") {
     words = std::min(panels(b, c), std::max(kPackedWords, panels(1, c)));
   } else if (call.op == "attention") {
-    words = panels_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
+    words = pieces_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
     const int64_t tokens = std::min(a, gram_tokens(kernel, b));
     words = panels(b, tokens) + rounded_up(b, kernel.rows) * kernel.words_of(tokens);
@@ -65,8 +62,8 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
 }
 
 const ProductKernel& CpuBackend::product_kernel(ConstMatrixView a, ConstMatrixView b) const {
-  const bool has_pairs = products_.bf16.multiply != nullptr && a.dtype == DType::bf16 && b.dtype == DType::bf16;
-  return has_pairs ? products_.bf16 : products_.f32;
+  const bool are_bf16 = a.dtype == DType::bf16 && b.dtype == DType::bf16;
+  return are_bf16 && products_.multiply_bf16() ? products_.bf16 : products_.f32;
 }
 
 ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
@@ -76,7 +73,7 @@ ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
 
 void CpuBackend::pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words,
                           uint32_t* to) const {
-  const MatrixView copy(to, kernel.word == 2 ? DType::bf16 : DType::f32, 1, x.cols);
+  const MatrixView copy(to, dtype_of(kernel), 1, x.cols);
   if (x.dtype == copy.dtype)
     std::memcpy(to, words_at(x, row), static_cast<size_t>(row_bytes(x)));
   else if (copy.dtype == DType::f32)
@@ -144,7 +141,7 @@ void CpuBackend::finish_tile(const float* c, int64_t c_stride, const float* bias
 void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, const LeftPanels& left,
                                  const uint32_t* right, const float* bias, MatrixView y) {
   const Cut cut = stretches(kernel, words);
-  const int64_t panels = panels_of(y.cols, kernel.cols), tiles = panels_of(y.rows, kernel.rows),
+  const int64_t panels = pieces_of(y.cols, kernel.cols), tiles = pieces_of(y.rows, kernel.rows),
                 tile_size = kernel.rows * kernel.cols;
   // Tiles that cannot be summed where they belong: all of them if the sum is interrupted, else one.
   const bool is_interrupted = cut.count > 1;
@@ -176,7 +173,7 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
   const int64_t at_once = std::max<int64_t>(1, kPackedWords / std::max<int64_t>(panel_words, 1));
   const std::vector<float> biases = widened(bias);
   for (int64_t first = 0; first < y.cols; first += at_once * kernel.cols) {
-    const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = panels_of(n, kernel.cols);
+    const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = pieces_of(n, kernel.cols);
     ScratchPool::Lease lease = scratch_.borrow(panels * panel_words);
     auto* packed = reinterpret_cast<uint32_t*>(lease.take(panels * panel_words));
     pool_.for_each(panels, [&](int64_t panel) {
@@ -204,7 +201,7 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
 CpuBackend::TileShape CpuBackend::tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const {
   const int64_t wanted = pool_.size() == 1 ? 1 : 4 * pool_.size();
   TileShape shape{std::max<int64_t>(128 / kernel.rows, 1) * kernel.rows, n};
-  const auto tasks = [&] { return panels_of(m, shape.rows) * panels_of(n, shape.cols); };
+  const auto tasks = [&] { return pieces_of(m, shape.rows) * pieces_of(n, shape.cols); };
   while (tasks() < wanted && shape.cols > 8 * kernel.cols) shape.cols = (shape.cols + 1) / 2;
   while (tasks() < wanted && shape.rows > 2 * kernel.rows) shape.rows = (shape.rows + 1) / 2;
   while (tasks() < wanted && shape.cols > kernel.cols) shape.cols = (shape.cols + 1) / 2;
@@ -224,7 +221,7 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   const ProductKernel& kernel = product_kernel(left, right);
   const int64_t n = c.rows, words = kernel.words_of(left.rows);
   const int64_t left_words = kernel.rows * words, right_words = kernel.cols * words;
-  const int64_t left_panels = panels_of(n, kernel.rows), right_panels = panels_of(n, kernel.cols);
+  const int64_t left_panels = pieces_of(n, kernel.rows), right_panels = pieces_of(n, kernel.cols);
   ScratchPool::Lease lease = scratch_.borrow(left_panels * left_words + right_panels * right_words, 2);
   auto* left_packed = reinterpret_cast<uint32_t*>(lease.take(left_panels * left_words));
   auto* right_packed = reinterpret_cast<uint32_t*>(lease.take(right_panels * right_words));
@@ -232,7 +229,7 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, they are
   // turned into place.
   constexpr int64_t kWords = 32;
-  pool_.for_each(panels_of(words, kWords), [&](int64_t task) {
+  pool_.for_each(pieces_of(words, kWords), [&](int64_t task) {
     const int64_t first = task * kWords, count = std::min(kWords, words - first);
     const int64_t token = std::min(first * kernel.word, left.rows),
                   tokens = std::min(kWords * kernel.word, left.rows - token);
@@ -263,7 +260,7 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   const int64_t row_stride = kernel.step, step_stride = kernel.step * kernel.rows;
   const Cut stretch = stretches(kernel, words);
   int64_t edge = 192;  // of the part of c that is a task
-  while (edge > 48 && panels_of(n, edge) * panels_of(n, edge) < 8 * pool_.size()) edge /= 2;
+  while (edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
   const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < rows.count; ++i) {
@@ -311,8 +308,9 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   }
   const auto count = static_cast<int64_t>(kept.size());
   dropped.row<int32_t>(0)[0] += static_cast<int32_t>(x.rows - count);
-  const bool as_it_is = is_packable(product_kernel(x, x), x.dtype);
-  const int64_t at_once = gram_tokens(product_kernel(x, x), x.cols);
+  const ProductKernel& kernel = product_kernel(x, x);
+  const bool as_it_is = is_packable(kernel, x.dtype);
+  const int64_t at_once = gram_tokens(kernel, x.cols);
   for (int64_t start = 0; start < count; start += at_once) {
     const int64_t tokens = std::min(at_once, count - start);
     if (as_it_is && count == x.rows) {
@@ -320,7 +318,7 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
       add_column_products(part, part, true, h);
       continue;
     }
-    Matrix copy(host_memory(), as_it_is ? x.dtype : DType::f32, tokens, x.cols);
+    Matrix copy(host_memory(), dtype_of(kernel), tokens, x.cols);
     for_rows(tokens, x.cols, 0, [&](int64_t row, float*) {
       const ConstMatrixView from = x.row_range(kept[static_cast<size_t>(start + row)], 1);
       if (as_it_is)
@@ -336,14 +334,15 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
 // sums of its rows over a stretch of columns, which are then added in order.
 void CpuBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, MatrixView norms) {
   if (w.empty()) return;
-  const ProductKernel& kernel = products_.bf16.multiply != nullptr ? products_.bf16 : products_.f32;
+  const ProductKernel& kernel = products_.multiply_bf16() ? products_.bf16 : products_.f32;
   const int64_t n = w.cols, words = kernel.words_of(n), panel_words = kernel.cols * words;
   const int64_t at_once = std::max<int64_t>(1, kPackedWords / panel_words);
   const Cut rows(w.rows, 128, kernel.rows), groups(n, std::min<int64_t>(256, at_once * kernel.cols), kernel.cols);
   const int64_t panels = groups.piece / kernel.cols;
   std::vector<float> sums(static_cast<size_t>(w.rows * groups.count));  // [rows, groups]
-  for (int64_t first = 0; first < groups.count; first += std::max<int64_t>(1, at_once / panels)) {
-    const int64_t count = std::min(std::max<int64_t>(1, at_once / panels), groups.count - first);
+  const int64_t groups_at_once = std::max<int64_t>(1, at_once / panels);
+  for (int64_t first = 0; first < groups.count; first += groups_at_once) {
+    const int64_t count = std::min(groups_at_once, groups.count - first);
     ScratchPool::Lease lease = scratch_.borrow(count * panels * panel_words);
     auto* packed = reinterpret_cast<uint32_t*>(lease.take(count * panels * panel_words));
     const auto end_of = [&](int64_t panel) { return std::min(n, groups.start(first) + (panel + 1) * kernel.cols); };
@@ -397,7 +396,7 @@ void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, Mat
   if (x.empty()) return;
   constexpr int64_t kTokens = 2048;
   const int64_t n = x.cols;
-  const DType dtype = is_packable(product_kernel(x, x), x.dtype) ? x.dtype : DType::f32;
+  const DType dtype = dtype_of(product_kernel(x, x));
   Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n),
       differences(host_memory(), dtype, values.rows(), n);
   for (int64_t start = 0; start < x.rows; start += kTokens) {

@@ -6,13 +6,16 @@
 
 namespace gptq {
 
+inline int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
+inline int64_t rounded_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
+
 // A range cut evenly into pieces of about `edge`, their borders at multiples of `unit`.
 struct Cut {
   int64_t size, piece, count;
   Cut(int64_t size, int64_t edge, int64_t unit = 16) : size(size) {
-    const int64_t pieces = std::max<int64_t>(1, (size + edge - 1) / edge);
-    piece = std::max<int64_t>(1, ((size + pieces - 1) / pieces + unit - 1) / unit) * unit;
-    count = (size + piece - 1) / piece;
+    const int64_t pieces = std::max<int64_t>(1, pieces_of(size, edge));
+    piece = std::max(unit, rounded_up(pieces_of(size, pieces), unit));
+    count = pieces_of(size, piece);
   }
   int64_t start(int64_t i) const { return i * piece; }
   int64_t length(int64_t i) const { return std::min(piece, size - start(i)); }

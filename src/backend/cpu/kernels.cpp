@@ -1,47 +1,20 @@
-// Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA. Includes no header that
-// defines inline functions: the linker would merge their copies, and might keep one that this processor cannot run.
+// Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA. Includes no header but
+// lanes.h that defines functions: the linker would merge their copies, and might keep one that this processor cannot
+// run.
 // Loops are plain; `omp simd` lets the compiler reorder exactly the sums named in its clause.
 #include "backend/cpu/kernels.h"
 
-#include <cstddef>
-#include <cstdint>
-
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "backend/cpu/lanes.h"
 
 namespace gptq {
 namespace GPTQ_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t kLanes = 16;
-#elif defined(__AVX__)
-constexpr int64_t kLanes = 8;
-#else
-constexpr int64_t kLanes = 4;
-#endif
-
-// One register of floats, and of masks or integers.
-using Lanes = float __attribute__((vector_size(4 * kLanes)));
-using IntLanes = int32_t __attribute__((vector_size(4 * kLanes)));
-
-template <typename To, typename From>
-[[gnu::always_inline]] inline To bits_of(From value) {
-  return __builtin_bit_cast(To, value);
-}
 [[gnu::always_inline]] inline float smaller(float a, float b) { return b < a ? b : a; }
 [[gnu::always_inline]] inline float larger(float a, float b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes smaller(Lanes a, Lanes b) { return b < a ? b : a; }
 [[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
-
-[[gnu::always_inline]] inline Lanes load(const float* x) {
-  Lanes value;
-  __builtin_memcpy(&value, x, sizeof value);
-  return value;
-}
-[[gnu::always_inline]] inline void save(float* x, Lanes value) { __builtin_memcpy(x, &value, sizeof value); }
 
 // To the nearest integer, ties to even, for |x| <= 2^22: the sum has no bits left for a fraction.
 template <typename Float>
@@ -143,12 +116,6 @@ template <typename Float>
   const uint32_t special = magnitude > 0x7f800000U ? 0x7e00U : 0x7c00U;
   const uint32_t finite = magnitude < 0x38800000U ? small : normal;
   return static_cast<uint16_t>(((word >> 16) & 0x8000U) | (magnitude >= 0x47800000U ? special : finite));
-}
-
-[[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
-  const auto word = bits_of<uint32_t>(value);
-  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
-  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
 }
 
 // f32 and bf16 alike.

@@ -3,16 +3,13 @@
 #include <string>
 #include <string_view>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#elif defined(__aarch64__)
+#if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
 #include "backend/cpu/kernels.h"
 #include "base/error.h"
+#include "base/resources.h"
 
 namespace gptq {
 
@@ -53,15 +50,6 @@ bool has_avx512() {
 
 bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// Tile registers must be asked for: a process has them only with the kernel's permission, once for all its threads.
-bool has_amx() {
-  constexpr unsigned kBf16 = 1U << 22, kTiles = 1U << 24;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512bf16() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & kBf16) == 0 || (d & kTiles) == 0) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
 #elif defined(__aarch64__)
 bool has_neonbf16() {
   constexpr unsigned long kBf16 = 1UL << 14;  // HWCAP2_BF16
@@ -72,7 +60,7 @@ bool has_neonbf16() {
 // Best first.
 constexpr Choice kChoices[] = {
 #if defined(__x86_64__)
-    {&amx::kKernels, has_amx},
+    {&amx::kKernels, [] { return has_avx512bf16() && may_use_amx(); }},
     {&avx512bf16::kKernels, has_avx512bf16},
     {&avx512::kKernels, has_avx512},
     {&avx2::kKernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},

@@ -1,64 +1,44 @@
 // Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA; see kernels.cpp.
 #include "backend/cpu/product_kernels.h"
 
-#include <cstddef>
-#include <cstdint>
-
-#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
-#include <immintrin.h>
-#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-#include <arm_neon.h>
-#endif
+#include "backend/cpu/lanes.h"
 
 namespace gptq {
 namespace GPTQ_ISA {
 namespace {
 
+// The tile of sums that fills the registers.
 #if defined(__AVX512F__)
-constexpr int64_t kLanes = 16, kRows = 12, kVectors = 2;
+constexpr int64_t kRows = 12, kVectors = 2;
 #elif defined(__AVX__)
-constexpr int64_t kLanes = 8, kRows = 6, kVectors = 2;
+constexpr int64_t kRows = 6, kVectors = 2;
 #elif defined(__aarch64__)
-constexpr int64_t kLanes = 4, kRows = 6, kVectors = 4;
+constexpr int64_t kRows = 6, kVectors = 4;
 #else
-constexpr int64_t kLanes = 4, kRows = 3, kVectors = 4;
+constexpr int64_t kRows = 3, kVectors = 4;
 #endif
 constexpr int64_t kCols = kLanes * kVectors;
 
-using Lanes = float __attribute__((vector_size(4 * kLanes)));
-using Words = uint32_t __attribute__((vector_size(4 * kLanes)));
-
-template <typename Vector, typename Element>
-[[gnu::always_inline]] inline Vector load(const Element* x) {
-  Vector value;
-  __builtin_memcpy(&value, x, sizeof value);
-  return value;
-}
-template <typename Vector, typename Element>
-[[gnu::always_inline]] inline void save(Element* x, Vector value) {
-  __builtin_memcpy(x, &value, sizeof value);
-}
-
-// sum + left * right, word by word. The processors' dot products take bf16 below 2^-126 for zero.
+// sum + left * right, word by word.
 struct Floats {
   [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
-    return sum + __builtin_bit_cast(float, left) * __builtin_bit_cast(Lanes, right);
+    return sum + bits_of<float>(left) * bits_of<Lanes>(right);
   }
 };
+// The processors' dot products take bf16 below 2^-126 for zero.
+#if defined(__AVX512BF16__)
 struct Pairs {
   [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
-    const Words lefts = Words{} + left;
-#if defined(__AVX512BF16__)
-    return _mm512_dpbf16_ps(sum, __builtin_bit_cast(__m512bh, lefts), __builtin_bit_cast(__m512bh, right));
-#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-    return vbfdotq_f32(sum, __builtin_bit_cast(bfloat16x8_t, lefts), __builtin_bit_cast(bfloat16x8_t, right));
-#else
-    const auto high = [](Words words) { return __builtin_bit_cast(Lanes, words & 0xffff0000U); };
-    const auto low = [](Words words) { return __builtin_bit_cast(Lanes, words << 16); };
-    return sum + low(lefts) * low(right) + high(lefts) * high(right);
-#endif
+    return _mm512_dpbf16_ps(sum, bits_of<__m512bh>(Words{} + left), bits_of<__m512bh>(right));
   }
 };
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+struct Pairs {
+  [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
+    return vbfdotq_f32(sum, bits_of<bfloat16x8_t>(Words{} + left), bits_of<bfloat16x8_t>(right));
+  }
+};
+#endif
 
 // Sums start at zero and are added to c at the end: partial sums of a bounded number of terms.
 template <typename Product>
@@ -87,7 +67,7 @@ void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t s
 #pragma GCC unroll 4
     for (int64_t v = 0; v < kVectors; ++v) {
       float* to = c + r * c_stride + v * kLanes;
-      save(to, accumulate ? load<Lanes>(to) + sums[r][v] : sums[r][v]);
+      save(to, accumulate ? load(to) + sums[r][v] : sums[r][v]);
     }
   }
 }
@@ -146,8 +126,7 @@ void end() {}
 // Exchanges the blocks of kDistance x kDistance off the diagonal of each 2 kDistance x 2 kDistance block.
 template <int64_t kDistance>
 [[gnu::always_inline]] inline void exchange(Words (&x)[kLanes]) {
-  using Places = int32_t __attribute__((vector_size(4 * kLanes)));
-  Places upper{}, lower{};
+  IntLanes upper{}, lower{};
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kLanes; ++i) {
     upper[i] = static_cast<int32_t>(i & kDistance ? kLanes + i - kDistance : i);
@@ -239,12 +218,6 @@ void take_column_pairs(const uint16_t* x, int64_t stride, int64_t rows, int64_t 
   }
 }
 
-[[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
-  const auto word = __builtin_bit_cast(uint32_t, value);
-  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
-  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
-}
-
 void finish_f32(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
                 int64_t stride) {
   for (int64_t r = 0; r < rows; ++r) {
@@ -268,8 +241,8 @@ void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, c
     int64_t j = 0;
 #if defined(__AVX512BF16__)
     for (; j + kLanes <= cols; j += kLanes) {
-      Lanes sum = load<Lanes>(from + j);
-      if (bias != nullptr) sum += load<Lanes>(bias + j);
+      Lanes sum = load(from + j);
+      if (bias != nullptr) sum += load(bias + j);
       save(to + j, _mm512_cvtneps_pbh(sum));
     }
 #endif

@@ -33,7 +33,9 @@ struct ProductKernel {
 };
 
 struct ProductKernels {
-  ProductKernel f32, bf16;  // bf16.multiply is null where the processor has no dot products of bf16
+  ProductKernel f32, bf16;
+  // Whether the processor has dot products of bf16; without them that kernel is none.
+  bool multiply_bf16() const { return bf16.multiply != nullptr; }
 
   // Packs an operand whose rows run along the inner dimension: y[k * y_stride + r] = word k of row r. Rows are
   // row_bytes long; what is missing up to `width` rows (a multiple of 16) or `words` words is zeros.

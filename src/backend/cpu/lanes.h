@@ -1,0 +1,55 @@
+// One vector register, for the sources that are compiled once per instruction set: those alone include this. All of it
+// is always inlined and in an unnamed namespace, so that the linker never merges copies of different instruction sets.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
+#endif
+
+namespace gptq {
+namespace GPTQ_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t kLanes = 16;
+#elif defined(__AVX__)
+constexpr int64_t kLanes = 8;
+#else
+constexpr int64_t kLanes = 4;
+#endif
+
+// A register of floats, of masks or integers, of words.
+using Lanes = float __attribute__((vector_size(4 * kLanes)));
+using IntLanes = int32_t __attribute__((vector_size(4 * kLanes)));
+using Words = uint32_t __attribute__((vector_size(4 * kLanes)));
+
+template <typename To, typename From>
+[[gnu::always_inline]] inline To bits_of(From value) {
+  return __builtin_bit_cast(To, value);
+}
+
+template <typename Vector = Lanes, typename Element = float>
+[[gnu::always_inline]] inline Vector load(const Element* x) {
+  Vector value;
+  __builtin_memcpy(&value, x, sizeof value);
+  return value;
+}
+template <typename Vector, typename Element>
+[[gnu::always_inline]] inline void save(Element* x, Vector value) {
+  __builtin_memcpy(x, &value, sizeof value);
+}
+
+[[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
+  const auto word = bits_of<uint32_t>(value);
+  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
+  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
+}
+
+}  // namespace
+}  // namespace GPTQ_ISA
+}  // namespace gptq
