@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <sched.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -26,6 +27,14 @@ void pause() {
 #endif
 }
 
+// Of the cores that this process may run on, this thread takes any but one.
+void keep_off(int core) {
+  cpu_set_t cores;
+  if (sched_getaffinity(getpid(), sizeof cores, &cores) != 0) return;
+  CPU_CLR(core, &cores);
+  if (CPU_COUNT(&cores) > 0) sched_setaffinity(0, sizeof cores, &cores);
+}
+
 }  // namespace
 
 int available_cores() {
@@ -41,7 +50,9 @@ int available_cores() {
 }
 
 ThreadPool::ThreadPool(int threads) {
-  if (threads <= 0) threads = available_cores();
+  const int cores = available_cores();
+  if (threads <= 0) threads = cores;
+  fits_ = threads <= cores;
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
 }
 
@@ -64,6 +75,7 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   body_ = &body;
   count_ = count;
   next_ = 0;
+  core_ = sched_getcpu();
   open_ = true;
   ++round_;
   if (asleep_ > 0) {
@@ -89,6 +101,7 @@ void ThreadPool::work() {
       --asleep_;
     }
     seen = round_;
+    if (fits_ && core_ == sched_getcpu()) keep_off(core_);
     ++joined_;
     if (open_) run_bodies();
     --joined_;

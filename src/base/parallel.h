@@ -42,6 +42,8 @@ class ThreadPool {
   // The round at work. Workers join while it is open; it is changed only while it is closed and nobody is in it.
   std::atomic<bool> open_ = false;
   std::atomic<int> joined_ = 0;
+  bool fits_ = true;           // the threads are no more than the cores
+  std::atomic<int> core_ = 0;  // where the caller is
   std::atomic<int64_t> next_ = 0;
   int64_t count_ = 0;
   const std::function<void(int64_t)>* body_ = nullptr;

@@ -61,7 +61,7 @@ class Memory {
   virtual void release(void* block, size_t bytes) noexcept = 0;
 };
 
-// Memory of the host, aligned to 64 bytes. Stateless, so one object serves all.
+// Memory of the host, aligned to 64 bytes; one object serves all (tensor/page_memory.h).
 Memory& host_memory();
 
 // Owns a dense matrix (stride = cols). Move-only; the memory must outlive it.

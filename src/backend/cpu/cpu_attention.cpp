@@ -14,9 +14,12 @@
 namespace gptq {
 namespace {
 
-constexpr int64_t kRows = 192;    // of a task: queries times heads
-constexpr int64_t kBlock = 512;   // keys whose scores are held at a time
-constexpr int64_t kScores = 528;  // floats of a row of scores: off the powers of two
+constexpr int64_t kRows = 192;     // of a task: queries times heads
+constexpr int64_t kBlock = 1024;   // keys whose scores are held at a time
+constexpr int64_t kLane = 16;      // scores are exponentiated in multiples of it
+constexpr int64_t kScores = 1040;  // floats of a row of scores: off the powers of two
+
+constexpr float kUnseen = -std::numeric_limits<float>::infinity();
 
 // Keys [first, end), counted from a sequence's start.
 struct KeyRange {
@@ -126,11 +129,10 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const auto query_of = [&](int64_t row) { return task.first_query + std::min(row, rows - 1) / heads; };
 
   ScratchPool::Lease lease =
-      scratch_.borrow(all_rows * (width + wide + 2) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 6);
+      scratch_.borrow(all_rows * (width + wide) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 4);
   float* stacked = lease.take(rows * width);
   float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
-  float *const tops = lease.take(rows), *const weights = lease.take(rows);
   const MatrixView stacked_rows(stacked, dtype_of(kernel), rows, width);
   for (int64_t r = 0; r < rows; ++r) {
     const ConstMatrixView from = q.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
@@ -142,10 +144,14 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const LeftPanels left =
       pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
   std::fill_n(sums, all_rows * wide, 0.0F);
+  std::vector<RunningSoftmax> softmax;
+  const auto soften = kernel.word == 2 ? kernels_.soften_bf16 : kernels_.soften;
   for (int64_t r = 0; r < rows; ++r) {
     const bool has_sink = !shape.sinks.empty();
-    tops[r] = has_sink ? shape.sinks.row<float>(0)[first_head + r % heads] : -std::numeric_limits<float>::infinity();
-    weights[r] = has_sink ? 1.0F : 0.0F;
+    softmax.push_back({.top = has_sink ? shape.sinks.row<float>(0)[first_head + r % heads] : kUnseen,
+                       .weight = has_sink ? 1.0F : 0.0F,
+                       .sums = sums + r * wide,
+                       .width = wide});
   }
 
   const KeyRange all = seen(shape, first_query, query_of(rows - 1));
@@ -163,46 +169,35 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
                         packed_head.keys + key * words, scores + key - start, kScores, false);
       }
       const int64_t from = keys.first / unit * unit - start, end = rounded_up(keys.end, unit) - start;
+      // Whole vectors of scores; their probabilities are written over them from the first on.
+      const int64_t first_score = from / kLane * kLane, end_score = rounded_up(end, kLane);
+      float* const probabilities = scores + first_score + (from - first_score) / kernel.word;
       for (int64_t row = panel; row < std::min(panel + kernel.rows, rows); ++row) {
         const int64_t query = query_of(row);
         const KeyRange of_row = common(block, seen(shape, query, query));
-        const int64_t count = std::max<int64_t>(of_row.end - of_row.first, 0);
-        const int64_t first = count == 0 ? end : of_row.first - start;
+        const int64_t first = of_row.first - start, last = of_row.end - start;
         float* line = scores + (row - panel) * kScores;
-        if (count > 0) {
-          float factor = shape.scale;
-          if (factor <= 0 || shape.soft_cap > 0 || !shape.slopes.empty()) {
-            kernels_.scale(line + first, factor, line + first, count);
-            factor = 1;
-            if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, count);
-            if (!shape.slopes.empty()) {
-              kernels_.add_line(line + first, static_cast<float>(of_row.first - query),
-                                shape.slopes.row<float>(0)[first_head + row % heads], count);
-            }
-          }
-          const float top = std::max(tops[row], factor * kernels_.maximum(line + first, count));
-          const float fade = std::exp(tops[row] - top);
-          if (fade != 1) {
-            weights[row] *= fade;
-            kernels_.scale(sums + row * wide, fade, sums + row * wide, width);
-          }
-          tops[row] = top;
-          weights[row] += kernel.word == 2
-                              ? kernels_.exponentials_bf16(line + first, factor, top,
-                                                           reinterpret_cast<uint16_t*>(line) + first, count)
-                              : kernels_.exponentials(line + first, factor, top, line + first, count);
+        if (first >= last) {  // a window or chunk ends between the rows of a panel
+          std::fill_n(probabilities + (row - panel) * kScores, (end - from) / kernel.word, 0.0F);
+          continue;
         }
-        const auto clear = [&](int64_t a, int64_t b) {
-          const auto bytes = static_cast<int64_t>(sizeof(float)) / kernel.word;
-          if (b > a)
-            std::memset(reinterpret_cast<std::byte*>(line) + a * bytes, 0, static_cast<size_t>((b - a) * bytes));
-        };
-        clear(from, first);
-        clear(first + count, end);
+        float factor = shape.scale;
+        if (factor <= 0 || shape.soft_cap > 0 || !shape.slopes.empty()) {
+          kernels_.scale(line + first, factor, line + first, last - first);
+          factor = 1;
+          if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, last - first);
+          if (!shape.slopes.empty()) {
+            kernels_.add_line(line + first, static_cast<float>(of_row.first - query),
+                              shape.slopes.row<float>(0)[first_head + row % heads], last - first);
+          }
+        }
+        std::fill(line + first_score, line + first, kUnseen);
+        std::fill(line + last, line + end_score, kUnseen);
+        soften(line + first_score, end_score - first_score, factor, softmax[static_cast<size_t>(row)]);
       }
-      const auto* probabilities = reinterpret_cast<const uint32_t*>(scores) + from / kernel.word;
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply((end - from) / kernel.word, probabilities, kScores, kernel.step,
+        kernel.multiply((end - from) / kernel.word, reinterpret_cast<const uint32_t*>(probabilities), kScores,
+                        kernel.step,
                         packed_head.values + col * packed_head.value_words + (start + from) / kernel.word * kernel.cols,
                         sums + panel * wide + col, wide, true);
       }
@@ -212,7 +207,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   for (int64_t r = 0; r < rows; ++r) {
     const MatrixView to = y.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
     float* row = begin_row(to, 0, sums + r * wide);
-    kernels_.scale(sums + r * wide, 1 / weights[r], row, width);
+    kernels_.scale(sums + r * wide, 1 / softmax[static_cast<size_t>(r)].weight, row, width);
     finish_row(row, to, 0);
   }
 }

@@ -10,17 +10,14 @@
 #include <cblas.h>
 #include <malloc.h>
 
+#include "backend/cpu/cut.h"
 #include "base/error.h"
 #include "base/resources.h"
 
 namespace gptq {
 namespace {
 
-constexpr size_t kFloatsPerLine = 16;  // 64 bytes
-
-size_t whole_lines(int64_t count) {
-  return (static_cast<size_t>(count) + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
-}
+constexpr int64_t kFloatsPerLine = 16;  // 64 bytes
 
 std::string processor_name() {
   std::ifstream cpuinfo("/proc/cpuinfo");
@@ -60,19 +57,19 @@ typename GateKernels<Element>::Gate gate_of(const GateKernels<Element>& gates, A
 }  // namespace
 
 float* ScratchPool::Lease::take(int64_t count) {
-  float* start = buffer_.floats.get() + used_;
-  used_ += whole_lines(count);
+  float* start = buffer_.row<float>(0) + used_;
+  used_ += rounded_up(count, kFloatsPerLine);
   return start;
 }
 
 ScratchPool::Lease ScratchPool::borrow(int64_t count, int pieces) {
-  const size_t size = whole_lines(count) + static_cast<size_t>(pieces) * kFloatsPerLine;
-  Buffer buffer;
+  const int64_t size = rounded_up(count, kFloatsPerLine) + pieces * kFloatsPerLine;
+  Matrix buffer;
   {
     std::lock_guard lock(mutex_);
     // The smallest that is large enough; else the largest, which then makes room for a larger one.
-    const auto better = [&](const Buffer& a, const Buffer& b) {
-      return a.size >= size && b.size >= size ? a.size < b.size : a.size > b.size;
+    const auto better = [&](const Matrix& a, const Matrix& b) {
+      return a.cols() >= size && b.cols() >= size ? a.cols() < b.cols() : a.cols() > b.cols();
     };
     const auto best = std::min_element(free_.begin(), free_.end(), better);
     if (best != free_.end()) {
@@ -81,15 +78,14 @@ ScratchPool::Lease ScratchPool::borrow(int64_t count, int pieces) {
       free_.pop_back();
     }
   }
-  if (buffer.size < size) {
-    buffer = {};
-    buffer.floats.reset(new (std::align_val_t{64}) float[size]);
-    buffer.size = size;
+  if (buffer.cols() < size) {
+    buffer = Matrix();
+    buffer = Matrix(host_memory(), DType::f32, 1, size);
   }
   return {*this, std::move(buffer)};
 }
 
-void ScratchPool::give_back(Buffer buffer) {
+void ScratchPool::give_back(Matrix buffer) {
   std::lock_guard lock(mutex_);
   free_.push_back(std::move(buffer));
 }

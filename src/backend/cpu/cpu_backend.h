@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -22,17 +21,9 @@ namespace gptq {
 // Buffers of floats that tasks borrow. They are kept, so their pages stay mapped.
 class ScratchPool {
  public:
-  struct Release {
-    void operator()(float* floats) const { ::operator delete[](floats, std::align_val_t{64}); }
-  };
-  struct Buffer {
-    std::unique_ptr<float[], Release> floats;
-    size_t size = 0;
-  };
-
   class Lease {
    public:
-    Lease(ScratchPool& pool, Buffer buffer) : pool_(pool), buffer_(std::move(buffer)) {}
+    Lease(ScratchPool& pool, Matrix buffer) : pool_(pool), buffer_(std::move(buffer)) {}
     ~Lease() { pool_.give_back(std::move(buffer_)); }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
@@ -41,18 +32,18 @@ class ScratchPool {
 
    private:
     ScratchPool& pool_;
-    Buffer buffer_;
-    size_t used_ = 0;
+    Matrix buffer_;
+    int64_t used_ = 0;
   };
 
   // A buffer of room for all that is then taken from it; `count` is the sum of the counts, `pieces` their number.
   Lease borrow(int64_t count, int pieces = 1);
 
  private:
-  void give_back(Buffer buffer);
+  void give_back(Matrix buffer);
 
   std::mutex mutex_;
-  std::vector<Buffer> free_;
+  std::vector<Matrix> free_;  // of one row each
 };
 
 class CpuBackend final : public Backend {
@@ -141,6 +132,7 @@ class CpuBackend final : public Backend {
 
   // The kernel for products of a and b, the dtype of what it multiplies, and whether that needs no conversion.
   const ProductKernel& product_kernel(ConstMatrixView a, ConstMatrixView b) const;
+  const ProductKernel& columns_kernel(ConstMatrixView a, ConstMatrixView b) const;
   static DType dtype_of(const ProductKernel& kernel) { return kernel.word == 2 ? DType::bf16 : DType::f32; }
   static bool is_packable(const ProductKernel& kernel, DType dtype) { return dtype == dtype_of(kernel); }
   // x in f32, at `wide`.

@@ -24,6 +24,8 @@ const uint32_t* words_at(ConstMatrixView m, int64_t row) {
   return reinterpret_cast<const uint32_t*>(static_cast<const std::byte*>(m.data) + row * stride_bytes(m));
 }
 
+bool are_bf16(ConstMatrixView a, ConstMatrixView b) { return a.dtype == DType::bf16 && b.dtype == DType::bf16; }
+
 // Words from one row of a left panel to the next: off the multiples of 2 kB, which share the sets of a cache.
 int64_t padded_stride(int64_t words) { return words % 512 == 0 ? words + 16 : words; }
 
@@ -54,16 +56,21 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
   } else if (call.op == "attention") {
     words = pieces_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
-    const int64_t tokens = std::min(a, gram_tokens(kernel, b));
-    words = panels(b, tokens) + rounded_up(b, kernel.rows) * kernel.words_of(tokens);
-    if (call.op == "add_cross_gram" || !is_packable(kernel, call.dtype)) words += 2 * tokens * b / kernel.word;
+    const ProductKernel& columns = columns_kernel(like, like);
+    const bool is_cross = call.op == "add_cross_gram";
+    const int64_t tokens = std::min(a, gram_tokens(columns, b)), packings = is_cross || !columns.shares_panels ? 2 : 1;
+    words = packings * rounded_up(b, columns.cols) * columns.words_of(tokens);
+    if (is_cross || !is_packable(columns, call.dtype)) words += 2 * tokens * b / columns.word;
   }
   return words * static_cast<int64_t>(sizeof(uint32_t));
 }
 
 const ProductKernel& CpuBackend::product_kernel(ConstMatrixView a, ConstMatrixView b) const {
-  const bool are_bf16 = a.dtype == DType::bf16 && b.dtype == DType::bf16;
-  return are_bf16 && products_.multiply_bf16() ? products_.bf16 : products_.f32;
+  return are_bf16(a, b) && products_.multiply_bf16() ? products_.bf16 : products_.f32;
+}
+
+const ProductKernel& CpuBackend::columns_kernel(ConstMatrixView a, ConstMatrixView b) const {
+  return are_bf16(a, b) && products_.multiply_bf16() ? products_.bf16_columns : products_.f32_columns;
 }
 
 ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
@@ -143,25 +150,30 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   const Cut cut = stretches(kernel, words);
   const int64_t panels = pieces_of(y.cols, kernel.cols), tiles = pieces_of(y.rows, kernel.rows),
                 tile_size = kernel.rows * kernel.cols;
-  // Tiles that cannot be summed where they belong: all of them if the sum is interrupted, else one.
+  // Tiles that cannot be summed where they belong: all of some panels if the sum is interrupted, else one.
   const bool is_interrupted = cut.count > 1;
-  ScratchPool::Lease lease = scratch_.borrow(tile_size * (is_interrupted ? tiles * panels : 1));
-  float* const room = lease.take(tile_size * (is_interrupted ? tiles * panels : 1));
-  for (int64_t stretch = 0; stretch < std::max<int64_t>(cut.count, 1); ++stretch) {
+  const int64_t at_once = is_interrupted ? std::min<int64_t>(panels, 8) : panels;
+  ScratchPool::Lease lease = scratch_.borrow(tile_size * (is_interrupted ? tiles * at_once : 1));
+  float* const room = lease.take(tile_size * (is_interrupted ? tiles * at_once : 1));
+  const auto multiply_stretch = [&](int64_t stretch, int64_t j) {
     const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
-    const bool is_last = stretch + 1 >= cut.count;
-    for (int64_t j = 0; j < panels; ++j) {
-      const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
-      const uint32_t* columns = right + (j * words + first) * kernel.cols;
-      for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
-        const bool in_place = y.dtype == DType::f32 && rows == kernel.rows && cols == kernel.cols;
-        float* c = in_place ? y.row<float>(row) + col : room + (is_interrupted ? (i * panels + j) * tile_size : 0);
-        const int64_t c_stride = in_place ? y.stride : kernel.cols;
-        kernel.multiply(count, left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
-                        left.row_stride, left.step_stride, columns, c, c_stride, stretch > 0);
-        if (is_last) finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
-      }
+    const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
+    const uint32_t* columns = right + (j * words + first) * kernel.cols;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
+      const bool in_place = y.dtype == DType::f32 && rows == kernel.rows && cols == kernel.cols;
+      float* c =
+          in_place ? y.row<float>(row) + col : room + (is_interrupted ? (j % at_once * tiles + i) * tile_size : 0);
+      const int64_t c_stride = in_place ? y.stride : kernel.cols;
+      kernel.multiply(count, left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
+                      left.row_stride, left.step_stride, columns, c, c_stride, stretch > 0);
+      if (stretch + 1 >= cut.count)
+        finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
+    }
+  };
+  for (int64_t first = 0; first < panels; first += at_once) {
+    for (int64_t stretch = 0; stretch < std::max<int64_t>(cut.count, 1); ++stretch) {
+      for (int64_t j = first; j < std::min(panels, first + at_once); ++j) multiply_stretch(stretch, j);
     }
   }
 }
@@ -181,7 +193,8 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
       pack_right(kernel, w.row_range(first + row, std::min(kernel.cols, n - row)), packed + panel * panel_words);
     });
     const TileShape shape = tile_shape(y.rows, n, kernel);
-    const Cut rows(y.rows, shape.rows, kernel.rows), cols(n, shape.cols, kernel.cols);
+    const EvenCut rows(y.rows, rounded_up(pieces_of(y.rows, shape.rows), pool_.size()), kernel.rows);
+    const Cut cols(n, shape.cols, kernel.cols);
     pool_.for_each(rows.count * cols.count, [&](int64_t task) {
       const int64_t i = task % rows.count, j = task / rows.count;
       const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
@@ -196,11 +209,11 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
   }
 }
 
-// Left panels are 128 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut
+// Left panels are 256 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut
 // across the columns, where there would be too few tasks to share.
 CpuBackend::TileShape CpuBackend::tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const {
   const int64_t wanted = pool_.size() == 1 ? 1 : 4 * pool_.size();
-  TileShape shape{std::max<int64_t>(128 / kernel.rows, 1) * kernel.rows, n};
+  TileShape shape{std::max<int64_t>(256 / kernel.rows, 1) * kernel.rows, n};
   const auto tasks = [&] { return pieces_of(m, shape.rows) * pieces_of(n, shape.cols); };
   while (tasks() < wanted && shape.cols > 8 * kernel.cols) shape.cols = (shape.cols + 1) / 2;
   while (tasks() < wanted && shape.rows > 2 * kernel.rows) shape.rows = (shape.rows + 1) / 2;
@@ -218,13 +231,15 @@ void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, in
 
 // c += left' right, or of its tiles those that reach the lower triangle.
 void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
-  const ProductKernel& kernel = product_kernel(left, right);
-  const int64_t n = c.rows, words = kernel.words_of(left.rows);
-  const int64_t left_words = kernel.rows * words, right_words = kernel.cols * words;
-  const int64_t left_panels = pieces_of(n, kernel.rows), right_panels = pieces_of(n, kernel.cols);
-  ScratchPool::Lease lease = scratch_.borrow(left_panels * left_words + right_panels * right_words, 2);
-  auto* left_packed = reinterpret_cast<uint32_t*>(lease.take(left_panels * left_words));
-  auto* right_packed = reinterpret_cast<uint32_t*>(lease.take(right_panels * right_words));
+  const ProductKernel& kernel = columns_kernel(left, right);
+  const int64_t n = c.rows, words = kernel.words_of(left.rows),
+                width = kernel.shares_panels ? kernel.cols : kernel.rows;
+  const int64_t left_words = pieces_of(n, width) * width * words, panel_words = kernel.cols * words,
+                right_words = pieces_of(n, kernel.cols) * panel_words;
+  const bool packs_left = !kernel.shares_panels || left.data != right.data;
+  ScratchPool::Lease lease = scratch_.borrow((packs_left ? left_words : 0) + right_words, 2);
+  auto* const right_packed = reinterpret_cast<uint32_t*>(lease.take(right_words));
+  auto* const left_packed = packs_left ? reinterpret_cast<uint32_t*>(lease.take(left_words)) : right_packed;
 
   // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, they are
   // turned into place.
@@ -233,34 +248,31 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
     const int64_t first = task * kWords, count = std::min(kWords, words - first);
     const int64_t token = std::min(first * kernel.word, left.rows),
                   tokens = std::min(kWords * kernel.word, left.rows - token);
-    const auto part = [&](ConstMatrixView x, int64_t col, int64_t width) {
-      return x.block(token, tokens, col, std::min(width, n - col));
+    const auto pack = [&](ConstMatrixView x, int64_t panel_width, uint32_t* to) {
+      for (int64_t col = 0; col < n; col += panel_width) {
+        pack_columns(kernel, x.block(token, tokens, col, std::min(panel_width, n - col)), count, panel_width,
+                     to + col * words + first * panel_width);
+      }
     };
-    ScratchPool::Lease turned = scratch_.borrow(kWords * kernel.rows);
-    auto* columns = reinterpret_cast<uint32_t*>(turned.take(kWords * kernel.rows));
-    for (int64_t panel = 0; panel < left_panels; ++panel) {
-      uint32_t* to = left_packed + panel * left_words;
-      const ConstMatrixView x = part(left, panel * kernel.rows, kernel.rows);
-      if (!kernel.by_steps) {
-        pack_columns(kernel, x, count, kernel.rows, to + first * kernel.rows);
-        continue;
-      }
-      pack_columns(kernel, x, count, kernel.rows, columns);
+    pack(right, kernel.cols, right_packed);
+    if (packs_left) pack(left, width, left_packed);
+    if (!kernel.by_steps) return;
+    ScratchPool::Lease turned = scratch_.borrow(kWords * width);
+    auto* columns = reinterpret_cast<uint32_t*>(turned.take(kWords * width));
+    for (int64_t col = 0; col < n; col += width) {
+      uint32_t* const panel = left_packed + col * words + first * width;
+      std::copy_n(panel, count * width, columns);
       for (int64_t k = 0; k < count; k += kernel.step) {
-        products_.interleave(columns + k * kernel.rows, 4 * kernel.rows, kernel.step, 4 * kernel.rows, kernel.rows,
-                             kernel.step, to + (first + k) * kernel.rows, kernel.step);
+        products_.interleave(columns + k * width, 4 * width, kernel.step, 4 * width, width, kernel.step,
+                             panel + k * width, kernel.step);
       }
-    }
-    for (int64_t panel = 0; panel < right_panels; ++panel) {
-      pack_columns(kernel, part(right, panel * kernel.cols, kernel.cols), count, kernel.cols,
-                   right_packed + panel * right_words + first * kernel.cols);
     }
   });
 
-  const int64_t row_stride = kernel.step, step_stride = kernel.step * kernel.rows;
+  const int64_t step_stride = kernel.step * width;
   const Cut stretch = stretches(kernel, words);
-  int64_t edge = 192;  // of the part of c that is a task
-  while (edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
+  int64_t edge = 48;  // of the part of c that is a task
+  while (edge > 4800000000 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
   const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < rows.count; ++i) {
@@ -279,10 +291,10 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
         for (int64_t row = rows.start(i); row < row_end; row += kernel.rows) {
           if (only_lower && col >= row + kernel.rows) continue;
           const bool is_whole = row + kernel.rows <= n && col + kernel.cols <= n;
-          const uint32_t* a = left_packed + row / kernel.rows * left_words + stretch.start(s) * kernel.rows;
-          const uint32_t* b = right_packed + col / kernel.cols * right_words + stretch.start(s) * kernel.cols;
+          const uint32_t* a = left_packed + row / width * width * words + stretch.start(s) * width + row % width;
+          const uint32_t* b = right_packed + col * words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
-          kernel.multiply(stretch.length(s), a, row_stride, step_stride, b, is_whole ? to : edge,
+          kernel.multiply(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : edge,
                           is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
@@ -308,7 +320,7 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   }
   const auto count = static_cast<int64_t>(kept.size());
   dropped.row<int32_t>(0)[0] += static_cast<int32_t>(x.rows - count);
-  const ProductKernel& kernel = product_kernel(x, x);
+  const ProductKernel& kernel = columns_kernel(x, x);
   const bool as_it_is = is_packable(kernel, x.dtype);
   const int64_t at_once = gram_tokens(kernel, x.cols);
   for (int64_t start = 0; start < count; start += at_once) {
@@ -396,7 +408,7 @@ void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, Mat
   if (x.empty()) return;
   constexpr int64_t kTokens = 2048;
   const int64_t n = x.cols;
-  const DType dtype = dtype_of(product_kernel(x, x));
+  const DType dtype = dtype_of(columns_kernel(x, x));
   Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n),
       differences(host_memory(), dtype, values.rows(), n);
   for (int64_t start = 0; start < x.rows; start += kTokens) {

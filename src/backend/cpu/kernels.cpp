@@ -306,28 +306,26 @@ float maximum(const float* x, int64_t n) {
   return top;
 }
 
-float exponentials(const float* x, float factor, float top, float* y, int64_t n) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = exponential(factor * x[i] - top);
-    y[i] = value;
-    sum += value;
-  }
-  return sum;
-}
-
-// 2^x for x <= 0 to 3e-6: 2^-126 below that. The sum with kMagic has the integer next to x in its last bits; a
-// polynomial, the best of degree 4 on [-1/2, 1/2], gives the rest.
-template <typename Float, typename Int>
-[[gnu::always_inline]] inline Float quick_exp2(Float x) {
+// 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
+// beside the integer next to it. Elsewhere that integer stands in the last bits of a sum with 1.5 * 2^23.
+[[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
+#if defined(__AVX512F__)
+  const Lanes whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Lanes r = x - whole;
+#else
   constexpr float kMagic = 0x1.8p23F;
-  const Float inside = larger(x, Float{} - 126.0F), shifted = inside + kMagic, r = inside - (shifted - kMagic);
-  Float series = r * 0.00958285F + 0.05590643F;
+  const Lanes inside = larger(x, broadcast(-126.0F)), shifted = inside + kMagic, r = inside - (shifted - kMagic);
+#endif
+  Lanes series = r * 0.00958285F + 0.05590643F;
   series = series * r + 0.24024099F;
   series = series * r + 0.69312419F;
   series = series * r + 1.0F;
-  return bits_of<Float>(bits_of<Int>(series) + (bits_of<Int>(shifted) << 23));
+#if defined(__AVX512F__)
+  const Lanes power = _mm512_scalef_ps(series, whole);
+#else
+  const auto power = bits_of<Lanes>(bits_of<IntLanes>(series) + (bits_of<IntLanes>(shifted) << 23));
+#endif
+  return x < -126.0F ? broadcast(0.0F) : power;
 }
 
 #if defined(__AVX512BF16__)
@@ -341,24 +339,64 @@ template <typename Float, typename Int>
 }
 #endif
 
-float exponentials_bf16(const float* x, float factor, float top, uint16_t* y, int64_t n) {
-  constexpr float kLog2E = 1.442695041F;
-  const float slope = factor * kLog2E, offset = top * kLog2E;
-  Lanes sums{};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Lanes value = quick_exp2<Lanes, IntLanes>(load(x + i) * slope - offset);
-    save_bf16(y + i, value);
-    sums += value;
+// All lanes of x combined, halves first.
+template <int64_t kHalf = kLanes / 2, typename Combine>
+[[gnu::always_inline]] inline float folded(Lanes x, const Combine& combine) {
+  if constexpr (kHalf == 0) {
+    return x[0];
+  } else {
+    IntLanes other{};
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) other[r] = static_cast<int32_t>(r ^ kHalf);
+    return folded<kHalf / 2>(combine(x, __builtin_shuffle(x, other)), combine);
   }
+}
+
+// The largest of n numbers, n a multiple of 16.
+[[gnu::always_inline]] inline float largest(const float* x, int64_t n) {
+  Lanes tops = load(x), others = tops;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    tops = larger(tops, load(x + i));
+    others = larger(others, load(x + i + kLanes));
+  }
+  if (i < n) tops = larger(tops, load(x + i));
+  return folded(larger(tops, others), [](Lanes a, Lanes b) { return larger(a, b); });
+}
+
+// Moves a row to a higher top.
+[[gnu::always_inline]] inline void fade(RunningSoftmax& row, float top, float factor) {
+  row.top = top;
+  row.weight *= factor;
+  for (int64_t i = 0; i < row.width; i += kLanes) save(row.sums + i, load(row.sums + i) * factor);
+}
+
+void soften(float* x, int64_t n, float factor, RunningSoftmax& row) {
+  const float top = larger(row.top, factor * largest(x, n));
+  if (top != row.top) fade(row, top, exponential(row.top - top));
   float sum = 0;
-  for (int64_t r = 0; r < kLanes; ++r) sum += sums[r];
-  for (; i < n; ++i) {
-    const float value = quick_exp2<float, uint32_t>(x[i] * slope - offset);
-    y[i] = bf16_of_float(value);
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = exponential(factor * x[i] - top);
+    x[i] = value;
     sum += value;
   }
-  return sum;
+  row.weight += sum;
+}
+
+void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
+  constexpr float kLog2E = 1.442695041F;
+  const float top = larger(row.top, factor * largest(x, n));
+  if (top != row.top) fade(row, top, quick_exp2(broadcast((row.top - top) * kLog2E))[0]);
+  const float slope = factor * kLog2E, offset = top * kLog2E;
+  auto* rounded = reinterpret_cast<uint16_t*>(x);
+  Lanes sums{};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes value = quick_exp2(load(x + i) * slope - offset);
+    save_bf16(rounded + i, value);
+    sums += value;
+  }
+  row.weight += folded(sums, [](Lanes a, Lanes b) { return a + b; });
 }
 
 // Partial sums of this many terms are in f32, the sum of those in double.
@@ -595,8 +633,8 @@ const Kernels kKernels = {
     .hard_cap = hard_cap,
     .soft_cap = soft_cap,
     .maximum = maximum,
-    .exponentials = exponentials,
-    .exponentials_bf16 = exponentials_bf16,
+    .soften = soften,
+    .soften_bf16 = soften_bf16,
     .sum_of_exponentials = sum_of_exponentials,
     .divergence = divergence,
     .find_grid = find_grid,

@@ -36,6 +36,13 @@ struct GateKernels {
   Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu;
 };
 
+// A row of softmax(x) y, of x that comes in pieces (Dao et al. 2022, FlashAttention).
+struct RunningSoftmax {
+  float top = 0, weight = 0;  // the largest x so far, and sum exp(x - top)
+  float* sums = nullptr;      // [width] sum exp(x - top) y
+  int64_t width = 0;
+};
+
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
@@ -68,10 +75,11 @@ struct Kernels {
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
-  // y = exp(factor * x - top), which is at most 1, in place if need be; returns the sum before rounding to y's dtype.
-  // The second is exact to about 2^-16.
-  float (*exponentials)(const float* x, float factor, float top, float* y, int64_t n);
-  float (*exponentials_bf16)(const float* x, float factor, float top, uint16_t* y, int64_t n);
+  // x = exp(factor * x - top), top being the largest so far, and the weight and sums of the row are brought up to date;
+  // factor > 0, n and width are multiples of 16. The second writes bf16 over the front half of x, exact to about 2^-16
+  // before it is rounded; the weight is the sum of what was not rounded yet.
+  void (*soften)(float* x, int64_t n, float factor, RunningSoftmax& row);
+  void (*soften_bf16)(float* x, int64_t n, float factor, RunningSoftmax& row);
   // sum exp(x - top)
   double (*sum_of_exponentials)(const float* x, float top, int64_t n);
   // sum exp(p - log_p) * ((p - log_p) - (q - log_q)): the divergence of two rows of logits, given their log-sum-exps

@@ -7,17 +7,25 @@ namespace gptq {
 namespace GPTQ_ISA {
 namespace {
 
-// The tile of sums that fills the registers.
+// A tile of sums that fills the registers.
+template <int64_t rows, int64_t vectors>
+struct Tile {
+  static constexpr int64_t kRows = rows, kVectors = vectors, kCols = vectors * kLanes;
+};
+// For operands of which each has its own panels; and for those whose left panels are part of the right ones.
 #if defined(__AVX512F__)
-constexpr int64_t kRows = 12, kVectors = 2;
+using RowsTile = Tile<12, 2>;
+using ColumnsTile = Tile<8, 3>;
 #elif defined(__AVX__)
-constexpr int64_t kRows = 6, kVectors = 2;
+using RowsTile = Tile<6, 2>;
+using ColumnsTile = Tile<4, 3>;
 #elif defined(__aarch64__)
-constexpr int64_t kRows = 6, kVectors = 4;
+using RowsTile = Tile<6, 4>;
+using ColumnsTile = Tile<4, 6>;
 #else
-constexpr int64_t kRows = 3, kVectors = 4;
+using RowsTile = Tile<3, 4>;
+using ColumnsTile = Tile<4, 3>;
 #endif
-constexpr int64_t kCols = kLanes * kVectors;
 
 // sum + left * right, word by word.
 struct Floats {
@@ -41,35 +49,51 @@ struct Pairs {
 #endif
 
 // Sums start at zero and are added to c at the end: partial sums of a bounded number of terms.
-template <typename Product>
-void multiply(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
-              float* c, int64_t c_stride, bool accumulate) {
-  constexpr int64_t kGroup = 3;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
+template <typename Product, typename Tile>
+[[gnu::always_inline]] inline void multiply(int64_t words, const uint32_t* left, int64_t row_stride,
+                                            int64_t step_stride, const uint32_t* right, float* c, int64_t c_stride,
+                                            bool accumulate) {
+  constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
+  constexpr int64_t kGroup =
+      kRows % 3 == 0 ? 3 : kRows;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
   Lanes sums[kRows][kVectors] = {};
   const uint32_t* groups[kRows / kGroup];
   for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
   for (int64_t k = 0; k < words; ++k) {
     Words columns[kVectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int64_t v = 0; v < kVectors; ++v) columns[v] = load<Words>(right + v * kLanes);
 #pragma GCC unroll 12
     for (int64_t r = 0; r < kRows; ++r) {
       const uint32_t word = groups[r / kGroup][r % kGroup * row_stride];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = Product::add_product(sums[r][v], word, columns[v]);
     }
-    right += kCols;
+    right += Tile::kCols;
 #pragma GCC unroll 4
     for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
   }
 #pragma GCC unroll 12
   for (int64_t r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int64_t v = 0; v < kVectors; ++v) {
       float* to = c + r * c_stride + v * kLanes;
       save(to, accumulate ? load(to) + sums[r][v] : sums[r][v]);
     }
   }
+}
+
+template <typename Product>
+void multiply_rows(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
+                   float* c, int64_t c_stride, bool accumulate) {
+  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, c, c_stride, accumulate);
+}
+
+// The strides of a left panel that is part of a right one are known.
+template <typename Product>
+void multiply_columns(int64_t words, const uint32_t* left, int64_t /*row_stride*/, int64_t /*step_stride*/,
+                      const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
+  multiply<Product, ColumnsTile>(words, left, 1, ColumnsTile::kCols, right, c, c_stride, accumulate);
 }
 
 #if defined(__AMX_BF16__)
@@ -179,12 +203,12 @@ void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_b
 // Widths that a panel has are constants, so that the compiler has whole vectors to work on.
 template <typename Body>
 [[gnu::always_inline]] inline void for_columns(int64_t count, const Body& body) {
-  if (count == kRows) {
-#pragma GCC unroll 16
-    for (int64_t c = 0; c < kRows; ++c) body(c);
-  } else if (count == kCols) {
+  if (count == RowsTile::kCols) {
 #pragma omp simd
-    for (int64_t c = 0; c < kCols; ++c) body(c);
+    for (int64_t c = 0; c < RowsTile::kCols; ++c) body(c);
+  } else if (count == ColumnsTile::kCols) {
+#pragma omp simd
+    for (int64_t c = 0; c < ColumnsTile::kCols; ++c) body(c);
   } else {
     for (int64_t c = 0; c < count; ++c) body(c);
   }
@@ -256,8 +280,19 @@ void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, c
   }
 }
 
-constexpr ProductKernel kF32 = {
-    .rows = kRows, .cols = kCols, .word = 1, .most_words = 512, .multiply = multiply<Floats>};
+constexpr ProductKernel of_rows(int64_t word, ProductKernel::Multiply multiply) {
+  return {.rows = RowsTile::kRows, .cols = RowsTile::kCols, .word = word, .most_words = 512, .multiply = multiply};
+}
+constexpr ProductKernel of_columns(int64_t word, ProductKernel::Multiply multiply) {
+  static_assert(ColumnsTile::kCols % ColumnsTile::kRows == 0);
+  return {.rows = ColumnsTile::kRows,
+          .cols = ColumnsTile::kCols,
+          .word = word,
+          .shares_panels = true,
+          .most_words = 512,
+          .multiply = multiply};
+}
+
 #if defined(__AMX_BF16__)
 constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .cols = 2 * kTile,
@@ -266,18 +301,20 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .by_steps = true,
                                  .most_words = 320,
                                  .multiply = multiply_tiles};
+constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-constexpr ProductKernel kBf16 = {
-    .rows = kRows, .cols = kCols, .word = 2, .most_words = 512, .multiply = multiply<Pairs>};
+constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>), kBf16Columns = of_columns(2, multiply_columns<Pairs>);
 #else
-constexpr ProductKernel kBf16 = {};
+constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
 #endif
 
 }  // namespace
 
 extern const ProductKernels kProductKernels;
-const ProductKernels kProductKernels = {.f32 = kF32,
+const ProductKernels kProductKernels = {.f32 = of_rows(1, multiply_rows<Floats>),
                                         .bf16 = kBf16,
+                                        .f32_columns = of_columns(1, multiply_columns<Floats>),
+                                        .bf16_columns = kBf16Columns,
                                         .interleave = interleave,
                                         .take_columns = take_columns,
                                         .take_column_pairs = take_column_pairs,

@@ -1,0 +1,200 @@
+#include "tensor/page_memory.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+namespace gptq {
+namespace {
+
+// Smaller extents are given back, and a block takes no more extents than this: they would become ever smaller, and the
+// system counts them.
+constexpr size_t kLeastExtent = size_t{256} << 10;
+constexpr size_t kMostExtents = 8;
+
+size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+size_t whole_pages(size_t bytes) {
+  static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return rounded_up(bytes, page);
+}
+
+// Fresh pages, at `place` if one is given; nullptr where the system has no room. Blocks begin where huge pages do, and
+// ask for those: what a processor remembers of addresses reaches far with them.
+std::byte* map_pages(size_t bytes, std::byte* place = nullptr) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  const int fixed = place == nullptr ? 0 : MAP_FIXED;
+  const size_t spare = place == nullptr && bytes >= kHuge ? kHuge : 0;
+  void* pages = mmap(place, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0);
+  if (pages == MAP_FAILED) return nullptr;
+  auto* const start = static_cast<std::byte*>(pages);
+  const size_t before =
+      spare == 0 ? 0 : rounded_up(reinterpret_cast<uintptr_t>(start), kHuge) - reinterpret_cast<uintptr_t>(start);
+  if (before > 0) munmap(start, before);
+  if (spare > before) munmap(start + before + bytes, spare - before);
+  madvise(start + before, bytes, MADV_HUGEPAGE);
+  return start + before;
+}
+
+// Moves pages to where others are, which go. If the system refuses, nobody knows whether those are still there.
+bool move_pages(std::byte* from, size_t bytes, std::byte* to) {
+  return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+}
+
+}  // namespace
+
+PageMemory::~PageMemory() { give_back_kept(); }
+
+void PageMemory::give_back_kept() {
+  for (const auto& [start, extent] : kept_) munmap(start, extent.bytes);
+  kept_.clear();
+  kept_bytes_ = 0;
+}
+
+void* PageMemory::allocate(size_t bytes) {
+  void* block = nullptr;
+  if (bytes < kPaged) {
+    constexpr size_t kAlignment = 64;
+    block = std::aligned_alloc(kAlignment, rounded_up(std::max<size_t>(bytes, 1), kAlignment));
+  } else {
+    std::lock_guard lock(mutex_);
+    const size_t size = whole_pages(bytes);
+    std::byte* pages = cut_from_kept(size);
+    if (pages == nullptr) pages = compose(size);
+    if (pages == nullptr) {  // too little room, or too many mappings
+      give_back_kept();
+      pages = compose(size);
+    }
+    if (pages != nullptr) {
+      used_bytes_ += size;
+      most_used_ = std::max(most_used_, used_bytes_);
+      drop_surplus();
+    }
+    block = pages;
+  }
+  if (block == nullptr) throw OutOfMemory(cat("out of host memory: ", bytes, " bytes asked for"));
+  return block;
+}
+
+void PageMemory::release(void* block, size_t bytes) noexcept {
+  if (bytes < kPaged) return std::free(block);
+  std::lock_guard lock(mutex_);
+  const auto found = blocks_.find(static_cast<std::byte*>(block));
+  std::byte* start = found->first;
+  for (const Extent extent : found->second) {
+    keep(start, extent);
+    start += extent.bytes;
+  }
+  blocks_.erase(found);
+  used_bytes_ -= whole_pages(bytes);
+  drop_surplus();
+}
+
+size_t PageMemory::bytes_kept() const {
+  std::lock_guard lock(mutex_);
+  return kept_bytes_;
+}
+
+// The front of the smallest extent that is large enough, or nullptr.
+std::byte* PageMemory::cut_from_kept(size_t bytes) {
+  auto best = kept_.end();
+  for (auto extent = kept_.begin(); extent != kept_.end(); ++extent) {
+    if (extent->second.bytes >= bytes && (best == kept_.end() || extent->second.bytes < best->second.bytes))
+      best = extent;
+  }
+  if (best == kept_.end()) return nullptr;
+  std::byte* const start = best->first;
+  blocks_[start] = {{bytes, best->second.mapping}};
+  shrink(best, bytes);
+  return start;
+}
+
+// Fresh pages, in whose places the largest extents are put; nullptr where the system has no room.
+std::byte* PageMemory::compose(size_t bytes) {
+  std::byte* const block = map_pages(bytes);
+  if (block == nullptr) return nullptr;
+  std::vector<Extent> extents;
+  size_t filled = 0;
+  bool is_whole = true;
+  while (!kept_.empty() && extents.size() < kMostExtents && bytes - filled >= kLeastExtent) {
+    const auto largest = std::max_element(kept_.begin(), kept_.end(),
+                                          [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
+    const size_t size = std::min(largest->second.bytes, bytes - filled);
+    is_whole = move_pages(largest->first, size, block + filled);
+    if (!is_whole) break;
+    shrink(largest, size);
+    extents.push_back({size, ++mappings_});
+    filled += size;
+  }
+  if (!is_whole && map_pages(bytes - filled, block + filled) == nullptr) {
+    munmap(block, bytes);
+    return nullptr;
+  }
+  if (filled < bytes) extents.push_back({bytes - filled, ++mappings_});
+  blocks_[block] = std::move(extents);
+  return block;
+}
+
+// Joined with its neighbours where they are of one mapping.
+void PageMemory::keep(std::byte* start, Extent extent) noexcept {
+  const size_t bytes = extent.bytes;
+  const auto next = kept_.find(start + extent.bytes);
+  if (next != kept_.end() && next->second.mapping == extent.mapping) {
+    extent.bytes += next->second.bytes;
+    kept_.erase(next);
+  }
+  const auto behind = kept_.lower_bound(start);
+  if (behind != kept_.begin()) {
+    const auto before = std::prev(behind);
+    if (before->first + before->second.bytes == start && before->second.mapping == extent.mapping) {
+      before->second.bytes += extent.bytes;
+      kept_bytes_ += bytes;
+      return;
+    }
+  }
+  try {
+    kept_[start] = extent;
+    kept_bytes_ += bytes;
+  } catch (const std::bad_alloc&) {
+    munmap(start, extent.bytes);
+    kept_bytes_ -= extent.bytes - bytes;
+  }
+}
+
+// Takes the front of an extent, whose pages have a new owner; too small a rest goes back to the system.
+void PageMemory::shrink(Extents::iterator kept, size_t bytes) {
+  std::byte* const rest = kept->first + bytes;
+  Extent extent = kept->second;
+  kept_.erase(kept);
+  kept_bytes_ -= extent.bytes;
+  extent.bytes -= bytes;
+  if (extent.bytes >= kLeastExtent) {
+    keep(rest, extent);
+  } else if (extent.bytes > 0) {
+    munmap(rest, extent.bytes);
+  }
+}
+
+// Gives back the smallest extents, and what one of them is too large by.
+void PageMemory::drop_surplus() {
+  while (used_bytes_ + kept_bytes_ > most_used_) {
+    const auto smallest = std::min_element(
+        kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
+    const size_t bytes = std::min(smallest->second.bytes, used_bytes_ + kept_bytes_ - most_used_);
+    munmap(smallest->first, bytes);
+    shrink(smallest, bytes);
+  }
+}
+
+Memory& host_memory() {
+  static PageMemory& memory = *new PageMemory;  // outlives all that others keep in it until the end
+  return memory;
+}
+
+}  // namespace gptq

@@ -1,0 +1,52 @@
+// Host memory whose pages are used again. The system clears each page that it hands out, and a virtual machine may have
+// to ask its host for it: that takes longer than most kernels need to fill it. So the pages of released blocks are
+// kept, and moved into new blocks of any size.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "tensor/matrix.h"
+
+namespace gptq {
+
+class PageMemory final : public Memory {
+ public:
+  PageMemory() = default;
+  ~PageMemory() override;
+  PageMemory(const PageMemory&) = delete;
+  PageMemory& operator=(const PageMemory&) = delete;
+
+  // Blocks below kPaged bytes are the heap's.
+  void* allocate(size_t bytes) override;
+  void release(void* block, size_t bytes) noexcept override;
+  // What is kept for later blocks. With what is in use it is never more than was in use at some time.
+  size_t bytes_kept() const;
+
+  static constexpr size_t kPaged = size_t{1} << 20;
+
+ private:
+  // Pages that lie side by side. Extents of one mapping may be joined; others may not, as the system moves only what
+  // was mapped or moved as one.
+  struct Extent {
+    size_t bytes = 0;
+    size_t mapping = 0;
+  };
+  using Extents = std::map<std::byte*, Extent>;
+
+  std::byte* cut_from_kept(size_t bytes);
+  std::byte* compose(size_t bytes);
+  void keep(std::byte* start, Extent extent) noexcept;
+  void shrink(Extents::iterator kept, size_t bytes);
+  void drop_surplus();
+  void give_back_kept();
+
+  mutable std::mutex mutex_;
+  Extents kept_;
+  std::map<std::byte*, std::vector<Extent>> blocks_;  // what each consists of, in order
+  size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0, mappings_ = 0;
+};
+
+}  // namespace gptq
