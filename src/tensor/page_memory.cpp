@@ -13,10 +13,11 @@
 namespace gptq {
 namespace {
 
-// Smaller extents are given back, and a block takes no more extents than this: they would become ever smaller, and the
-// system counts them.
+constexpr size_t kHuge = size_t{2} << 20;  // a huge page
+
+// Smaller extents are given back, and a block takes no more than this many: the system counts them.
 constexpr size_t kLeastExtent = size_t{256} << 10;
-constexpr size_t kMostExtents = 8;
+constexpr size_t kMostExtents = 16;
 
 size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -28,7 +29,6 @@ size_t whole_pages(size_t bytes) {
 // Fresh pages, at `place` if one is given; nullptr where the system has no room. Blocks begin where huge pages do, and
 // ask for those: what a processor remembers of addresses reaches far with them.
 std::byte* map_pages(size_t bytes, std::byte* place = nullptr) {
-  constexpr size_t kHuge = size_t{2} << 20;
   const int fixed = place == nullptr ? 0 : MAP_FIXED;
   const size_t spare = place == nullptr && bytes >= kHuge ? kHuge : 0;
   void* pages = mmap(place, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0);
@@ -65,7 +65,7 @@ void* PageMemory::allocate(size_t bytes) {
   } else {
     std::lock_guard lock(mutex_);
     const size_t size = whole_pages(bytes);
-    std::byte* pages = cut_from_kept(size);
+    std::byte* pages = take_whole(size);
     if (pages == nullptr) pages = compose(size);
     if (pages == nullptr) {  // too little room, or too many mappings
       give_back_kept();
@@ -101,34 +101,45 @@ size_t PageMemory::bytes_kept() const {
   return kept_bytes_;
 }
 
-// The front of the smallest extent that is large enough, or nullptr.
-std::byte* PageMemory::cut_from_kept(size_t bytes) {
-  auto best = kept_.end();
-  for (auto extent = kept_.begin(); extent != kept_.end(); ++extent) {
-    if (extent->second.bytes >= bytes && (best == kept_.end() || extent->second.bytes < best->second.bytes))
-      best = extent;
-  }
-  if (best == kept_.end()) return nullptr;
-  std::byte* const start = best->first;
-  blocks_[start] = {{bytes, best->second.mapping}};
-  shrink(best, bytes);
+// A kept extent of just this size, or nullptr.
+std::byte* PageMemory::take_whole(size_t bytes) {
+  const auto found =
+      std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.second.bytes == bytes; });
+  if (found == kept_.end()) return nullptr;
+  std::byte* const start = found->first;
+  blocks_[start] = {found->second};
+  take_front(found, bytes);
   return start;
 }
 
-// Fresh pages, in whose places the largest extents are put; nullptr where the system has no room.
+// The largest extent of whole huge pages, or for less than one the smallest that is large enough.
+PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
+  auto best = kept_.end();
+  for (auto extent = kept_.begin(); extent != kept_.end(); ++extent) {
+    const size_t size = extent->second.bytes, best_size = best == kept_.end() ? 0 : best->second.bytes;
+    const bool is_better = bytes >= kHuge ? size >= kHuge && size > best_size
+                                          : size >= bytes && size < kHuge && (best_size == 0 || size < best_size);
+    if (is_better) best = extent;
+  }
+  return best;
+}
+
+// Fresh pages, in whose places kept ones are put: huge pages whole, as large extents begin where such pages do, and
+// from small extents what is left then. nullptr where the system has no room.
 std::byte* PageMemory::compose(size_t bytes) {
   std::byte* const block = map_pages(bytes);
   if (block == nullptr) return nullptr;
   std::vector<Extent> extents;
   size_t filled = 0;
   bool is_whole = true;
-  while (!kept_.empty() && extents.size() < kMostExtents && bytes - filled >= kLeastExtent) {
-    const auto largest = std::max_element(kept_.begin(), kept_.end(),
-                                          [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
-    const size_t size = std::min(largest->second.bytes, bytes - filled);
-    is_whole = move_pages(largest->first, size, block + filled);
+  while (is_whole && bytes - filled >= kLeastExtent && extents.size() < kMostExtents) {
+    const size_t missing = bytes - filled;
+    const auto kept = best_for(missing);
+    if (kept == kept_.end()) break;
+    const size_t size = missing < kHuge ? missing : std::min(missing, kept->second.bytes) / kHuge * kHuge;
+    is_whole = move_pages(kept->first, size, block + filled);
     if (!is_whole) break;
-    shrink(largest, size);
+    take_front(kept, size);
     extents.push_back({size, ++mappings_});
     filled += size;
   }
@@ -168,12 +179,11 @@ void PageMemory::keep(std::byte* start, Extent extent) noexcept {
 }
 
 // Takes the front of an extent, whose pages have a new owner; too small a rest goes back to the system.
-void PageMemory::shrink(Extents::iterator kept, size_t bytes) {
+void PageMemory::take_front(Extents::iterator kept, size_t bytes) {
   std::byte* const rest = kept->first + bytes;
-  Extent extent = kept->second;
+  const Extent extent{kept->second.bytes - bytes, kept->second.mapping};
+  kept_bytes_ -= kept->second.bytes;
   kept_.erase(kept);
-  kept_bytes_ -= extent.bytes;
-  extent.bytes -= bytes;
   if (extent.bytes >= kLeastExtent) {
     keep(rest, extent);
   } else if (extent.bytes > 0) {
@@ -181,14 +191,18 @@ void PageMemory::shrink(Extents::iterator kept, size_t bytes) {
   }
 }
 
-// Gives back the smallest extents, and what one of them is too large by.
+// Gives back the smallest extents, and of one the end that is too much.
 void PageMemory::drop_surplus() {
   while (used_bytes_ + kept_bytes_ > most_used_) {
     const auto smallest = std::min_element(
         kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
-    const size_t bytes = std::min(smallest->second.bytes, used_bytes_ + kept_bytes_ - most_used_);
-    munmap(smallest->first, bytes);
-    shrink(smallest, bytes);
+    auto& [start, extent] = *smallest;
+    const size_t surplus = used_bytes_ + kept_bytes_ - most_used_;
+    const size_t left = extent.bytes >= surplus + kLeastExtent ? extent.bytes - surplus : 0;
+    munmap(start + left, extent.bytes - left);
+    kept_bytes_ -= extent.bytes - left;
+    extent.bytes = left;
+    if (left == 0) kept_.erase(smallest);
   }
 }
 

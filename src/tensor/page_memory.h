@@ -36,10 +36,11 @@ class PageMemory final : public Memory {
   };
   using Extents = std::map<std::byte*, Extent>;
 
-  std::byte* cut_from_kept(size_t bytes);
+  std::byte* take_whole(size_t bytes);
+  Extents::iterator best_for(size_t bytes);
   std::byte* compose(size_t bytes);
   void keep(std::byte* start, Extent extent) noexcept;
-  void shrink(Extents::iterator kept, size_t bytes);
+  void take_front(Extents::iterator kept, size_t bytes);
   void drop_surplus();
   void give_back_kept();
 

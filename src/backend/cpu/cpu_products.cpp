@@ -161,14 +161,20 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
     const uint32_t* columns = right + (j * words + first) * kernel.cols;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
-      const bool in_place = y.dtype == DType::f32 && rows == kernel.rows && cols == kernel.cols;
+      const bool is_whole = rows == kernel.rows && cols == kernel.cols, in_place = is_whole && y.dtype == DType::f32;
+      const bool is_last = stretch + 1 >= cut.count;
       float* c =
           in_place ? y.row<float>(row) + col : room + (is_interrupted ? (j % at_once * tiles + i) * tile_size : 0);
       const int64_t c_stride = in_place ? y.stride : kernel.cols;
-      kernel.multiply(count, left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
-                      left.row_stride, left.step_stride, columns, c, c_stride, stretch > 0);
-      if (stretch + 1 >= cut.count)
-        finish_tile(c, c_stride, bias == nullptr ? nullptr : bias + col, y.block(row, rows, col, cols));
+      const float* biases = bias == nullptr ? nullptr : bias + col;
+      const uint32_t* panel = left.data + i * left.panel_stride + first / kernel.step * left.step_stride;
+      if (is_last && is_whole && y.dtype == DType::bf16 && kernel.multiply_to_bf16 != nullptr) {
+        kernel.multiply_to_bf16(count, panel, left.row_stride, left.step_stride, columns, stretch > 0 ? c : nullptr,
+                                c_stride, biases, y.row<uint16_t>(row) + col, y.stride);
+        continue;
+      }
+      kernel.multiply(count, panel, left.row_stride, left.step_stride, columns, c, c_stride, stretch > 0);
+      if (is_last) finish_tile(c, c_stride, biases, y.block(row, rows, col, cols));
     }
   };
   for (int64_t first = 0; first < panels; first += at_once) {

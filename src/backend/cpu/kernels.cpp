@@ -328,17 +328,6 @@ float maximum(const float* x, int64_t n) {
   return x < -126.0F ? broadcast(0.0F) : power;
 }
 
-#if defined(__AVX512BF16__)
-[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
-  const auto rounded = _mm512_cvtneps_pbh(value);
-  __builtin_memcpy(y, &rounded, sizeof rounded);
-}
-#else
-[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
-  for (int64_t r = 0; r < kLanes; ++r) y[r] = bf16_of_float(value[r]);
-}
-#endif
-
 // All lanes of x combined, halves first.
 template <int64_t kHalf = kLanes / 2, typename Combine>
 [[gnu::always_inline]] inline float folded(Lanes x, const Combine& combine) {

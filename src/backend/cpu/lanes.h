@@ -50,6 +50,14 @@ template <typename Vector, typename Element>
   return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
 }
 
+#if defined(__AVX512BF16__)
+[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) { save(y, _mm512_cvtneps_pbh(value)); }
+#else
+[[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
+  for (int64_t r = 0; r < kLanes; ++r) y[r] = bf16_of_float(value[r]);
+}
+#endif
+
 }  // namespace
 }  // namespace GPTQ_ISA
 }  // namespace gptq

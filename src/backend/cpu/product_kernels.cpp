@@ -48,11 +48,10 @@ struct Pairs {
 };
 #endif
 
-// Sums start at zero and are added to c at the end: partial sums of a bounded number of terms.
-template <typename Product, typename Tile>
+// Calls finish(row, first column, sums) for each register of the tile in the end.
+template <typename Product, typename Tile, typename Finish>
 [[gnu::always_inline]] inline void multiply(int64_t words, const uint32_t* left, int64_t row_stride,
-                                            int64_t step_stride, const uint32_t* right, float* c, int64_t c_stride,
-                                            bool accumulate) {
+                                            int64_t step_stride, const uint32_t* right, const Finish& finish) {
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
   constexpr int64_t kGroup =
       kRows % 3 == 0 ? 3 : kRows;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
@@ -76,24 +75,43 @@ template <typename Product, typename Tile>
 #pragma GCC unroll 12
   for (int64_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int64_t v = 0; v < kVectors; ++v) {
-      float* to = c + r * c_stride + v * kLanes;
-      save(to, accumulate ? load(to) + sums[r][v] : sums[r][v]);
-    }
+    for (int64_t v = 0; v < kVectors; ++v) finish(r, v * kLanes, sums[r][v]);
   }
 }
+
+// Sums start at zero and are added to c in the end: partial sums of a bounded number of terms.
+struct SaveSums {
+  float* c;
+  int64_t stride;
+  bool accumulate;
+  [[gnu::always_inline]] inline void operator()(int64_t row, int64_t col, Lanes sum) const {
+    float* to = c + row * stride + col;
+    save(to, accumulate ? load(to) + sum : sum);
+  }
+};
 
 template <typename Product>
 void multiply_rows(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
                    float* c, int64_t c_stride, bool accumulate) {
-  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, c, c_stride, accumulate);
+  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, SaveSums{c, c_stride, accumulate});
 }
 
 // The strides of a left panel that is part of a right one are known.
 template <typename Product>
 void multiply_columns(int64_t words, const uint32_t* left, int64_t /*row_stride*/, int64_t /*step_stride*/,
                       const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
-  multiply<Product, ColumnsTile>(words, left, 1, ColumnsTile::kCols, right, c, c_stride, accumulate);
+  multiply<Product, ColumnsTile>(words, left, 1, ColumnsTile::kCols, right, SaveSums{c, c_stride, accumulate});
+}
+
+template <typename Product>
+void multiply_rows_to_bf16(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
+                           const uint32_t* right, const float* c, int64_t c_stride, const float* bias, uint16_t* y,
+                           int64_t y_stride) {
+  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, [=](int64_t row, int64_t col, Lanes sum) {
+    if (c != nullptr) sum = load(c + row * c_stride + col) + sum;
+    if (bias != nullptr) sum += load(bias + col);
+    save_bf16(y + row * y_stride + col, sum);
+  });
 }
 
 #if defined(__AMX_BF16__)
@@ -267,7 +285,7 @@ void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, c
     for (; j + kLanes <= cols; j += kLanes) {
       Lanes sum = load(from + j);
       if (bias != nullptr) sum += load(bias + j);
-      save(to + j, _mm512_cvtneps_pbh(sum));
+      save_bf16(to + j, sum);
     }
 #endif
     if (bias != nullptr) {
@@ -280,8 +298,14 @@ void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, c
   }
 }
 
-constexpr ProductKernel of_rows(int64_t word, ProductKernel::Multiply multiply) {
-  return {.rows = RowsTile::kRows, .cols = RowsTile::kCols, .word = word, .most_words = 512, .multiply = multiply};
+constexpr ProductKernel of_rows(int64_t word, ProductKernel::Multiply multiply,
+                                ProductKernel::MultiplyToBf16 multiply_to_bf16 = nullptr) {
+  return {.rows = RowsTile::kRows,
+          .cols = RowsTile::kCols,
+          .word = word,
+          .most_words = 512,
+          .multiply = multiply,
+          .multiply_to_bf16 = multiply_to_bf16};
 }
 constexpr ProductKernel of_columns(int64_t word, ProductKernel::Multiply multiply) {
   static_assert(ColumnsTile::kCols % ColumnsTile::kRows == 0);
@@ -303,7 +327,8 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .multiply = multiply_tiles};
 constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>), kBf16Columns = of_columns(2, multiply_columns<Pairs>);
+constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>, multiply_rows_to_bf16<Pairs>),
+                        kBf16Columns = of_columns(2, multiply_columns<Pairs>);
 #else
 constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
 #endif

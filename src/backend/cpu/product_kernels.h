@@ -32,6 +32,13 @@ struct ProductKernel {
                             const uint32_t* right, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
 
+  // y = left right' + c + bias of a whole tile, rounded; c and bias [cols] may be null. None where it would gain
+  // nothing.
+  using MultiplyToBf16 = void (*)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
+                                  const uint32_t* right, const float* c, int64_t c_stride, const float* bias,
+                                  uint16_t* y, int64_t y_stride);
+  MultiplyToBf16 multiply_to_bf16 = nullptr;
+
   // The words of `elements`, filled up.
   int64_t words_of(int64_t elements) const { return (elements + word * step - 1) / (word * step) * step; }
 };
