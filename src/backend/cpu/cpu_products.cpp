@@ -296,15 +296,17 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
       for (int64_t col = cols.start(j); col < col_end; col += kernel.cols) {
         for (int64_t row = rows.start(i); row < row_end; row += kernel.rows) {
           if (only_lower && col >= row + kernel.rows) continue;
+          // Of a tile on the diagonal, the registers that reach below it.
+          const int64_t wanted = only_lower ? std::min(kernel.cols, row + kernel.rows - col) : kernel.cols;
           const bool is_whole = row + kernel.rows <= n && col + kernel.cols <= n;
           const uint32_t* a = left_packed + row / width * width * words + stretch.start(s) * width + row % width;
           const uint32_t* b = right_packed + col * words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
-          kernel.multiply(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : edge,
-                          is_whole ? c.stride : kernel.cols, is_whole);
+          kernel.multiply_first(wanted)(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : edge,
+                                        is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
-            kernels_.add(edge + r * kernel.cols, 1, to + r * c.stride, std::min(kernel.cols, n - col));
+            kernels_.add(edge + r * kernel.cols, 1, to + r * c.stride, std::min(wanted, n - col));
         }
       }
     }

@@ -48,8 +48,9 @@ struct Pairs {
 };
 #endif
 
-// Calls finish(row, first column, sums) for each register of the tile in the end.
-template <typename Product, typename Tile, typename Finish>
+// Of right panels whose words lie kWidth apart. Calls finish(row, first column, sums) for each register of the tile in
+// the end.
+template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typename Finish>
 [[gnu::always_inline]] inline void multiply(int64_t words, const uint32_t* left, int64_t row_stride,
                                             int64_t step_stride, const uint32_t* right, const Finish& finish) {
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
@@ -68,7 +69,7 @@ template <typename Product, typename Tile, typename Finish>
 #pragma GCC unroll 8
       for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = Product::add_product(sums[r][v], word, columns[v]);
     }
-    right += Tile::kCols;
+    right += kWidth;
 #pragma GCC unroll 4
     for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
   }
@@ -96,11 +97,13 @@ void multiply_rows(int64_t words, const uint32_t* left, int64_t row_stride, int6
   multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, SaveSums{c, c_stride, accumulate});
 }
 
-// The strides of a left panel that is part of a right one are known.
-template <typename Product>
+// The first kVectors registers of a tile's columns. The strides of a left panel that is part of a right one are known.
+template <typename Product, int64_t kVectors>
 void multiply_columns(int64_t words, const uint32_t* left, int64_t /*row_stride*/, int64_t /*step_stride*/,
                       const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
-  multiply<Product, ColumnsTile>(words, left, 1, ColumnsTile::kCols, right, SaveSums{c, c_stride, accumulate});
+  constexpr int64_t kWidth = ColumnsTile::kCols;
+  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>(words, left, 1, kWidth, right,
+                                                                SaveSums{c, c_stride, accumulate});
 }
 
 template <typename Product>
@@ -307,14 +310,21 @@ constexpr ProductKernel of_rows(int64_t word, ProductKernel::Multiply multiply,
           .multiply = multiply,
           .multiply_to_bf16 = multiply_to_bf16};
 }
-constexpr ProductKernel of_columns(int64_t word, ProductKernel::Multiply multiply) {
-  static_assert(ColumnsTile::kCols % ColumnsTile::kRows == 0);
+template <typename Product, int64_t kVectors>
+constexpr ProductKernel::Multiply of_first =
+    multiply_columns<Product, (kVectors < ColumnsTile::kVectors ? kVectors : ColumnsTile::kVectors)>;
+template <typename Product>
+constexpr ProductKernel of_columns(int64_t word) {
+  static_assert(ColumnsTile::kCols % ColumnsTile::kRows == 0 && ColumnsTile::kVectors <= 6);
   return {.rows = ColumnsTile::kRows,
           .cols = ColumnsTile::kCols,
           .word = word,
           .shares_panels = true,
           .most_words = 512,
-          .multiply = multiply};
+          .multiply = of_first<Product, 6>,
+          .narrow = {of_first<Product, 1>, of_first<Product, 2>, of_first<Product, 3>, of_first<Product, 4>,
+                     of_first<Product, 5>, of_first<Product, 6>},
+          .narrow_cols = kLanes};
 }
 
 #if defined(__AMX_BF16__)
@@ -328,7 +338,7 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
 constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>, multiply_rows_to_bf16<Pairs>),
-                        kBf16Columns = of_columns(2, multiply_columns<Pairs>);
+                        kBf16Columns = of_columns<Pairs>(2);
 #else
 constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
 #endif
@@ -338,7 +348,7 @@ constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
 extern const ProductKernels kProductKernels;
 const ProductKernels kProductKernels = {.f32 = of_rows(1, multiply_rows<Floats>),
                                         .bf16 = kBf16,
-                                        .f32_columns = of_columns(1, multiply_columns<Floats>),
+                                        .f32_columns = of_columns<Floats>(1),
                                         .bf16_columns = kBf16Columns,
                                         .interleave = interleave,
                                         .take_columns = take_columns,

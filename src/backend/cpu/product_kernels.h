@@ -32,6 +32,13 @@ struct ProductKernel {
                             const uint32_t* right, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
 
+  // narrow[i]: of the first (i + 1) * narrow_cols columns of c alone; null where only whole tiles can be had.
+  Multiply narrow[6] = {};
+  int64_t narrow_cols = 0;
+  Multiply multiply_first(int64_t columns) const {
+    return narrow[0] == nullptr || columns >= cols ? multiply : narrow[(columns - 1) / narrow_cols];
+  }
+
   // y = left right' + c + bias of a whole tile, rounded; c and bias [cols] may be null. None where it would gain
   // nothing.
   using MultiplyToBf16 = void (*)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
