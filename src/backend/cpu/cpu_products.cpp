@@ -277,9 +277,8 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
 
   const int64_t step_stride = kernel.step * width;
   const Cut stretch = stretches(kernel, words);
-  int64_t edge = 48;  // of the part of c that is a task
-  while (edge > 4800000000 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
-  const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
+  constexpr int64_t kEdge = 48;  // of the part of c that is a task: many, so that threads end together
+  const Cut rows(n, kEdge, kernel.rows), cols(n, kEdge, kernel.cols);
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < rows.count; ++i) {
     for (int64_t j = 0; j < cols.count; ++j) {
