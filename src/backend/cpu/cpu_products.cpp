@@ -277,8 +277,11 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
 
   const int64_t step_stride = kernel.step * width;
   const Cut stretch = stretches(kernel, words);
-  constexpr int64_t kEdge = 48;  // of the part of c that is a task: many, so that threads end together
-  const Cut rows(n, kEdge, kernel.rows), cols(n, kEdge, kernel.cols);
+  // Of the part of c that is a task: small, so that threads end together, but large enough for tile registers, which
+  // else wait for memory.
+  int64_t edge = kernel.by_steps ? 192 : 48;
+  while (edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
+  const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < rows.count; ++i) {
     for (int64_t j = 0; j < cols.count; ++j) {
@@ -289,7 +292,7 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
     const auto [i, j] = tiles[static_cast<size_t>(task)];
     const int64_t row_end = rows.start(i) + rows.length(i), col_end = cols.start(j) + cols.length(j);
     ScratchPool::Lease room = scratch_.borrow(kernel.rows * kernel.cols);
-    float* edge = room.take(kernel.rows * kernel.cols);
+    float* border = room.take(kernel.rows * kernel.cols);
     products_.begin();
     for (int64_t s = 0; s < stretch.count; ++s) {
       for (int64_t col = cols.start(j); col < col_end; col += kernel.cols) {
@@ -301,11 +304,11 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
           const uint32_t* a = left_packed + row / width * width * words + stretch.start(s) * width + row % width;
           const uint32_t* b = right_packed + col * words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
-          kernel.multiply_first(wanted)(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : edge,
+          kernel.multiply_first(wanted)(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : border,
                                         is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
-            kernels_.add(edge + r * kernel.cols, 1, to + r * c.stride, std::min(wanted, n - col));
+            kernels_.add(border + r * kernel.cols, 1, to + r * c.stride, std::min(wanted, n - col));
         }
       }
     }

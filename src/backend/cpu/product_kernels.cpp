@@ -333,7 +333,7 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .word = 2,
                                  .step = kTile,
                                  .by_steps = true,
-                                 .most_words = 320,
+                                 .most_words = 1024,
                                  .multiply = multiply_tiles};
 constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
