@@ -27,7 +27,8 @@ void pause() {
 #endif
 }
 
-// Of the cores that this process may run on, this thread takes any but one.
+// Of the cores that this process may run on, this thread takes any but one. Left alone, some schedulers put the few
+// threads of a virtual machine on one core.
 void keep_off(int core) {
   cpu_set_t cores;
   if (sched_getaffinity(getpid(), sizeof cores, &cores) != 0) return;

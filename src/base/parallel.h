@@ -38,12 +38,12 @@ class ThreadPool {
   std::atomic<int64_t> round_ = 0;  // calls of for_each so far
   std::atomic<bool> stopping_ = false;
   std::atomic<int> asleep_ = 0;
+  bool fits_ = true;           // the threads are no more than the cores
+  std::atomic<int> core_ = 0;  // where the caller is: workers keep off it if they fit
 
   // The round at work. Workers join while it is open; it is changed only while it is closed and nobody is in it.
   std::atomic<bool> open_ = false;
   std::atomic<int> joined_ = 0;
-  bool fits_ = true;           // the threads are no more than the cores
-  std::atomic<int> core_ = 0;  // where the caller is
   std::atomic<int64_t> next_ = 0;
   int64_t count_ = 0;
   const std::function<void(int64_t)>* body_ = nullptr;

@@ -15,6 +15,7 @@
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
 #include "run/speed.h"
+#include "tensor/page_memory.h"
 
 namespace gptq {
 namespace {
@@ -176,13 +177,15 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   const Stopwatch trying;
   Speeds speeds;
   const Calls calls = rehearse(job, setup, {}).calls;
-  const auto backend = open_backend(placement.devices[0], {.threads = job.threads});
+  auto backend = open_backend(placement.devices[0], {.threads = job.threads});
   if (with_time) {
     speeds = Speeds(*backend, calls, 0.4);
     plan.stage_seconds.emplace_back("plan", trying.seconds());  // a run begins with it
   }
+  const int64_t scratch = scratch_of(*backend, calls);
+  backend.reset();  // what it took for trying goes to the run
   setup.process_bytes =
-      resident_bytes() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread) + scratch_of(*backend, calls);
+      resident_bytes() - host_bytes_kept() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread) + scratch;
   setup.reserve_bytes = kReserve + threads_of(job) * kReservePerThread;
 
   const std::vector<Waiting> places = places_for(job, setup);

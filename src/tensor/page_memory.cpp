@@ -206,9 +206,17 @@ void PageMemory::drop_surplus() {
   }
 }
 
-Memory& host_memory() {
+namespace {
+
+PageMemory& pages_of_host() {
   static PageMemory& memory = *new PageMemory;  // outlives all that others keep in it until the end
   return memory;
 }
+
+}  // namespace
+
+Memory& host_memory() { return pages_of_host(); }
+
+int64_t host_bytes_kept() { return static_cast<int64_t>(pages_of_host().bytes_kept()); }
 
 }  // namespace gptq

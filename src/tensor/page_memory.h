@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -49,5 +50,8 @@ class PageMemory final : public Memory {
   std::map<std::byte*, std::vector<Extent>> blocks_;  // what each consists of, in order
   size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0, mappings_ = 0;
 };
+
+// What host_memory() keeps for later blocks: it counts as memory of the process.
+int64_t host_bytes_kept();
 
 }  // namespace gptq

@@ -54,8 +54,8 @@ template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typenam
 [[gnu::always_inline]] inline void multiply(int64_t words, const uint32_t* left, int64_t row_stride,
                                             int64_t step_stride, const uint32_t* right, const Finish& finish) {
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
-  constexpr int64_t kGroup =
-      kRows % 3 == 0 ? 3 : kRows;  // rows addressed from one pointer: x86 scales an offset by 1 and 2
+  // Rows addressed from one pointer: x86 scales an offset by 1 and 2. Where a row's stride is known, all are.
+  constexpr int64_t kGroup = kRows % 3 == 0 ? 3 : kRows;
   Lanes sums[kRows][kVectors] = {};
   const uint32_t* groups[kRows / kGroup];
   for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
