@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/rounding.h"
 
 namespace gptq {
 // Normal numbers: exponent and mantissa move into place and the bias becomes that of f32; the others are multiples of
@@ -22,8 +23,6 @@ float e4m3_value(uint8_t bits) {
 }
 
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Values of `count` codes that share a scale. The codes lie in the upper half of where the values go, so they are taken
 // out a chunk at a time, before values overwrite them.
@@ -84,8 +83,8 @@ Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, con
   }
   if (block.rows <= 0 || block.cols <= 0)
     throw fail(cat("have shape ", shape_string(scales.shape), ", for which config.json has no weight_block_size"));
-  expected.back() = ceil_div(cols_, block.cols);
-  expected[expected.size() - 2] = ceil_div(rows_, block.rows);
+  expected.back() = pieces_of(cols_, block.cols);
+  expected[expected.size() - 2] = pieces_of(rows_, block.rows);
   if (scales.shape != expected) {
     throw fail(cat("have shape ", shape_string(scales.shape), ", but weight_block_size [", block.rows, ", ", block.cols,
                    "] of config.json implies ", shape_string(expected)));
@@ -97,9 +96,9 @@ size_t Fp8Weight::read(size_t first, size_t count, uint16_t* to) const {
   const auto begin = static_cast<int64_t>(first), end = static_cast<int64_t>(first + count);
   // The row of scales of a row, counted through all matrices.
   const auto scale_row = [&](int64_t row) {
-    return row / rows_ * ceil_div(rows_, block_.rows) + row % rows_ / block_.rows;
+    return row / rows_ * pieces_of(rows_, block_.rows) + row % rows_ / block_.rows;
   };
-  const int64_t scale_cols = ceil_div(cols_, block_.cols);
+  const int64_t scale_cols = pieces_of(cols_, block_.cols);
   const int64_t first_scale = scale_row(begin / cols_) * scale_cols;
   const int64_t scale_count = (scale_row((end - 1) / cols_) + 1) * scale_cols - first_scale;
   const DType dtype = *parse_safetensors_dtype(scales_->dtype);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/rounding.h"
 
 namespace gptq {
 namespace {
@@ -18,8 +19,6 @@ constexpr size_t kHuge = size_t{2} << 20;  // a huge page
 // Smaller extents are given back, and a block takes no more than this many: the system counts them.
 constexpr size_t kLeastExtent = size_t{256} << 10;
 constexpr size_t kMostExtents = 16;
-
-size_t rounded_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 size_t whole_pages(size_t bytes) {
   static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -52,7 +51,7 @@ bool move_pages(std::byte* from, size_t bytes, std::byte* to) {
 PageMemory::~PageMemory() { give_back_kept(); }
 
 void PageMemory::give_back_kept() {
-  for (const auto& [start, extent] : kept_) munmap(start, extent.bytes);
+  for (const auto& [start, bytes] : kept_) munmap(start, bytes);
   kept_.clear();
   kept_bytes_ = 0;
 }
@@ -87,9 +86,9 @@ void PageMemory::release(void* block, size_t bytes) noexcept {
   std::lock_guard lock(mutex_);
   const auto found = blocks_.find(static_cast<std::byte*>(block));
   std::byte* start = found->first;
-  for (const Extent extent : found->second) {
+  for (const size_t extent : found->second) {
     keep(start, extent);
-    start += extent.bytes;
+    start += extent;
   }
   blocks_.erase(found);
   used_bytes_ -= whole_pages(bytes);
@@ -103,11 +102,10 @@ size_t PageMemory::bytes_kept() const {
 
 // A kept extent of just this size, or nullptr.
 std::byte* PageMemory::take_whole(size_t bytes) {
-  const auto found =
-      std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.second.bytes == bytes; });
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.second == bytes; });
   if (found == kept_.end()) return nullptr;
   std::byte* const start = found->first;
-  blocks_[start] = {found->second};
+  blocks_[start] = {bytes};
   take_front(found, bytes);
   return start;
 }
@@ -116,7 +114,7 @@ std::byte* PageMemory::take_whole(size_t bytes) {
 PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
   auto best = kept_.end();
   for (auto extent = kept_.begin(); extent != kept_.end(); ++extent) {
-    const size_t size = extent->second.bytes, best_size = best == kept_.end() ? 0 : best->second.bytes;
+    const size_t size = extent->second, best_size = best == kept_.end() ? 0 : best->second;
     const bool is_better = bytes >= kHuge ? size >= kHuge && size > best_size
                                           : size >= bytes && size < kHuge && (best_size == 0 || size < best_size);
     if (is_better) best = extent;
@@ -129,79 +127,61 @@ PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
 std::byte* PageMemory::compose(size_t bytes) {
   std::byte* const block = map_pages(bytes);
   if (block == nullptr) return nullptr;
-  std::vector<Extent> extents;
+  std::vector<size_t> extents;
   size_t filled = 0;
   bool is_whole = true;
-  while (is_whole && bytes - filled >= kLeastExtent && extents.size() < kMostExtents) {
+  while (bytes - filled >= kLeastExtent && extents.size() < kMostExtents) {
     const size_t missing = bytes - filled;
     const auto kept = best_for(missing);
     if (kept == kept_.end()) break;
-    const size_t size = missing < kHuge ? missing : std::min(missing, kept->second.bytes) / kHuge * kHuge;
+    const size_t size = missing < kHuge ? missing : std::min(missing, kept->second) / kHuge * kHuge;
     is_whole = move_pages(kept->first, size, block + filled);
     if (!is_whole) break;
     take_front(kept, size);
-    extents.push_back({size, ++mappings_});
+    extents.push_back(size);
     filled += size;
   }
   if (!is_whole && map_pages(bytes - filled, block + filled) == nullptr) {
     munmap(block, bytes);
     return nullptr;
   }
-  if (filled < bytes) extents.push_back({bytes - filled, ++mappings_});
+  if (filled < bytes) extents.push_back(bytes - filled);
   blocks_[block] = std::move(extents);
   return block;
 }
 
-// Joined with its neighbours where they are of one mapping.
-void PageMemory::keep(std::byte* start, Extent extent) noexcept {
-  const size_t bytes = extent.bytes;
-  const auto next = kept_.find(start + extent.bytes);
-  if (next != kept_.end() && next->second.mapping == extent.mapping) {
-    extent.bytes += next->second.bytes;
-    kept_.erase(next);
-  }
-  const auto behind = kept_.lower_bound(start);
-  if (behind != kept_.begin()) {
-    const auto before = std::prev(behind);
-    if (before->first + before->second.bytes == start && before->second.mapping == extent.mapping) {
-      before->second.bytes += extent.bytes;
-      kept_bytes_ += bytes;
-      return;
-    }
-  }
+// Too small an extent goes back to the system.
+void PageMemory::keep(std::byte* start, size_t bytes) noexcept {
+  bool is_kept = false;
   try {
-    kept_[start] = extent;
-    kept_bytes_ += bytes;
-  } catch (const std::bad_alloc&) {
-    munmap(start, extent.bytes);
-    kept_bytes_ -= extent.bytes - bytes;
+    is_kept = bytes >= kLeastExtent && kept_.emplace(start, bytes).second;
+  } catch (const std::bad_alloc&) {  // no room to remember it
   }
+  if (is_kept)
+    kept_bytes_ += bytes;
+  else
+    munmap(start, bytes);
 }
 
-// Takes the front of an extent, whose pages have a new owner; too small a rest goes back to the system.
+// Takes the front of an extent, whose pages have a new owner.
 void PageMemory::take_front(Extents::iterator kept, size_t bytes) {
-  std::byte* const rest = kept->first + bytes;
-  const Extent extent{kept->second.bytes - bytes, kept->second.mapping};
-  kept_bytes_ -= kept->second.bytes;
+  const auto [start, size] = *kept;
   kept_.erase(kept);
-  if (extent.bytes >= kLeastExtent) {
-    keep(rest, extent);
-  } else if (extent.bytes > 0) {
-    munmap(rest, extent.bytes);
-  }
+  kept_bytes_ -= size;
+  if (size > bytes) keep(start + bytes, size - bytes);
 }
 
 // Gives back the smallest extents, and of one the end that is too much.
 void PageMemory::drop_surplus() {
   while (used_bytes_ + kept_bytes_ > most_used_) {
-    const auto smallest = std::min_element(
-        kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
-    auto& [start, extent] = *smallest;
+    const auto smallest =
+        std::min_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    auto& [start, bytes] = *smallest;
     const size_t surplus = used_bytes_ + kept_bytes_ - most_used_;
-    const size_t left = extent.bytes >= surplus + kLeastExtent ? extent.bytes - surplus : 0;
-    munmap(start + left, extent.bytes - left);
-    kept_bytes_ -= extent.bytes - left;
-    extent.bytes = left;
+    const size_t left = bytes >= surplus + kLeastExtent ? bytes - surplus : 0;
+    munmap(start + left, bytes - left);
+    kept_bytes_ -= bytes - left;
+    bytes = left;
     if (left == 0) kept_.erase(smallest);
   }
 }

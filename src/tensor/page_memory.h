@@ -29,26 +29,21 @@ class PageMemory final : public Memory {
   static constexpr size_t kPaged = size_t{1} << 20;
 
  private:
-  // Pages that lie side by side. Extents of one mapping may be joined; others may not, as the system moves only what
-  // was mapped or moved as one.
-  struct Extent {
-    size_t bytes = 0;
-    size_t mapping = 0;
-  };
-  using Extents = std::map<std::byte*, Extent>;
+  // Pages that lie side by side and were mapped or moved as one: the system moves no others as one.
+  using Extents = std::map<std::byte*, size_t>;  // bytes by address
 
   std::byte* take_whole(size_t bytes);
   Extents::iterator best_for(size_t bytes);
   std::byte* compose(size_t bytes);
-  void keep(std::byte* start, Extent extent) noexcept;
+  void keep(std::byte* start, size_t bytes) noexcept;
   void take_front(Extents::iterator kept, size_t bytes);
   void drop_surplus();
   void give_back_kept();
 
   mutable std::mutex mutex_;
   Extents kept_;
-  std::map<std::byte*, std::vector<Extent>> blocks_;  // what each consists of, in order
-  size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0, mappings_ = 0;
+  std::map<std::byte*, std::vector<size_t>> blocks_;  // the sizes of each one's extents, in order
+  size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0;
 };
 
 // What host_memory() keeps for later blocks: it counts as memory of the process.

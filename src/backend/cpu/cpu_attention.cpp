@@ -3,7 +3,6 @@
 // at once; when a later block has a larger one, what was summed is scaled down (Dao et al. 2022, FlashAttention). Tiles
 // that no query of theirs sees are skipped.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>

@@ -10,9 +10,9 @@
 #include <cblas.h>
 #include <malloc.h>
 
-#include "backend/cpu/cut.h"
 #include "base/error.h"
 #include "base/resources.h"
+#include "base/rounding.h"
 
 namespace gptq {
 namespace {

@@ -58,7 +58,7 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
     const ProductKernel& columns = columns_kernel(like, like);
     const bool is_cross = call.op == "add_cross_gram";
-    const int64_t tokens = std::min(a, gram_tokens(columns, b)), packings = is_cross || !columns.shares_panels ? 2 : 1;
+    const int64_t tokens = std::min(a, gram_tokens(columns, b)), packings = is_cross || columns.by_steps ? 2 : 1;
     words = packings * rounded_up(b, columns.cols) * columns.words_of(tokens);
     if (is_cross || !is_packable(columns, call.dtype)) words += 2 * tokens * b / columns.word;
   }
@@ -153,8 +153,9 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   // Tiles that cannot be summed where they belong: all of some panels if the sum is interrupted, else one.
   const bool is_interrupted = cut.count > 1;
   const int64_t at_once = is_interrupted ? std::min<int64_t>(panels, 8) : panels;
-  ScratchPool::Lease lease = scratch_.borrow(tile_size * (is_interrupted ? tiles * at_once : 1));
-  float* const room = lease.take(tile_size * (is_interrupted ? tiles * at_once : 1));
+  const int64_t room_size = tile_size * (is_interrupted ? tiles * at_once : 1);
+  ScratchPool::Lease lease = scratch_.borrow(room_size);
+  float* const room = lease.take(room_size);
   const auto multiply_stretch = [&](int64_t stretch, int64_t j) {
     const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
     const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
@@ -238,39 +239,35 @@ void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, in
 // c += left' right, or of its tiles those that reach the lower triangle.
 void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
   const ProductKernel& kernel = columns_kernel(left, right);
-  const int64_t n = c.rows, words = kernel.words_of(left.rows),
-                width = kernel.shares_panels ? kernel.cols : kernel.rows;
-  const int64_t left_words = pieces_of(n, width) * width * words, panel_words = kernel.cols * words,
-                right_words = pieces_of(n, kernel.cols) * panel_words;
-  const bool packs_left = !kernel.shares_panels || left.data != right.data;
-  ScratchPool::Lease lease = scratch_.borrow((packs_left ? left_words : 0) + right_words, 2);
-  auto* const right_packed = reinterpret_cast<uint32_t*>(lease.take(right_words));
-  auto* const left_packed = packs_left ? reinterpret_cast<uint32_t*>(lease.take(left_words)) : right_packed;
+  const int64_t n = c.rows, words = kernel.words_of(left.rows), width = kernel.cols;
+  const int64_t packed_words = rounded_up(n, width) * words;
+  const bool is_same = left.data == right.data, shares_panels = is_same && !kernel.by_steps;
+  ScratchPool::Lease lease = scratch_.borrow((shares_panels ? 1 : 2) * packed_words, 2);
+  auto* const right_packed = reinterpret_cast<uint32_t*>(lease.take(packed_words));
+  auto* const left_packed = shares_panels ? right_packed : reinterpret_cast<uint32_t*>(lease.take(packed_words));
 
-  // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, they are
+  // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, left ones are
   // turned into place.
   constexpr int64_t kWords = 32;
   pool_.for_each(pieces_of(words, kWords), [&](int64_t task) {
     const int64_t first = task * kWords, count = std::min(kWords, words - first);
     const int64_t token = std::min(first * kernel.word, left.rows),
                   tokens = std::min(kWords * kernel.word, left.rows - token);
-    const auto pack = [&](ConstMatrixView x, int64_t panel_width, uint32_t* to) {
-      for (int64_t col = 0; col < n; col += panel_width) {
-        pack_columns(kernel, x.block(token, tokens, col, std::min(panel_width, n - col)), count, panel_width,
-                     to + col * words + first * panel_width);
-      }
-    };
-    pack(right, kernel.cols, right_packed);
-    if (packs_left) pack(left, width, left_packed);
-    if (!kernel.by_steps) return;
-    ScratchPool::Lease turned = scratch_.borrow(kWords * width);
-    auto* columns = reinterpret_cast<uint32_t*>(turned.take(kWords * width));
+    ScratchPool::Lease room = scratch_.borrow(kWords * width);
+    auto* const unturned = reinterpret_cast<uint32_t*>(room.take(kWords * width));
     for (int64_t col = 0; col < n; col += width) {
-      uint32_t* const panel = left_packed + col * words + first * width;
-      std::copy_n(panel, count * width, columns);
-      for (int64_t k = 0; k < count; k += kernel.step) {
-        products_.interleave(columns + k * width, 4 * width, kernel.step, 4 * width, width, kernel.step,
-                             panel + k * width, kernel.step);
+      const auto pack = [&](ConstMatrixView x, uint32_t* to) {
+        pack_columns(kernel, x.block(token, tokens, col, std::min(width, n - col)), count, width, to);
+      };
+      uint32_t *const of_right = right_packed + col * words + first * width, *const of_left = left_packed +
+                                                                                              col * words +
+                                                                                              first * width;
+      pack(right, of_right);
+      if (!is_same) pack(left, kernel.by_steps ? unturned : of_left);
+      if (!kernel.by_steps) continue;
+      const uint32_t* from = is_same ? of_right : unturned;
+      for (int64_t k = 0; k < count * width; k += kernel.step * width) {
+        products_.interleave(from + k, 4 * width, kernel.step, 4 * width, width, kernel.step, of_left + k, kernel.step);
       }
     }
   });

@@ -4,10 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace gptq {
+#include "base/rounding.h"
 
-inline int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
-inline int64_t rounded_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
+namespace gptq {
 
 // A range cut evenly into pieces of about `edge`, their borders at multiples of `unit`.
 struct Cut {

@@ -299,11 +299,31 @@ void soft_cap(float bound, float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = bound * hyperbolic_tangent(x[i] / bound);
 }
 
+// All lanes of x combined, halves first.
+template <int64_t kHalf = kLanes / 2, typename Combine>
+[[gnu::always_inline]] inline float folded(Lanes x, const Combine& combine) {
+  if constexpr (kHalf == 0) {
+    return x[0];
+  } else {
+    IntLanes other{};
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) other[r] = static_cast<int32_t>(r ^ kHalf);
+    return folded<kHalf / 2>(combine(x, __builtin_shuffle(x, other)), combine);
+  }
+}
+
 float maximum(const float* x, int64_t n) {
-  float top = x[0];
-#pragma omp simd reduction(max : top)
-  for (int64_t i = 0; i < n; ++i) top = larger(top, x[i]);
-  return top;
+  if (n < kLanes) {
+    float top = x[0];
+    for (int64_t i = 1; i < n; ++i) top = larger(top, x[i]);
+    return top;
+  }
+  Lanes tops = load(x), others = load(x + n - kLanes);
+  for (int64_t i = kLanes; i + kLanes < n; i += 2 * kLanes) {
+    tops = larger(tops, load(x + i));
+    others = larger(others, load(x + (i + 2 * kLanes <= n ? i + kLanes : n - kLanes)));
+  }
+  return folded(larger(tops, others), [](Lanes a, Lanes b) { return larger(a, b); });
 }
 
 // 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
@@ -328,31 +348,6 @@ float maximum(const float* x, int64_t n) {
   return x < -126.0F ? broadcast(0.0F) : power;
 }
 
-// All lanes of x combined, halves first.
-template <int64_t kHalf = kLanes / 2, typename Combine>
-[[gnu::always_inline]] inline float folded(Lanes x, const Combine& combine) {
-  if constexpr (kHalf == 0) {
-    return x[0];
-  } else {
-    IntLanes other{};
-#pragma GCC unroll 16
-    for (int64_t r = 0; r < kLanes; ++r) other[r] = static_cast<int32_t>(r ^ kHalf);
-    return folded<kHalf / 2>(combine(x, __builtin_shuffle(x, other)), combine);
-  }
-}
-
-// The largest of n numbers, n a multiple of 16.
-[[gnu::always_inline]] inline float largest(const float* x, int64_t n) {
-  Lanes tops = load(x), others = tops;
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    tops = larger(tops, load(x + i));
-    others = larger(others, load(x + i + kLanes));
-  }
-  if (i < n) tops = larger(tops, load(x + i));
-  return folded(larger(tops, others), [](Lanes a, Lanes b) { return larger(a, b); });
-}
-
 // Moves a row to a higher top.
 [[gnu::always_inline]] inline void fade(RunningSoftmax& row, float top, float factor) {
   row.top = top;
@@ -361,7 +356,7 @@ template <int64_t kHalf = kLanes / 2, typename Combine>
 }
 
 void soften(float* x, int64_t n, float factor, RunningSoftmax& row) {
-  const float top = larger(row.top, factor * largest(x, n));
+  const float top = larger(row.top, factor * maximum(x, n));
   if (top != row.top) fade(row, top, exponential(row.top - top));
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -375,7 +370,7 @@ void soften(float* x, int64_t n, float factor, RunningSoftmax& row) {
 
 void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
   constexpr float kLog2E = 1.442695041F;
-  const float top = larger(row.top, factor * largest(x, n));
+  const float top = larger(row.top, factor * maximum(x, n));
   if (top != row.top) fade(row, top, quick_exp2(broadcast((row.top - top) * kLog2E))[0]);
   const float slope = factor * kLog2E, offset = top * kLog2E;
   auto* rounded = reinterpret_cast<uint16_t*>(x);

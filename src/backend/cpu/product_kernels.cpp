@@ -319,7 +319,6 @@ constexpr ProductKernel of_columns(int64_t word) {
   return {.rows = ColumnsTile::kRows,
           .cols = ColumnsTile::kCols,
           .word = word,
-          .shares_panels = true,
           .most_words = 512,
           .multiply = of_first<Product, 6>,
           .narrow = {of_first<Product, 1>, of_first<Product, 2>, of_first<Product, 3>, of_first<Product, 4>,

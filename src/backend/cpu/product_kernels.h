@@ -18,16 +18,12 @@ struct ProductKernel {
   int64_t step = 1;            // words taken at a time: the inner dimension is filled up to a multiple
   // Left panels are best packed step by step, the rows' words of a step together, as tile registers load them.
   bool by_steps = false;
-  // A left panel is `rows` neighbouring columns of a right one, whose columns are a multiple of them: word k of row r
-  // is left[k * cols + r], whatever the strides.
-  bool shares_panels = false;
   int64_t most_words = 0;  // of an inner dimension that one call should get, for the sake of the caches
 
-  // c = left right', or c += left right' where `accumulate`, over `words` words: c[r, j] = sum_k left[r, k] right[k *
-  // cols
-  // + j], each word a sum of its elements' products. Word k of row r of the left panel is left[r * row_stride + k /
-  // step
-  // * step_stride + k % step]. c [rows, cols] is written whole.
+  // c = left right', or c += left right' where `accumulate`, over `words` words, each a sum of its elements' products:
+  //   c[r, j] = sum_k left[r, k] right[k * cols + j]
+  // Word k of row r of the left panel is left[r * row_stride + k / step * step_stride + k % step]. c [rows, cols] is
+  // written whole.
   using Multiply = void (*)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
                             const uint32_t* right, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
@@ -52,7 +48,10 @@ struct ProductKernel {
 
 struct ProductKernels {
   ProductKernel f32, bf16;
-  // For products of columns, x' y, where both operands have to be turned into panels.
+  // For products of columns, x' y, where both operands have to be turned into panels. Their cols are a multiple of
+  // their rows, and a left panel is `rows` neighbouring columns of what would be a right one: word k of row r is left[k
+  // * cols
+  // + r], whatever the strides. By steps, it is that in steps.
   ProductKernel f32_columns, bf16_columns;
   // Whether the processor has dot products of bf16; without them those kernels are none.
   bool multiply_bf16() const { return bf16.multiply != nullptr; }

@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels.h"
 #include "base/error.h"
+#include "base/rounding.h"
 
 namespace gptq::cuda {
 namespace {
@@ -23,8 +24,6 @@ int64_t alignment_of(const ConstMatrixView& m) {
   const auto bits = reinterpret_cast<uintptr_t>(m.data) | static_cast<uintptr_t>(m.stride) * size_of(m.dtype) | 16U;
   return static_cast<int64_t>(bits & (~bits + 1));
 }
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 
@@ -61,7 +60,7 @@ void* CudaBackend::workspace() {
 }
 
 Matrix CudaBackend::aligned_copy(ConstMatrixView x, DType dtype) {
-  Matrix result(*this, dtype, x.rows, round_up(x.cols, 8));
+  Matrix result(*this, dtype, x.rows, rounded_up(x.cols, 8));
   cuda::convert(x, result.view().col_range(0, x.cols), stream_.get());
   check_launch("copying an operand");
   return result;
@@ -81,7 +80,7 @@ void CudaBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView b
   const bool bias_fits = bias.empty() || (bias.dtype == y.dtype && alignment_of(bias) == 16);
   if (!one_type || !bias_fits || (alignment < 16 && x.dtype != DType::f32)) {
     const Matrix wide_x = aligned_copy(x, DType::f32), wide_w = aligned_copy(w, DType::f32);
-    Matrix wide_y(*this, DType::f32, y.rows, round_up(y.cols, 4));
+    Matrix wide_y(*this, DType::f32, y.rows, rounded_up(y.cols, 4));
     const MatrixView sums = wide_y.view().col_range(0, y.cols);
     linear(wide_x.view().col_range(0, x.cols), wide_w.view().col_range(0, w.cols), {}, sums);
     if (!bias.empty()) add_bias(bias, sums, stream_.get());
@@ -148,13 +147,13 @@ void CudaBackend::add_gram_blocks(ConstMatrixView x, MatrixView h) {
 void CudaBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   if (h.empty() || x.rows == 0) return;
   begin("add_gram");
-  Matrix finite(*this, x.dtype, x.rows, round_up(x.cols, 8));
+  Matrix finite(*this, x.dtype, x.rows, rounded_up(x.cols, 8));
   const MatrixView rows = finite.view().col_range(0, x.cols);
   keep_finite_rows(x, rows, dropped, stream_.get());
   if (alignment_of(h) == 16) {
     add_gram_blocks(rows, h);
   } else {
-    Matrix aligned(*this, DType::f32, h.rows, round_up(h.cols, 4));
+    Matrix aligned(*this, DType::f32, h.rows, rounded_up(h.cols, 4));
     const MatrixView sum = aligned.view().col_range(0, h.cols);
     cuda::convert(h, sum, stream_.get());
     add_gram_blocks(rows, sum);
@@ -188,7 +187,7 @@ void CudaBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, Ma
   if (c.empty() || x.rows == 0) return;
   begin("add_cross_gram");
   if (alignment_of(c) < 16) {
-    Matrix aligned(*this, DType::f32, c.rows, round_up(c.cols, 4));
+    Matrix aligned(*this, DType::f32, c.rows, rounded_up(c.cols, 4));
     const MatrixView sum = aligned.view().col_range(0, c.cols);
     cuda::convert(c, sum, stream_.get());
     add_cross_gram(x, original, sum);
@@ -196,7 +195,7 @@ void CudaBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, Ma
   }
   constexpr int64_t kTokens = 8192;
   const int64_t n = x.cols;
-  Matrix values(*this, x.dtype, std::min(x.rows, kTokens), round_up(n, 8)),
+  Matrix values(*this, x.dtype, std::min(x.rows, kTokens), rounded_up(n, 8)),
       differences(*this, x.dtype, values.rows(), values.cols());
   for (int64_t first = 0; first < x.rows; first += kTokens) {
     const int64_t tokens = std::min(kTokens, x.rows - first);
@@ -267,7 +266,7 @@ void CudaBackend::add_product_norms(ConstMatrixView w, ConstMatrixView factor, M
   constexpr int64_t kPanel = 1024;
   for (int64_t first = 0; first < w.cols; first += kPanel) {
     const int64_t count = std::min(kPanel, w.cols - first);
-    Matrix diagonal(*this, DType::f32, count, round_up(count, 4)), y(*this, DType::f32, w.rows, round_up(count, 4));
+    Matrix diagonal(*this, DType::f32, count, rounded_up(count, 4)), y(*this, DType::f32, w.rows, rounded_up(count, 4));
     copy_lower(factor.block(first, count, first, count), diagonal.view().col_range(0, count), stream_.get());
     Product product{.transpose_a = true, .tf32 = true, .m = count, .n = w.rows, .ldb = w.stride, .ldd = y.cols()};
     const auto multiply = [&](ConstMatrixView f, ConstMatrixView part) {
