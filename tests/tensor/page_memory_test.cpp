@@ -54,9 +54,7 @@ TEST(PageMemory, ABlockOfTheSameSizeTakesThePagesOfTheOneBefore) {
 TEST(PageMemory, PagesOfSeveralBlocksGoIntoALargerOne) {
   constexpr size_t kSmall = 4 * kMiB + (kMiB >> 1), kLarge = 12 * kMiB + (kMiB >> 1);
   PageMemory memory;
-  {
-    const Block a(memory, kSmall, 1), b(memory, kSmall, 1), c(memory, kSmall, 1);
-  }
+  { const Block a(memory, kSmall, 1), b(memory, kSmall, 1), c(memory, kSmall, 1); }
   auto* block = static_cast<std::byte*>(memory.allocate(kLarge));
   EXPECT_EQ(memory.bytes_kept(), kMiB);
   for (size_t i = 0; i < kLarge; i += 4096) ASSERT_EQ(block[i], std::byte{1}) << i;
