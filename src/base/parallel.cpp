@@ -36,6 +36,8 @@ void keep_off(int core) {
   if (CPU_COUNT(&cores) > 0) sched_setaffinity(0, sizeof cores, &cores);
 }
 
+thread_local int index_of_thread = 0;
+
 }  // namespace
 
 int available_cores() {
@@ -54,15 +56,15 @@ ThreadPool::ThreadPool(int threads) {
   const int cores = available_cores();
   if (threads <= 0) threads = cores;
   fits_ = threads <= cores;
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
+int ThreadPool::thread_index() { return index_of_thread; }
+
 ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
+  stopping_ = true;
+  ++round_;
+  round_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -79,10 +81,7 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   core_ = sched_getcpu();
   open_ = true;
   ++round_;
-  if (asleep_ > 0) {
-    { std::lock_guard lock(mutex_); }  // whoever is about to sleep has looked at round_, or does so now
-    wake_.notify_all();
-  }
+  round_.notify_all();
   run_bodies();
   open_ = false;
   for (int looks = 0; joined_ > 0; ++looks) {
@@ -91,16 +90,12 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
-void ThreadPool::work() {
-  int64_t seen = 0;
+void ThreadPool::work(int index) {
+  index_of_thread = index;
+  uint32_t seen = 0;
   while (!stopping_) {
     for (int looks = 0; round_ == seen && looks < kLooks; ++looks) pause();
-    if (round_ == seen) {
-      std::unique_lock lock(mutex_);
-      ++asleep_;
-      wake_.wait(lock, [&] { return stopping_ || round_ != seen; });
-      --asleep_;
-    }
+    round_.wait(seen);
     seen = round_;
     if (fits_ && core_ == sched_getcpu()) keep_off(core_);
     ++joined_;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -22,6 +21,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
+  // Of the thread that asks: 0, or 1 .. size() - 1 for one of a pool's own threads.
+  static int thread_index();
 
   // Calls body(i) once for every i in [0, count), in any order, on all threads; returns when all are done.
   // The first exception thrown by a body is rethrown here, after the other bodies have ended. Bodies must not call
@@ -29,15 +30,12 @@ class ThreadPool {
   void for_each(int64_t count, const std::function<void(int64_t)>& body);
 
  private:
-  void work();
+  void work(int index);
   void run_bodies();
 
   std::vector<std::thread> workers_;
-  std::mutex mutex_;  // of sleeping and of failure_
-  std::condition_variable wake_;
-  std::atomic<int64_t> round_ = 0;  // calls of for_each so far
+  std::atomic<uint32_t> round_ = 0;  // calls of for_each so far; workers sleep on it
   std::atomic<bool> stopping_ = false;
-  std::atomic<int> asleep_ = 0;
   bool fits_ = true;           // the threads are no more than the cores
   std::atomic<int> core_ = 0;  // where the caller is: workers keep off it if they fit
 
@@ -47,6 +45,7 @@ class ThreadPool {
   std::atomic<int64_t> next_ = 0;
   int64_t count_ = 0;
   const std::function<void(int64_t)>* body_ = nullptr;
+  std::mutex mutex_;  // of failure_
   std::exception_ptr failure_;
 };
 

@@ -78,8 +78,9 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
                  piece.to.keys + (piece.first_key + key) * words);
     }
     ConstMatrixView values = v.block(piece.token, piece.keys, col, width);
-    ScratchPool::Lease lease = scratch_.borrow(values.size());
-    if (!is_packable(kernel, v.dtype)) values = wide_rows(values, lease.take(values.size()));
+    const bool is_narrow = !is_packable(kernel, v.dtype);
+    ScratchPool::Lease lease = scratch_.borrow(is_narrow ? values.size() : 0);
+    if (is_narrow) values = wide_rows(values, lease.take(values.size()));
     for (int64_t i = 0; i < width; i += kernel.cols) {
       pack_columns(kernel, values.col_range(i, std::min(kernel.cols, width - i)), kernel.words_of(piece.keys),
                    kernel.cols,
@@ -144,6 +145,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
   std::fill_n(sums, all_rows * wide, 0.0F);
   std::vector<RunningSoftmax> softmax;
+  softmax.reserve(static_cast<size_t>(rows));
   const auto soften = kernel.word == 2 ? kernels_.soften_bf16 : kernels_.soften;
   for (int64_t r = 0; r < rows; ++r) {
     const bool has_sink = !shape.sinks.empty();

@@ -64,30 +64,32 @@ float* ScratchPool::Lease::take(int64_t count) {
 
 ScratchPool::Lease ScratchPool::borrow(int64_t count, int pieces) {
   const int64_t size = rounded_up(count, kFloatsPerLine) + pieces * kFloatsPerLine;
+  Slot& slot = slots_[static_cast<size_t>(ThreadPool::thread_index()) % slots_.size()];
+  std::vector<Matrix>& free = slot.free;
   Matrix buffer;
   {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(slot.mutex);
     // The smallest that is large enough; else the largest, which then makes room for a larger one.
     const auto better = [&](const Matrix& a, const Matrix& b) {
       return a.cols() >= size && b.cols() >= size ? a.cols() < b.cols() : a.cols() > b.cols();
     };
-    const auto best = std::min_element(free_.begin(), free_.end(), better);
-    if (best != free_.end()) {
-      std::swap(*best, free_.back());
-      buffer = std::move(free_.back());
-      free_.pop_back();
+    const auto best = std::min_element(free.begin(), free.end(), better);
+    if (best != free.end()) {
+      std::swap(*best, free.back());
+      buffer = std::move(free.back());
+      free.pop_back();
     }
   }
   if (buffer.cols() < size) {
     buffer = Matrix();
     buffer = Matrix(host_memory(), DType::f32, 1, size);
   }
-  return {*this, std::move(buffer)};
+  return {slot, std::move(buffer)};
 }
 
-void ScratchPool::give_back(Matrix buffer) {
-  std::lock_guard lock(mutex_);
-  free_.push_back(std::move(buffer));
+ScratchPool::Lease::~Lease() {
+  std::lock_guard lock(slot_.mutex);
+  slot_.free.push_back(std::move(buffer_));
 }
 
 // OpenBLAS's own threads are switched off for the process: they would split sums differently on each machine.
@@ -163,7 +165,7 @@ float* CpuBackend::update_row(MatrixView m, int64_t row, float* scratch) const {
   return begin_row(m, row, scratch);
 }
 
-void CpuBackend::finish_row(const float* computed, MatrixView m, int64_t row) const {
+void CpuBackend::finish_row(const float* computed, const MatrixView& m, int64_t row) const {
   if (m.dtype == DType::f16) kernels_.f32_to_f16(computed, m.row<uint16_t>(row), m.cols);
   if (m.dtype == DType::bf16) kernels_.f32_to_bf16(computed, m.row<uint16_t>(row), m.cols);
 }

@@ -18,20 +18,29 @@
 
 namespace gptq {
 
-// Buffers of floats that tasks borrow. They are kept, so their pages stay mapped.
+// Buffers of floats that tasks borrow. They are kept, so their pages stay mapped; each thread has its own, as threads
+// that wait for each other with every task would show.
 class ScratchPool {
+ private:
+  struct alignas(64) Slot {
+    std::mutex mutex;
+    std::vector<Matrix> free;  // of one row each
+  };
+
  public:
+  explicit ScratchPool(int threads) : slots_(static_cast<size_t>(threads)) {}
+
   class Lease {
    public:
-    Lease(ScratchPool& pool, Matrix buffer) : pool_(pool), buffer_(std::move(buffer)) {}
-    ~Lease() { pool_.give_back(std::move(buffer_)); }
+    Lease(Slot& slot, Matrix buffer) : slot_(slot), buffer_(std::move(buffer)) {}
+    ~Lease();
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     // The next `count` floats of the buffer, contents undefined, aligned to 64 bytes.
     float* take(int64_t count);
 
    private:
-    ScratchPool& pool_;
+    Slot& slot_;
     Matrix buffer_;
     int64_t used_ = 0;
   };
@@ -40,10 +49,7 @@ class ScratchPool {
   Lease borrow(int64_t count, int pieces = 1);
 
  private:
-  void give_back(Matrix buffer);
-
-  std::mutex mutex_;
-  std::vector<Matrix> free_;  // of one row each
+  std::vector<Slot> slots_;  // by ThreadPool::thread_index()
 };
 
 class CpuBackend final : public Backend {
@@ -116,7 +122,7 @@ class CpuBackend final : public Backend {
   // then rounds to the row. update_row() does the same for a row that is updated, with its present values.
   float* begin_row(MatrixView m, int64_t row, float* scratch) const;
   float* update_row(MatrixView m, int64_t row, float* scratch) const;
-  void finish_row(const float* computed, MatrixView m, int64_t row) const;
+  void finish_row(const float* computed, const MatrixView& m, int64_t row) const;
   // Rounds n floats to a 16-bit dtype, which they are then f32 values of.
   void round_row(float* row, DType dtype, int64_t n) const;
   // Calls body(row, scratch) for all rows on all threads, `scratch` being pieces * width floats of the thread's own.
@@ -135,6 +141,7 @@ class CpuBackend final : public Backend {
   const ProductKernel& columns_kernel(ConstMatrixView a, ConstMatrixView b) const;
   static DType dtype_of(const ProductKernel& kernel) { return kernel.word == 2 ? DType::bf16 : DType::f32; }
   static bool is_packable(const ProductKernel& kernel, DType dtype) { return dtype == dtype_of(kernel); }
+  bool is_finite(ConstMatrixView x, int64_t row) const;
   // x in f32, at `wide`.
   ConstMatrixView wide_rows(ConstMatrixView x, float* wide) const;
   // A row of x in the kernel's dtype, filled up with zeros.
@@ -158,9 +165,10 @@ class CpuBackend final : public Backend {
     int64_t rows, cols;
   };
   TileShape tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const;
-  // c += left' right; where `only_lower`, only what tiles of the lower triangle hold.
-  // left, right [tokens, n] of a dtype that their kernel packs, c [n, n] f32
-  void add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
+  // c += left' right; where `only_lower`, only what tiles of the lower triangle hold. Of one and the same matrix it
+  // looks at the elements: if not all are finite, c stays as it is, and the answer is false. left, right [tokens, n] of
+  // a dtype that their kernel packs, c [n, n] f32
+  bool add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 
   struct PackedKeys;
   struct AttentionTask;
@@ -175,7 +183,7 @@ class CpuBackend final : public Backend {
   const Kernels& kernels_;
   const ProductKernels& products_ = *kernels_.products;
   ThreadPool pool_;
-  ScratchPool scratch_;
+  ScratchPool scratch_{pool_.size()};
 };
 
 template <typename Body>

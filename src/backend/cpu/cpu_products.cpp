@@ -2,6 +2,7 @@
 // over stretches of the inner dimension whose length depends on the kernel alone, in order: how the result is cut into
 // tasks never changes it.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <numeric>
 #include <span>
@@ -16,6 +17,9 @@ namespace {
 
 // Packed at a time, for all tasks to share: of weights, and of both operands of a Hessian.
 constexpr int64_t kPackedWords = int64_t{4} << 20, kPackedGramWords = int64_t{8} << 20;
+
+// A step of tile registers is a cache line.
+constexpr int64_t kStepWords = 16;
 
 int64_t row_bytes(ConstMatrixView m) { return m.cols * static_cast<int64_t>(size_of(m.dtype)); }
 int64_t stride_bytes(ConstMatrixView m) { return m.stride * static_cast<int64_t>(size_of(m.dtype)); }
@@ -34,9 +38,6 @@ int64_t gram_tokens(const ProductKernel& kernel, int64_t n) {
   const int64_t unit = 1024 * kernel.word;
   return std::max<int64_t>(1, kPackedGramWords / (2048 * n)) * unit;
 }
-
-// All ones in a number that is infinite or NaN.
-uint16_t exponent_bits(DType dtype) { return dtype == DType::bf16 ? 0x7f80 : 0x7c00; }
 
 // The stretches of an inner dimension that are summed one after the other.
 Cut stretches(const ProductKernel& kernel, int64_t words) { return {words, kernel.most_words, kernel.step}; }
@@ -78,6 +79,12 @@ ConstMatrixView CpuBackend::wide_rows(ConstMatrixView x, float* wide) const {
   return {wide, DType::f32, x.rows, x.cols};
 }
 
+bool CpuBackend::is_finite(ConstMatrixView x, int64_t row) const {
+  if (x.dtype == DType::f32) return kernels_.all_finite(x.row<float>(row), x.cols);
+  const uint16_t exponent = x.dtype == DType::bf16 ? 0x7f80 : 0x7c00;  // all ones if infinite or NaN
+  return kernels_.all_finite_16(x.row<uint16_t>(row), x.cols, exponent);
+}
+
 void CpuBackend::pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words,
                           uint32_t* to) const {
   const MatrixView copy(to, dtype_of(kernel), 1, x.cols);
@@ -93,8 +100,9 @@ void CpuBackend::pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_
 
 void CpuBackend::pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel) {
   const int64_t words = kernel.words_of(w.cols);
-  ScratchPool::Lease lease = scratch_.borrow(w.size());
-  if (!is_packable(kernel, w.dtype)) w = wide_rows(w, lease.take(w.size()));
+  const bool is_narrow = !is_packable(kernel, w.dtype);
+  ScratchPool::Lease lease = scratch_.borrow(is_narrow ? w.size() : 0);
+  if (is_narrow) w = wide_rows(w, lease.take(w.size()));
   products_.interleave(w.data, stride_bytes(w), w.rows, row_bytes(w), words, kernel.cols, panel, kernel.cols);
 }
 
@@ -118,11 +126,11 @@ CpuBackend::LeftPanels CpuBackend::pack_left(const ProductKernel& kernel, ConstM
       from = words_at(x, r);
     else
       pack_row(kernel, x, r, words, row);
-    uint32_t* to = room + r / kernel.rows * kernel.rows * words + r % kernel.rows * kernel.step;
-    for (int64_t k = 0; k < words; k += kernel.step)
-      std::memcpy(to + k * kernel.rows, from + k, static_cast<size_t>(kernel.step) * sizeof(uint32_t));
+    uint32_t* to = room + r / kernel.rows * kernel.rows * words + r % kernel.rows * kStepWords;
+    for (int64_t k = 0; k < words; k += kStepWords)
+      std::memcpy(to + k * kernel.rows, from + k, kStepWords * sizeof(uint32_t));
   }
-  return {room, kernel.step, kernel.step * kernel.rows, kernel.rows * words};
+  return {room, kStepWords, kStepWords * kernel.rows, kernel.rows * words};
 }
 
 int64_t CpuBackend::left_room(const ProductKernel& kernel, ConstMatrixView x) {
@@ -236,8 +244,7 @@ void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, in
     products_.take_columns(x.row<uint32_t>(0), x.stride, x.rows, x.cols, words, width, panel);
 }
 
-// c += left' right, or of its tiles those that reach the lower triangle.
-void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
+bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
   const ProductKernel& kernel = columns_kernel(left, right);
   const int64_t n = c.rows, words = kernel.words_of(left.rows), width = kernel.cols;
   const int64_t packed_words = rounded_up(n, width) * words;
@@ -246,13 +253,18 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   auto* const right_packed = reinterpret_cast<uint32_t*>(lease.take(packed_words));
   auto* const left_packed = shares_panels ? right_packed : reinterpret_cast<uint32_t*>(lease.take(packed_words));
 
-  // A task packs some tokens for all panels: it reads whole rows. Where a step of a row is several words, left ones are
-  // turned into place.
+  // A task packs some tokens for all panels: it reads whole rows, and looks at them first, which fetches them into the
+  // cache too. Where a step of a row is several words, left ones are turned into place.
   constexpr int64_t kWords = 32;
+  std::atomic<bool> are_finite = true;
   pool_.for_each(pieces_of(words, kWords), [&](int64_t task) {
     const int64_t first = task * kWords, count = std::min(kWords, words - first);
     const int64_t token = std::min(first * kernel.word, left.rows),
                   tokens = std::min(kWords * kernel.word, left.rows - token);
+    for (int64_t row = token; is_same && row < token + tokens; ++row) {
+      if (!is_finite(right, row)) are_finite = false;
+    }
+    if (!are_finite) return;
     ScratchPool::Lease room = scratch_.borrow(kWords * width);
     auto* const unturned = reinterpret_cast<uint32_t*>(room.take(kWords * width));
     for (int64_t col = 0; col < n; col += width) {
@@ -271,6 +283,7 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
       }
     }
   });
+  if (!are_finite) return false;
 
   const int64_t step_stride = kernel.step * width;
   const Cut stretch = stretches(kernel, words);
@@ -311,40 +324,31 @@ void CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
     }
     products_.end();
   });
+  return true;
 }
 
+// Tokens that are not finite become zeros in a copy; the usual input is never copied.
 void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
   if (x.empty()) return;
-  std::vector<uint8_t> finite(static_cast<size_t>(x.rows));
-  for_rows(x.rows, x.cols, 0, [&](int64_t row, float*) {
-    finite[static_cast<size_t>(row)] =
-        x.dtype == DType::f32 ? kernels_.all_finite(x.row<float>(row), x.cols)
-                              : kernels_.all_finite_16(x.row<uint16_t>(row), x.cols, exponent_bits(x.dtype));
-  });
-  std::vector<int64_t> kept;
-  for (int64_t row = 0; row < x.rows; ++row) {
-    if (finite[static_cast<size_t>(row)] != 0) kept.push_back(row);
-  }
-  const auto count = static_cast<int64_t>(kept.size());
-  dropped.row<int32_t>(0)[0] += static_cast<int32_t>(x.rows - count);
   const ProductKernel& kernel = columns_kernel(x, x);
-  const bool as_it_is = is_packable(kernel, x.dtype);
   const int64_t at_once = gram_tokens(kernel, x.cols);
-  for (int64_t start = 0; start < count; start += at_once) {
-    const int64_t tokens = std::min(at_once, count - start);
-    if (as_it_is && count == x.rows) {
-      const ConstMatrixView part = x.row_range(start, tokens);
-      add_column_products(part, part, true, h);
-      continue;
-    }
-    Matrix copy(host_memory(), dtype_of(kernel), tokens, x.cols);
-    for_rows(tokens, x.cols, 0, [&](int64_t row, float*) {
-      const ConstMatrixView from = x.row_range(kept[static_cast<size_t>(start + row)], 1);
-      if (as_it_is)
-        std::memcpy(copy.view().row_range(row, 1).data, from.data, static_cast<size_t>(row_bytes(from)));
-      else
-        as_f32(from, 0, copy.row<float>(row));
+  for (int64_t start = 0; start < x.rows; start += at_once) {
+    const ConstMatrixView part = x.row_range(start, std::min(at_once, x.rows - start));
+    if (is_packable(kernel, x.dtype) && add_column_products(part, part, true, h)) continue;
+    Matrix copy(host_memory(), dtype_of(kernel), part.rows, x.cols);
+    std::atomic<int32_t> zeros = 0;
+    for_rows(part.rows, x.cols, 0, [&](int64_t row, float*) {
+      void* to = copy.view().row_range(row, 1).data;
+      if (!is_finite(part, row)) {
+        std::memset(to, 0, static_cast<size_t>(row_bytes(copy)));
+        ++zeros;
+      } else if (part.dtype == copy.dtype()) {
+        std::memcpy(to, words_at(part, row), static_cast<size_t>(row_bytes(part)));
+      } else {
+        as_f32(part, row, copy.row<float>(row));
+      }
     });
+    dropped.row<int32_t>(0)[0] += zeros;
     add_column_products(copy, copy, true, h);
   }
 }

@@ -119,12 +119,14 @@ void multiply_rows_to_bf16(int64_t words, const uint32_t* left, int64_t row_stri
 
 #if defined(__AMX_BF16__)
 constexpr int64_t kTile = 16;  // rows of a tile register, and words of each
+constexpr int64_t kBytes = 4;  // of a word
 
-// Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7.
-void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
-                    float* c, int64_t c_stride, bool accumulate) {
-  constexpr int64_t kBytes = 4;
-  if (accumulate) {
+// Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7. c where the sums
+// start, or null for zeros.
+[[gnu::always_inline]] inline void sum_in_tiles(int64_t words, const uint32_t* left, int64_t row_stride,
+                                                int64_t step_stride, const uint32_t* right, const float* c,
+                                                int64_t c_stride) {
+  if (c != nullptr) {
     _tile_loadd(0, c, c_stride * kBytes);
     _tile_loadd(1, c + kTile, c_stride * kBytes);
     _tile_loadd(2, c + kTile * c_stride, c_stride * kBytes);
@@ -147,10 +149,34 @@ void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
+}
+
+[[gnu::always_inline]] inline void save_tiles(float* c, int64_t c_stride) {
   _tile_stored(0, c, c_stride * kBytes);
   _tile_stored(1, c + kTile, c_stride * kBytes);
   _tile_stored(2, c + kTile * c_stride, c_stride * kBytes);
   _tile_stored(3, c + kTile * c_stride + kTile, c_stride * kBytes);
+}
+
+void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
+                    float* c, int64_t c_stride, bool accumulate) {
+  sum_in_tiles(words, left, row_stride, step_stride, right, accumulate ? c : nullptr, c_stride);
+  save_tiles(c, c_stride);
+}
+
+void multiply_tiles_to_bf16(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
+                            const uint32_t* right, const float* c, int64_t c_stride, const float* bias, uint16_t* y,
+                            int64_t y_stride) {
+  alignas(64) float sums[2 * kTile * 2 * kTile];
+  sum_in_tiles(words, left, row_stride, step_stride, right, c, c_stride);
+  save_tiles(sums, 2 * kTile);
+  const Lanes low_bias = bias == nullptr ? Lanes{} : load(bias),
+              high_bias = bias == nullptr ? Lanes{} : load(bias + kTile);
+  for (int64_t r = 0; r < 2 * kTile; ++r) {
+    const Lanes low = load(sums + r * 2 * kTile), high = load(sums + r * 2 * kTile + kTile);
+    save(y + r * y_stride,
+         bias == nullptr ? _mm512_cvtne2ps_pbh(high, low) : _mm512_cvtne2ps_pbh(high + high_bias, low + low_bias));
+  }
 }
 
 void begin() {
@@ -195,6 +221,7 @@ template <int64_t kDistance>
 
 void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
                 uint32_t* y, int64_t y_stride) {
+  constexpr int64_t kAhead = 512;  // bytes: so many rows at a time are more than processors see coming
   const auto* bytes = static_cast<const uint8_t*>(x);
   for (int64_t first = 0; first < width; first += kLanes) {
     for (int64_t k = 0; k < words; k += kLanes) {
@@ -202,7 +229,11 @@ void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_b
       const int64_t left = row_bytes - 4 * k, count = rows - first;
       if (left >= 4 * kLanes && count >= kLanes) {
 #pragma GCC unroll 16
-        for (int64_t r = 0; r < kLanes; ++r) block[r] = load<Words>(bytes + (first + r) * stride_bytes + 4 * k);
+        for (int64_t r = 0; r < kLanes; ++r) {
+          const uint8_t* from = bytes + (first + r) * stride_bytes + 4 * k;
+          block[r] = load<Words>(from);
+          __builtin_prefetch(from + kAhead);
+        }
       } else if (left > 0) {
         for (int64_t r = 0; r < kLanes && r < count; ++r) {
           __builtin_memcpy(&block[r], bytes + (first + r) * stride_bytes + 4 * k,
@@ -333,7 +364,8 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .step = kTile,
                                  .by_steps = true,
                                  .most_words = 1024,
-                                 .multiply = multiply_tiles};
+                                 .multiply = multiply_tiles,
+                                 .multiply_to_bf16 = multiply_tiles_to_bf16};
 constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>, multiply_rows_to_bf16<Pairs>),
