@@ -169,6 +169,7 @@ class CpuBackend final : public Backend {
   // looks at the elements: if not all are finite, c stays as it is, and the answer is false. left, right [tokens, n] of
   // a dtype that their kernel packs, c [n, n] f32
   bool add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
+  bool add_column_products_by_steps(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 
   struct PackedKeys;
   struct AttentionTask;

@@ -35,12 +35,42 @@ int64_t padded_stride(int64_t words) { return words % 512 == 0 ? words + 16 : wo
 
 // Tokens of a Hessian's inputs that are packed, and copied if need be, at a time.
 int64_t gram_tokens(const ProductKernel& kernel, int64_t n) {
+  if (kernel.by_steps) return 8192;  // whose packed operands never lie in memory
   const int64_t unit = 1024 * kernel.word;
   return std::max<int64_t>(1, kPackedGramWords / (2048 * n)) * unit;
 }
 
 // The stretches of an inner dimension that are summed one after the other.
 Cut stretches(const ProductKernel& kernel, int64_t words) { return {words, kernel.most_words, kernel.step}; }
+
+struct TileIndex {
+  int64_t row, col;
+};
+
+// All tiles, or those that reach the lower triangle.
+std::vector<TileIndex> tiles_of(const Cut& rows, const Cut& cols, bool only_lower) {
+  std::vector<TileIndex> tiles;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    for (int64_t j = 0; j < cols.count; ++j) {
+      if (!only_lower || cols.start(j) < rows.start(i) + rows.length(i)) tiles.push_back({i, j});
+    }
+  }
+  return tiles;
+}
+
+// How a product of columns is cut into tasks where operands are packed by steps: tiles of c times slabs of tokens.
+struct SlabCut {
+  static constexpr int64_t kTokens = 512;  // packed at a time
+  Cut columns, slabs;
+  int64_t tiles_at_once;  // whose sums are held
+  SlabCut(int64_t tokens, int64_t n) : columns(n, 384, 32), slabs(tokens, tokens) {
+    constexpr int64_t kTasks = 48, kMostTasks = 128;
+    const int64_t tiles = columns.count * (columns.count + 1) / 2;
+    slabs = Cut(tokens, std::max(kTokens, pieces_of(tokens, pieces_of(kTasks, tiles))), kTokens);
+    tiles_at_once = pieces_of(kMostTasks, slabs.count);
+  }
+  int64_t tile_floats() const { return columns.piece * columns.piece; }
+};
 
 }  // namespace
 
@@ -59,8 +89,13 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
     const ProductKernel& columns = columns_kernel(like, like);
     const bool is_cross = call.op == "add_cross_gram";
-    const int64_t tokens = std::min(a, gram_tokens(columns, b)), packings = is_cross || columns.by_steps ? 2 : 1;
-    words = packings * rounded_up(b, columns.cols) * columns.words_of(tokens);
+    const int64_t tokens = std::min(a, gram_tokens(columns, b));
+    if (columns.by_steps) {
+      const SlabCut cut(tokens, b);
+      words = std::min(cut.columns.count * cut.columns.count, cut.tiles_at_once) * cut.slabs.count * cut.tile_floats();
+    } else {
+      words = (is_cross ? 2 : 1) * rounded_up(b, columns.cols) * columns.words_of(tokens);
+    }
     if (is_cross || !is_packable(columns, call.dtype)) words += 2 * tokens * b / columns.word;
   }
   return words * static_cast<int64_t>(sizeof(uint32_t));
@@ -246,15 +281,16 @@ void CpuBackend::pack_columns(const ProductKernel& kernel, ConstMatrixView x, in
 
 bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c) {
   const ProductKernel& kernel = columns_kernel(left, right);
+  if (kernel.by_steps) return add_column_products_by_steps(left, right, only_lower, c);
   const int64_t n = c.rows, words = kernel.words_of(left.rows), width = kernel.cols;
   const int64_t packed_words = rounded_up(n, width) * words;
-  const bool is_same = left.data == right.data, shares_panels = is_same && !kernel.by_steps;
-  ScratchPool::Lease lease = scratch_.borrow((shares_panels ? 1 : 2) * packed_words, 2);
+  const bool is_same = left.data == right.data;
+  ScratchPool::Lease lease = scratch_.borrow((is_same ? 1 : 2) * packed_words, 2);
   auto* const right_packed = reinterpret_cast<uint32_t*>(lease.take(packed_words));
-  auto* const left_packed = shares_panels ? right_packed : reinterpret_cast<uint32_t*>(lease.take(packed_words));
+  auto* const left_packed = is_same ? right_packed : reinterpret_cast<uint32_t*>(lease.take(packed_words));
 
   // A task packs some tokens for all panels: it reads whole rows, and looks at them first, which fetches them into the
-  // cache too. Where a step of a row is several words, left ones are turned into place.
+  // cache too.
   constexpr int64_t kWords = 32;
   std::atomic<bool> are_finite = true;
   pool_.for_each(pieces_of(words, kWords), [&](int64_t task) {
@@ -265,45 +301,26 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
       if (!is_finite(right, row)) are_finite = false;
     }
     if (!are_finite) return;
-    ScratchPool::Lease room = scratch_.borrow(kWords * width);
-    auto* const unturned = reinterpret_cast<uint32_t*>(room.take(kWords * width));
     for (int64_t col = 0; col < n; col += width) {
-      const auto pack = [&](ConstMatrixView x, uint32_t* to) {
-        pack_columns(kernel, x.block(token, tokens, col, std::min(width, n - col)), count, width, to);
+      const auto pack = [&](ConstMatrixView x, uint32_t* packed) {
+        pack_columns(kernel, x.block(token, tokens, col, std::min(width, n - col)), count, width,
+                     packed + col * words + first * width);
       };
-      uint32_t *const of_right = right_packed + col * words + first * width, *const of_left = left_packed +
-                                                                                              col * words +
-                                                                                              first * width;
-      pack(right, of_right);
-      if (!is_same) pack(left, kernel.by_steps ? unturned : of_left);
-      if (!kernel.by_steps) continue;
-      const uint32_t* from = is_same ? of_right : unturned;
-      for (int64_t k = 0; k < count * width; k += kernel.step * width) {
-        products_.interleave(from + k, 4 * width, kernel.step, 4 * width, width, kernel.step, of_left + k, kernel.step);
-      }
+      pack(right, right_packed);
+      if (!is_same) pack(left, left_packed);
     }
   });
   if (!are_finite) return false;
 
-  const int64_t step_stride = kernel.step * width;
   const Cut stretch = stretches(kernel, words);
-  // Of the part of c that is a task: small, so that threads end together, but large enough for tile registers, which
-  // else wait for memory.
-  int64_t edge = kernel.by_steps ? 192 : 48;
-  while (edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) < 8 * pool_.size()) edge /= 2;
-  const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
-  std::vector<std::pair<int64_t, int64_t>> tiles;
-  for (int64_t i = 0; i < rows.count; ++i) {
-    for (int64_t j = 0; j < cols.count; ++j) {
-      if (!only_lower || cols.start(j) < rows.start(i) + rows.length(i)) tiles.emplace_back(i, j);
-    }
-  }
+  constexpr int64_t kEdge = 48;  // of the part of c that is a task: small, so that threads end together
+  const Cut rows(n, kEdge, kernel.rows), cols(n, kEdge, kernel.cols);
+  const std::vector<TileIndex> tiles = tiles_of(rows, cols, only_lower);
   pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
     const auto [i, j] = tiles[static_cast<size_t>(task)];
     const int64_t row_end = rows.start(i) + rows.length(i), col_end = cols.start(j) + cols.length(j);
     ScratchPool::Lease room = scratch_.borrow(kernel.rows * kernel.cols);
     float* border = room.take(kernel.rows * kernel.cols);
-    products_.begin();
     for (int64_t s = 0; s < stretch.count; ++s) {
       for (int64_t col = cols.start(j); col < col_end; col += kernel.cols) {
         for (int64_t row = rows.start(i); row < row_end; row += kernel.rows) {
@@ -314,7 +331,7 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
           const uint32_t* a = left_packed + row / width * width * words + stretch.start(s) * width + row % width;
           const uint32_t* b = right_packed + col * words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
-          kernel.multiply_first(wanted)(stretch.length(s), a, kernel.step, step_stride, b, is_whole ? to : border,
+          kernel.multiply_first(wanted)(stretch.length(s), a, kernel.step, width, b, is_whole ? to : border,
                                         is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
@@ -322,8 +339,94 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
         }
       }
     }
-    products_.end();
   });
+  return true;
+}
+
+// Tile registers multiply faster than memory brings packed operands. A task packs what it needs itself, a stretch at a
+// time, and sums a large tile of c over a slab of tokens, all in its core's cache; the slabs of a tile are then added
+// in order.
+bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixView right, bool only_lower,
+                                              MatrixView c) {
+  const ProductKernel& kernel = columns_kernel(left, right);
+  const int64_t n = c.rows, width = kernel.cols;
+  const bool is_same = left.data == right.data;
+  std::atomic<bool> are_finite = true;
+  if (is_same) {
+    for_rows(right.rows, n, 0, [&](int64_t row, float*) {
+      if (!is_finite(right, row)) are_finite = false;
+    });
+  }
+  if (!are_finite) return false;
+
+  const SlabCut cut(left.rows, n);
+  const std::vector<TileIndex> tiles = tiles_of(cut.columns, cut.columns, only_lower);
+  const int64_t panels = cut.columns.piece / width, slabs = cut.slabs.count;
+  const int64_t panel_words = SlabCut::kTokens / kernel.word * width, tile_size = width * width;
+  const auto tiles_at_once = std::min<int64_t>(std::ssize(tiles), cut.tiles_at_once);
+  ScratchPool::Lease lease = scratch_.borrow(tiles_at_once * slabs * cut.tile_floats());
+  float* const sums = lease.take(tiles_at_once * slabs * cut.tile_floats());
+  for (int64_t first = 0; first < std::ssize(tiles); first += tiles_at_once) {
+    const int64_t count = std::min(tiles_at_once, std::ssize(tiles) - first);
+    // Whether a panel of rows and one of columns meet in c, or in its lower triangle.
+    const auto is_wanted = [&](TileIndex tile, int64_t i, int64_t j) {
+      const int64_t row = cut.columns.start(tile.row) + i * width, col = cut.columns.start(tile.col) + j * width;
+      return row < n && col < n && (!only_lower || col <= row);
+    };
+    pool_.for_each(count * slabs, [&](int64_t task) {
+      const TileIndex tile = tiles[static_cast<size_t>(first + task / slabs)];
+      const int64_t slab = task % slabs, end = cut.slabs.start(slab) + cut.slabs.length(slab);
+      float* const sum = sums + task * cut.tile_floats();
+      ScratchPool::Lease room = scratch_.borrow((2 * panels + 1) * panel_words, 3);
+      auto* const right_packed = reinterpret_cast<uint32_t*>(room.take(panels * panel_words));
+      auto* const left_packed = reinterpret_cast<uint32_t*>(room.take(panels * panel_words));
+      auto* const unturned = reinterpret_cast<uint32_t*>(room.take(panel_words));
+      products_.begin();
+      for (int64_t token = cut.slabs.start(slab); token < end; token += SlabCut::kTokens) {
+        const int64_t tokens = std::min(SlabCut::kTokens, end - token), words = kernel.words_of(tokens);
+        const auto take = [&](ConstMatrixView x, int64_t col, uint32_t* panel) {
+          pack_columns(kernel, x.block(token, tokens, col, std::min(width, n - col)), words, width, panel);
+        };
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const int64_t row = cut.columns.start(tile.row) + panel * width,
+                        col = cut.columns.start(tile.col) + panel * width;
+          uint32_t* const of_right = right_packed + panel * panel_words;
+          if (col < n) take(right, col, of_right);
+          if (row >= n) continue;
+          const bool is_there = is_same && row == col;
+          if (!is_there) take(left, row, unturned);
+          const uint32_t* from = is_there ? of_right : unturned;
+          for (int64_t k = 0; k < words * width; k += kernel.step * width) {
+            products_.interleave(from + k, 4 * width, kernel.step, 4 * width, width, kernel.step,
+                                 left_packed + panel * panel_words + k, kernel.step);
+          }
+        }
+        for (int64_t j = 0; j < panels; ++j) {
+          for (int64_t i = 0; i < panels; ++i) {
+            if (!is_wanted(tile, i, j)) continue;
+            kernel.multiply(words, left_packed + i * panel_words, kernel.step, kernel.step * width,
+                            right_packed + j * panel_words, sum + (i * panels + j) * tile_size, width,
+                            token > cut.slabs.start(slab));
+          }
+        }
+      }
+      products_.end();
+    });
+    pool_.for_each(count * panels, [&](int64_t task) {
+      const int64_t i = task % panels,
+                    row = cut.columns.start(tiles[static_cast<size_t>(first + task / panels)].row) + i * width;
+      const TileIndex tile = tiles[static_cast<size_t>(first + task / panels)];
+      for (int64_t j = 0; j < panels; ++j) {
+        if (!is_wanted(tile, i, j)) continue;
+        const int64_t col = cut.columns.start(tile.col) + j * width;
+        for (int64_t slab = 0; slab < slabs; ++slab) {
+          const float* from = sums + (task / panels * slabs + slab) * cut.tile_floats() + (i * panels + j) * tile_size;
+          for (int64_t r = 0; r < std::min(width, n - row); ++r)
+            kernels_.add(from + r * width, 1, c.row<float>(row + r) + col, std::min(width, n - col));
+        }
+      }
+    });
+  }
   return true;
 }
 

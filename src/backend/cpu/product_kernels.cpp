@@ -232,7 +232,7 @@ void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_b
         for (int64_t r = 0; r < kLanes; ++r) {
           const uint8_t* from = bytes + (first + r) * stride_bytes + 4 * k;
           block[r] = load<Words>(from);
-          __builtin_prefetch(from + kAhead);
+          if (left > kAhead) __builtin_prefetch(from + kAhead);
         }
       } else if (left > 0) {
         for (int64_t r = 0; r < kLanes && r < count; ++r) {
