@@ -134,12 +134,16 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
   const MatrixView stacked_rows(stacked, dtype_of(kernel), rows, width);
-  for (int64_t r = 0; r < rows; ++r) {
-    const ConstMatrixView from = q.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
-    if (stacked_rows.dtype == q.dtype)
-      std::memcpy(stacked_rows.row_range(r, 1).data, from.data, static_cast<size_t>(width) * size_of(q.dtype));
-    else
-      as_f32(from, 0, stacked_rows.row<float>(r));
+  // The heads of a query are neighbours both in q and y and among the rows.
+  const ConstMatrixView from = q.block(first_token + first_query, queries, first_head * width, heads * width);
+  const MatrixView stacked_queries(stacked, stacked_rows.dtype, queries, heads * width);
+  for (int64_t query = 0; query < queries; ++query) {
+    if (stacked_rows.dtype == q.dtype) {
+      std::memcpy(stacked_queries.row_range(query, 1).data, from.row_range(query, 1).data,
+                  static_cast<size_t>(heads * width) * size_of(q.dtype));
+    } else {
+      as_f32(from, query, stacked_queries.row<float>(query));
+    }
   }
   const LeftPanels left =
       pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
@@ -205,11 +209,14 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
     }
   }
   products_.end();
-  for (int64_t r = 0; r < rows; ++r) {
-    const MatrixView to = y.block(first_token + query_of(r), 1, (first_head + r % heads) * width, width);
-    float* row = begin_row(to, 0, sums + r * wide);
-    kernels_.scale(sums + r * wide, 1 / softmax[static_cast<size_t>(r)].weight, row, width);
-    finish_row(row, to, 0);
+  const MatrixView to = y.block(first_token + first_query, queries, first_head * width, heads * width);
+  for (int64_t query = 0; query < queries; ++query) {
+    float* row = begin_row(to, query, stacked);
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t r = query * heads + head;
+      kernels_.scale(sums + r * wide, 1 / softmax[static_cast<size_t>(r)].weight, row + head * width, width);
+    }
+    finish_row(row, to, query);
   }
 }
 

@@ -156,7 +156,7 @@ const float* CpuBackend::as_f32(ConstMatrixView m, int64_t row, float* scratch) 
   }
 }
 
-float* CpuBackend::begin_row(MatrixView m, int64_t row, float* scratch) const {
+float* CpuBackend::begin_row(const MatrixView& m, int64_t row, float* scratch) const {
   return m.dtype == DType::f32 ? m.row<float>(row) : scratch;
 }
 

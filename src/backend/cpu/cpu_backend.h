@@ -120,7 +120,7 @@ class CpuBackend final : public Backend {
   std::vector<float> widened(ConstMatrixView m) const;
   // Where to compute row `row` of a float matrix: the row itself where it is f32, else `scratch`, which finish_row()
   // then rounds to the row. update_row() does the same for a row that is updated, with its present values.
-  float* begin_row(MatrixView m, int64_t row, float* scratch) const;
+  float* begin_row(const MatrixView& m, int64_t row, float* scratch) const;
   float* update_row(MatrixView m, int64_t row, float* scratch) const;
   void finish_row(const float* computed, const MatrixView& m, int64_t row) const;
   // Rounds n floats to a 16-bit dtype, which they are then f32 values of.

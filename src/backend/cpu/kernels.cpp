@@ -341,11 +341,11 @@ float maximum(const float* x, int64_t n) {
   series = series * r + 0.69312419F;
   series = series * r + 1.0F;
 #if defined(__AVX512F__)
-  const Lanes power = _mm512_scalef_ps(series, whole);
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, broadcast(-126.0F), _CMP_NLT_UQ), series, whole);
 #else
   const auto power = bits_of<Lanes>(bits_of<IntLanes>(series) + (bits_of<IntLanes>(shifted) << 23));
-#endif
   return x < -126.0F ? broadcast(0.0F) : power;
+#endif
 }
 
 // Moves a row to a higher top.
