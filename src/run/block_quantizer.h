@@ -13,8 +13,9 @@
 
 namespace gptq {
 
-inline constexpr const char* kLoadStage = "load";             // weights to the device
-inline constexpr const char* kMovingStage = "moving states";  // that wait elsewhere
+inline constexpr const char* kCalibrationStage = "calibration";  // its tokens and their embedding
+inline constexpr const char* kLoadStage = "load";                // weights to the device
+inline constexpr const char* kMovingStage = "moving states";     // that wait elsewhere
 
 // What a run does around the arithmetic. Functions are called on the thread that quantizes.
 class BlockObserver {

@@ -523,7 +523,7 @@ Report Quantizer::run() {
   // An output that cannot be written is refused before anything is computed, by the smallest that may come.
   if (chooses) lay_out(at_width(job_, setup_.widths[0]), setup_);
   open_writer();
-  if (job_.recipe.method == Method::gptq) timed("calibration", [&] { read_calibration_data(); });
+  if (job_.recipe.method == Method::gptq) timed(kCalibrationStage, [&] { read_calibration_data(); });
   expect_work();
   if (chooses) {
     choose_bits();
@@ -531,7 +531,7 @@ Report Quantizer::run() {
   }
   states_ = std::make_unique<StateStore>(StatePlace::device);
   if (job_.recipe.method == Method::gptq) {
-    timed("calibration", [&] { embed_calibration(); });
+    timed(kCalibrationStage, [&] { embed_calibration(); });
     trim("first block's inputs captured");
   }
   timed("pack and write", [&] { carry_over(); });
@@ -568,9 +568,9 @@ std::vector<std::pair<std::string, double>> Quantizer::stage_seconds() {
   }
   if (clock == nullptr) return {stages_.begin(), stages_.end()};
   std::map<std::string, double> stages;
-  for (const char* stage : {"setup", "plan", "calibration", kCommitStage}) stages[stage] = stages_[stage];
+  for (const char* stage : {"setup", "plan", kCalibrationStage, kCommitStage}) stages[stage] = stages_[stage];
   for (const auto& [stage, op, seconds] : clock->op_seconds) {
-    if (stage == kEmbeddingStage) continue;  // the host waits for it, in "calibration"
+    if (stage == kEmbeddingStage) continue;  // the host waits for it, in kCalibrationStage
     const bool feedback = stage == "columns" && op == "linear";
     const bool moving = stage.empty() && (op == "upload" || op == "download");
     stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : moving ? kMovingStage : stage] += seconds;

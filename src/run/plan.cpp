@@ -127,7 +127,7 @@ void estimate_time(const Job& job, const Setup& setup, const Speeds& speeds, con
     if (error) text = 0;
     const auto tokenizer = fs::file_size(setup.checkpoint->folder() / "tokenizer.json", error);
     if (setup.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
-    stages["calibration"] = text / kTokenizeRate;
+    stages[kCalibrationStage] += text / kTokenizeRate;
   }
   plan.stage_seconds.insert(plan.stage_seconds.end(), stages.begin(), stages.end());
   for (const auto& [stage, seconds] : plan.stage_seconds) plan.seconds += seconds;

@@ -187,6 +187,7 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
   {
     Model model(*setup.checkpoint, machine.first(), dtype);
     model.set_sequences_at_once(options.sequences_at_once);
+    machine.first().set_stage(kCalibrationStage);
     const bool two_streams = wants_original_states(job.recipe);
     const std::unique_ptr<StateStore> states = machine.make_store(),
                                       originals = two_streams ? machine.make_store() : nullptr;
@@ -244,6 +245,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
   {
     Model model(*setup.checkpoint, machine.first(), setup.precision.computed);
     model.set_sequences_at_once(options.sequences_at_once);
+    machine.first().set_stage(kCalibrationStage);
     const std::unique_ptr<StateStore> states = machine.make_store(), probes = machine.make_store();
     const auto add = [&](StateStore& store, const std::vector<int64_t>& offsets) {
       store.add(model.blank_batch(offsets, machine.first(), machine.host()), machine.first());

@@ -238,9 +238,12 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
     const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = pieces_of(n, kernel.cols);
     ScratchPool::Lease lease = scratch_.borrow(panels * panel_words);
     auto* packed = reinterpret_cast<uint32_t*>(lease.take(panels * panel_words));
-    pool_.for_each(panels, [&](int64_t panel) {
-      const int64_t row = panel * kernel.cols;
-      pack_right(kernel, w.row_range(first + row, std::min(kernel.cols, n - row)), packed + panel * panel_words);
+    const EvenCut packing(panels, 4 * pool_.size(), 1);
+    pool_.for_each(packing.count, [&](int64_t task) {
+      for (int64_t panel = packing.start(task); panel < packing.start(task + 1); ++panel) {
+        const int64_t row = panel * kernel.cols;
+        pack_right(kernel, w.row_range(first + row, std::min(kernel.cols, n - row)), packed + panel * panel_words);
+      }
     });
     const TileShape shape = tile_shape(y.rows, n, kernel);
     const EvenCut rows(y.rows, rounded_up(pieces_of(y.rows, shape.rows), pool_.size()), kernel.rows);

@@ -241,6 +241,28 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   }
 }
 
+// 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
+// beside the integer next to it. Elsewhere that integer stands in the last bits of a sum with 1.5 * 2^23.
+[[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
+#if defined(__AVX512F__)
+  const Lanes whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Lanes r = x - whole;
+#else
+  constexpr float kMagic = 0x1.8p23F;
+  const Lanes inside = larger(x, broadcast(-126.0F)), shifted = inside + kMagic, r = inside - (shifted - kMagic);
+#endif
+  Lanes series = r * 0.00958285F + 0.05590643F;
+  series = series * r + 0.24024099F;
+  series = series * r + 0.69312419F;
+  series = series * r + 1.0F;
+#if defined(__AVX512F__)
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, broadcast(-126.0F), _CMP_NLT_UQ), series, whole);
+#else
+  const auto power = bits_of<Lanes>(bits_of<IntLanes>(series) + (bits_of<IntLanes>(shifted) << 23));
+  return x < -126.0F ? broadcast(0.0F) : power;
+#endif
+}
+
 // Activation(gate) times up.
 struct Silu {
   [[gnu::always_inline]] static inline float gate(float x, float up) { return x / (1.0F + exponential(-x)) * up; }
@@ -277,6 +299,17 @@ void gate(const Element* x, const Element* up, Element* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = rounded_to<Element>(Activation::gate(wide(x[i]), wide(up[i])));
 }
 
+// What is rounded to bf16 needs no better exponential than attention's: x / (1 + e) for x >= 0, x e / (1 + e) below.
+void silu_bf16(const uint16_t* x, const uint16_t* up, uint16_t* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Lanes value = load_bf16(x + i), magnitude = larger(value, -value);
+    const Lanes e = quick_exp2(magnitude * -1.442695041F);
+    save_bf16(y + i, value * (value < 0.0F ? e : broadcast(1.0F)) / (1.0F + e) * load_bf16(up + i));
+  }
+  gate<Silu>(x + i, up + i, y + i, n - i);
+}
+
 template <typename Element>
 constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
                                          .gelu = gate<Gelu, Element>,
@@ -284,6 +317,11 @@ constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
                                          .relu = gate<Relu, Element>,
                                          .relu_squared = gate<ReluSquared, Element>,
                                          .clamped_swiglu = gate<ClampedSwiglu, Element>};
+constexpr GateKernels<uint16_t> kGatesBf16 = [] {
+  GateKernels<uint16_t> gates = kGates<uint16_t>;
+  gates.silu = silu_bf16;
+  return gates;
+}();
 
 // NaN stays.
 void hard_cap(float bound, float* x, int64_t n) {
@@ -324,28 +362,6 @@ float maximum(const float* x, int64_t n) {
     others = larger(others, load(x + (i + 2 * kLanes <= n ? i + kLanes : n - kLanes)));
   }
   return folded(larger(tops, others), [](Lanes a, Lanes b) { return larger(a, b); });
-}
-
-// 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
-// beside the integer next to it. Elsewhere that integer stands in the last bits of a sum with 1.5 * 2^23.
-[[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
-#if defined(__AVX512F__)
-  const Lanes whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const Lanes r = x - whole;
-#else
-  constexpr float kMagic = 0x1.8p23F;
-  const Lanes inside = larger(x, broadcast(-126.0F)), shifted = inside + kMagic, r = inside - (shifted - kMagic);
-#endif
-  Lanes series = r * 0.00958285F + 0.05590643F;
-  series = series * r + 0.24024099F;
-  series = series * r + 0.69312419F;
-  series = series * r + 1.0F;
-#if defined(__AVX512F__)
-  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, broadcast(-126.0F), _CMP_NLT_UQ), series, whole);
-#else
-  const auto power = bits_of<Lanes>(bits_of<IntLanes>(series) + (bits_of<IntLanes>(shifted) << 23));
-  return x < -126.0F ? broadcast(0.0F) : power;
-#endif
 }
 
 // Moves a row to a higher top.
@@ -613,7 +629,7 @@ const Kernels kKernels = {
     .rotate_bf16 = rotate,
     .rotate_pairs = rotate_pairs,
     .gates = kGates<float>,
-    .gates_bf16 = kGates<uint16_t>,
+    .gates_bf16 = kGatesBf16,
     .hard_cap = hard_cap,
     .soft_cap = soft_cap,
     .maximum = maximum,

@@ -50,6 +50,15 @@ template <typename Vector, typename Element>
   return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
 }
 
+[[gnu::always_inline]] inline Lanes load_bf16(const uint16_t* x) {
+#if defined(__AVX512F__)
+  return bits_of<Lanes>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(x)), 16));
+#else
+  using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
+  return bits_of<Lanes>(__builtin_convertvector(load<Halves>(x), Words) << 16);
+#endif
+}
+
 #if defined(__AVX512BF16__)
 [[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) { save(y, _mm512_cvtneps_pbh(value)); }
 #else

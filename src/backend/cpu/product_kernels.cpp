@@ -221,7 +221,6 @@ template <int64_t kDistance>
 
 void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
                 uint32_t* y, int64_t y_stride) {
-  constexpr int64_t kAhead = 512;  // bytes: so many rows at a time are more than processors see coming
   const auto* bytes = static_cast<const uint8_t*>(x);
   for (int64_t first = 0; first < width; first += kLanes) {
     for (int64_t k = 0; k < words; k += kLanes) {
@@ -232,7 +231,7 @@ void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_b
         for (int64_t r = 0; r < kLanes; ++r) {
           const uint8_t* from = bytes + (first + r) * stride_bytes + 4 * k;
           block[r] = load<Words>(from);
-          if (left > kAhead) __builtin_prefetch(from + kAhead);
+          __builtin_prefetch(from + kLanes * stride_bytes);  // so many rows are more than a processor sees coming
         }
       } else if (left > 0) {
         for (int64_t r = 0; r < kLanes && r < count; ++r) {
