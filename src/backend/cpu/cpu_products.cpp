@@ -416,9 +416,8 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
       products_.end();
     });
     pool_.for_each(count * panels, [&](int64_t task) {
-      const int64_t i = task % panels,
-                    row = cut.columns.start(tiles[static_cast<size_t>(first + task / panels)].row) + i * width;
       const TileIndex tile = tiles[static_cast<size_t>(first + task / panels)];
+      const int64_t i = task % panels, row = cut.columns.start(tile.row) + i * width;
       for (int64_t j = 0; j < panels; ++j) {
         if (!is_wanted(tile, i, j)) continue;
         const int64_t col = cut.columns.start(tile.col) + j * width;
