@@ -166,8 +166,8 @@ class CpuBackend final : public Backend {
   };
   TileShape tile_shape(int64_t m, int64_t n, const ProductKernel& kernel) const;
   // c += left' right; where `only_lower`, only what tiles of the lower triangle hold. Of one and the same matrix it
-  // looks at the elements: if not all are finite, c stays as it is, and the answer is false. left, right [tokens, n] of
-  // a dtype that their kernel packs, c [n, n] f32
+  // looks at the elements: if not all are finite, c stays as it is, and the answer is false.
+  // left, right [tokens, n] of a dtype that their kernel packs, c [n, n] f32
   bool add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
   bool add_column_products_by_steps(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 

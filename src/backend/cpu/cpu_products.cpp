@@ -6,7 +6,6 @@
 #include <cstring>
 #include <numeric>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
@@ -61,15 +60,19 @@ std::vector<TileIndex> tiles_of(const Cut& rows, const Cut& cols, bool only_lowe
 // How a product of columns is cut into tasks where operands are packed by steps: tiles of c times slabs of tokens.
 struct SlabCut {
   static constexpr int64_t kTokens = 512;  // packed at a time
+  static constexpr int64_t kTasks = 48;    // wanted at least
+  static constexpr int64_t kHeld = 128;    // tasks whose sums are held, or so
   Cut columns, slabs;
-  int64_t tiles_at_once;  // whose sums are held
-  SlabCut(int64_t tokens, int64_t n) : columns(n, 384, 32), slabs(tokens, tokens) {
-    constexpr int64_t kTasks = 48, kMostTasks = 128;
-    const int64_t tiles = columns.count * (columns.count + 1) / 2;
-    slabs = Cut(tokens, std::max(kTokens, pieces_of(tokens, pieces_of(kTasks, tiles))), kTokens);
-    tiles_at_once = pieces_of(kMostTasks, slabs.count);
+  SlabCut(const ProductKernel& kernel, int64_t tokens, int64_t n)
+      : columns(n, 384, kernel.cols),
+        slabs(tokens, std::max(kTokens, pieces_of(tokens, pieces_of(kTasks, tiles(true)))), kTokens) {}
+  int64_t tiles(bool only_lower) const {
+    return columns.count * (only_lower ? columns.count + 1 : 2 * columns.count) / 2;
   }
+  int64_t tiles_at_once(bool only_lower) const { return std::min(tiles(only_lower), pieces_of(kHeld, slabs.count)); }
   int64_t tile_floats() const { return columns.piece * columns.piece; }
+  // Of the sums that are held.
+  int64_t floats(bool only_lower) const { return tiles_at_once(only_lower) * slabs.count * tile_floats(); }
 };
 
 }  // namespace
@@ -91,8 +94,7 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
     const bool is_cross = call.op == "add_cross_gram";
     const int64_t tokens = std::min(a, gram_tokens(columns, b));
     if (columns.by_steps) {
-      const SlabCut cut(tokens, b);
-      words = std::min(cut.columns.count * cut.columns.count, cut.tiles_at_once) * cut.slabs.count * cut.tile_floats();
+      words = SlabCut(columns, tokens, b).floats(!is_cross);
     } else {
       words = (is_cross ? 2 : 1) * rounded_up(b, columns.cols) * columns.words_of(tokens);
     }
@@ -362,13 +364,13 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
   }
   if (!are_finite) return false;
 
-  const SlabCut cut(left.rows, n);
+  const SlabCut cut(kernel, left.rows, n);
   const std::vector<TileIndex> tiles = tiles_of(cut.columns, cut.columns, only_lower);
   const int64_t panels = cut.columns.piece / width, slabs = cut.slabs.count;
   const int64_t panel_words = SlabCut::kTokens / kernel.word * width, tile_size = width * width;
-  const auto tiles_at_once = std::min<int64_t>(std::ssize(tiles), cut.tiles_at_once);
-  ScratchPool::Lease lease = scratch_.borrow(tiles_at_once * slabs * cut.tile_floats());
-  float* const sums = lease.take(tiles_at_once * slabs * cut.tile_floats());
+  const int64_t tiles_at_once = cut.tiles_at_once(only_lower);
+  ScratchPool::Lease lease = scratch_.borrow(cut.floats(only_lower));
+  float* const sums = lease.take(cut.floats(only_lower));
   for (int64_t first = 0; first < std::ssize(tiles); first += tiles_at_once) {
     const int64_t count = std::min(tiles_at_once, std::ssize(tiles) - first);
     // Whether a panel of rows and one of columns meet in c, or in its lower triangle.
