@@ -1,6 +1,6 @@
 # The CPU backend. kernels.cpp and product_kernels.cpp are compiled once per instruction set, and the processor chooses at run time.
 gptq_layer(cpu
-  SOURCES src/backend/cpu/cpu_backend.cpp src/backend/cpu/cpu_products.cpp src/backend/cpu/cpu_attention.cpp
+  SOURCES src/backend/cpu/cpu_backend.cpp src/backend/cpu/cpu_products.cpp src/backend/cpu/cpu_grams.cpp src/backend/cpu/cpu_attention.cpp
           src/backend/cpu/cpu_grids.cpp src/backend/cpu/cpu_systems.cpp src/backend/cpu/kernels_choice.cpp
   LINK PkgConfig::OPENBLAS)
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/cut.h"
+#include "backend/cpu/panels.h"
 
 namespace gptq {
 namespace {
@@ -170,8 +170,12 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       const KeyRange keys = of_panel(panel);
       if (keys.first >= keys.end) continue;
       for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
-        kernel.multiply(words, left.data + panel / kernel.rows * left.panel_stride, left.row_stride, left.step_stride,
-                        packed_head.keys + key * words, scores + key - start, kScores, false);
+        kernel.multiply({.words = words,
+                         .left = left.data + panel / kernel.rows * left.panel_stride,
+                         .row_stride = left.row_stride,
+                         .step_stride = left.step_stride,
+                         .right = packed_head.keys + key * words},
+                        scores + key - start, kScores, false);
       }
       const int64_t from = keys.first / unit * unit - start, end = rounded_up(keys.end, unit) - start;
       // Whole vectors of scores; their probabilities are written over them from the first on.
@@ -201,9 +205,12 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
         soften(line + first_score, end_score - first_score, factor, softmax[static_cast<size_t>(row)]);
       }
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply((end - from) / kernel.word, reinterpret_cast<const uint32_t*>(probabilities), kScores,
-                        kernel.step,
-                        packed_head.values + col * packed_head.value_words + (start + from) / kernel.word * kernel.cols,
+        kernel.multiply({.words = (end - from) / kernel.word,
+                         .left = reinterpret_cast<const uint32_t*>(probabilities),
+                         .row_stride = kScores,
+                         .step_stride = kernel.step,
+                         .right = packed_head.values + col * packed_head.value_words +
+                                  (start + from) / kernel.word * kernel.cols},
                         sums + panel * wide + col, wide, true);
       }
     }

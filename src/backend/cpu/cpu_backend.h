@@ -161,6 +161,7 @@ class CpuBackend final : public Backend {
   void multiply_panels(const ProductKernel& kernel, int64_t words, const LeftPanels& left, const uint32_t* right,
                        const float* bias, MatrixView y);
   void finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
+  int64_t gram_scratch_words(const OpCall& call) const;
   struct TileShape {
     int64_t rows, cols;
   };
@@ -169,6 +170,7 @@ class CpuBackend final : public Backend {
   // looks at the elements: if not all are finite, c stays as it is, and the answer is false.
   // left, right [tokens, n] of a dtype that their kernel packs, c [n, n] f32
   bool add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
+  bool pack_columns_by_steps(const ProductKernel& kernel, ConstMatrixView x, uint32_t* left, uint32_t* right);
   bool add_column_products_by_steps(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 
   struct PackedKeys;

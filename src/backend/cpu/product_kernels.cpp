@@ -51,8 +51,9 @@ struct Pairs {
 // Of right panels whose words lie kWidth apart. Calls finish(row, first column, sums) for each register of the tile in
 // the end.
 template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typename Finish>
-[[gnu::always_inline]] inline void multiply(int64_t words, const uint32_t* left, int64_t row_stride,
-                                            int64_t step_stride, const uint32_t* right, const Finish& finish) {
+[[gnu::always_inline]] inline void multiply(const PanelProduct& product, const Finish& finish) {
+  const auto [words, left, row_stride, step_stride, from, ahead, lines] = product;
+  const uint32_t* right = from;
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
   // Rows addressed from one pointer: x86 scales an offset by 1 and 2. Where a row's stride is known, all are.
   constexpr int64_t kGroup = kRows % 3 == 0 ? 3 : kRows;
@@ -92,25 +93,23 @@ struct SaveSums {
 };
 
 template <typename Product>
-void multiply_rows(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
-                   float* c, int64_t c_stride, bool accumulate) {
-  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, SaveSums{c, c_stride, accumulate});
+void multiply_rows(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
+  multiply<Product, RowsTile>(product, SaveSums{c, c_stride, accumulate});
 }
 
 // The first kVectors registers of a tile's columns. The strides of a left panel that is part of a right one are known.
 template <typename Product, int64_t kVectors>
-void multiply_columns(int64_t words, const uint32_t* left, int64_t /*row_stride*/, int64_t /*step_stride*/,
-                      const uint32_t* right, float* c, int64_t c_stride, bool accumulate) {
+void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kWidth = ColumnsTile::kCols;
-  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>(words, left, 1, kWidth, right,
-                                                                SaveSums{c, c_stride, accumulate});
+  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>(
+      {.words = product.words, .left = product.left, .row_stride = 1, .step_stride = kWidth, .right = product.right},
+      SaveSums{c, c_stride, accumulate});
 }
 
 template <typename Product>
-void multiply_rows_to_bf16(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
-                           const uint32_t* right, const float* c, int64_t c_stride, const float* bias, uint16_t* y,
-                           int64_t y_stride) {
-  multiply<Product, RowsTile>(words, left, row_stride, step_stride, right, [=](int64_t row, int64_t col, Lanes sum) {
+void multiply_rows_to_bf16(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
+                           uint16_t* y, int64_t y_stride) {
+  multiply<Product, RowsTile>(product, [=](int64_t row, int64_t col, Lanes sum) {
     if (c != nullptr) sum = load(c + row * c_stride + col) + sum;
     if (bias != nullptr) sum += load(bias + col);
     save_bf16(y + row * y_stride + col, sum);
@@ -123,9 +122,8 @@ constexpr int64_t kBytes = 4;  // of a word
 
 // Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7. c where the sums
 // start, or null for zeros.
-[[gnu::always_inline]] inline void sum_in_tiles(int64_t words, const uint32_t* left, int64_t row_stride,
-                                                int64_t step_stride, const uint32_t* right, const float* c,
-                                                int64_t c_stride) {
+[[gnu::always_inline]] inline void sum_in_tiles(const PanelProduct& product, const float* c, int64_t c_stride) {
+  const auto [words, first_left, row_stride, step_stride, first_right, first_ahead, lines] = product;
   if (c != nullptr) {
     _tile_loadd(0, c, c_stride * kBytes);
     _tile_loadd(1, c + kTile, c_stride * kBytes);
@@ -137,6 +135,7 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_zero(2);
     _tile_zero(3);
   }
+  const uint32_t *left = first_left, *right = first_right, *ahead = first_ahead;
   for (int64_t k = 0; k < words; k += kTile) {
     _tile_loadd(4, left, row_stride * kBytes);
     _tile_loadd(6, right, 2 * kTile * kBytes);
@@ -144,6 +143,7 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_loadd(5, left + kTile * row_stride, row_stride * kBytes);
     left += step_stride;
     right += 2 * kTile * kTile;
+    for (int64_t line = 0; line < lines; ++line, ahead += kTile) _mm_prefetch(ahead, _MM_HINT_T1);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -158,17 +158,16 @@ constexpr int64_t kBytes = 4;  // of a word
   _tile_stored(3, c + kTile * c_stride + kTile, c_stride * kBytes);
 }
 
-void multiply_tiles(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride, const uint32_t* right,
-                    float* c, int64_t c_stride, bool accumulate) {
-  sum_in_tiles(words, left, row_stride, step_stride, right, accumulate ? c : nullptr, c_stride);
+void multiply_tiles(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
+  sum_in_tiles(product, accumulate ? c : nullptr, c_stride);
   save_tiles(c, c_stride);
 }
 
-void multiply_tiles_to_bf16(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
-                            const uint32_t* right, const float* c, int64_t c_stride, const float* bias, uint16_t* y,
-                            int64_t y_stride) {
+void multiply_tiles_to_bf16(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
+                            uint16_t* y, int64_t y_stride) {
   alignas(64) float sums[2 * kTile * 2 * kTile];
-  sum_in_tiles(words, left, row_stride, step_stride, right, c, c_stride);
+  for (int64_t r = 0; r < 2 * kTile; ++r) __builtin_prefetch(y + r * y_stride, 1);  // there when it is written
+  sum_in_tiles(product, c, c_stride);
   save_tiles(sums, 2 * kTile);
   const Lanes low_bias = bias == nullptr ? Lanes{} : load(bias),
               high_bias = bias == nullptr ? Lanes{} : load(bias + kTile);
@@ -218,6 +217,69 @@ template <int64_t kDistance>
   exchange<2>(x);
   exchange<1>(x);
 }
+
+#if defined(__AMX_BF16__)
+bool take_column_step(const uint16_t* x, int64_t stride, int64_t tokens, int64_t cols, uint32_t* left,
+                      uint32_t* right) {
+  constexpr int64_t kWidth = 2 * kTile;
+  const __m512i magnitudes = _mm512_set1_epi16(0x7fff);
+  const auto columns = static_cast<__mmask32>(cols >= kWidth ? ~0U : (1U << cols) - 1);
+  __m512i largest = _mm512_setzero_si512();
+  Words even[kTile], odd[kTile];
+#pragma GCC unroll 16
+  for (int64_t k = 0; k < kTile; ++k) {
+    const uint16_t* row = x + 2 * k * stride;
+    const auto take = [&](const uint16_t* from, int64_t token) {
+      __builtin_prefetch(from + 2 * kWidth);  // of the next panels: so many rows are more than a processor sees coming
+      return _mm512_maskz_loadu_epi16(token < tokens ? columns : 0, from);
+    };
+    const __m512i first = take(row, 2 * k), second = take(row + stride, 2 * k + 1);
+    largest = _mm512_max_epu16(largest, _mm512_max_epu16(first & magnitudes, second & magnitudes));
+    const auto a = bits_of<Words>(first), b = bits_of<Words>(second);
+    even[k] = (a & 0xffffU) | (b << 16);
+    odd[k] = (a >> 16) | (b & 0xffff0000U);
+    if (right == nullptr) continue;
+    save(right + k * kWidth, even[k]);
+    save(right + k * kWidth + kTile, odd[k]);
+  }
+  if (left != nullptr) {
+    transpose(even);
+    transpose(odd);
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < kTile; ++c) {
+      save(left + c * kTile, even[c]);
+      save(left + (kTile + c) * kTile, odd[c]);
+    }
+  }
+  return _mm512_cmpge_epu16_mask(largest, _mm512_set1_epi16(0x7f80)) == 0;
+}
+
+void add_column_tile(const float* sums, int64_t rows, int64_t cols, float* c, int64_t c_stride) {
+  constexpr int64_t kWidth = 2 * kTile;
+  IntLanes low{}, high{};
+  for (int32_t i = 0; i < kTile; ++i) {
+    low[i] = i / 2 + i % 2 * kTile;
+    high[i] = low[i] + kTile / 2;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = sums + (r / 2 + r % 2 * kTile) * kWidth;
+    float* to = c + r * c_stride;
+    const Lanes even = load(from), odd = load(from + kTile);
+    const Lanes parts[2] = {__builtin_shuffle(even, odd, low), __builtin_shuffle(even, odd, high)};
+    for (int64_t part = 0; part < 2; ++part) {
+      const int64_t col = part * kTile, count = cols - col;
+      if (count >= kTile) {
+        save(to + col, load(to + col) + parts[part]);
+      } else {
+        for (int64_t j = 0; j < count; ++j) to[col + j] += parts[part][j];
+      }
+    }
+  }
+}
+#else
+constexpr decltype(ProductKernels::take_column_step) take_column_step = nullptr;
+constexpr decltype(ProductKernels::add_column_tile) add_column_tile = nullptr;
+#endif
 
 void interleave(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
                 uint32_t* y, int64_t y_stride) {
@@ -383,6 +445,8 @@ const ProductKernels kProductKernels = {.f32 = of_rows(1, multiply_rows<Floats>)
                                         .interleave = interleave,
                                         .take_columns = take_columns,
                                         .take_column_pairs = take_column_pairs,
+                                        .take_column_step = take_column_step,
+                                        .add_column_tile = add_column_tile,
                                         .finish_f32 = finish_f32,
                                         .finish_bf16 = finish_bf16,
                                         .begin = begin,

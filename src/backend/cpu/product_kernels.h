@@ -11,6 +11,19 @@
 
 namespace gptq {
 
+// A left panel times a right one: of `words` words of the inner dimension. Word k of row r of the left panel is
+// left[r * row_stride + k / step * step_stride + k % step], and of column j of the right one right[k * cols + j].
+struct PanelProduct {
+  int64_t words = 0;
+  const uint32_t* left = nullptr;
+  int64_t row_stride = 0, step_stride = 0;
+  const uint32_t* right = nullptr;
+  // What will be multiplied next, fetched meanwhile where memory is too slow for the kernel: so many cache lines with
+  // each step.
+  const uint32_t* ahead = nullptr;
+  int64_t lines_ahead = 0;
+};
+
 // The register block of one kernel, of f32 or bf16 products.
 struct ProductKernel {
   int64_t rows = 0, cols = 0;  // of the tile of sums
@@ -20,12 +33,9 @@ struct ProductKernel {
   bool by_steps = false;
   int64_t most_words = 0;  // of an inner dimension that one call should get, for the sake of the caches
 
-  // c = left right', or c += left right' where `accumulate`, over `words` words, each a sum of its elements' products:
-  //   c[r, j] = sum_k left[r, k] right[k * cols + j]
-  // Word k of row r of the left panel is left[r * row_stride + k / step * step_stride + k % step]. c [rows, cols] is
-  // written whole.
-  using Multiply = void (*)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
-                            const uint32_t* right, float* c, int64_t c_stride, bool accumulate);
+  // c = left right', or c += left right' where `accumulate`, each a sum of its words' elements' products.
+  // c [rows, cols] is written whole.
+  using Multiply = void (*)(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
 
   // narrow[i]: of the first (i + 1) * narrow_cols columns of c alone; null where only whole tiles can be had.
@@ -37,8 +47,7 @@ struct ProductKernel {
 
   // y = left right' + c + bias of a whole tile, rounded; c and bias [cols] may be null. None where it would gain
   // nothing.
-  using MultiplyToBf16 = void (*)(int64_t words, const uint32_t* left, int64_t row_stride, int64_t step_stride,
-                                  const uint32_t* right, const float* c, int64_t c_stride, const float* bias,
+  using MultiplyToBf16 = void (*)(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
                                   uint16_t* y, int64_t y_stride);
   MultiplyToBf16 multiply_to_bf16 = nullptr;
 
@@ -49,9 +58,8 @@ struct ProductKernel {
 struct ProductKernels {
   ProductKernel f32, bf16;
   // For products of columns, x' y, where both operands have to be turned into panels. Their cols are a multiple of
-  // their rows, and a left panel is `rows` neighbouring columns of what would be a right one: word k of row r is left[k
-  // * cols
-  // + r], whatever the strides. By steps, it is that in steps.
+  // their rows, and a left panel is `rows` neighbouring columns of what would be a right one: word k of row r is
+  // left[k * cols + r], whatever the strides. By steps, both are packed by take_column_step().
   ProductKernel f32_columns, bf16_columns;
   // Whether the processor has dot products of bf16; without them those kernels are none.
   bool multiply_bf16() const { return bf16.multiply != nullptr; }
@@ -66,6 +74,15 @@ struct ProductKernels {
                        uint32_t* y);
   void (*take_column_pairs)(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
                             uint32_t* y);
+
+  // For kernels by steps: packs one step of a panel of columns, x [tokens, cols], both at most a step's and a panel's. In
+  // a panel the even columns come first: right[k * width + c] = the pair of x[2 k, col(c)] and x[2 k + 1, col(c)], with
+  // col(c) = 2 c, or 2 c - width + 1 from c = width / 2 on; left[c * step + k] the same. Either may be null; what is
+  // missing is zeros. Returns false if not all elements are finite.
+  bool (*take_column_step)(const uint16_t* x, int64_t stride, int64_t tokens, int64_t cols, uint32_t* left,
+                           uint32_t* right);
+  // c += a tile of sums of such panels.   c [rows, cols]
+  void (*add_column_tile)(const float* sums, int64_t rows, int64_t cols, float* c, int64_t c_stride);
 
   // y = c + bias, bias [cols] or null, rounded to bf16 in the second.   c, y [rows, cols]; the first may be in place
   void (*finish_f32)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
