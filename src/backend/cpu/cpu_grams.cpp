@@ -13,6 +13,7 @@ namespace gptq {
 namespace {
 
 constexpr int64_t kPackedWords = int64_t{8} << 20;  // of an operand, at a time
+constexpr int64_t kLine = 16;                       // words of a cache line
 
 // Tokens that are packed, and copied if need be, at a time.
 int64_t tokens_at_once(const ProductKernel& kernel, int64_t n) {
@@ -40,7 +41,7 @@ std::vector<TileIndex> tiles_of(const Cut& rows, const Cut& cols, bool only_lowe
 
 // Operands of tile registers, packed by steps: all panels of a stretch of tokens lie together, stretch by stretch.
 struct StepPanels {
-  static constexpr int64_t kTokens = 256;  // of a stretch: then a panel stays in the first cache beside another's steps
+  static constexpr int64_t kTokens = 320;  // of a stretch: then a panel stays in the first cache beside another's steps
   const ProductKernel& kernel;
   int64_t tokens, panels;
   StepPanels(const ProductKernel& kernel, int64_t tokens, int64_t n)
@@ -237,14 +238,26 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
     const int64_t slab = task % slabs, first = cut.slabs.start(slab), end = first + cut.slabs.length(slab);
     ScratchPool::Lease room = scratch_.borrow(slabs == 1 ? tile_floats : 0);
     float* const sums = slabs == 1 ? room.take(tile_floats) : held_sums + task * tile_floats;
+    const int64_t rows = cut.columns.length(tile.row), cols = cut.columns.length(tile.col);
+    int64_t blocks = 0;
+    for_blocks(tile, [&](int64_t, int64_t, int64_t) { ++blocks; });
     products_.begin();
     for (int64_t stretch = first; stretch < end; ++stretch) {
+      // The next stretch's panels, first those of rows, are fetched bit by bit.
+      const int64_t next = std::min(stretch + 1, end - 1), steps = operand.words_of(next) / kernel.step,
+                    lines_ahead = pieces_of((rows + cols) * width, blocks), words_ahead = lines_ahead * steps * kLine;
+      const uint32_t* const next_left = left_packed + operand.place(next, cut.columns.start(tile.row));
+      const uint32_t* const next_right = right_packed + operand.place(next, cut.columns.start(tile.col));
+      int64_t block = 0;
       for_blocks(tile, [&](int64_t i, int64_t j, int64_t place) {
+        const int64_t ahead = block++ * words_ahead, of_right = ahead - rows * operand.words_of(next) * width;
         kernel.multiply({.words = operand.words_of(stretch),
                          .left = left_packed + operand.place(stretch, i),
                          .row_stride = kernel.step,
                          .step_stride = step_words,
-                         .right = right_packed + operand.place(stretch, j)},
+                         .right = right_packed + operand.place(stretch, j),
+                         .ahead = of_right < 0 ? next_left + ahead : next_right + of_right,
+                         .lines_ahead = lines_ahead},
                         sums + place, width, stretch > first);
       });
     }
@@ -288,7 +301,7 @@ void CpuBackend::add_gram(ConstMatrixView x, MatrixView h, MatrixView dropped) {
 // Rows that are finite in both are copied together with their differences, a few thousand at a time; others are zeros.
 void CpuBackend::add_cross_gram(ConstMatrixView x, ConstMatrixView original, MatrixView c) {
   if (x.empty()) return;
-  constexpr int64_t kTokens = 2048;
+  constexpr int64_t kTokens = 320;
   const int64_t n = x.cols;
   const DType dtype = dtype_of(columns_kernel(x, x));
   Matrix values(host_memory(), dtype, std::min(x.rows, kTokens), n),
