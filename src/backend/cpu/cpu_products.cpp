@@ -16,6 +16,9 @@ namespace {
 // Of weights packed at a time, for all tasks to share.
 constexpr int64_t kPackedWords = int64_t{4} << 20;
 
+// Of a left operand that stays in a core's second cache, and right panels that share one which does not.
+constexpr int64_t kCachedWords = int64_t{1} << 18, kPanelsAtOnce = 8;
+
 // A step of tile registers is a cache line.
 constexpr int64_t kStepWords = 16;
 
@@ -136,16 +139,18 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   const Cut cut = stretches(kernel, words);
   const int64_t panels = pieces_of(y.cols, kernel.cols), tiles = pieces_of(y.rows, kernel.rows),
                 tile_size = kernel.rows * kernel.cols;
-  // Tiles that cannot be summed where they belong: all of some panels if the sum is interrupted, else one.
-  const bool is_interrupted = cut.count > 1;
-  const int64_t at_once = is_interrupted ? std::min<int64_t>(panels, 8) : panels;
+  // Tiles that cannot be summed where they belong: all of some panels if the sum is interrupted, else one. Left panels
+  // by steps that leave no room in the second cache are gone through for several right ones at a time.
+  const bool is_interrupted = cut.count > 1, stays = kernel.by_steps && y.rows * words <= kCachedWords;
+  const int64_t at_once = !is_interrupted ? panels : stays ? 1 : std::min(panels, kPanelsAtOnce);
   const int64_t room_size = tile_size * (is_interrupted ? tiles * at_once : 1);
   ScratchPool::Lease lease = scratch_.borrow(room_size);
   float* const room = lease.take(room_size);
-  const auto multiply_stretch = [&](int64_t stretch, int64_t j) {
+  const auto columns_of = [&](int64_t stretch, int64_t j) { return right + (j * words + cut.start(stretch)) * kernel.cols; };
+  const auto multiply_stretch = [&](int64_t stretch, int64_t j, const uint32_t* next) {
     const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
     const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
-    const uint32_t* columns = right + (j * words + first) * kernel.cols;
+    const int64_t lines_ahead = kernel.by_steps ? pieces_of(kernel.cols, tiles) : 0;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
       const bool is_whole = rows == kernel.rows && cols == kernel.cols, in_place = is_whole && y.dtype == DType::f32;
@@ -158,7 +163,9 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
                                  .left = left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
                                  .row_stride = left.row_stride,
                                  .step_stride = left.step_stride,
-                                 .right = columns};
+                                 .right = columns_of(stretch, j),
+                                 .ahead = next + i * lines_ahead * count,
+                                 .lines_ahead = lines_ahead};
       if (is_last && is_whole && y.dtype == DType::bf16 && kernel.multiply_to_bf16 != nullptr) {
         kernel.multiply_to_bf16(product, stretch > 0 ? c : nullptr, c_stride, biases, y.row<uint16_t>(row) + col,
                                 y.stride);
@@ -170,7 +177,13 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   };
   for (int64_t first = 0; first < panels; first += at_once) {
     for (int64_t stretch = 0; stretch < std::max<int64_t>(cut.count, 1); ++stretch) {
-      for (int64_t j = first; j < std::min(panels, first + at_once); ++j) multiply_stretch(stretch, j);
+      const int64_t end = std::min(panels, first + at_once), last_stretch = cut.count - 1;
+      for (int64_t j = first; j < end; ++j) {
+        multiply_stretch(stretch, j,
+                         j + 1 < end                ? columns_of(stretch, j + 1)
+                         : stretch < last_stretch   ? columns_of(stretch + 1, first)
+                                                    : columns_of(0, std::min(end, panels - 1)));
+      }
     }
   }
 }

@@ -424,7 +424,7 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .word = 2,
                                  .step = kTile,
                                  .by_steps = true,
-                                 .most_words = 1024,
+                                 .most_words = 160,
                                  .multiply = multiply_tiles,
                                  .multiply_to_bf16 = multiply_tiles_to_bf16};
 constexpr ProductKernel kBf16Columns = kBf16;
