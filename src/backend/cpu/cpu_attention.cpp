@@ -169,14 +169,13 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
     for (int64_t panel = 0; panel < all_rows; panel += kernel.rows) {
       const KeyRange keys = of_panel(panel);
       if (keys.first >= keys.end) continue;
-      for (int64_t key = keys.first / kernel.cols * kernel.cols; key < keys.end; key += kernel.cols) {
-        kernel.multiply({.words = words,
-                         .left = left.data + panel / kernel.rows * left.panel_stride,
-                         .row_stride = left.row_stride,
-                         .step_stride = left.step_stride,
-                         .right = packed_head.keys + key * words},
-                        scores + key - start, kScores, false);
-      }
+      const int64_t first_key = keys.first / kernel.cols * kernel.cols;
+      kernel.multiply_across({.words = words,
+                              .left = left.data + panel / kernel.rows * left.panel_stride,
+                              .row_stride = left.row_stride,
+                              .step_stride = left.step_stride,
+                              .right = packed_head.keys + first_key * words},
+                             pieces_of(keys.end - first_key, kernel.cols), scores + first_key - start, kScores);
       const int64_t from = keys.first / unit * unit - start, end = rounded_up(keys.end, unit) - start;
       // Whole vectors of scores; their probabilities are written over them from the first on.
       const int64_t first_score = from / kLane * kLane, end_score = rounded_up(end, kLane);

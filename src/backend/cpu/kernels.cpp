@@ -12,6 +12,7 @@ namespace {
 
 [[gnu::always_inline]] inline float smaller(float a, float b) { return b < a ? b : a; }
 [[gnu::always_inline]] inline float larger(float a, float b) { return a < b ? b : a; }
+[[gnu::always_inline]] inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes smaller(Lanes a, Lanes b) { return b < a ? b : a; }
 [[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
@@ -244,7 +245,9 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
 // 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
 // beside the integer next to it. Elsewhere that integer stands in the last bits of a sum with 1.5 * 2^23.
 [[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
-#if defined(__AVX512F__)
+#if defined(__AMX_BF16__)
+  const Lanes r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), whole = x - r;
+#elif defined(__AVX512F__)
   const Lanes whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const Lanes r = x - whole;
 #else
@@ -255,7 +258,9 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   series = series * r + 0.24024099F;
   series = series * r + 0.69312419F;
   series = series * r + 1.0F;
-#if defined(__AVX512F__)
+#if defined(__AMX_BF16__)
+  return _mm512_scalef_ps(series, whole);  // where tile registers are set up, what is below 2^-126 becomes zero
+#elif defined(__AVX512F__)
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, broadcast(-126.0F), _CMP_NLT_UQ), series, whole);
 #else
   const auto power = bits_of<Lanes>(bits_of<IntLanes>(series) + (bits_of<IntLanes>(shifted) << 23));
@@ -356,12 +361,15 @@ float maximum(const float* x, int64_t n) {
     for (int64_t i = 1; i < n; ++i) top = larger(top, x[i]);
     return top;
   }
-  Lanes tops = load(x), others = load(x + n - kLanes);
-  for (int64_t i = kLanes; i + kLanes < n; i += 2 * kLanes) {
-    tops = larger(tops, load(x + i));
-    others = larger(others, load(x + (i + 2 * kLanes <= n ? i + kLanes : n - kLanes)));
+  // As many at a time as the processor has under way; the last ones, which may overlap, come first.
+  constexpr int64_t kTops = 4;
+  Lanes tops[kTops];
+  for (int64_t t = 0; t < kTops; ++t) tops[t] = load(x + larger(n - (t + 1) * kLanes, int64_t{0}));
+  for (int64_t i = 0; i + kTops * kLanes <= n; i += kTops * kLanes) {
+    for (int64_t t = 0; t < kTops; ++t) tops[t] = larger(tops[t], load(x + i + t * kLanes));
   }
-  return folded(larger(tops, others), [](Lanes a, Lanes b) { return larger(a, b); });
+  return folded(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])),
+                [](Lanes a, Lanes b) { return larger(a, b); });
 }
 
 // Moves a row to a higher top.
@@ -390,13 +398,21 @@ void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
   if (top != row.top) fade(row, top, quick_exp2(broadcast((row.top - top) * kLog2E))[0]);
   const float slope = factor * kLog2E, offset = top * kLog2E;
   auto* rounded = reinterpret_cast<uint16_t*>(x);
-  Lanes sums{};
-  for (int64_t i = 0; i < n; i += kLanes) {
+  Lanes sums{}, others{};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Lanes first = quick_exp2(load(x + i) * slope - offset),
+                second = quick_exp2(load(x + i + kLanes) * slope - offset);
+    save_two_bf16(rounded + i, first, second);
+    sums += first;
+    others += second;
+  }
+  for (; i < n; i += kLanes) {
     const Lanes value = quick_exp2(load(x + i) * slope - offset);
     save_bf16(rounded + i, value);
     sums += value;
   }
-  row.weight += folded(sums, [](Lanes a, Lanes b) { return a + b; });
+  row.weight += folded(sums + others, [](Lanes a, Lanes b) { return a + b; });
 }
 
 // Partial sums of this many terms are in f32, the sum of those in double.

@@ -61,9 +61,16 @@ template <typename Vector, typename Element>
 
 #if defined(__AVX512BF16__)
 [[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) { save(y, _mm512_cvtneps_pbh(value)); }
+[[gnu::always_inline]] inline void save_two_bf16(uint16_t* y, Lanes first, Lanes second) {
+  save(y, _mm512_cvtne2ps_pbh(second, first));
+}
 #else
 [[gnu::always_inline]] inline void save_bf16(uint16_t* y, Lanes value) {
   for (int64_t r = 0; r < kLanes; ++r) y[r] = bf16_of_float(value[r]);
+}
+[[gnu::always_inline]] inline void save_two_bf16(uint16_t* y, Lanes first, Lanes second) {
+  save_bf16(y, first);
+  save_bf16(y + kLanes, second);
 }
 #endif
 

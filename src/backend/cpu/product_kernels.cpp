@@ -97,6 +97,15 @@ void multiply_rows(const PanelProduct& product, float* c, int64_t c_stride, bool
   multiply<Product, RowsTile>(product, SaveSums{c, c_stride, accumulate});
 }
 
+template <ProductKernel::Multiply multiply, int64_t kCols>
+void multiply_each(const PanelProduct& product, int64_t panels, float* c, int64_t c_stride) {
+  PanelProduct of_panel = product;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    multiply(of_panel, c + panel * kCols, c_stride, false);
+    of_panel.right += product.words * kCols;
+  }
+}
+
 // The first kVectors registers of a tile's columns. The strides of a left panel that is part of a right one are known.
 template <typename Product, int64_t kVectors>
 void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
@@ -163,6 +172,19 @@ void multiply_tiles(const PanelProduct& product, float* c, int64_t c_stride, boo
   save_tiles(c, c_stride);
 }
 
+// Heads of 64 elements have two steps: known, they are worth a loop of their own.
+void multiply_tiles_across(const PanelProduct& product, int64_t panels, float* c, int64_t c_stride) {
+  if (product.words != 2 * kTile) return multiply_each<multiply_tiles, 2 * kTile>(product, panels, c, c_stride);
+  PanelProduct of_panel = product;
+  of_panel.words = 2 * kTile;
+  of_panel.lines_ahead = 0;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    sum_in_tiles(of_panel, nullptr, 0);
+    save_tiles(c + panel * 2 * kTile, c_stride);
+    of_panel.right += 2 * kTile * 2 * kTile;
+  }
+}
+
 void multiply_tiles_to_bf16(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
                             uint16_t* y, int64_t y_stride) {
   alignas(64) float sums[2 * kTile * 2 * kTile];
@@ -186,8 +208,12 @@ void begin() {
   }
   __asm__ volatile("" : : "r"(palette) : "memory");  // GCC's next line claims to read but 8 of its bytes
   _tile_loadconfig(palette);
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
 }
-void end() { _tile_release(); }
+void end() {
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_OFF);
+  _tile_release();
+}
 #else
 void begin() {}
 void end() {}
@@ -393,13 +419,14 @@ void finish_bf16(const float* c, int64_t c_stride, int64_t rows, int64_t cols, c
   }
 }
 
-constexpr ProductKernel of_rows(int64_t word, ProductKernel::Multiply multiply,
-                                ProductKernel::MultiplyToBf16 multiply_to_bf16 = nullptr) {
+template <ProductKernel::Multiply multiply>
+constexpr ProductKernel of_rows(int64_t word, ProductKernel::MultiplyToBf16 multiply_to_bf16 = nullptr) {
   return {.rows = RowsTile::kRows,
           .cols = RowsTile::kCols,
           .word = word,
           .most_words = 512,
           .multiply = multiply,
+          .multiply_across = multiply_each<multiply, RowsTile::kCols>,
           .multiply_to_bf16 = multiply_to_bf16};
 }
 template <typename Product, int64_t kVectors>
@@ -426,10 +453,11 @@ constexpr ProductKernel kBf16 = {.rows = 2 * kTile,
                                  .by_steps = true,
                                  .most_words = 160,
                                  .multiply = multiply_tiles,
+                                 .multiply_across = multiply_tiles_across,
                                  .multiply_to_bf16 = multiply_tiles_to_bf16};
 constexpr ProductKernel kBf16Columns = kBf16;
 #elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-constexpr ProductKernel kBf16 = of_rows(2, multiply_rows<Pairs>, multiply_rows_to_bf16<Pairs>),
+constexpr ProductKernel kBf16 = of_rows<multiply_rows<Pairs>>(2, multiply_rows_to_bf16<Pairs>),
                         kBf16Columns = of_columns<Pairs>(2);
 #else
 constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
@@ -438,7 +466,7 @@ constexpr ProductKernel kBf16 = {}, kBf16Columns = {};
 }  // namespace
 
 extern const ProductKernels kProductKernels;
-const ProductKernels kProductKernels = {.f32 = of_rows(1, multiply_rows<Floats>),
+const ProductKernels kProductKernels = {.f32 = of_rows<multiply_rows<Floats>>(1),
                                         .bf16 = kBf16,
                                         .f32_columns = of_columns<Floats>(1),
                                         .bf16_columns = kBf16Columns,

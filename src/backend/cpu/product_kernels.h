@@ -38,6 +38,10 @@ struct ProductKernel {
   using Multiply = void (*)(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
 
+  // The same of `panels` right panels, one behind the other: c [rows, panels * cols] = left right'.
+  using MultiplyAcross = void (*)(const PanelProduct& product, int64_t panels, float* c, int64_t c_stride);
+  MultiplyAcross multiply_across = nullptr;
+
   // narrow[i]: of the first (i + 1) * narrow_cols columns of c alone; null where only whole tiles can be had.
   Multiply narrow[6] = {};
   int64_t narrow_cols = 0;
@@ -90,7 +94,8 @@ struct ProductKernels {
   void (*finish_bf16)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, uint16_t* y,
                       int64_t stride);
 
-  // Around a thread's calls of `multiply`: sets up its tile registers, and gives them back.
+  // Around a thread's calls of `multiply`: sets up its tile registers, where results below 2^-126 become zeros in the
+  // vector registers too, and gives them back.
   void (*begin)();
   void (*end)();
 };
