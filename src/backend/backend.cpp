@@ -152,6 +152,23 @@ void Backend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias,
   host_y.send(*this, y);
 }
 
+void Backend::gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) {
+  const auto side = [&](ConstMatrixView w, ConstMatrixView bias) {
+    if (w.empty()) return Matrix();
+    Matrix product(*this, y.dtype, y.rows, y.cols);
+    linear(x, w, bias, product);
+    return product;
+  };
+  const Matrix of_gate = side(weights.gate, weights.gate_bias), of_up = side(weights.up, weights.up_bias);
+  gate(of_gate, of_up, weights.activation, y);
+}
+
+void Backend::add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y) {
+  Matrix product(*this, x.dtype, y.rows, y.cols);
+  linear(x, w, bias, product);
+  add(product, factor, y);
+}
+
 void Backend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order,
                    int64_t head_dim, MatrixView x) {
   ++fallbacks_["rope"];

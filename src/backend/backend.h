@@ -15,15 +15,21 @@
 
 namespace gptq {
 
-// An op's name and sizes, which are: linear m, n, k; attention tokens, heads, head_dim, tokens of a sequence (mean);
-// add_gram tokens, n; targets, add_product_norms and quantize_columns rows, n; find_grid rows, cols, group size,
-// candidates; pack rows and cols of the codes, bits; permute_symmetric and factor n; all others rows and cols of the
-// result.
+// An op's name and sizes, which are: linear and add_linear m, n, k, gated_linear the same of each side; attention
+// tokens, heads, head_dim, tokens of a sequence (mean); add_gram tokens, n; targets, add_product_norms and
+// quantize_columns rows, n; find_grid rows, cols, group size, candidates; pack rows and cols of the codes, bits;
+// permute_symmetric and factor n; all others rows and cols of the result.
 struct OpCall {
   std::string_view op;
   std::array<int64_t, 4> sizes{};
   DType dtype = DType::f32;  // of the first matrix
   auto operator<=>(const OpCall&) const = default;
+};
+
+// The two linears of a gated MLP and what follows them. Biases [1, n] may be empty, and so may `up`.
+struct GatedWeights {
+  ConstMatrixView gate, gate_bias, up, up_bias;  // [n, k], [1, n]
+  Activation activation = Activation::silu;
 };
 
 class Backend : public Ops, public Memory {
@@ -71,6 +77,15 @@ class Backend : public Ops, public Memory {
   virtual DType compute_dtype(DType stored) const = 0;
   // And the one of the hidden states between its blocks, to which every block adds.
   virtual DType residual_dtype(DType computed) const { return computed; }
+
+  // y = activation(x gate' + gate_bias) * (x up' + up_bias), each side rounded to y's dtype first: linear() and gate(),
+  // bit for bit.   x [m, k], y [m, n]
+  virtual void gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y);
+  // y += factor (x w' + bias), the bracket rounded to x's dtype first: linear() and add(), bit for bit.
+  // x [m, k], w [n, k], bias [1, n] or empty, y [m, n]
+  virtual void add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y);
+  // Whether these are one op here, without a matrix for what their linears give, for models computed in `dtype`.
+  virtual bool fuses_linears(DType /*dtype*/) const { return false; }
 
   // Calls per op that ran on the host through reference() because the backend lacks them. Slowness is never silent.
   const std::map<std::string, int64_t>& fallbacks() const { return fallbacks_; }

@@ -29,6 +29,15 @@ void CountingBackend::layer_norm(ConstMatrixView x, ConstMatrixView /*weight*/, 
 void CountingBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView /*bias*/, MatrixView /*y*/) {
   count("linear", x.dtype, {x.rows, w.rows, x.cols});
 }
+void CountingBackend::gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) {
+  if (!fuses_linears_) return Backend::gated_linear(x, weights, y);
+  count("gated_linear", x.dtype, {x.rows, y.cols, x.cols});
+}
+void CountingBackend::add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor,
+                                 MatrixView y) {
+  if (!fuses_linears_) return Backend::add_linear(x, w, bias, factor, y);
+  count("add_linear", x.dtype, {x.rows, y.cols, x.cols});
+}
 void CountingBackend::rope(ConstMatrixView /*cos*/, ConstMatrixView /*sin*/, SequenceOffsets /*offsets*/,
                            RotaryOrder /*order*/, int64_t /*head_dim*/, MatrixView x) {
   count("rope", x.dtype, {x.rows, x.cols});

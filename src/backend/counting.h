@@ -25,10 +25,12 @@ class NoMemory final : public Memory {
 class CountingBackend final : public Backend {
  public:
   // It stands for `device`, which takes its memory from `memory` and holds up to `max_held` bytes of it for reuse.
-  CountingBackend(std::string device, LimitedMemory& memory, size_t max_held, DType dtype, DType residual_dtype)
+  CountingBackend(std::string device, LimitedMemory& memory, size_t max_held, DType dtype, DType residual_dtype,
+                  bool fuses_linears)
       : name_(std::move(device)),
         dtype_(dtype),
         residual_dtype_(residual_dtype),
+        fuses_linears_(fuses_linears),
         memory_(memory),
         pool_(memory, max_held) {}
 
@@ -39,6 +41,7 @@ class CountingBackend final : public Backend {
   std::string description() const override { return "counts what " + name_ + " would do"; }
   DType compute_dtype(DType /*stored*/) const override { return dtype_; }
   DType residual_dtype(DType /*computed*/) const override { return residual_dtype_; }
+  bool fuses_linears(DType /*dtype*/) const override { return fuses_linears_; }
   void wait() override {}
   void set_stage(const char* stage) override { stage_ = stage; }
   void trim() noexcept override { pool_.trim(); }
@@ -56,6 +59,8 @@ class CountingBackend final : public Backend {
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
+  void gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) override;
+  void add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y) override;
   void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override;
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
@@ -91,6 +96,7 @@ class CountingBackend final : public Backend {
 
   const std::string name_;
   const DType dtype_, residual_dtype_;
+  const bool fuses_linears_;
   std::string stage_;
   std::map<std::string, std::map<OpCall, int64_t>> calls_;
   LimitedMemory& memory_;

@@ -293,6 +293,22 @@ int64_t Model::activated_width(const Step& step) const {
 
 void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room) const {
   const std::vector<Linear>& linears = step.linears;
+  if (backend.fuses_linears(dtype_)) {
+    const ConstMatrixView weight = linears[0].weight, bias = linears[0].bias;
+    GatedWeights weights{.gate = weight, .gate_bias = bias, .activation = config_.activation};
+    if (weight.rows != y.cols) {  // both sides in one linear
+      weights.gate = weight.row_range(0, y.cols);
+      weights.up = weight.row_range(y.cols, y.cols);
+      if (!bias.empty()) {
+        weights.gate_bias = bias.col_range(0, y.cols);
+        weights.up_bias = bias.col_range(y.cols, y.cols);
+      }
+    } else if (linears.size() > 1) {
+      weights.up = linears[1].weight;
+      weights.up_bias = linears[1].bias;
+    }
+    return backend.gated_linear(x, weights, y);
+  }
   const Matrix first = apply(backend, linears[0], x, room),
                second = linears.size() > 1 ? apply(backend, linears[1], x, room) : Matrix();
   const ConstMatrixView gate = first.view().row_range(0, x.rows);
@@ -323,7 +339,12 @@ void Model::add_branch(const Block& block, Part post_norm, ConstMatrixView y, Ma
 
 void Model::add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch) {
   in_passes(batch, [&](Rows rows, SequenceOffsets) {
-    const Matrix y = apply(*block.backend, linears_of(block, step)[0], rows.of(input));
+    const Linear& linear = linears_of(block, step)[0];
+    if (part_of(block, post_norm).weight.empty() && block.backend->fuses_linears(dtype_)) {
+      return block.backend->add_linear(rows.of(input), linear.weight, linear.bias, config_.residual_scale,
+                                       rows.of(batch.residual));
+    }
+    const Matrix y = apply(*block.backend, linear, rows.of(input));
     add_branch(block, post_norm, y, rows.of(batch.residual));
   });
 }

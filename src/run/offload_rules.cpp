@@ -52,6 +52,7 @@ Precision precision_of(DType stored, const std::string& wanted, const Backend& b
   return {.stored = stored,
           .computed = computed,
           .residual = backend.residual_dtype(computed),
+          .fuses_linears = backend.fuses_linears(computed),
           .is_asked_for = is_asked_for,
           .use_cuda_fp16 = stored == DType::f16 && computed == DType::f16};
 }

@@ -37,6 +37,7 @@ std::string visited_device(const DeviceMap& map, const Machine& machine);
 struct Precision {
   DType stored = DType::f32, computed = DType::f32;
   DType residual = DType::f32;  // of hidden states between blocks
+  bool fuses_linears = false;   // whether gated_linear() and add_linear() are one op
   bool is_asked_for = false;
   bool use_cuda_fp16 = false;  // the fp16 path: for fp16 models, computed in fp16. Optimum: model.dtype == float16
 };

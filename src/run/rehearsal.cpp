@@ -74,8 +74,8 @@ class CountingMachine {
       LimitedMemory& memory = name == "cpu" ? host_ : *device.memory;
       // What a GPU's pool holds is the driver's, and does not count as taken.
       const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
-      device.backend =
-          std::make_unique<CountingBackend>(name, memory, max_held, setup.precision.computed, setup.precision.residual);
+      device.backend = std::make_unique<CountingBackend>(name, memory, max_held, setup.precision.computed,
+                                                         setup.precision.residual, setup.precision.fuses_linears);
       device.workspace = Matrix(*device.backend, DType::u8, 1, setup.workspace_bytes);
     }
   }

@@ -23,8 +23,9 @@ constexpr TrialLimits kOfProcessors,
 constexpr double kShare = 1e-4;
 
 bool is_product(std::string_view op) {
-  return op == "linear" || op == "attention" || op == "add_gram" || op == "add_cross_gram" || op == "factor" ||
-         op == "solve_triangle" || op == "solve_systems" || op == "add_product_norms" || op == "quantize_columns";
+  return op == "linear" || op == "gated_linear" || op == "add_linear" || op == "attention" || op == "add_gram" ||
+         op == "add_cross_gram" || op == "factor" || op == "solve_triangle" || op == "solve_systems" ||
+         op == "add_product_norms" || op == "quantize_columns";
 }
 
 // The nearest power of two below.
@@ -37,7 +38,7 @@ int64_t rounded_down(int64_t n) {
 // The call that is tried for `call`: of its op and kind, and small. Sizes that do not change the speed are cut first.
 OpCall tried_for(OpCall call, double max_products, double max_elements) {
   auto& [a, b, c, d] = call.sizes;
-  if (call.op == "linear") {
+  if (call.op == "linear" || call.op == "gated_linear" || call.op == "add_linear") {
     // The column loop multiplies by every length: these stand for each other.
     if (b <= 256 && c > 0) c = rounded_down(c);
     while (work_of(call) > max_products && a > 256) a /= 2;
@@ -131,6 +132,14 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
     const Matrix x = matrix(a, c), w = matrix(b, c);
     Matrix y(backend, call.dtype, a, b);
     measure([&] { backend.linear(x, w, {}, y); });
+  } else if (call.op == "add_linear") {
+    const Matrix x = matrix(a, c), w = matrix(b, c);
+    Matrix y(backend, backend.residual_dtype(call.dtype), a, b);
+    measure([&] { backend.add_linear(x, w, {}, 1, y); });
+  } else if (call.op == "gated_linear") {
+    const Matrix x = matrix(a, c), gate = matrix(b, c), up = matrix(b, c);
+    Matrix y(backend, call.dtype, a, b);
+    measure([&] { backend.gated_linear(x, {.gate = gate, .up = up}, y); });
   } else if (call.op == "attention") {
     const int64_t width = b * c;
     const Matrix q = matrix(a, width), k = matrix(a, width), v = matrix(a, width);
@@ -250,7 +259,8 @@ double try_transfers(Backend& backend) {
 
 double work_of(const OpCall& call) {
   const auto size = [&](int i) { return static_cast<double>(call.sizes[static_cast<size_t>(i)]); };
-  if (call.op == "linear") return size(0) * size(1) * std::max(size(2), 16.0);
+  if (call.op == "linear" || call.op == "add_linear") return size(0) * size(1) * std::max(size(2), 16.0);
+  if (call.op == "gated_linear") return 2 * size(0) * size(1) * size(2);
   if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // the half of both products
   if (call.op == "add_gram") return size(0) * size(1) * size(1) / 2;
   if (call.op == "add_cross_gram") return size(0) * size(1) * size(1);

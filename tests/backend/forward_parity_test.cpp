@@ -317,6 +317,67 @@ TEST_P(ForwardParity, GateOfEveryActivation) {
   }
 }
 
+// Bit for bit what linears and a gate give, whatever the way: k is cut into stretches, n into panels, with rests.
+TEST_P(ForwardParity, GatedLinearIsLinearsAndTheirGate) {
+  struct Shape {
+    int64_t m, n, k;
+  };
+  for (const Shape shape : {Shape{1, 1, 1}, {5, 33, 40}, {70, 96, 64}, {300, 130, 353}, {65, 576, 96}}) {
+    for (const DType dtype : float_dtypes()) {
+      for (const bool with_up : {true, false}) {
+        for (const bool with_bias : {true, false}) {
+          SCOPED_TRACE(cat(shape.m, " x ", shape.n, " x ", shape.k, ", ", name_of(dtype), with_up ? "" : ", no up",
+                           with_bias ? ", biases" : ""));
+          const auto operand = [&](int64_t rows, int64_t cols, int seed) {
+            return Operand(backend(), dtype, rows, cols, normal(static_cast<unsigned>(seed), 0.3));
+          };
+          Operand x = operand(shape.m, shape.k, 41), gate = operand(shape.n, shape.k, 42),
+                  up = operand(shape.n, shape.k, 43), gate_bias = operand(1, shape.n, 44),
+                  up_bias = operand(1, shape.n, 45), y = operand(shape.m, shape.n, 46),
+                  side = operand(shape.m, shape.n, 47), other = operand(shape.m, shape.n, 48),
+                  expected = operand(shape.m, shape.n, 49);
+          const auto there = [](Operand& matrix, bool wanted) { return wanted ? matrix.device() : MatrixView(); };
+          const Activation activation = with_bias ? Activation::gelu_tanh : Activation::silu;
+          backend().gated_linear(x.device(),
+                                 {.gate = gate.device(),
+                                  .gate_bias = there(gate_bias, with_bias),
+                                  .up = there(up, with_up),
+                                  .up_bias = there(up_bias, with_up && with_bias),
+                                  .activation = activation},
+                                 y.device());
+          backend().linear(x.device(), gate.device(), there(gate_bias, with_bias), side.device());
+          if (with_up) backend().linear(x.device(), up.device(), there(up_bias, with_bias), other.device());
+          backend().gate(side.device(), there(other, with_up), activation, expected.device());
+          const Matrix is = y.fetch(), should_be = expected.fetch();
+          EXPECT_EQ(std::memcmp(is.view().data, should_be.view().data, is.bytes()), 0);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ForwardParity, AddedLinearIsLinearAndSum) {
+  struct Shape {
+    int64_t m, n, k;
+  };
+  for (const Shape shape : {Shape{1, 1, 1}, {5, 33, 40}, {70, 96, 64}, {300, 130, 353}, {65, 576, 96}}) {
+    for (const DType dtype : float_dtypes()) {
+      for (const bool with_bias : {true, false}) {
+        SCOPED_TRACE(cat(shape.m, " x ", shape.n, " x ", shape.k, ", ", name_of(dtype), with_bias ? ", bias" : ""));
+        Operand x(backend(), dtype, shape.m, shape.k, normal(51)), w(backend(), dtype, shape.n, shape.k, normal(52)),
+            bias(backend(), dtype, 1, shape.n, normal(53)), y(backend(), DType::f32, shape.m, shape.n, normal(54)),
+            expected(backend(), DType::f32, shape.m, shape.n, normal(54)), product(backend(), dtype, shape.m, shape.n);
+        const MatrixView bias_there = with_bias ? bias.device() : MatrixView();
+        backend().add_linear(x.device(), w.device(), bias_there, 0.7F, y.device());
+        backend().linear(x.device(), w.device(), bias_there, product.device());
+        backend().add(product.device(), 0.7F, expected.device());
+        const Matrix is = y.fetch(), should_be = expected.fetch();
+        EXPECT_EQ(std::memcmp(is.view().data, should_be.view().data, is.bytes()), 0);
+      }
+    }
+  }
+}
+
 TEST_P(ForwardParity, ActivationsOfHugeInputsStayFinite) {
   const std::vector<double> huge = {-1e4, -200, -90, -88, 88, 90, 200, 1e4};
   for (const Activation activation : kActivations) {

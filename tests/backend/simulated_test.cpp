@@ -95,7 +95,7 @@ TEST(Simulated, AreAsManyAsAreNamed) {
 TEST(Counting, CountsMemoryAsADeviceWouldAndEachCallByItsSizes) {
   NoMemory nothing;
   LimitedMemory memory(nothing, "cuda:0", 1'000'000);
-  CountingBackend backend("cuda:0", memory, MemoryPool::kMaxHeld, DType::bf16, DType::f32);
+  CountingBackend backend("cuda:0", memory, MemoryPool::kMaxHeld, DType::bf16, DType::f32, false);
   backend.set_stage("forward");
   const Matrix x = to_device(backend, DType::bf16, 100, 64, nullptr), w(backend, DType::bf16, 32, 64);
   for (int i = 0; i < 3; ++i) {

@@ -204,13 +204,13 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
         soften(line + first_score, end_score - first_score, factor, softmax[static_cast<size_t>(row)]);
       }
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply({.words = (end - from) / kernel.word,
-                         .left = reinterpret_cast<const uint32_t*>(probabilities),
-                         .row_stride = kScores,
-                         .step_stride = kernel.step,
-                         .right = packed_head.values + col * packed_head.value_words +
-                                  (start + from) / kernel.word * kernel.cols},
-                        sums + panel * wide + col, wide, true);
+        kernel.multiply(
+            {.words = (end - from) / kernel.word,
+             .left = reinterpret_cast<const uint32_t*>(probabilities),
+             .row_stride = kScores,
+             .step_stride = kernel.step,
+             .right = packed_head.values + col * packed_head.value_words + (start + from) / kernel.word * kernel.cols},
+            sums + panel * wide + col, wide, true);
       }
     }
   }

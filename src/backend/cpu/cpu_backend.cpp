@@ -314,9 +314,13 @@ void CpuBackend::rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets 
   });
 }
 
+GateKernels<uint16_t>::Gate CpuBackend::gate_bf16(Activation activation) const {
+  return gate_of(kernels_.gates_bf16, activation);
+}
+
 void CpuBackend::gate(ConstMatrixView gate, ConstMatrixView up, Activation activation, MatrixView y) {
   if (gate.dtype == DType::bf16 && y.dtype == DType::bf16 && (up.empty() || up.dtype == DType::bf16)) {
-    const auto kernel = gate_of(kernels_.gates_bf16, activation);
+    const auto kernel = gate_bf16(activation);
     constexpr uint16_t kOne = 0x3f80;
     const std::vector<uint16_t> ones(static_cast<size_t>(up.empty() ? y.cols : 0), kOne);
     return for_rows(y.rows, y.cols, 0, [&](int64_t row, float*) {

@@ -83,6 +83,10 @@ class CpuBackend final : public Backend {
   void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y) override;
   void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y) override;
   void linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) override;
+  void gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) override;
+  void add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y) override;
+  // Tile registers wait for memory so much that it pays.
+  bool fuses_linears(DType dtype) const override { return dtype == DType::bf16 && products_.bf16.by_steps; }
   void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override;
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
@@ -148,6 +152,8 @@ class CpuBackend final : public Backend {
   void pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words, uint32_t* to) const;
   // One right panel of w's rows, at most kernel.cols; or of x's columns, at most `width`, in either operand's width.
   void pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel);
+  // Panels of neighbouring rows of w, one behind the other, on all threads.
+  void pack_weight(const ProductKernel& kernel, ConstMatrixView w, uint32_t* packed);
   void pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, int64_t width,
                     uint32_t* panel) const;
   // Left panels of x's rows: where they lie if that will do, else in `room`, which holds left_room() words.
@@ -162,6 +168,14 @@ class CpuBackend final : public Backend {
                        const float* bias, MatrixView y);
   void finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
   int64_t gram_scratch_words(const OpCall& call) const;
+  GateKernels<uint16_t>::Gate gate_bf16(Activation activation) const;
+  // Calls finish(row, first column, columns, values, bf16, of each side) for rows and columns of x w' + bias of one
+  // side or two, of m x n; a few columns at a time, which are in the cache then.
+  struct Side {
+    ConstMatrixView w, bias;
+  };
+  template <typename Finish>
+  void multiply_in_cache(ConstMatrixView x, std::span<const Side> sides, const Finish& finish);
   struct TileShape {
     int64_t rows, cols;
   };

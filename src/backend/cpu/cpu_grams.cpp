@@ -1,6 +1,6 @@
-// Products of columns, x' y: Hessians and what the targets need. Both operands are turned into panels, then tasks multiply
-// panels into tiles of the result. A sum is taken over stretches of tokens whose length depends on the kernel alone, in
-// order: how the result is cut into tasks never changes it.
+// Products of columns, x' y: Hessians and what the targets need. Both operands are turned into panels, then tasks
+// multiply panels into tiles of the result. A sum is taken over stretches of tokens whose length depends on the kernel
+// alone, in order: how the result is cut into tasks never changes it.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -91,8 +91,8 @@ int64_t CpuBackend::gram_scratch_words(const OpCall& call) const {
   if (kernel.by_steps) {
     const StepPanels operand(kernel, tokens, n);
     const StepCut cut(operand, pool_.size());
-    const int64_t tiles = is_cross ? cut.columns.count * cut.columns.count
-                                   : cut.columns.count * (cut.columns.count + 1) / 2;
+    const int64_t tiles =
+        is_cross ? cut.columns.count * cut.columns.count : cut.columns.count * (cut.columns.count + 1) / 2;
     words = 2 * operand.size() + cut.held_floats(kernel, tiles);
   } else {
     words = (is_cross ? 2 : 1) * rounded_up(n, kernel.cols) * kernel.words_of(tokens);

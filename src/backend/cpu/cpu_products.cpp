@@ -19,6 +19,9 @@ constexpr int64_t kPackedWords = int64_t{4} << 20;
 // Of a left operand that stays in a core's second cache, and right panels that share one which does not.
 constexpr int64_t kCachedWords = int64_t{1} << 18, kPanelsAtOnce = 8;
 
+// Right panels that are multiplied before something else is done with what they give.
+constexpr int64_t kCachedPanels = 2;
+
 // A step of tile registers is a cache line.
 constexpr int64_t kStepWords = 16;
 
@@ -37,8 +40,10 @@ int64_t CpuBackend::scratch_bytes(const OpCall& call) const {
     return pieces_of(n, kernel.cols) * kernel.cols * kernel.words_of(inner);
   };
   int64_t words = 0;
-  if (call.op == "linear") {
+  if (call.op == "linear" || call.op == "add_linear") {
     words = std::min(panels(b, c), std::max(kPackedWords, panels(1, c)));
+  } else if (call.op == "gated_linear") {
+    words = std::min(2 * panels(b, c), std::max(kPackedWords, 2 * panels(1, c)));
   } else if (call.op == "attention") {
     words = pieces_of(a, std::max<int64_t>(d, 1)) * b * (panels(d, c) + panels(c, d));
   } else if (call.op == "add_gram" || call.op == "add_cross_gram") {
@@ -146,7 +151,9 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   const int64_t room_size = tile_size * (is_interrupted ? tiles * at_once : 1);
   ScratchPool::Lease lease = scratch_.borrow(room_size);
   float* const room = lease.take(room_size);
-  const auto columns_of = [&](int64_t stretch, int64_t j) { return right + (j * words + cut.start(stretch)) * kernel.cols; };
+  const auto columns_of = [&](int64_t stretch, int64_t j) {
+    return right + (j * words + cut.start(stretch)) * kernel.cols;
+  };
   const auto multiply_stretch = [&](int64_t stretch, int64_t j, const uint32_t* next) {
     const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
     const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
@@ -179,17 +186,80 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
     for (int64_t stretch = 0; stretch < std::max<int64_t>(cut.count, 1); ++stretch) {
       const int64_t end = std::min(panels, first + at_once), last_stretch = cut.count - 1;
       for (int64_t j = first; j < end; ++j) {
+        // Behind the last panel lies what comes next, or nothing that anyone reads.
         multiply_stretch(stretch, j,
-                         j + 1 < end                ? columns_of(stretch, j + 1)
-                         : stretch < last_stretch   ? columns_of(stretch + 1, first)
-                                                    : columns_of(0, std::min(end, panels - 1)));
+                         j + 1 < end              ? columns_of(stretch, j + 1)
+                         : stretch < last_stretch ? columns_of(stretch + 1, first)
+                                                  : columns_of(0, end));
       }
     }
   }
 }
 
+void CpuBackend::pack_weight(const ProductKernel& kernel, ConstMatrixView w, uint32_t* packed) {
+  const int64_t panels = pieces_of(w.rows, kernel.cols), panel_words = kernel.cols * kernel.words_of(w.cols);
+  const EvenCut packing(panels, 4 * pool_.size(), 1);
+  pool_.for_each(packing.count, [&](int64_t task) {
+    for (int64_t panel = packing.start(task); panel < packing.start(task + 1); ++panel) {
+      const int64_t row = panel * kernel.cols;
+      pack_right(kernel, w.row_range(row, std::min(kernel.cols, w.rows - row)), packed + panel * panel_words);
+    }
+  });
+}
+
+template <typename Finish>
+void CpuBackend::multiply_in_cache(ConstMatrixView x, std::span<const Side> sides, const Finish& finish) {
+  const ProductKernel& kernel = products_.bf16;
+  const auto count = std::ssize(sides);
+  const int64_t n_all = sides[0].w.rows, words = kernel.words_of(x.cols), panel_words = kernel.cols * words;
+  const int64_t at_once = std::max<int64_t>(1, kPackedWords / count / std::max<int64_t>(panel_words, 1));
+  std::vector<std::vector<float>> biases;
+  for (const Side& side : sides) biases.push_back(widened(side.bias));
+  for (int64_t first = 0; first < n_all; first += at_once * kernel.cols) {
+    const int64_t n = std::min(at_once * kernel.cols, n_all - first),
+                  side_words = pieces_of(n, kernel.cols) * panel_words;
+    ScratchPool::Lease lease = scratch_.borrow(count * side_words);
+    auto* const packed = reinterpret_cast<uint32_t*>(lease.take(count * side_words));
+    for (int64_t side = 0; side < count; ++side)
+      pack_weight(kernel, sides[static_cast<size_t>(side)].w.row_range(first, n), packed + side * side_words);
+    const TileShape shape = tile_shape(x.rows, n, kernel);
+    const EvenCut rows(x.rows, rounded_up(pieces_of(x.rows, shape.rows), pool_.size()), kernel.rows);
+    const Cut cols(n, shape.cols, kernel.cols);
+    pool_.for_each(rows.count * cols.count, [&](int64_t task) {
+      const int64_t i = task % rows.count, j = task / rows.count, end = cols.start(j) + cols.length(j);
+      const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
+      const int64_t width = kCachedPanels * kernel.cols, room_words = part.rows * width / kernel.word;
+      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part) + count * room_words, 3);
+      const LeftPanels left = pack_left(kernel, part, reinterpret_cast<uint32_t*>(room.take(left_room(kernel, part))));
+      float* const places[2] = {room.take(room_words), count > 1 ? room.take(room_words) : nullptr};
+      products_.begin();
+      for (int64_t col = cols.start(j); col < end; col += width) {
+        MatrixView values[2];
+        for (int64_t side = 0; side < count; ++side) {
+          const std::vector<float>& of_side = biases[static_cast<size_t>(side)];
+          values[side] = {places[side], DType::bf16, part.rows, std::min(width, end - col)};
+          multiply_panels(kernel, words, left, packed + side * side_words + col / kernel.cols * panel_words,
+                          of_side.empty() ? nullptr : of_side.data() + first + col, values[side]);
+        }
+        for (int64_t row = 0; row < part.rows; ++row) {
+          finish(rows.start(i) + row, first + col, values[0].cols, values[0].row<uint16_t>(row),
+                 count > 1 ? values[1].row<uint16_t>(row) : nullptr);
+        }
+      }
+      products_.end();
+    });
+  }
+}
+
 void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
   if (y.empty()) return;
+  if (fuses_linears(x.dtype) && are_bf16(w, y)) {
+    const Side sides[] = {{w, bias}};
+    return multiply_in_cache(x, sides,
+                             [&](int64_t row, int64_t col, int64_t count, const uint16_t* values, const uint16_t*) {
+                               std::memcpy(y.row<uint16_t>(row) + col, values, static_cast<size_t>(2 * count));
+                             });
+  }
   const ProductKernel& kernel = product_kernel(x, w);
   const int64_t words = kernel.words_of(x.cols), panel_words = kernel.cols * words;
   const int64_t at_once = std::max<int64_t>(1, kPackedWords / std::max<int64_t>(panel_words, 1));
@@ -198,13 +268,7 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
     const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = pieces_of(n, kernel.cols);
     ScratchPool::Lease lease = scratch_.borrow(panels * panel_words);
     auto* packed = reinterpret_cast<uint32_t*>(lease.take(panels * panel_words));
-    const EvenCut packing(panels, 4 * pool_.size(), 1);
-    pool_.for_each(packing.count, [&](int64_t task) {
-      for (int64_t panel = packing.start(task); panel < packing.start(task + 1); ++panel) {
-        const int64_t row = panel * kernel.cols;
-        pack_right(kernel, w.row_range(first + row, std::min(kernel.cols, n - row)), packed + panel * panel_words);
-      }
-    });
+    pack_weight(kernel, w.row_range(first, n), packed);
     const TileShape shape = tile_shape(y.rows, n, kernel);
     const EvenCut rows(y.rows, rounded_up(pieces_of(y.rows, shape.rows), pool_.size()), kernel.rows);
     const Cut cols(n, shape.cols, kernel.cols);
@@ -220,6 +284,27 @@ void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bi
       products_.end();
     });
   }
+}
+
+void CpuBackend::gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) {
+  if (y.empty()) return;
+  const bool all_bf16 = are_bf16(x, weights.gate) && are_bf16(y, weights.up);
+  if (!fuses_linears(x.dtype) || !all_bf16) return Backend::gated_linear(x, weights, y);
+  const auto kernel = gate_bf16(weights.activation);
+  const Side sides[] = {{weights.gate, weights.gate_bias}, {weights.up, weights.up_bias}};
+  multiply_in_cache(x, sides, [&](int64_t row, int64_t col, int64_t count, const uint16_t* gate, const uint16_t* up) {
+    kernel(gate, up, y.row<uint16_t>(row) + col, count);
+  });
+}
+
+void CpuBackend::add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y) {
+  if (y.empty()) return;
+  if (!fuses_linears(x.dtype) || w.dtype != DType::bf16 || y.dtype != DType::f32)
+    return Backend::add_linear(x, w, bias, factor, y);
+  const Side sides[] = {{w, bias}};
+  multiply_in_cache(x, sides, [&](int64_t row, int64_t col, int64_t count, const uint16_t* values, const uint16_t*) {
+    kernels_.add_bf16(values, factor, y.row<float>(row) + col, count);
+  });
 }
 
 // Left panels are 256 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut

@@ -79,10 +79,10 @@ struct ProductKernels {
   void (*take_column_pairs)(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
                             uint32_t* y);
 
-  // For kernels by steps: packs one step of a panel of columns, x [tokens, cols], both at most a step's and a panel's. In
-  // a panel the even columns come first: right[k * width + c] = the pair of x[2 k, col(c)] and x[2 k + 1, col(c)], with
-  // col(c) = 2 c, or 2 c - width + 1 from c = width / 2 on; left[c * step + k] the same. Either may be null; what is
-  // missing is zeros. Returns false if not all elements are finite.
+  // For kernels by steps: packs one step of a panel of columns, x [tokens, cols], both at most a step's and a panel's.
+  // In a panel the even columns come first: right[k * width + c] = the pair of x[2 k, col(c)] and x[2 k + 1, col(c)],
+  // with col(c) = 2 c, or 2 c - width + 1 from c = width / 2 on; left[c * step + k] the same. Either may be null; what
+  // is missing is zeros. Returns false if not all elements are finite.
   bool (*take_column_step)(const uint16_t* x, int64_t stride, int64_t tokens, int64_t cols, uint32_t* left,
                            uint32_t* right);
   // c += a tile of sums of such panels.   c [rows, cols]
