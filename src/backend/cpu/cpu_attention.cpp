@@ -126,8 +126,6 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   const int64_t rows = queries * heads, all_rows = rounded_up(rows, kernel.rows), unit = kernel.word * kernel.step;
   const int64_t wide = rounded_up(width, kernel.cols), first_head = kv_head * heads;
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
-  const auto query_of = [&](int64_t row) { return task.first_query + std::min(row, rows - 1) / heads; };
-
   ScratchPool::Lease lease =
       scratch_.borrow(all_rows * (width + wide) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 4);
   float* stacked = lease.take(rows * width);
@@ -149,7 +147,12 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
   std::fill_n(sums, all_rows * wide, 0.0F);
   std::vector<RunningSoftmax> softmax;
+  std::vector<KeyRange> seen_by;  // each row; those that fill the last panel up see what the last one sees
   softmax.reserve(static_cast<size_t>(rows));
+  seen_by.reserve(static_cast<size_t>(all_rows));
+  for (int64_t query = first_query; query < first_query + queries; ++query)
+    seen_by.insert(seen_by.end(), static_cast<size_t>(heads), seen(shape, query, query));
+  seen_by.resize(static_cast<size_t>(all_rows), seen_by.back());
   const auto soften = kernel.word == 2 ? kernels_.soften_bf16 : kernels_.soften;
   for (int64_t r = 0; r < rows; ++r) {
     const bool has_sink = !shape.sinks.empty();
@@ -159,12 +162,13 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
                        .width = wide});
   }
 
-  const KeyRange all = seen(shape, first_query, query_of(rows - 1));
+  const KeyRange all{seen_by.front().first, seen_by.back().end};
   products_.begin();
   for (int64_t start = all.first / kBlock * kBlock; start < all.end; start += kBlock) {
     const KeyRange block{start, start + kBlock};
     const auto of_panel = [&](int64_t row) {  // the keys of this block that rows of the panel see
-      return common(block, {seen(shape, query_of(row), query_of(row)).first, query_of(row + kernel.rows - 1) + 1});
+      return common(block,
+                    {seen_by[static_cast<size_t>(row)].first, seen_by[static_cast<size_t>(row + kernel.rows - 1)].end});
     };
     for (int64_t panel = 0; panel < all_rows; panel += kernel.rows) {
       const KeyRange keys = of_panel(panel);
@@ -181,8 +185,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       const int64_t first_score = from / kLane * kLane, end_score = rounded_up(end, kLane);
       float* const probabilities = scores + first_score + (from - first_score) / kernel.word;
       for (int64_t row = panel; row < std::min(panel + kernel.rows, rows); ++row) {
-        const int64_t query = query_of(row);
-        const KeyRange of_row = common(block, seen(shape, query, query));
+        const KeyRange of_row = common(block, seen_by[static_cast<size_t>(row)]);
         const int64_t first = of_row.first - start, last = of_row.end - start;
         float* line = scores + (row - panel) * kScores;
         if (first >= last) {  // a window or chunk ends between the rows of a panel
@@ -195,6 +198,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
           factor = 1;
           if (shape.soft_cap > 0) kernels_.soft_cap(shape.soft_cap, line + first, last - first);
           if (!shape.slopes.empty()) {
+            const int64_t query = seen_by[static_cast<size_t>(row)].end - 1;
             kernels_.add_line(line + first, static_cast<float>(of_row.first - query),
                               shape.slopes.row<float>(0)[first_head + row % heads], last - first);
           }
