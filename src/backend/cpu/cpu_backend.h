@@ -64,8 +64,6 @@ class CpuBackend final : public Backend {
   // The heap's free pages too.
   void trim() noexcept override;
   int64_t scratch_bytes(const OpCall& call) const override;
-  // Tile registers work so fast that handing out tasks shows in small batches.
-  int64_t batch_tokens() const override { return products_.bf16.by_steps ? 8192 : 2048; }
   Memory& staging_memory() override { return host_; }
   MemoryUse memory_use() const override;
   // bf16 where the processor has dot products of it, else f32.
