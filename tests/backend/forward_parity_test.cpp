@@ -317,12 +317,15 @@ TEST_P(ForwardParity, GateOfEveryActivation) {
   }
 }
 
-// Bit for bit what linears and a gate give, whatever the way: k is cut into stretches, n into panels, with rests.
+// k is cut into stretches, n into panels, with rests.
+struct LinearShape {
+  int64_t m, n, k;
+};
+constexpr LinearShape kFusedShapes[] = {{1, 1, 1}, {5, 33, 40}, {70, 96, 64}, {300, 130, 353}, {65, 576, 96}};
+
+// Bit for bit what linears and a gate give, whatever the way.
 TEST_P(ForwardParity, GatedLinearIsLinearsAndTheirGate) {
-  struct Shape {
-    int64_t m, n, k;
-  };
-  for (const Shape shape : {Shape{1, 1, 1}, {5, 33, 40}, {70, 96, 64}, {300, 130, 353}, {65, 576, 96}}) {
+  for (const LinearShape shape : kFusedShapes) {
     for (const DType dtype : float_dtypes()) {
       for (const bool with_up : {true, false}) {
         for (const bool with_bias : {true, false}) {
@@ -357,10 +360,7 @@ TEST_P(ForwardParity, GatedLinearIsLinearsAndTheirGate) {
 }
 
 TEST_P(ForwardParity, AddedLinearIsLinearAndSum) {
-  struct Shape {
-    int64_t m, n, k;
-  };
-  for (const Shape shape : {Shape{1, 1, 1}, {5, 33, 40}, {70, 96, 64}, {300, 130, 353}, {65, 576, 96}}) {
+  for (const LinearShape shape : kFusedShapes) {
     for (const DType dtype : float_dtypes()) {
       for (const bool with_bias : {true, false}) {
         SCOPED_TRACE(cat(shape.m, " x ", shape.n, " x ", shape.k, ", ", name_of(dtype), with_bias ? ", bias" : ""));

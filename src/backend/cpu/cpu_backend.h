@@ -167,11 +167,15 @@ class CpuBackend final : public Backend {
   void finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
   int64_t gram_scratch_words(const OpCall& call) const;
   GateKernels<uint16_t>::Gate gate_bf16(Activation activation) const;
-  // Calls finish(row, first column, columns, values, bf16, of each side) for rows and columns of x w' + bias of one
-  // side or two, of m x n; a few columns at a time, which are in the cache then.
+  // x w' + bias of one side or two with equally many columns: packs the weights and cuts the result into tasks, each of
+  // which calls body(first row, rows, first column, columns, multiply), with multiply(side, first column, to).
   struct Side {
     ConstMatrixView w, bias;
   };
+  template <typename Body>
+  void for_products(const ProductKernel& kernel, ConstMatrixView x, std::span<const Side> sides, const Body& body);
+  // The same in bf16: calls finish(row, first column, columns, values of each side), a few columns at a time, which are
+  // in the cache then.
   template <typename Finish>
   void multiply_in_cache(ConstMatrixView x, std::span<const Side> sides, const Finish& finish);
   struct TileShape {

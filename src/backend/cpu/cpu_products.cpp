@@ -207,11 +207,11 @@ void CpuBackend::pack_weight(const ProductKernel& kernel, ConstMatrixView w, uin
   });
 }
 
-template <typename Finish>
-void CpuBackend::multiply_in_cache(ConstMatrixView x, std::span<const Side> sides, const Finish& finish) {
-  const ProductKernel& kernel = products_.bf16;
+template <typename Body>
+void CpuBackend::for_products(const ProductKernel& kernel, ConstMatrixView x, std::span<const Side> sides,
+                              const Body& body) {
   const auto count = std::ssize(sides);
-  const int64_t n_all = sides[0].w.rows, words = kernel.words_of(x.cols), panel_words = kernel.cols * words;
+  const int64_t n_all = sides[0].w.rows, panel_words = kernel.cols * kernel.words_of(x.cols);
   const int64_t at_once = std::max<int64_t>(1, kPackedWords / count / std::max<int64_t>(panel_words, 1));
   std::vector<std::vector<float>> biases;
   for (const Side& side : sides) biases.push_back(widened(side.bias));
@@ -226,70 +226,65 @@ void CpuBackend::multiply_in_cache(ConstMatrixView x, std::span<const Side> side
     const EvenCut rows(x.rows, rounded_up(pieces_of(x.rows, shape.rows), pool_.size()), kernel.rows);
     const Cut cols(n, shape.cols, kernel.cols);
     pool_.for_each(rows.count * cols.count, [&](int64_t task) {
-      const int64_t i = task % rows.count, j = task / rows.count, end = cols.start(j) + cols.length(j);
+      const int64_t i = task % rows.count, j = task / rows.count;
       const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
-      const int64_t width = kCachedPanels * kernel.cols, room_words = part.rows * width / kernel.word;
-      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part) + count * room_words, 3);
+      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part));
       const LeftPanels left = pack_left(kernel, part, reinterpret_cast<uint32_t*>(room.take(left_room(kernel, part))));
-      float* const places[2] = {room.take(room_words), count > 1 ? room.take(room_words) : nullptr};
+      // Columns [col, col + to.cols) of a side; col is a multiple of kernel.cols away from the task's first one.
+      const auto multiply = [&](int64_t side, int64_t col, MatrixView to) {
+        const std::vector<float>& of_side = biases[static_cast<size_t>(side)];
+        multiply_panels(kernel, kernel.words_of(x.cols), left,
+                        packed + side * side_words + (col - first) / kernel.cols * panel_words,
+                        of_side.empty() ? nullptr : of_side.data() + col, to);
+      };
       products_.begin();
-      for (int64_t col = cols.start(j); col < end; col += width) {
-        MatrixView values[2];
-        for (int64_t side = 0; side < count; ++side) {
-          const std::vector<float>& of_side = biases[static_cast<size_t>(side)];
-          values[side] = {places[side], DType::bf16, part.rows, std::min(width, end - col)};
-          multiply_panels(kernel, words, left, packed + side * side_words + col / kernel.cols * panel_words,
-                          of_side.empty() ? nullptr : of_side.data() + first + col, values[side]);
-        }
-        for (int64_t row = 0; row < part.rows; ++row) {
-          finish(rows.start(i) + row, first + col, values[0].cols, values[0].row<uint16_t>(row),
-                 count > 1 ? values[1].row<uint16_t>(row) : nullptr);
-        }
-      }
+      body(rows.start(i), rows.length(i), first + cols.start(j), cols.length(j), multiply);
       products_.end();
     });
   }
 }
 
+template <typename Finish>
+void CpuBackend::multiply_in_cache(ConstMatrixView x, std::span<const Side> sides, const Finish& finish) {
+  const ProductKernel& kernel = products_.bf16;
+  const auto count = std::ssize(sides);
+  for_products(kernel, x, sides, [&](int64_t first, int64_t rows, int64_t col, int64_t cols, const auto& multiply) {
+    const int64_t width = kCachedPanels * kernel.cols, room_words = rows * width / kernel.word, end = col + cols;
+    ScratchPool::Lease room = scratch_.borrow(count * room_words, 2);
+    float* const places[2] = {room.take(room_words), count > 1 ? room.take(room_words) : nullptr};
+    for (; col < end; col += width) {
+      MatrixView values[2];
+      for (int64_t side = 0; side < count; ++side) {
+        values[side] = {places[side], DType::bf16, rows, std::min(width, end - col)};
+        multiply(side, col, values[side]);
+      }
+      for (int64_t row = 0; row < rows; ++row) {
+        finish(first + row, col, values[0].cols, values[0].row<uint16_t>(row),
+               count > 1 ? values[1].row<uint16_t>(row) : nullptr);
+      }
+    }
+  });
+}
+
 void CpuBackend::linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, MatrixView y) {
   if (y.empty()) return;
+  const Side sides[] = {{w, bias}};
   if (fuses_linears(x.dtype) && are_bf16(w, y)) {
-    const Side sides[] = {{w, bias}};
     return multiply_in_cache(x, sides,
                              [&](int64_t row, int64_t col, int64_t count, const uint16_t* values, const uint16_t*) {
                                std::memcpy(y.row<uint16_t>(row) + col, values, static_cast<size_t>(2 * count));
                              });
   }
-  const ProductKernel& kernel = product_kernel(x, w);
-  const int64_t words = kernel.words_of(x.cols), panel_words = kernel.cols * words;
-  const int64_t at_once = std::max<int64_t>(1, kPackedWords / std::max<int64_t>(panel_words, 1));
-  const std::vector<float> biases = widened(bias);
-  for (int64_t first = 0; first < y.cols; first += at_once * kernel.cols) {
-    const int64_t n = std::min(at_once * kernel.cols, y.cols - first), panels = pieces_of(n, kernel.cols);
-    ScratchPool::Lease lease = scratch_.borrow(panels * panel_words);
-    auto* packed = reinterpret_cast<uint32_t*>(lease.take(panels * panel_words));
-    pack_weight(kernel, w.row_range(first, n), packed);
-    const TileShape shape = tile_shape(y.rows, n, kernel);
-    const EvenCut rows(y.rows, rounded_up(pieces_of(y.rows, shape.rows), pool_.size()), kernel.rows);
-    const Cut cols(n, shape.cols, kernel.cols);
-    pool_.for_each(rows.count * cols.count, [&](int64_t task) {
-      const int64_t i = task % rows.count, j = task / rows.count;
-      const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
-      ScratchPool::Lease room = scratch_.borrow(left_room(kernel, part));
-      const LeftPanels left = pack_left(kernel, part, reinterpret_cast<uint32_t*>(room.take(left_room(kernel, part))));
-      const MatrixView to = y.block(rows.start(i), rows.length(i), first + cols.start(j), cols.length(j));
-      products_.begin();
-      multiply_panels(kernel, words, left, packed + cols.start(j) / kernel.cols * panel_words,
-                      biases.empty() ? nullptr : biases.data() + first + cols.start(j), to);
-      products_.end();
-    });
-  }
+  for_products(product_kernel(x, w), x, sides,
+               [&](int64_t row, int64_t rows, int64_t col, int64_t cols, const auto& multiply) {
+                 multiply(0, col, y.block(row, rows, col, cols));
+               });
 }
 
 void CpuBackend::gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) {
   if (y.empty()) return;
   const bool all_bf16 = are_bf16(x, weights.gate) && are_bf16(y, weights.up);
-  if (!fuses_linears(x.dtype) || !all_bf16) return Backend::gated_linear(x, weights, y);
+  if (!fuses_linears(x.dtype) || !all_bf16 || weights.up.empty()) return Backend::gated_linear(x, weights, y);
   const auto kernel = gate_bf16(weights.activation);
   const Side sides[] = {{weights.gate, weights.gate_bias}, {weights.up, weights.up_bias}};
   multiply_in_cache(x, sides, [&](int64_t row, int64_t col, int64_t count, const uint16_t* gate, const uint16_t* up) {
