@@ -246,7 +246,8 @@ void measure(const Row& row, const std::vector<Candidate>& candidates, const Pea
     const Call call = candidate.prepare({narrow ? narrow_x : x, narrow ? narrow_w : w, y});
     call();
     check(backend, candidate.name, x, w, y);
-    const double rate = flops / median_seconds(call, threads, seconds), peak = narrow ? peaks.bf16 : peaks.f32;
+    const double rate = flops / median_seconds(call, threads, seconds),
+                 peak = (narrow ? peaks.bf16 : peaks.f32).registers;
     if (peak > 0) {
       std::printf(" %9.1f (%3.0f%%)", rate / 1e9, 100 * rate / peak);
     } else {

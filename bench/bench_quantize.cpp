@@ -1,4 +1,5 @@
-// A whole run, stage by stage and end to end, against the processor's vector units, measured in the same process:
+// A whole run, stage by stage and end to end, against the processor's vector units and the product kernels' own peak,
+// measured in the same process:
 //   bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0] [PRECISION auto]
 // Useful work counts what no implementation can leave out: one forward pass of the linears, the causal half of
 // attention's two products, the lower triangle of each step's Hessian. Column solving, packing and input/output are
@@ -49,7 +50,7 @@ int run(int argc, char** argv) {
   const Report report = quantize(job);
   const Peaks after = measure_peaks(job.threads, 1);
   const bool in_bf16 = report.compute_dtype == "bfloat16";
-  const double peak = in_bf16 ? before.bf16 : before.f32, peak_after = in_bf16 ? after.bf16 : after.f32;
+  const Peak peak = in_bf16 ? before.bf16 : before.f32, peak_after = in_bf16 ? after.bf16 : after.f32;
   std::filesystem::remove_all(output);
   const Useful useful =
       useful_flops(inspect(job.model), static_cast<double>(report.tokens) / static_cast<double>(report.sequences));
@@ -57,13 +58,19 @@ int run(int argc, char** argv) {
 
   std::printf("%s\n%s: %lld tokens, %d bits, group %lld\n", report.device.c_str(), job.model.c_str(),
               static_cast<long long>(report.tokens), job.recipe.bits, static_cast<long long>(job.recipe.group_size));
-  std::printf("%s peak %.0f GFLOP/s before the run, %.0f after; shares are of the mean\n\n%-16s %9s %8s %10s %8s\n",
-              report.compute_dtype.c_str(), peak / 1e9, peak_after / 1e9, "stage", "seconds", "of run", "TFLOP",
-              "of peak");
-  const double mean_peak = (peak + peak_after) / 2;
+  std::printf(
+      "%s peak on registers %.0f GFLOP/s before the run, %.0f after, the kernel's own %.0f and %.0f; shares are of the "
+      "means\n\n",
+      report.compute_dtype.c_str(), peak.registers / 1e9, peak_after.registers / 1e9, peak.kernel / 1e9,
+      peak_after.kernel / 1e9);
+  std::printf("%-16s %9s %8s %10s %13s %10s\n", "stage", "seconds", "of run", "TFLOP", "of registers", "of kernel");
   const auto row = [&](const std::string& stage, double seconds, double flops) {
     std::printf("%-16s %9.2f %7.1f%%", stage.c_str(), seconds, 100 * seconds / report.seconds);
-    if (flops > 0) std::printf(" %10.2f %7.1f%%", flops / 1e12, 100 * flops / seconds / mean_peak);
+    const auto share = [&](double a, double b) { return 100 * flops / seconds / ((a + b) / 2); };
+    if (flops > 0) {
+      std::printf(" %10.2f %12.1f%% %9.1f%%", flops / 1e12, share(peak.registers, peak_after.registers),
+                  share(peak.kernel, peak_after.kernel));
+    }
     std::printf("\n");
   };
   double rest = report.seconds;

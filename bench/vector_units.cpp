@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/product_kernels.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "tensor/matrix.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -96,26 +99,88 @@ double seconds_now(int threads) {
   return threads == 1 ? cpu_seconds() : since_start.seconds();
 }
 
+namespace {
+
+// The best rate in so many seconds at which all threads do work(thread), of so many operations.
+template <typename Work>
+double best_rate(ThreadPool& pool, double seconds, double flops, const Work& work) {
+  double best = 0;
+  for (const Stopwatch watch; watch.seconds() < seconds;) {
+    const double start = seconds_now(pool.size());
+    pool.for_each(pool.size(), work);
+    best = std::max(best, flops * pool.size() / (seconds_now(pool.size()) - start));
+  }
+  return best;
+}
+
+// Of a left panel times a right one, of the longest inner dimension that the kernel should get, or a part that fits the
+// first cache better.
+double kernel_rate(const ProductKernels& products, const ProductKernel& kernel, ThreadPool& pool, double seconds) {
+  double best = 0;
+  for (const int64_t part : {1, 2, 4}) {
+    const int64_t words = kernel.words_of(kernel.most_words * kernel.word / part);
+    const int64_t left_words = kernel.rows * (words + 16), right_words = kernel.cols * words;
+    std::vector<Matrix> operands, sums;
+    for (int thread = 0; thread < pool.size(); ++thread) {
+      auto* word = reinterpret_cast<uint32_t*>(
+          operands.emplace_back(host_memory(), DType::f32, 1, left_words + right_words).row<float>(0));
+      sums.emplace_back(host_memory(), DType::f32, kernel.rows, kernel.cols);
+      // Any numbers of magnitudes 1/2 to 1, as f32 and as pairs of bf16: processors are quicker with zeros.
+      uint32_t random = 1;
+      for (int64_t i = 0; i < left_words + right_words; ++i) {
+        random = random * 1664525U + 1013904223U;
+        word[i] = ((random ^ random >> 16) & 0x807f807fU) | 0x3f003f00U;
+      }
+    }
+    const double flops = 2.0 * static_cast<double>(kernel.rows * kernel.cols * words * kernel.word);
+    const auto rounds = static_cast<int64_t>(1e10 / flops);
+    const double rate = best_rate(pool, seconds / 3, flops * static_cast<double>(rounds), [&](int64_t thread) {
+      const auto* left = reinterpret_cast<const uint32_t*>(operands[static_cast<size_t>(thread)].row<float>(0));
+      float* const c = sums[static_cast<size_t>(thread)].row<float>(0);
+      products.begin();
+      for (int64_t i = 0; i < rounds; ++i) {
+        kernel.multiply({.words = words,
+                         .left = left,
+                         .row_stride = kernel.by_steps ? kernel.step : words + 16,
+                         .step_stride = kernel.by_steps ? kernel.step * kernel.rows : kernel.step,
+                         .right = left + left_words},
+                        c, kernel.cols, false);
+      }
+      products.end();
+    });
+    best = std::max(best, rate);
+  }
+  return best;
+}
+
+void print_peak(const char* name, double rate) { std::printf("peak of %-12s %8.1f GFLOP/s\n", name, rate / 1e9); }
+
+}  // namespace
+
 Peaks measure_peaks(int threads, double seconds) {
   const std::vector<VectorUnit> units = vector_units();
+  const ProductKernels& products = *kernels_for_this_cpu().products;
   ThreadPool pool(threads);
   Peaks peaks;
   for (const VectorUnit& unit : units) {
     constexpr int64_t kRounds = 500'000;
-    double best = 0;
-    for (const Stopwatch watch; watch.seconds() < seconds;) {
-      const double start = seconds_now(pool.size());
-      pool.for_each(pool.size(), [&](int64_t) {
-        float memory[256] = {};
-        unit.loop(kRounds, memory);
-      });
-      best = std::max(best, unit.flops * kRounds * pool.size() / (seconds_now(pool.size()) - start));
-    }
-    std::printf("peak of %-12s %8.1f GFLOP/s\n", unit.name, best / 1e9);
-    double& peak = unit.inputs == DType::f32 ? peaks.f32 : peaks.bf16;
-    peak = std::max(peak, best);
+    const double rate = best_rate(pool, seconds, unit.flops * kRounds, [&](int64_t) {
+      float memory[256] = {};
+      unit.loop(kRounds, memory);
+    });
+    print_peak(unit.name, rate);
+    double& peak = (unit.inputs == DType::f32 ? peaks.f32 : peaks.bf16).registers;
+    peak = std::max(peak, rate);
   }
-  if (peaks.bf16 == 0) peaks.bf16 = peaks.f32;  // without a unit of its own, bf16 must be widened
+  peaks.f32.kernel = kernel_rate(products, products.f32, pool, seconds);
+  print_peak("f32 kernel", peaks.f32.kernel);
+  if (products.multiply_bf16()) {
+    peaks.bf16.kernel = kernel_rate(products, products.bf16, pool, seconds);
+    print_peak("bf16 kernel", peaks.bf16.kernel);
+  } else {
+    peaks.bf16.kernel = peaks.f32.kernel;  // bf16 must be widened
+  }
+  if (peaks.bf16.registers == 0) peaks.bf16.registers = peaks.f32.registers;
   return peaks;
 }
 

@@ -1,4 +1,5 @@
-// Loops that keep one kind of vector unit busy with multiply-adds on registers alone: what no product can exceed.
+// What no product of a whole run can exceed: loops that keep one kind of vector unit busy with multiply-adds on
+// registers alone, and the CPU backend's product kernels on panels that stay in the first cache.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +21,14 @@ struct VectorUnit {
 // With one thread, processor time: what else the machine runs then disturbs little. With several, time on the wall.
 double seconds_now(int threads);
 
-struct Peaks {
-  double f32 = 0, bf16 = 0;  // flops per second of the fastest unit for these inputs; 0 where none is known
+// Flops per second: of the fastest unit for these inputs, 0 where none is known, and of the kernel.
+struct Peak {
+  double registers = 0, kernel = 0;
 };
-// Of `threads` threads at once, printed a line each; each unit is tried for so many seconds.
+struct Peaks {
+  Peak f32, bf16;
+};
+// Of `threads` threads at once, printed a line each; each unit and kernel is tried for so many seconds.
 Peaks measure_peaks(int threads, double seconds);
 
 // Those of this processor; empty on others than x86-64. Asks the kernel for AMX, so call it before starting threads.
