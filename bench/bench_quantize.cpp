@@ -1,5 +1,5 @@
-// A whole run, stage by stage and end to end, against the processor's vector units and the product kernels' own peak,
-// measured in the same process:
+// A whole run on the CPU, stage by stage and end to end, against the processor's vector units and the product kernels'
+// own peak, measured in the same process:
 //   bench_quantize MODEL CALIBRATION [SAMPLES 128] [LENGTH 512] [GROUP 64] [THREADS 0] [PRECISION auto]
 // Useful work counts what no implementation can leave out: one forward pass of the linears, the causal half of
 // attention's two products, the lower triangle of each step's Hessian. Column solving, packing and input/output are
@@ -41,7 +41,11 @@ int run(int argc, char** argv) {
   }
   const auto argument = [&](int i, int64_t missing) { return argc > i ? std::atoll(argv[i]) : missing; };
   const std::filesystem::path output = std::filesystem::temp_directory_path() / "gptq-bench-output";
-  Job job{.model = argv[1], .output = output, .threads = static_cast<int>(argument(6, 0)), .overwrite = true};
+  Job job{.model = argv[1],
+          .output = output,
+          .device_map = "cpu",
+          .threads = static_cast<int>(argument(6, 0)),
+          .overwrite = true};
   job.calibration = {.file = argv[2], .samples = argument(3, 128), .sequence_length = argument(4, 512)};
   job.recipe.group_size = argument(5, 64);
   if (argc > 7) job.precision = argv[7];
