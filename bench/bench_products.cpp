@@ -142,10 +142,11 @@ Call onednn_product(const Operands& o, int threads, std::set<std::string>& chose
     attributes.set_post_ops(accumulate);
   }
 #if DNNL_VERSION_MAJOR < 3
-  const dnnl::matmul::primitive_desc product({a, b, c}, attributes, engine);
+  const dnnl::matmul::primitive_desc product({a, b, c}, attributes, engine, /*allow_empty=*/true);
 #else
-  const dnnl::matmul::primitive_desc product(engine, a, b, c, attributes);
+  const dnnl::matmul::primitive_desc product(engine, a, b, c, attributes, /*allow_empty=*/true);
 #endif
+  if (!product) return {};  // no bf16 on this processor
   chosen.insert(product.impl_info_str());
   return [=, primitive = dnnl::matmul(product), stream = dnnl::stream(engine), x = dnnl::memory(a, engine, o.x.data),
           w = dnnl::memory(b, engine, right.data), y = dnnl::memory(c, engine, o.y.data)]() mutable {
@@ -244,6 +245,10 @@ void measure(const Row& row, const std::vector<Candidate>& candidates, const Pea
     backend.clear(y);
     const bool narrow = candidate.inputs == DType::bf16;
     const Call call = candidate.prepare({narrow ? narrow_x : x, narrow ? narrow_w : w, y});
+    if (!call) {
+      std::printf(" %16s", "-");
+      continue;
+    }
     call();
     check(backend, candidate.name, x, w, y);
     const double rate = flops / median_seconds(call, threads, seconds),

@@ -143,8 +143,10 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
   if (!are_finite) return false;
 
   const Cut stretch = stretches(kernel, words);
-  constexpr int64_t kEdge = 48;  // of the part of c that is a task: small, so that threads end together
-  const Cut rows(n, kEdge, kernel.rows), cols(n, kEdge, kernel.cols);
+  // A task's panels of a stretch stay in the second cache; with smaller tasks, threads end together.
+  int64_t edge = 192;
+  while (pool_.size() > 1 && edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) / 2 < 8 * pool_.size()) edge /= 2;
+  const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   const std::vector<TileIndex> tiles = tiles_of(rows, cols, only_lower);
   pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
     const auto [i, j] = tiles[static_cast<size_t>(task)];
@@ -161,8 +163,16 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
           const uint32_t* a = left_packed + row / width * width * words + stretch.start(s) * width + row % width;
           const uint32_t* b = right_packed + col * words + stretch.start(s) * kernel.cols;
           float* to = c.row<float>(row) + col;
+          // A panel's tiles of rows fetch the next panel together, each its part.
+          const uint32_t* const next = left_packed + (row / width + 1) * width * words + stretch.start(s) * width +
+                                       row % width * stretch.length(s);
           kernel.multiply_first(wanted)(
-              {.words = stretch.length(s), .left = a, .row_stride = kernel.step, .step_stride = width, .right = b},
+              {.words = stretch.length(s),
+               .left = a,
+               .row_stride = kernel.step,
+               .step_stride = width,
+               .right = b,
+               .ahead = {.data = next, .lines = kernel.rows, .step_stride = kernel.rows * kLine}},
               is_whole ? to : border, is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
@@ -256,8 +266,9 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
                          .row_stride = kernel.step,
                          .step_stride = step_words,
                          .right = right_packed + operand.place(stretch, j),
-                         .ahead = of_right < 0 ? next_left + ahead : next_right + of_right,
-                         .lines_ahead = lines_ahead},
+                         .ahead = {.data = of_right < 0 ? next_left + ahead : next_right + of_right,
+                                   .lines = lines_ahead,
+                                   .step_stride = lines_ahead * kLine}},
                         sums + place, width, stretch > first);
       });
     }

@@ -22,7 +22,7 @@ constexpr int64_t kCachedWords = int64_t{1} << 18, kPanelsAtOnce = 8;
 // Right panels that are multiplied before something else is done with what they give.
 constexpr int64_t kCachedPanels = 2;
 
-// A step of tile registers is a cache line.
+// A step of tile registers is a cache line, and what is fetched ahead goes line by line.
 constexpr int64_t kStepWords = 16;
 
 bool are_bf16(ConstMatrixView a, ConstMatrixView b) { return a.dtype == DType::bf16 && b.dtype == DType::bf16; }
@@ -157,7 +157,15 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
   const auto multiply_stretch = [&](int64_t stretch, int64_t j, const uint32_t* next) {
     const int64_t first = cut.start(stretch), count = std::max<int64_t>(cut.length(stretch), 0);
     const int64_t col = j * kernel.cols, cols = std::min(kernel.cols, y.cols - col);
-    const int64_t lines_ahead = kernel.by_steps ? pieces_of(kernel.cols, tiles) : 0;
+    const auto left_panel = [&](int64_t i) {
+      return left.data + i * left.panel_stride + first / kernel.step * left.step_stride;
+    };
+    // Tile registers wait for right panels, of which each tile fetches a part; vector registers for left ones.
+    const auto ahead_of = [&](int64_t i) -> PanelProduct::Ahead {
+      if (!kernel.by_steps) return {left_panel((i + 1) % tiles), kernel.rows, left.row_stride, kStepWords};
+      const int64_t lines = pieces_of(kernel.cols, tiles);
+      return {next + i * lines * count, lines, kStepWords, lines * kStepWords};
+    };
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
       const bool is_whole = rows == kernel.rows && cols == kernel.cols, in_place = is_whole && y.dtype == DType::f32;
@@ -167,12 +175,11 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
       const int64_t c_stride = in_place ? y.stride : kernel.cols;
       const float* biases = bias == nullptr ? nullptr : bias + col;
       const PanelProduct product{.words = count,
-                                 .left = left.data + i * left.panel_stride + first / kernel.step * left.step_stride,
+                                 .left = left_panel(i),
                                  .row_stride = left.row_stride,
                                  .step_stride = left.step_stride,
                                  .right = columns_of(stretch, j),
-                                 .ahead = next + i * lines_ahead * count,
-                                 .lines_ahead = lines_ahead};
+                                 .ahead = ahead_of(i)};
       if (is_last && is_whole && y.dtype == DType::bf16 && kernel.multiply_to_bf16 != nullptr) {
         kernel.multiply_to_bf16(product, stretch > 0 ? c : nullptr, c_stride, biases, y.row<uint16_t>(row) + col,
                                 y.stride);

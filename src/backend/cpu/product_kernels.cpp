@@ -27,6 +27,8 @@ using RowsTile = Tile<3, 4>;
 using ColumnsTile = Tile<4, 3>;
 #endif
 
+constexpr int64_t kLineWords = 16;  // of a cache line
+
 // sum + left * right, word by word.
 struct Floats {
   [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
@@ -52,27 +54,32 @@ struct Pairs {
 // the end.
 template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typename Finish>
 [[gnu::always_inline]] inline void multiply(const PanelProduct& product, const Finish& finish) {
-  const auto [words, left, row_stride, step_stride, from, ahead, lines] = product;
-  const uint32_t* right = from;
+  const auto [words, left, row_stride, step_stride, from, ahead] = product;
+  const uint32_t *right = from, *line_ahead = ahead.data;
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
   // Rows addressed from one pointer: x86 scales an offset by 1 and 2. Where a row's stride is known, all are.
   constexpr int64_t kGroup = kRows % 3 == 0 ? 3 : kRows;
   Lanes sums[kRows][kVectors] = {};
   const uint32_t* groups[kRows / kGroup];
   for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
-  for (int64_t k = 0; k < words; ++k) {
-    Words columns[kVectors];
+  for (int64_t first = 0; first < words; first += kLineWords) {
+    for (int64_t line = 0; line < ahead.lines; ++line) __builtin_prefetch(line_ahead + line * ahead.line_stride);
+    line_ahead += ahead.step_stride;
+    const int64_t end = words < first + kLineWords ? words : first + kLineWords;
+    for (int64_t k = first; k < end; ++k) {
+      Words columns[kVectors];
 #pragma GCC unroll 8
-    for (int64_t v = 0; v < kVectors; ++v) columns[v] = load<Words>(right + v * kLanes);
+      for (int64_t v = 0; v < kVectors; ++v) columns[v] = load<Words>(right + v * kLanes);
 #pragma GCC unroll 12
-    for (int64_t r = 0; r < kRows; ++r) {
-      const uint32_t word = groups[r / kGroup][r % kGroup * row_stride];
+      for (int64_t r = 0; r < kRows; ++r) {
+        const uint32_t word = groups[r / kGroup][r % kGroup * row_stride];
 #pragma GCC unroll 8
-      for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = Product::add_product(sums[r][v], word, columns[v]);
-    }
-    right += kWidth;
+        for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = Product::add_product(sums[r][v], word, columns[v]);
+      }
+      right += kWidth;
 #pragma GCC unroll 4
-    for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
+      for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
+    }
   }
 #pragma GCC unroll 12
   for (int64_t r = 0; r < kRows; ++r) {
@@ -110,9 +117,13 @@ void multiply_each(const PanelProduct& product, int64_t panels, float* c, int64_
 template <typename Product, int64_t kVectors>
 void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kWidth = ColumnsTile::kCols;
-  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>(
-      {.words = product.words, .left = product.left, .row_stride = 1, .step_stride = kWidth, .right = product.right},
-      SaveSums{c, c_stride, accumulate});
+  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>({.words = product.words,
+                                                                 .left = product.left,
+                                                                 .row_stride = 1,
+                                                                 .step_stride = kWidth,
+                                                                 .right = product.right,
+                                                                 .ahead = product.ahead},
+                                                                SaveSums{c, c_stride, accumulate});
 }
 
 template <typename Product>
@@ -132,7 +143,7 @@ constexpr int64_t kBytes = 4;  // of a word
 // Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7. c where the sums
 // start, or null for zeros.
 [[gnu::always_inline]] inline void sum_in_tiles(const PanelProduct& product, const float* c, int64_t c_stride) {
-  const auto [words, first_left, row_stride, step_stride, first_right, first_ahead, lines] = product;
+  const auto [words, first_left, row_stride, step_stride, first_right, ahead] = product;
   if (c != nullptr) {
     _tile_loadd(0, c, c_stride * kBytes);
     _tile_loadd(1, c + kTile, c_stride * kBytes);
@@ -144,7 +155,7 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_zero(2);
     _tile_zero(3);
   }
-  const uint32_t *left = first_left, *right = first_right, *ahead = first_ahead;
+  const uint32_t *left = first_left, *right = first_right, *line_ahead = ahead.data;
   for (int64_t k = 0; k < words; k += kTile) {
     _tile_loadd(4, left, row_stride * kBytes);
     _tile_loadd(6, right, 2 * kTile * kBytes);
@@ -152,7 +163,8 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_loadd(5, left + kTile * row_stride, row_stride * kBytes);
     left += step_stride;
     right += 2 * kTile * kTile;
-    for (int64_t line = 0; line < lines; ++line, ahead += kTile) _mm_prefetch(ahead, _MM_HINT_T1);
+    for (int64_t line = 0; line < ahead.lines; ++line) _mm_prefetch(line_ahead + line * kLineWords, _MM_HINT_T1);
+    line_ahead += ahead.step_stride;
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -177,7 +189,7 @@ void multiply_tiles_across(const PanelProduct& product, int64_t panels, float* c
   if (product.words != 2 * kTile) return multiply_each<multiply_tiles, 2 * kTile>(product, panels, c, c_stride);
   PanelProduct of_panel = product;
   of_panel.words = 2 * kTile;
-  of_panel.lines_ahead = 0;
+  of_panel.ahead = {};
   for (int64_t panel = 0; panel < panels; ++panel) {
     sum_in_tiles(of_panel, nullptr, 0);
     save_tiles(c + panel * 2 * kTile, c_stride);
@@ -438,7 +450,7 @@ constexpr ProductKernel of_columns(int64_t word) {
   return {.rows = ColumnsTile::kRows,
           .cols = ColumnsTile::kCols,
           .word = word,
-          .most_words = 512,
+          .most_words = 128,  // so that two panels share the first cache
           .multiply = of_first<Product, 6>,
           .narrow = {of_first<Product, 1>, of_first<Product, 2>, of_first<Product, 3>, of_first<Product, 4>,
                      of_first<Product, 5>, of_first<Product, 6>},

@@ -18,10 +18,11 @@ struct PanelProduct {
   const uint32_t* left = nullptr;
   int64_t row_stride = 0, step_stride = 0;
   const uint32_t* right = nullptr;
-  // What will be multiplied next, fetched meanwhile where memory is too slow for the kernel: so many cache lines with
-  // each step.
-  const uint32_t* ahead = nullptr;
-  int64_t lines_ahead = 0;
+  // What will be multiplied next, fetched meanwhile: with each 16 words so many cache lines. Strides are in words.
+  struct Ahead {
+    const uint32_t* data = nullptr;
+    int64_t lines = 0, line_stride = 16, step_stride = 0;
+  } ahead;
 };
 
 // The register block of one kernel, of f32 or bf16 products.
