@@ -172,7 +172,7 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
                .row_stride = kernel.step,
                .step_stride = width,
                .right = b,
-               .ahead = {.data = next, .lines = kernel.rows, .step_stride = kernel.rows * kLine}},
+               .soon = {.data = next, .lines = kernel.rows, .step_stride = kernel.rows * kLine}},
               is_whole ? to : border, is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
@@ -266,7 +266,7 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
                          .row_stride = kernel.step,
                          .step_stride = step_words,
                          .right = right_packed + operand.place(stretch, j),
-                         .ahead = {.data = of_right < 0 ? next_left + ahead : next_right + of_right,
+                         .later = {.data = of_right < 0 ? next_left + ahead : next_right + of_right,
                                    .lines = lines_ahead,
                                    .step_stride = lines_ahead * kLine}},
                         sums + place, width, stretch > first);

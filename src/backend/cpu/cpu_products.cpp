@@ -160,12 +160,8 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
     const auto left_panel = [&](int64_t i) {
       return left.data + i * left.panel_stride + first / kernel.step * left.step_stride;
     };
-    // Tile registers wait for right panels, of which each tile fetches a part; vector registers for left ones.
-    const auto ahead_of = [&](int64_t i) -> PanelProduct::Ahead {
-      if (!kernel.by_steps) return {left_panel((i + 1) % tiles), kernel.rows, left.row_stride, kStepWords};
-      const int64_t lines = pieces_of(kernel.cols, tiles);
-      return {next + i * lines * count, lines, kStepWords, lines * kStepWords};
-    };
+    // Of the next right panel, each tile fetches a part.
+    const int64_t right_lines = pieces_of(kernel.cols, tiles);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = i * kernel.rows, rows = std::min(kernel.rows, y.rows - row);
       const bool is_whole = rows == kernel.rows && cols == kernel.cols, in_place = is_whole && y.dtype == DType::f32;
@@ -174,12 +170,15 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
           in_place ? y.row<float>(row) + col : room + (is_interrupted ? (j % at_once * tiles + i) * tile_size : 0);
       const int64_t c_stride = in_place ? y.stride : kernel.cols;
       const float* biases = bias == nullptr ? nullptr : bias + col;
-      const PanelProduct product{.words = count,
-                                 .left = left_panel(i),
-                                 .row_stride = left.row_stride,
-                                 .step_stride = left.step_stride,
-                                 .right = columns_of(stretch, j),
-                                 .ahead = ahead_of(i)};
+      const PanelProduct product{
+          .words = count,
+          .left = left_panel(i),
+          .row_stride = left.row_stride,
+          .step_stride = left.step_stride,
+          .right = columns_of(stretch, j),
+          .soon = {.data = left_panel((i + 1) % tiles), .lines = kernel.rows, .line_stride = left.row_stride},
+          .later = {
+              .data = next + i * right_lines * count, .lines = right_lines, .step_stride = right_lines * kStepWords}};
       if (is_last && is_whole && y.dtype == DType::bf16 && kernel.multiply_to_bf16 != nullptr) {
         kernel.multiply_to_bf16(product, stretch > 0 ? c : nullptr, c_stride, biases, y.row<uint16_t>(row) + col,
                                 y.stride);

@@ -50,12 +50,19 @@ struct Pairs {
 };
 #endif
 
-// Of right panels whose words lie kWidth apart. Calls finish(row, first column, sums) for each register of the tile in
-// the end.
-template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typename Finish>
+// The lines of a step of 16 words.
+template <int locality>
+[[gnu::always_inline]] inline void fetch(const PanelProduct::Ahead& ahead, int64_t word) {
+  const uint32_t* line = ahead.data + word / kLineWords * ahead.step_stride;
+  for (int64_t i = 0; i < ahead.lines; ++i, line += ahead.line_stride) __builtin_prefetch(line, 0, locality);
+}
+
+// Of panels whose words lie kStep and kWidth apart. Calls finish(row, first column, sums) for each register of the tile
+// in the end.
+template <typename Product, typename Tile, int64_t kStep, int64_t kWidth, typename Finish>
 [[gnu::always_inline]] inline void multiply(const PanelProduct& product, const Finish& finish) {
-  const auto [words, left, row_stride, step_stride, from, ahead] = product;
-  const uint32_t *right = from, *line_ahead = ahead.data;
+  const auto [words, left, row_stride, step_stride, from, soon, later] = product;
+  const uint32_t* right = from;
   constexpr int64_t kRows = Tile::kRows, kVectors = Tile::kVectors;
   // Rows addressed from one pointer: x86 scales an offset by 1 and 2. Where a row's stride is known, all are.
   constexpr int64_t kGroup = kRows % 3 == 0 ? 3 : kRows;
@@ -63,9 +70,11 @@ template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typenam
   const uint32_t* groups[kRows / kGroup];
   for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
   for (int64_t first = 0; first < words; first += kLineWords) {
-    for (int64_t line = 0; line < ahead.lines; ++line) __builtin_prefetch(line_ahead + line * ahead.line_stride);
-    line_ahead += ahead.step_stride;
+    fetch<3>(soon, first);
+    fetch<2>(later, first);
     const int64_t end = words < first + kLineWords ? words : first + kLineWords;
+    // Taken in twos, it leaves a thread that shares its core most of what it had: other instructions weigh there.
+#pragma GCC unroll 2
     for (int64_t k = first; k < end; ++k) {
       Words columns[kVectors];
 #pragma GCC unroll 8
@@ -78,7 +87,7 @@ template <typename Product, typename Tile, int64_t kWidth = Tile::kCols, typenam
       }
       right += kWidth;
 #pragma GCC unroll 4
-      for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += step_stride;
+      for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] += kStep;
     }
   }
 #pragma GCC unroll 12
@@ -101,7 +110,7 @@ struct SaveSums {
 
 template <typename Product>
 void multiply_rows(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
-  multiply<Product, RowsTile>(product, SaveSums{c, c_stride, accumulate});
+  multiply<Product, RowsTile, 1, RowsTile::kCols>(product, SaveSums{c, c_stride, accumulate});
 }
 
 template <ProductKernel::Multiply multiply, int64_t kCols>
@@ -117,19 +126,15 @@ void multiply_each(const PanelProduct& product, int64_t panels, float* c, int64_
 template <typename Product, int64_t kVectors>
 void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kWidth = ColumnsTile::kCols;
-  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth>({.words = product.words,
-                                                                 .left = product.left,
-                                                                 .row_stride = 1,
-                                                                 .step_stride = kWidth,
-                                                                 .right = product.right,
-                                                                 .ahead = product.ahead},
-                                                                SaveSums{c, c_stride, accumulate});
+  PanelProduct dense = product;
+  dense.row_stride = 1;
+  multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth, kWidth>(dense, SaveSums{c, c_stride, accumulate});
 }
 
 template <typename Product>
 void multiply_rows_to_bf16(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
                            uint16_t* y, int64_t y_stride) {
-  multiply<Product, RowsTile>(product, [=](int64_t row, int64_t col, Lanes sum) {
+  multiply<Product, RowsTile, 1, RowsTile::kCols>(product, [=](int64_t row, int64_t col, Lanes sum) {
     if (c != nullptr) sum = load(c + row * c_stride + col) + sum;
     if (bias != nullptr) sum += load(bias + col);
     save_bf16(y + row * y_stride + col, sum);
@@ -143,7 +148,7 @@ constexpr int64_t kBytes = 4;  // of a word
 // Sums in tiles 0 to 3, the two halves of the left panel in 4 and 5, of the right one in 6 and 7. c where the sums
 // start, or null for zeros.
 [[gnu::always_inline]] inline void sum_in_tiles(const PanelProduct& product, const float* c, int64_t c_stride) {
-  const auto [words, first_left, row_stride, step_stride, first_right, ahead] = product;
+  const auto [words, first_left, row_stride, step_stride, first_right, soon, later] = product;
   if (c != nullptr) {
     _tile_loadd(0, c, c_stride * kBytes);
     _tile_loadd(1, c + kTile, c_stride * kBytes);
@@ -155,7 +160,7 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_zero(2);
     _tile_zero(3);
   }
-  const uint32_t *left = first_left, *right = first_right, *line_ahead = ahead.data;
+  const uint32_t *left = first_left, *right = first_right;
   for (int64_t k = 0; k < words; k += kTile) {
     _tile_loadd(4, left, row_stride * kBytes);
     _tile_loadd(6, right, 2 * kTile * kBytes);
@@ -163,8 +168,7 @@ constexpr int64_t kBytes = 4;  // of a word
     _tile_loadd(5, left + kTile * row_stride, row_stride * kBytes);
     left += step_stride;
     right += 2 * kTile * kTile;
-    for (int64_t line = 0; line < ahead.lines; ++line) _mm_prefetch(line_ahead + line * kLineWords, _MM_HINT_T1);
-    line_ahead += ahead.step_stride;
+    fetch<2>(later, k);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -189,7 +193,7 @@ void multiply_tiles_across(const PanelProduct& product, int64_t panels, float* c
   if (product.words != 2 * kTile) return multiply_each<multiply_tiles, 2 * kTile>(product, panels, c, c_stride);
   PanelProduct of_panel = product;
   of_panel.words = 2 * kTile;
-  of_panel.ahead = {};
+  of_panel.soon = of_panel.later = {};
   for (int64_t panel = 0; panel < panels; ++panel) {
     sum_in_tiles(of_panel, nullptr, 0);
     save_tiles(c + panel * 2 * kTile, c_stride);

@@ -21,8 +21,9 @@ struct PanelProduct {
   // What will be multiplied next, fetched meanwhile: with each 16 words so many cache lines. Strides are in words.
   struct Ahead {
     const uint32_t* data = nullptr;
-    int64_t lines = 0, line_stride = 16, step_stride = 0;
-  } ahead;
+    int64_t lines = 0, line_stride = 16, step_stride = 16;
+  };
+  Ahead soon, later;  // to the first cache and to the second; tile registers load too much for the first
 };
 
 // The register block of one kernel, of f32 or bf16 products.
