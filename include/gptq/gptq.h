@@ -87,7 +87,7 @@ struct Job {
   std::string max_memory;     // JSON: {"cuda:0": "20GiB", "cpu": "64GiB"}; empty: what the devices have
   std::string spill_dir;      // folder for states that find no room in memory; empty: they must fit
   int64_t max_read_rate = 0;  // bytes a second read from the model's disk; 0: no limit
-  int64_t batch_size = 0;     // sequences at a time; 0: about 2048 tokens, 8192 on a GPU
+  int64_t batch_size = 0;     // sequences at a time; 0: about 2048 tokens, 8192 on a GPU or with AMX
   int threads = 0;            // 0: all cores
   // What the forward pass computes in: fp32, bf16 or fp16; auto: the checkpoint's dtype where the device is fast in it.
   std::string precision = "auto";

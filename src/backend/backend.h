@@ -55,8 +55,9 @@ class Backend : public Ops, public Memory {
     int64_t bytes = 0, held = 0, peak = 0;  // taken from the device now; of these held for reuse; most ever taken
   };
   virtual MemoryUse memory_use() const = 0;
-  // Tokens of a batch: enough for matrix products at full speed, few enough for small temporaries.
-  virtual int64_t batch_tokens() const { return 2048; }
+  // Tokens of a batch that is computed in `computed`: enough for matrix products at full speed, few enough for small
+  // temporaries.
+  virtual int64_t batch_tokens(DType /*computed*/) const { return 2048; }
   // Memory of its own that it takes when work begins, beside its matrices.
   virtual int64_t workspace_bytes() const { return 0; }
   // What an op of these sizes takes for itself while it runs, beyond that.

@@ -303,7 +303,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressF
     double loss = 0;
     int64_t tokens = 0;
     for (const auto& round : text.rounds) {
-      const auto batches = make_batches(round, 0, opened.head().batch_tokens());
+      const auto batches = make_batches(round, 0, opened.head().batch_tokens(opened.model().dtype()));
       const auto states = run_blocks(opened, batches, round_count > 1, rounds);
       for (size_t b = 0; b < batches.size(); ++b) {
         const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
@@ -347,7 +347,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
     const Stopwatch watch;
     ComparisonSums sums;
     for (const auto& round : text.rounds) {
-      const auto batches = make_batches(round, 0, head.batch_tokens());
+      const auto batches = make_batches(round, 0, head.batch_tokens(first.model().dtype()));
       const auto first_states = run_blocks(first, batches, round_count > 1, rounds);
       const auto second_states = run_blocks(second, batches, round_count > 1, rounds);
       for (size_t b = 0; b < batches.size(); ++b) {

@@ -293,9 +293,9 @@ Setup set_up(const Job& job) {
       placement_for_quantizing(job.device_map, setup.resources, module_tree(checkpoint, setup.config), setup.notices);
   const DType stored = stored_dtype(checkpoint, setup.config);
   const auto backend = open_backend(setup.placement.devices[0], {.threads = 1});
-  setup.batch_tokens = backend->batch_tokens();
   if (job.recipe.method == Method::gptq) setup.workspace_bytes = backend->workspace_bytes();
   setup.precision = precision_of(stored, job.precision, *backend);
+  setup.batch_tokens = backend->batch_tokens(setup.precision.computed);
   setup.notices.push_back({Progress::Kind::message, message_of(setup.precision)});
   const Model checked(checkpoint, *backend, setup.precision.computed);  // every tensor is there, of the right shape
   if (job.recipe.average_bits != 0 && setup.config.experts.count > 0)

@@ -84,7 +84,9 @@ class CpuBackend final : public Backend {
   void gated_linear(ConstMatrixView x, const GatedWeights& weights, MatrixView y) override;
   void add_linear(ConstMatrixView x, ConstMatrixView w, ConstMatrixView bias, float factor, MatrixView y) override;
   // Tile registers wait for memory so much that it pays.
-  bool fuses_linears(DType dtype) const override { return dtype == DType::bf16 && products_.bf16.by_steps; }
+  bool fuses_linears(DType dtype) const override { return takes_tiles(dtype); }
+  // They are soon done with 2048 tokens, of which handing them out to threads takes a large part then.
+  int64_t batch_tokens(DType computed) const override { return takes_tiles(computed) ? 8192 : 2048; }
   void rope(ConstMatrixView cos, ConstMatrixView sin, SequenceOffsets offsets, RotaryOrder order, int64_t head_dim,
             MatrixView x) override;
   void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, SequenceOffsets offsets,
@@ -138,6 +140,8 @@ class CpuBackend final : public Backend {
   // Lower triangle of h -= x' x.   x [rows, n] f32, h [n, n] f32
   void subtract_gram(ConstMatrixView x, MatrixView h);
 
+  // Whether products of that dtype are taken by tile registers.
+  bool takes_tiles(DType dtype) const { return dtype == DType::bf16 && products_.bf16.by_steps; }
   // The kernel for products of a and b, the dtype of what it multiplies, and whether that needs no conversion.
   const ProductKernel& product_kernel(ConstMatrixView a, ConstMatrixView b) const;
   const ProductKernel& columns_kernel(ConstMatrixView a, ConstMatrixView b) const;

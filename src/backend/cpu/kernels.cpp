@@ -24,24 +24,36 @@ template <typename Float>
   return (x + kMagic) - kMagic;
 }
 
-// exp(x) to about 1 ulp: 2^k exp(r) with |r| <= ln(2) / 2 and 8 terms of the series (the ninth is below 6e-9).
-// Results below 2^-126 are 0, above the largest float infinity.
-[[gnu::always_inline]] inline float exponential(float x) {
-  const float inside = larger(smaller(x, 88.8F), -87.4F);
-  const float k = nearest(inside * 1.442695041F);
-  const float r = (inside - k * 0.693359375F) - k * -2.12194440e-4F;  // ln(2) in two parts, the first of 9 bits
-  float series = 1.0F / 5040;
-  series = series * r + 1.0F / 720;
+// exp(x - k ln(2)), which is exp(r) with |r| <= ln(2) / 2: 8 terms of the series (the ninth is below 6e-9).
+template <typename Float>
+[[gnu::always_inline]] inline Float exponential_beside(Float x, Float k) {
+  const Float r = (x - k * 0.693359375F) - k * -2.12194440e-4F;  // ln(2) in two parts, the first of 9 bits
+  Float series = r * (1.0F / 5040) + 1.0F / 720;
   series = series * r + 1.0F / 120;
   series = series * r + 1.0F / 24;
   series = series * r + 1.0F / 6;
   series = series * r + 0.5F;
-  series = series * r * r + r + 1.0F;
+  return series * r * r + r + 1.0F;
+}
+
+// exp(x) to about 1 ulp. Results below 2^-126 are 0, above the largest float infinity.
+[[gnu::always_inline]] inline float exponential(float x) {
+  const float inside = larger(smaller(x, 88.8F), -87.4F);
+  const float k = nearest(inside * 1.442695041F);
+  const float series = exponential_beside(inside, k);
   // Two factors, as 2^128 is not a float.
   const auto half = static_cast<int32_t>(k) >> 1;
   const auto first = bits_of<float>((half + 127) << 23);
   const auto second = bits_of<float>((static_cast<int32_t>(k) - half + 127) << 23);
   return x < -87.33F ? 0.0F : series * first * second;
+}
+
+// The same of x <= 88, for which one factor will do. The integer k stands in the last bits of a sum with 1.5 * 2^23.
+[[gnu::always_inline]] inline Lanes exponential_below(Lanes x) {
+  constexpr float kMagic = 0x1.8p23F;
+  const Lanes inside = larger(x, broadcast(-87.33F)), shifted = inside * 1.442695041F + kMagic;
+  const auto power = bits_of<Lanes>((bits_of<IntLanes>(shifted) << 23) + (127 << 23));
+  return x < -87.33F ? broadcast(0.0F) : exponential_beside(inside, shifted - kMagic) * power;
 }
 
 // Phi(x) = P(normal <= x) to 3e-7 relative for x <= 0. With z = |x| / sqrt(2) and t = 1 / (1 + 0.4 z),
@@ -389,17 +401,20 @@ float maximum(const float* x, int64_t n) {
   for (int64_t i = 0; i < row.width; i += kLanes) save(row.sums + i, load(row.sums + i) * factor);
 }
 
+[[gnu::always_inline]] inline float sum_of(Lanes x) {
+  return folded(x, [](Lanes a, Lanes b) { return a + b; });
+}
+
 void soften(float* x, int64_t n, float factor, RunningSoftmax& row) {
   const float top = larger(row.top, factor * maximum(x, n));
   if (top != row.top) fade(row, top, exponential(row.top - top));
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = exponential(factor * x[i] - top);
-    x[i] = value;
-    sum += value;
+  Lanes sums{};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes value = exponential_below(load(x + i) * factor - top);
+    save(x + i, value);
+    sums += value;
   }
-  row.weight += sum;
+  row.weight += sum_of(sums);
 }
 
 void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
@@ -422,7 +437,7 @@ void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
     save_bf16(rounded + i, value);
     sums += value;
   }
-  row.weight += folded(sums + others, [](Lanes a, Lanes b) { return a + b; });
+  row.weight += sum_of(sums + others);
 }
 
 // Partial sums of this many terms are in f32, the sum of those in double.

@@ -62,7 +62,7 @@ class CudaBackend final : public Backend {
   void trim() noexcept override;
   void trim_staging() noexcept override { staging_.trim(); }
   MemoryUse memory_use() const override { return {limited_.bytes(), memory_.bytes_held(), limited_.peak_bytes()}; }
-  int64_t batch_tokens() const override { return 8192; }
+  int64_t batch_tokens(DType /*computed*/) const override { return 8192; }
   int64_t workspace_bytes() const override { return kWorkspace; }
   Memory& staging_memory() override { return staging_; }
   void set_stage(const char* stage) override;
