@@ -29,6 +29,11 @@ using ColumnsTile = Tile<4, 3>;
 
 constexpr int64_t kLineWords = 16;  // of a cache line
 
+// A word takes 24 multiply-adds of 16 lanes, but 12 of 8: with those, whatever is no multiply-add weighs twice as much,
+// and more on a core that another program shares.
+constexpr bool kFetchesAhead = kLanes <= 8;
+constexpr int kWordsTogether = kLanes <= 8 ? 2 : 1;
+
 // sum + left * right, word by word.
 struct Floats {
   [[gnu::always_inline]] static inline Lanes add_product(Lanes sum, uint32_t left, Words right) {
@@ -69,12 +74,13 @@ template <typename Product, typename Tile, int64_t kStep, int64_t kWidth, typena
   Lanes sums[kRows][kVectors] = {};
   const uint32_t* groups[kRows / kGroup];
   for (int64_t g = 0; g < kRows / kGroup; ++g) groups[g] = left + g * kGroup * row_stride;
-  for (int64_t first = 0; first < words; first += kLineWords) {
-    fetch<3>(soon, first);
-    fetch<2>(later, first);
-    const int64_t end = words < first + kLineWords ? words : first + kLineWords;
-    // Taken in twos, it leaves a thread that shares its core most of what it had: other instructions weigh there.
-#pragma GCC unroll 2
+  for (int64_t first = 0, end = words; first < words; first = end, end = words) {
+    if constexpr (kFetchesAhead) {
+      fetch<3>(soon, first);
+      fetch<2>(later, first);
+      if (words > first + kLineWords) end = first + kLineWords;
+    }
+#pragma GCC unroll kWordsTogether
     for (int64_t k = first; k < end; ++k) {
       Words columns[kVectors];
 #pragma GCC unroll 8
@@ -454,7 +460,7 @@ constexpr ProductKernel of_columns(int64_t word) {
   return {.rows = ColumnsTile::kRows,
           .cols = ColumnsTile::kCols,
           .word = word,
-          .most_words = 128,  // so that two panels share the first cache
+          .most_words = kLanes > 8 ? 512 : 128,  // 128: two panels share the first cache
           .multiply = of_first<Product, 6>,
           .narrow = {of_first<Product, 1>, of_first<Product, 2>, of_first<Product, 3>, of_first<Product, 4>,
                      of_first<Product, 5>, of_first<Product, 6>},

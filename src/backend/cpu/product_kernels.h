@@ -18,7 +18,8 @@ struct PanelProduct {
   const uint32_t* left = nullptr;
   int64_t row_stride = 0, step_stride = 0;
   const uint32_t* right = nullptr;
-  // What will be multiplied next, fetched meanwhile: with each 16 words so many cache lines. Strides are in words.
+  // What will be multiplied next, which kernels that gain by it fetch meanwhile: with each 16 words so many cache
+  // lines. Strides are in words.
   struct Ahead {
     const uint32_t* data = nullptr;
     int64_t lines = 0, line_stride = 16, step_stride = 16;
