@@ -133,7 +133,8 @@ double kernel_rate(const ProductKernels& products, const ProductKernel& kernel, 
       }
     }
     const double flops = 2.0 * static_cast<double>(kernel.rows * kernel.cols * words * kernel.word);
-    const auto rounds = static_cast<int64_t>(3e9 / flops);  // short enough to be left alone by other programs at times
+    // Some 20 ms: long beside waking threads, short enough to be left alone by other programs at times.
+    const auto rounds = static_cast<int64_t>((kernel.by_steps ? 3e10 : 2e9) / flops);
     const double rate = best_rate(pool, seconds / 3, flops * static_cast<double>(rounds), [&](int64_t thread) {
       const auto* left = reinterpret_cast<const uint32_t*>(operands[static_cast<size_t>(thread)].row<float>(0));
       float* const c = sums[static_cast<size_t>(thread)].row<float>(0);
