@@ -13,7 +13,6 @@ namespace gptq {
 namespace {
 
 constexpr int64_t kPackedWords = int64_t{8} << 20;  // of an operand, at a time
-constexpr int64_t kLine = 16;                       // words of a cache line
 
 // Tokens that are packed, and copied if need be, at a time.
 int64_t tokens_at_once(const ProductKernel& kernel, int64_t n) {
@@ -166,14 +165,13 @@ bool CpuBackend::add_column_products(ConstMatrixView left, ConstMatrixView right
           // A panel's tiles of rows fetch the next panel together, each its part.
           const uint32_t* const next = left_packed + (row / width + 1) * width * words + stretch.start(s) * width +
                                        row % width * stretch.length(s);
-          kernel.multiply_first(wanted)(
-              {.words = stretch.length(s),
-               .left = a,
-               .row_stride = kernel.step,
-               .step_stride = width,
-               .right = b,
-               .soon = {.data = next, .lines = kernel.rows, .step_stride = kernel.rows * kLine}},
-              is_whole ? to : border, is_whole ? c.stride : kernel.cols, is_whole);
+          kernel.multiply_first(wanted)({.words = stretch.length(s),
+                                         .left = a,
+                                         .row_stride = kernel.step,
+                                         .step_stride = width,
+                                         .right = b,
+                                         .soon = PanelProduct::dense(next, kernel.rows)},
+                                        is_whole ? to : border, is_whole ? c.stride : kernel.cols, is_whole);
           if (is_whole) continue;
           for (int64_t r = 0; r < std::min(kernel.rows, n - row); ++r)
             kernels_.add(border + r * kernel.cols, 1, to + r * c.stride, std::min(wanted, n - col));
@@ -255,21 +253,21 @@ bool CpuBackend::add_column_products_by_steps(ConstMatrixView left, ConstMatrixV
     for (int64_t stretch = first; stretch < end; ++stretch) {
       // The next stretch's panels, first those of rows, are fetched bit by bit.
       const int64_t next = std::min(stretch + 1, end - 1), steps = operand.words_of(next) / kernel.step,
-                    lines_ahead = pieces_of((rows + cols) * width, blocks), words_ahead = lines_ahead * steps * kLine;
+                    lines_ahead = pieces_of((rows + cols) * width, blocks),
+                    words_ahead = lines_ahead * steps * PanelProduct::kLineWords;
       const uint32_t* const next_left = left_packed + operand.place(next, cut.columns.start(tile.row));
       const uint32_t* const next_right = right_packed + operand.place(next, cut.columns.start(tile.col));
       int64_t block = 0;
       for_blocks(tile, [&](int64_t i, int64_t j, int64_t place) {
         const int64_t ahead = block++ * words_ahead, of_right = ahead - rows * operand.words_of(next) * width;
-        kernel.multiply({.words = operand.words_of(stretch),
-                         .left = left_packed + operand.place(stretch, i),
-                         .row_stride = kernel.step,
-                         .step_stride = step_words,
-                         .right = right_packed + operand.place(stretch, j),
-                         .later = {.data = of_right < 0 ? next_left + ahead : next_right + of_right,
-                                   .lines = lines_ahead,
-                                   .step_stride = lines_ahead * kLine}},
-                        sums + place, width, stretch > first);
+        kernel.multiply(
+            {.words = operand.words_of(stretch),
+             .left = left_packed + operand.place(stretch, i),
+             .row_stride = kernel.step,
+             .step_stride = step_words,
+             .right = right_packed + operand.place(stretch, j),
+             .later = PanelProduct::dense(of_right < 0 ? next_left + ahead : next_right + of_right, lines_ahead)},
+            sums + place, width, stretch > first);
       });
     }
     products_.end();

@@ -22,8 +22,8 @@ constexpr int64_t kCachedWords = int64_t{1} << 18, kPanelsAtOnce = 8;
 // Right panels that are multiplied before something else is done with what they give.
 constexpr int64_t kCachedPanels = 2;
 
-// A step of tile registers is a cache line, and what is fetched ahead goes line by line.
-constexpr int64_t kStepWords = 16;
+// A step of tile registers is a cache line.
+constexpr int64_t kStepWords = PanelProduct::kLineWords;
 
 bool are_bf16(ConstMatrixView a, ConstMatrixView b) { return a.dtype == DType::bf16 && b.dtype == DType::bf16; }
 
@@ -177,8 +177,7 @@ void CpuBackend::multiply_panels(const ProductKernel& kernel, int64_t words, con
           .step_stride = left.step_stride,
           .right = columns_of(stretch, j),
           .soon = {.data = left_panel((i + 1) % tiles), .lines = kernel.rows, .line_stride = left.row_stride},
-          .later = {
-              .data = next + i * right_lines * count, .lines = right_lines, .step_stride = right_lines * kStepWords}};
+          .later = PanelProduct::dense(next + i * right_lines * count, right_lines)};
       if (is_last && is_whole && y.dtype == DType::bf16 && kernel.multiply_to_bf16 != nullptr) {
         kernel.multiply_to_bf16(product, stretch > 0 ? c : nullptr, c_stride, biases, y.row<uint16_t>(row) + col,
                                 y.stride);

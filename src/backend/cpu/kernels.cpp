@@ -17,10 +17,11 @@ namespace {
 [[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
 
-// To the nearest integer, ties to even, for |x| <= 2^22: the sum has no bits left for a fraction.
+// A sum of this and x has no bits left for a fraction: its last ones are those of the integer nearest to x, ties to
+// even, for |x| <= 2^22.
+constexpr float kMagic = 0x1.8p23F;
 template <typename Float>
 [[gnu::always_inline]] inline Float nearest(Float x) {
-  constexpr float kMagic = 0x1.8p23F;
   return (x + kMagic) - kMagic;
 }
 
@@ -48,9 +49,8 @@ template <typename Float>
   return x < -87.33F ? 0.0F : series * first * second;
 }
 
-// The same of x <= 88, for which one factor will do. The integer k stands in the last bits of a sum with 1.5 * 2^23.
+// The same of x <= 88, for which one factor will do.
 [[gnu::always_inline]] inline Lanes exponential_below(Lanes x) {
-  constexpr float kMagic = 0x1.8p23F;
   const Lanes inside = larger(x, broadcast(-87.33F)), shifted = inside * 1.442695041F + kMagic;
   const auto power = bits_of<Lanes>((bits_of<IntLanes>(shifted) << 23) + (127 << 23));
   return x < -87.33F ? broadcast(0.0F) : exponential_beside(inside, shifted - kMagic) * power;
@@ -255,7 +255,7 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
 }
 
 // 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
-// beside the integer next to it. Elsewhere that integer stands in the last bits of a sum with 1.5 * 2^23.
+// beside the integer next to it. Elsewhere kMagic finds that integer.
 [[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
 #if defined(__AMX_BF16__)
   const Lanes r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), whole = x - r;
@@ -263,7 +263,6 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   const Lanes whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const Lanes r = x - whole;
 #else
-  constexpr float kMagic = 0x1.8p23F;
   const Lanes inside = larger(x, broadcast(-126.0F)), shifted = inside + kMagic, r = inside - (shifted - kMagic);
 #endif
   Lanes series = r * 0.00958285F + 0.05590643F;

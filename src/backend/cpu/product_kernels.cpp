@@ -27,7 +27,7 @@ using RowsTile = Tile<3, 4>;
 using ColumnsTile = Tile<4, 3>;
 #endif
 
-constexpr int64_t kLineWords = 16;  // of a cache line
+constexpr int64_t kLineWords = PanelProduct::kLineWords;
 
 // A word takes 24 multiply-adds of 16 lanes, but 12 of 8: with those, whatever is no multiply-add weighs twice as much,
 // and more on a core that another program shares.
@@ -55,7 +55,7 @@ struct Pairs {
 };
 #endif
 
-// The lines of a step of 16 words.
+// The lines of a step of kLineWords words.
 template <int locality>
 [[gnu::always_inline]] inline void fetch(const PanelProduct::Ahead& ahead, int64_t word) {
   const uint32_t* line = ahead.data + word / kLineWords * ahead.step_stride;

@@ -13,17 +13,22 @@ namespace gptq {
 
 // A left panel times a right one: of `words` words of the inner dimension. Word k of row r of the left panel is
 // left[r * row_stride + k / step * step_stride + k % step], and of column j of the right one right[k * cols + j].
+// Strides are in words. Where the step is 1, kernels of rows take step_stride to be 1, those of columns to be cols.
 struct PanelProduct {
   int64_t words = 0;
   const uint32_t* left = nullptr;
   int64_t row_stride = 0, step_stride = 0;
   const uint32_t* right = nullptr;
-  // What will be multiplied next, which kernels that gain by it fetch meanwhile: with each 16 words so many cache
-  // lines. Strides are in words.
+  // What will be multiplied next, which kernels that gain by it fetch meanwhile: with each kLineWords words so many
+  // cache lines, of rows that lie line_stride apart or one behind the other.
+  static constexpr int64_t kLineWords = 16;
   struct Ahead {
     const uint32_t* data = nullptr;
-    int64_t lines = 0, line_stride = 16, step_stride = 16;
+    int64_t lines = 0, line_stride = kLineWords, step_stride = kLineWords;
   };
+  static constexpr Ahead dense(const uint32_t* data, int64_t lines) {
+    return {.data = data, .lines = lines, .step_stride = lines * kLineWords};
+  }
   Ahead soon, later;  // to the first cache and to the second; tile registers load too much for the first
 };
 
