@@ -18,9 +18,9 @@ namespace gptq {
 #ifdef __x86_64__
 namespace {
 
-// Sums in flight: more than any of these processors needs to hide the latency (at most 10), and they fit 16 registers.
-// Where they start comes from memory: a compiler would merge sums that it knows to be equal.
-constexpr int kSums = 12;
+// Sums in flight: more than any of these processors needs to hide the latency, and they fit 16 registers, or 32. Where
+// they start comes from memory: a compiler would merge sums that it knows to be equal.
+constexpr int kSums = 12, kSumsOf512 = 24;
 
 __attribute__((target("avx2,fma"))) void fma_avx2(int64_t rounds, float* memory) {
   __m256 sums[kSums];
@@ -33,23 +33,25 @@ __attribute__((target("avx2,fma"))) void fma_avx2(int64_t rounds, float* memory)
 }
 
 __attribute__((target("avx512f"))) void fma_avx512(int64_t rounds, float* memory) {
-  __m512 sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = _mm512_loadu_ps(memory + 16 * i);
+  __m512 sums[kSumsOf512];
+  for (int i = 0; i < kSumsOf512; ++i) sums[i] = _mm512_loadu_ps(memory + 16 * i);
   const __m512 a = _mm512_set1_ps(0.999F), b = _mm512_set1_ps(0.001F);
   for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 24
     for (__m512& sum : sums) sum = _mm512_fmadd_ps(sum, a, b);
   }
-  for (int i = 0; i < kSums; ++i) _mm512_storeu_ps(memory + 16 * i, sums[i]);
+  for (int i = 0; i < kSumsOf512; ++i) _mm512_storeu_ps(memory + 16 * i, sums[i]);
 }
 
 __attribute__((target("avx512f,avx512bf16"))) void dot_bf16(int64_t rounds, float* memory) {
-  __m512 sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = _mm512_loadu_ps(memory + 16 * i);
+  __m512 sums[kSumsOf512];
+  for (int i = 0; i < kSumsOf512; ++i) sums[i] = _mm512_loadu_ps(memory + 16 * i);
   const __m512bh ones = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1), _mm512_set1_ps(1));
   for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 24
     for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, ones, ones);
   }
-  for (int i = 0; i < kSums; ++i) _mm512_storeu_ps(memory + 16 * i, sums[i]);
+  for (int i = 0; i < kSumsOf512; ++i) _mm512_storeu_ps(memory + 16 * i, sums[i]);
 }
 
 // Sums in tiles 0 to 3, inputs in 4 to 7, as a product would use them; all of 16 rows of 64 bytes.
@@ -85,8 +87,8 @@ std::vector<VectorUnit> vector_units() {
   std::vector<VectorUnit> units;
   const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
   if (avx2) units.push_back({"AVX2 f32", DType::f32, 2 * 8 * kSums, fma_avx2});
-  if (__builtin_cpu_supports("avx512f")) units.push_back({"AVX-512 f32", DType::f32, 2 * 16 * kSums, fma_avx512});
-  if (__builtin_cpu_supports("avx512bf16")) units.push_back({"AVX-512 bf16", DType::bf16, 2 * 32 * kSums, dot_bf16});
+  if (__builtin_cpu_supports("avx512f")) units.push_back({"AVX-512 f32", DType::f32, 2 * 16 * kSumsOf512, fma_avx512});
+  if (__builtin_cpu_supports("avx512bf16")) units.push_back({"AVX-512 bf16", DType::bf16, 2 * 32 * kSumsOf512, dot_bf16});
   if (may_use_amx()) units.push_back({"AMX bf16", DType::bf16, 4 * 2 * 16 * 16 * 32, tiles_bf16});
   return units;
 }
@@ -166,7 +168,7 @@ Peaks measure_peaks(int threads, double seconds) {
   for (const VectorUnit& unit : units) {
     constexpr int64_t kRounds = 500'000;
     const double rate = best_rate(pool, seconds, unit.flops * kRounds, [&](int64_t) {
-      float memory[256] = {};
+      float memory[16 * kSumsOf512] = {};
       unit.loop(kRounds, memory);
     });
     print_peak(unit.name, rate);

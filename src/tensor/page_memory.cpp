@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@ namespace {
 constexpr size_t kHuge = size_t{2} << 20;  // a huge page
 
 // Smaller extents are given back, and a block takes no more than this many: the system counts them.
-constexpr size_t kLeastExtent = size_t{256} << 10;
+constexpr size_t kLeastExtent = PageMemory::kPaged;
 constexpr size_t kMostExtents = 16;
 
 size_t whole_pages(size_t bytes) {
@@ -46,11 +47,16 @@ bool move_pages(std::byte* from, size_t bytes, std::byte* to) {
   return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
 }
 
+size_t size_of(const std::vector<size_t>& extents) {
+  return std::accumulate(extents.begin(), extents.end(), size_t{0});
+}
+
 }  // namespace
 
 PageMemory::~PageMemory() { give_back_kept(); }
 
 void PageMemory::give_back_kept() {
+  while (!whole_.empty()) break_up(whole_.begin());
   for (const auto& [start, bytes] : kept_) munmap(start, bytes);
   kept_.clear();
   kept_bytes_ = 0;
@@ -84,14 +90,10 @@ void* PageMemory::allocate(size_t bytes) {
 void PageMemory::release(void* block, size_t bytes) noexcept {
   if (bytes < kPaged) return std::free(block);
   std::lock_guard lock(mutex_);
-  const auto found = blocks_.find(static_cast<std::byte*>(block));
-  std::byte* start = found->first;
-  for (const size_t extent : found->second) {
-    keep(start, extent);
-    start += extent;
-  }
-  blocks_.erase(found);
-  used_bytes_ -= whole_pages(bytes);
+  const size_t size = whole_pages(bytes);
+  whole_.insert(blocks_.extract(static_cast<std::byte*>(block)));
+  kept_bytes_ += size;
+  used_bytes_ -= size;
   drop_surplus();
 }
 
@@ -100,14 +102,26 @@ size_t PageMemory::bytes_kept() const {
   return kept_bytes_;
 }
 
-// A kept extent of just this size, or nullptr.
+// A kept block of just this size, or nullptr.
 std::byte* PageMemory::take_whole(size_t bytes) {
-  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.second == bytes; });
-  if (found == kept_.end()) return nullptr;
+  const auto found =
+      std::find_if(whole_.begin(), whole_.end(), [&](const auto& block) { return size_of(block.second) == bytes; });
+  if (found == whole_.end()) return nullptr;
   std::byte* const start = found->first;
-  blocks_[start] = {bytes};
-  take_front(found, bytes);
+  blocks_.insert(whole_.extract(found));
+  kept_bytes_ -= bytes;
   return start;
+}
+
+// Keeps a block's extents one by one.
+void PageMemory::break_up(Blocks::iterator whole) noexcept {
+  const auto block = whole_.extract(whole);
+  kept_bytes_ -= size_of(block.mapped());
+  std::byte* start = block.key();
+  for (const size_t extent : block.mapped()) {
+    keep(start, extent);
+    start += extent;
+  }
 }
 
 // The largest extent of whole huge pages, or for less than one the smallest that is large enough.
@@ -125,6 +139,12 @@ PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
 // Fresh pages, in whose places kept ones are put: huge pages whole, as large extents begin where such pages do, and
 // from small extents what is left then. nullptr where the system has no room.
 std::byte* PageMemory::compose(size_t bytes) {
+  size_t in_extents = 0;
+  for (const auto& [start, size] : kept_) in_extents += size;
+  while (in_extents < bytes && !whole_.empty()) {
+    in_extents += size_of(whole_.begin()->second);
+    break_up(whole_.begin());
+  }
   std::byte* const block = map_pages(bytes);
   if (block == nullptr) return nullptr;
   std::vector<size_t> extents;
@@ -174,6 +194,10 @@ void PageMemory::take_front(Extents::iterator kept, size_t bytes) {
 // Gives back the smallest extents, and of one the end that is too much.
 void PageMemory::drop_surplus() {
   while (used_bytes_ + kept_bytes_ > most_used_) {
+    if (kept_.empty()) {
+      break_up(whole_.begin());
+      continue;
+    }
     const auto smallest =
         std::min_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
     auto& [start, bytes] = *smallest;

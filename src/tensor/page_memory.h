@@ -26,13 +26,16 @@ class PageMemory final : public Memory {
   // What is kept for later blocks. With what is in use it is never more than was in use at some time.
   size_t bytes_kept() const;
 
-  static constexpr size_t kPaged = size_t{1} << 20;
+  static constexpr size_t kPaged = size_t{256} << 10;
 
  private:
   // Pages that lie side by side and were mapped or moved as one: the system moves no others as one.
   using Extents = std::map<std::byte*, size_t>;  // bytes by address
 
+  using Blocks = std::map<std::byte*, std::vector<size_t>>;  // the sizes of a block's extents, in order, by address
+
   std::byte* take_whole(size_t bytes);
+  void break_up(Blocks::iterator whole) noexcept;
   Extents::iterator best_for(size_t bytes);
   std::byte* compose(size_t bytes);
   void keep(std::byte* start, size_t bytes) noexcept;
@@ -41,8 +44,10 @@ class PageMemory final : public Memory {
   void give_back_kept();
 
   mutable std::mutex mutex_;
+  Blocks blocks_;  // in use
+  // Kept: blocks as they were, for others of the same size, and extents.
+  Blocks whole_;
   Extents kept_;
-  std::map<std::byte*, std::vector<size_t>> blocks_;  // the sizes of each one's extents, in order
   size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0;
 };
 
