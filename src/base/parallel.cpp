@@ -1,6 +1,7 @@
 #include "base/parallel.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <string>
@@ -16,8 +17,9 @@
 namespace gptq {
 namespace {
 
-// Looks at a variable before giving up the core: about 50 us.
-constexpr int kLooks = 1000;
+// How long to look at a variable before giving up the core: longer than what most rounds leave between them, which a
+// thread that sleeps would lengthen by what waking it takes, some 50 us on a virtual machine.
+constexpr auto kPatience = std::chrono::microseconds(50);
 
 void pause() {
 #if defined(__x86_64__)
@@ -25,6 +27,20 @@ void pause() {
 #elif defined(__aarch64__)
   __asm__ volatile("yield");
 #endif
+}
+
+// Waits until is_done(), at most for kPatience. Returns whether it was.
+template <typename Condition>
+bool look_out(const Condition& is_done) {
+  constexpr int kLooksPerClock = 32;  // a look at the clock takes longer
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int look = 0; look < kLooksPerClock; ++look) {
+      if (is_done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return is_done();
 }
 
 // Of the cores that this process may run on, this thread takes any but one. Left alone, some schedulers put the few
@@ -84,8 +100,9 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   round_.notify_all();
   run_bodies();
   open_ = false;
-  for (int looks = 0; joined_ > 0; ++looks) {
-    looks < kLooks ? pause() : std::this_thread::yield();
+  const auto all_left = [this] { return joined_ == 0; };
+  if (!look_out(all_left)) {
+    while (!all_left()) std::this_thread::yield();
   }
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
@@ -94,7 +111,7 @@ void ThreadPool::work(int index) {
   index_of_thread = index;
   uint32_t seen = 0;
   while (!stopping_) {
-    for (int looks = 0; round_ == seen && looks < kLooks; ++looks) pause();
+    look_out([&] { return round_ != seen; });
     round_.wait(seen);
     seen = round_;
     if (fits_ && core_ == sched_getcpu()) keep_off(core_);
