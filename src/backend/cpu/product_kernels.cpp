@@ -129,11 +129,16 @@ void multiply_each(const PanelProduct& product, int64_t panels, float* c, int64_
 }
 
 // The first kVectors registers of a tile's columns. The strides of a left panel that is part of a right one are known.
+// c is large and was last seen long ago: it comes while the panels are multiplied.
 template <typename Product, int64_t kVectors>
 void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t kWidth = ColumnsTile::kCols;
   PanelProduct dense = product;
   dense.row_stride = 1;
+  for (int64_t r = 0; accumulate && r < ColumnsTile::kRows; ++r) {
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < kVectors; ++v) __builtin_prefetch(c + r * c_stride + v * kLanes, 1);
+  }
   multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth, kWidth>(dense, SaveSums{c, c_stride, accumulate});
 }
 
