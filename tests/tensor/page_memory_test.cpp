@@ -62,6 +62,16 @@ TEST(PageMemory, PagesOfSeveralBlocksGoIntoALargerOne) {
   EXPECT_EQ(memory.bytes_kept(), 3 * kSmall);
 }
 
+TEST(PageMemory, ABlockPutTogetherIsKeptAsItIs) {
+  PageMemory memory;
+  { const Block a(memory, 3 * kMiB, 1), b(memory, 3 * kMiB, 1), c(memory, 3 * kMiB, 1); }
+  void* const block = memory.allocate(7 * kMiB);
+  memory.release(block, 7 * kMiB);
+  void* const again = memory.allocate(7 * kMiB);
+  EXPECT_EQ(again, block);
+  memory.release(again, 7 * kMiB);
+}
+
 TEST(PageMemory, PagesOfALargerBlockGoIntoSmallerOnesAndBack) {
   PageMemory memory;
   { const Block large(memory, 8 * kMiB, 1); }
