@@ -88,7 +88,8 @@ std::vector<VectorUnit> vector_units() {
   const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
   if (avx2) units.push_back({"AVX2 f32", DType::f32, 2 * 8 * kSums, fma_avx2});
   if (__builtin_cpu_supports("avx512f")) units.push_back({"AVX-512 f32", DType::f32, 2 * 16 * kSumsOf512, fma_avx512});
-  if (__builtin_cpu_supports("avx512bf16")) units.push_back({"AVX-512 bf16", DType::bf16, 2 * 32 * kSumsOf512, dot_bf16});
+  if (__builtin_cpu_supports("avx512bf16"))
+    units.push_back({"AVX-512 bf16", DType::bf16, 2 * 32 * kSumsOf512, dot_bf16});
   if (may_use_amx()) units.push_back({"AMX bf16", DType::bf16, 4 * 2 * 16 * 16 * 32, tiles_bf16});
   return units;
 }
