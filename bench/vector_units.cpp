@@ -21,6 +21,7 @@ namespace {
 // Sums in flight: more than any of these processors needs to hide the latency, and they fit 16 registers, or 32. Where
 // they start comes from memory: a compiler would merge sums that it knows to be equal.
 constexpr int kSums = 12, kSumsOf512 = 24;
+static_assert(16 * kSumsOf512 <= VectorUnit::kFloats);
 
 __attribute__((target("avx2,fma"))) void fma_avx2(int64_t rounds, float* memory) {
   __m256 sums[kSums];
@@ -169,7 +170,7 @@ Peaks measure_peaks(int threads, double seconds) {
   for (const VectorUnit& unit : units) {
     constexpr int64_t kRounds = 500'000;
     const double rate = best_rate(pool, seconds, unit.flops * kRounds, [&](int64_t) {
-      float memory[16 * kSumsOf512] = {};
+      float memory[VectorUnit::kFloats] = {};
       unit.loop(kRounds, memory);
     });
     print_peak(unit.name, rate);

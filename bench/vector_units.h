@@ -9,9 +9,10 @@
 
 namespace gptq {
 
-// A round is `flops` operations on inputs of one dtype; sums are f32, start in memory [256], which holds finite values,
-// and end there.
+// A round is `flops` operations on inputs of one dtype; sums are f32, start in memory [kFloats], which holds finite
+// values, and end there.
 struct VectorUnit {
+  static constexpr int kFloats = 384;
   const char* name;
   DType inputs;
   double flops;

@@ -29,18 +29,17 @@ void pause() {
 #endif
 }
 
-// Waits until is_done(), at most for kPatience. Returns whether it was.
+// Waits until is_done(), at most for kPatience.
 template <typename Condition>
-bool look_out(const Condition& is_done) {
+void look_out(const Condition& is_done) {
   constexpr int kLooksPerClock = 32;  // a look at the clock takes longer
   const auto end = std::chrono::steady_clock::now() + kPatience;
   do {
     for (int look = 0; look < kLooksPerClock; ++look) {
-      if (is_done()) return true;
+      if (is_done()) return;
       pause();
     }
   } while (std::chrono::steady_clock::now() < end);
-  return is_done();
 }
 
 // Of the cores that this process may run on, this thread takes any but one. Left alone, some schedulers put the few
@@ -101,9 +100,8 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   run_bodies();
   open_ = false;
   const auto all_left = [this] { return joined_ == 0; };
-  if (!look_out(all_left)) {
-    while (!all_left()) std::this_thread::yield();
-  }
+  look_out(all_left);
+  while (!all_left()) std::this_thread::yield();
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 

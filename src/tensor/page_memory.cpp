@@ -139,12 +139,11 @@ PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
 // Fresh pages, in whose places kept ones are put: huge pages whole, as large extents begin where such pages do, and
 // from small extents what is left then. nullptr where the system has no room.
 std::byte* PageMemory::compose(size_t bytes) {
-  size_t in_extents = 0;
-  for (const auto& [start, size] : kept_) in_extents += size;
-  while (in_extents < bytes && !whole_.empty()) {
-    in_extents += size_of(whole_.begin()->second);
-    break_up(whole_.begin());
-  }
+  const auto bytes_in_extents = [&] {
+    return std::accumulate(kept_.begin(), kept_.end(), size_t{0},
+                           [](size_t sum, const auto& extent) { return sum + extent.second; });
+  };
+  while (bytes_in_extents() < bytes && !whole_.empty()) break_up(whole_.begin());
   std::byte* const block = map_pages(bytes);
   if (block == nullptr) return nullptr;
   std::vector<size_t> extents;

@@ -1,6 +1,6 @@
 // Host memory whose pages are used again. The system clears each page that it hands out, and a virtual machine may have
-// to ask its host for it: that takes longer than most kernels need to fill it. So the pages of released blocks are
-// kept, and moved into new blocks of any size.
+// to ask its host for it: that takes longer than most kernels need to fill it. So released blocks are kept for others
+// of the same size, and their pages are moved into blocks of any size where there is none.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +30,7 @@ class PageMemory final : public Memory {
 
  private:
   // Pages that lie side by side and were mapped or moved as one: the system moves no others as one.
-  using Extents = std::map<std::byte*, size_t>;  // bytes by address
-
+  using Extents = std::map<std::byte*, size_t>;              // bytes by address
   using Blocks = std::map<std::byte*, std::vector<size_t>>;  // the sizes of a block's extents, in order, by address
 
   std::byte* take_whole(size_t bytes);

@@ -137,7 +137,7 @@ void multiply_columns(const PanelProduct& product, float* c, int64_t c_stride, b
   dense.row_stride = 1;
   for (int64_t r = 0; accumulate && r < ColumnsTile::kRows; ++r) {
 #pragma GCC unroll 8
-    for (int64_t v = 0; v < kVectors; ++v) __builtin_prefetch(c + r * c_stride + v * kLanes, 1);
+    for (int64_t col = 0; col < kVectors * kLanes; col += kLineWords) __builtin_prefetch(c + r * c_stride + col, 1);
   }
   multiply<Product, Tile<ColumnsTile::kRows, kVectors>, kWidth, kWidth>(dense, SaveSums{c, c_stride, accumulate});
 }
