@@ -1,4 +1,4 @@
-# The CUDA backend: built where nvcc and the toolkit's libraries are found, left out otherwise.
+# Finds what the CUDA backend needs; it is left out where nvcc or the toolkit's libraries are missing.
 #   GPTQ_CUDA_ARCHITECTURES  compute capabilities to build for, such as 80;90a; PTX of the last one serves newer GPUs
 set(GPTQ_CUDA_ARCHITECTURES 80 86 89 90a 100 120 CACHE STRING "Compute capabilities that the CUDA backend is built for")
 set(GPTQ_CUDA_FOUND OFF)
@@ -39,14 +39,3 @@ foreach(architecture IN LISTS GPTQ_CUDA_ARCHITECTURES)
   set(newest ${architecture})
 endforeach()
 list(APPEND GPTQ_CUDA_CODE "-gencode=arch=compute_${newest},code=compute_${newest}")
-
-gptq_layer(cuda
-  SOURCES src/backend/cuda/attention.cu src/backend/cuda/grids.cu src/backend/cuda/norms.cu src/backend/cuda/rows.cu
-          src/backend/cuda/symmetric.cu src/backend/cuda/systems.cu
-          src/backend/cuda/cuda_backend.cpp src/backend/cuda/cuda_memory.cpp src/backend/cuda/cuda_products.cpp
-          src/backend/cuda/libraries.cpp src/backend/cuda/multiplier.cpp)
-target_include_directories(gptq_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-list(JOIN GPTQ_CUDA_ARCHITECTURES ", " built_for)
-target_compile_definitions(gptq_cuda PRIVATE GPTQ_CUDA_BUILT_FOR="${built_for}" GPTQ_CUDA_LIBRARY_FOLDER="${CUDAToolkit_LIBRARY_DIR}")
-# Host code in .cu files is small: launches only.
-target_compile_options(gptq_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-O3;${GPTQ_CUDA_CODE};-Xcompiler=-Wall>")
