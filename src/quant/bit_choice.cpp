@@ -53,4 +53,9 @@ std::vector<size_t> choose_bits(const std::vector<BitUnit>& units, double averag
   return chosen;
 }
 
+int64_t probed_widths(const std::vector<int>& widths) {
+  const auto many = std::find(widths.begin(), widths.end(), 8);
+  return std::clamp<int64_t>(many - widths.begin(), 1, 2);
+}
+
 }  // namespace gptq

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace gptq {
@@ -15,6 +16,16 @@ struct BitUnit {
   };
   std::vector<Candidate> candidates;  // by rising bits, at least one
 };
+
+// A step of a block whose linears get one width, with what each width does to the model's predictions.
+struct ProbedStep {
+  std::vector<std::string> linears;
+  BitUnit unit;  // a candidate a width; losses in nats per token
+};
+
+// How many of the widths up for choice are measured with a probe: the least ones, at most two; not 8 bits, which
+// change next to nothing.
+int64_t probed_widths(const std::vector<int>& widths);
 
 // For each unit the index of its candidate: least sum of losses, while the mean of bits over weights stays at or under
 // `average_bits`. Each unit starts with its fewest bits; what a step up gains per bit decides who takes it, along the

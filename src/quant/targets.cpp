@@ -61,6 +61,10 @@ Matrix gptaq_product(Backend& backend, ConstMatrixView W, const FactoredHessian&
 
 }  // namespace
 
+bool wants_original_states(const Recipe& recipe) {
+  return recipe.method == Method::gptq && recipe.targets != Targets::weights;
+}
+
 Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe) {
   if (hessian.cross.empty()) throw Error("corrected targets need the original model's inputs");
   std::vector<int32_t> inverse(hessian.order.size());

@@ -7,6 +7,9 @@
 
 namespace gptq {
 
+// Whether the recipe takes a second stream of states, those of the unquantized model.
+bool wants_original_states(const Recipe& recipe);
+
 // T [rows, n] in natural order for weights W [rows, n] f32, with X the inputs on the quantized path, Xo those of the
 // original model, dC = (Xo - X) X' and alpha the recipe's:
 //   corrected: T = W + alpha W dC inv(Hd), which at alpha 1 makes |W Xo - T X|^2 + damping least: the first step of

@@ -1,23 +1,16 @@
-// Perplexity of a folder, comparison of two, token ids of a text, and a few words of greedy text. Blocks pass by one at
-// a time, so a model never has to fit into memory whole.
+// Perplexity of a folder, and comparison of two. Texts pass in rounds, so that their states fit into memory.
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <future>
-#include <map>
 #include <memory>
 #include <numeric>
-#include <optional>
 #include <span>
 
-#include "base/background.h"
 #include "base/error.h"
 #include "base/resources.h"
-#include "data/calibration.h"
+#include "data/batches.h"
 #include "gptq/gptq.h"
-#include "quant/format.h"
 #include "run/comparison.h"
-#include "run/setup.h"
+#include "run/forward.h"
 
 namespace gptq {
 namespace {
@@ -26,122 +19,6 @@ namespace {
 constexpr int64_t kRoundTokens = 65536;
 // Rows of logits in memory at once.
 constexpr int64_t kLogitRows = 256;
-
-// Devices by name, opened when first asked for.
-class Devices {
- public:
-  Devices(const Resources& resources, int threads) : resources_(resources), threads_(threads) {}
-  Backend& operator[](const std::string& name) {
-    std::unique_ptr<Backend>& backend = backends_[name];
-    if (!backend) {
-      const int64_t limit = name == "cpu" ? 0 : resources_.limit_of(name);
-      backend = open_backend(name, {.threads = threads_, .memory_bytes = limit});
-    }
-    return *backend;
-  }
-
- private:
-  const Resources& resources_;
-  int threads_;
-  std::map<std::string, std::unique_ptr<Backend>> backends_;
-};
-
-// A folder, plain or quantized, opened to run. Blocks pass by one at a time, the next one read ahead; where several
-// rounds pass, those that have room stay: on their device, or in host memory where the map says cpu beside a device.
-// Those on disk stream from the checkpoint every time.
-class OpenModel {
- public:
-  OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
-            const Resources& resources, Devices& devices, std::vector<Notice>& notices)
-      : checkpoint_(folder), resources_(resources), devices_(devices) {
-    const ModelConfig config = parse_model_config(checkpoint_);
-    placement_ = placement_for_running(checkpoint_, config, device_map, resources, notices);
-    const DType stored = stored_dtype(checkpoint_, config);
-    Backend& backend = device(placement_.units.back());
-    const Precision chosen = precision_of(stored, precision, backend);
-    notices.push_back({Progress::Kind::message, message_of(chosen)});
-    const bool quantized = !checkpoint_.quantization_config().is_null();
-    model_ = std::make_unique<Model>(checkpoint_, backend, chosen.computed,
-                                     quantized ? quantized_reader(checkpoint_) : WeightReader{});
-  }
-
-  const Checkpoint& checkpoint() const { return checkpoint_; }
-  Model& model() { return *model_; }
-  int64_t blocks() const { return model_->config().blocks; }
-  Backend& head() { return device(placement_.units.back()); }
-
-  std::unique_ptr<StateStore> embed(const std::vector<std::vector<TokenSequence>>& batches) {
-    auto states = std::make_unique<StateStore>(StatePlace::device);
-    Backend& backend = device(placement_.units.front());
-    for (const auto& batch : batches) states->add(model_->embed(batch, backend), backend);
-    return states;
-  }
-
-  // Brings the states through block `index`. `keep`: more rounds follow.
-  void forward(int64_t index, StateStore& states, bool keep) {
-    const Placement::Unit& unit = placement_.block(index);
-    Backend& backend = device(unit);
-    std::optional<Block> passing;
-    const Block* block = nullptr;
-    if (const auto found = staying_.find(index); found != staying_.end()) {
-      block = &found->second;
-    } else {
-      StagedBlock staged = take(index);
-      passing = model_->load_block(staged, backend);
-      block = &*passing;
-      if (keep && unit.visits && has_room("cpu", unit.bytes)) {
-        on_host_.emplace(index, std::move(staged));
-      } else if (keep && unit.stays == unit.computes_on && has_room(unit.stays, unit.bytes)) {
-        block = &staying_.emplace(index, std::move(*passing)).first->second;
-        passing.reset();
-      }
-    }
-    states.for_each(backend, {}, [&](Batch& batch) { model_->forward(*block, batch); });
-  }
-
- private:
-  Backend& device(const Placement::Unit& unit) { return devices_[unit.computes_on]; }
-
-  bool is_here(int64_t index) const { return staying_.count(index) != 0 || on_host_.count(index) != 0; }
-
-  StagedBlock stage(int64_t index) {
-    return model_->stage_block(index, device(placement_.block(index)).staging_memory());
-  }
-
-  StagedBlock take(int64_t index) {
-    if (const auto found = on_host_.find(index); found != on_host_.end()) {
-      StagedBlock staged = std::move(found->second);
-      on_host_.erase(found);
-      return staged;
-    }
-    StagedBlock staged = next_.valid() && next_index_ == index ? next_.get() : stage(index);
-    next_index_ = (index + 1) % blocks();
-    if (next_index_ != index && !is_here(next_index_))
-      next_ = reader_.submit([this, following = next_index_] { return stage(following); });
-    return staged;
-  }
-
-  // Half of a device's memory may hold weights that stay; they take up to twice their stored size when widened.
-  bool has_room(const std::string& device, int64_t bytes) {
-    int64_t& used = staying_bytes_[device];
-    const int64_t limit = resources_.limit_of(device);
-    if (limit > 0 && used + 2 * bytes > limit / 2) return false;
-    used += 2 * bytes;
-    return true;
-  }
-
-  Checkpoint checkpoint_;
-  const Resources& resources_;
-  Devices& devices_;
-  Placement placement_;
-  std::unique_ptr<Model> model_;
-  std::map<int64_t, Block> staying_;
-  std::map<int64_t, StagedBlock> on_host_;
-  std::map<std::string, int64_t> staying_bytes_;
-  int64_t next_index_ = -1;
-  std::future<StagedBlock> next_;
-  BackgroundWorker reader_;  // last: it uses all of the above
-};
 
 void tell(const std::vector<Notice>& notices, const ProgressFunction& progress) {
   for (const Notice& notice : notices) {
@@ -197,17 +74,13 @@ std::vector<std::vector<TokenSequence>> rounds_of(const std::vector<TokenSequenc
 // The states of one round after all blocks.
 std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std::vector<TokenSequence>>& batches,
                                        bool keep, Rounds& rounds) {
-  std::unique_ptr<StateStore> states = opened.embed(batches);
   int64_t tokens = 0;
-  for (const auto& batch : batches) {
-    for (const TokenSequence& sequence : batch) tokens += static_cast<int64_t>(sequence.size());
-  }
-  for (int64_t index = 0; index < opened.blocks(); ++index) {
+  for (const auto& batch : batches) tokens += count_tokens(batch);
+  rounds.check_stop();
+  return opened.forward(batches, keep, [&](const Stop& stop) {
+    rounds.step(stop.block, opened.blocks(), tokens);
     rounds.check_stop();
-    opened.forward(index, *states, keep);
-    rounds.step(index, opened.blocks(), tokens);
-  }
-  return states;
+  });
 }
 
 // Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
@@ -368,29 +241,6 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
     results.push_back(sums.result(text.file, text.windows, watch.seconds()));
   }
   return results;
-}
-
-std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {
-  return read_documents({text, tokenizer_of(model)});
-}
-
-std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
-  const Resources resources = find_resources("");
-  Devices devices(resources, threads);
-  std::vector<Notice> notices;
-  OpenModel opened(model, "", "auto", resources, devices, notices);
-  const Tokenizer tokenizer(opened.checkpoint().folder());
-  std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
-  if (sequence[0].empty()) throw InputError("the prompt is empty");
-  for (int64_t i = 0; i < tokens; ++i) {
-    const auto states = opened.embed({sequence});
-    for (int64_t index = 0; index < opened.blocks(); ++index) opened.forward(index, *states, true);
-    const Batch& batch = states->at(0, opened.head());
-    const Matrix logits = opened.model().logits(batch, batch.tokens() - 1, 1);
-    const std::vector<float> row = to_host<float>(opened.head(), logits);
-    sequence[0].push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
-  }
-  return tokenizer.decode(sequence[0]);
 }
 
 }  // namespace gptq

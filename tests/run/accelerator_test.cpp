@@ -7,8 +7,8 @@
 
 #include "backend/backend.h"
 #include "gptq/gptq.h"
-#include "run/rehearsal.h"
-#include "run/setup.h"
+#include "plan/layout.h"
+#include "run/rehearse.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -84,7 +84,8 @@ TEST_F(AcceleratorJob, WhereMemoryIsShortFewerSequencesPassAtOnceWithTheSameResu
 TEST_F(AcceleratorJob, InputsThatAreComputedOnceMoreGiveTheSameBytes) {
   const Job roomy = large_job("roomy", "sim:0");
   EXPECT_TRUE(quantize(roomy).plan.keeps_inputs);
-  const int64_t limit = rehearse(roomy, set_up(roomy), {.keeps_inputs = false, .max_held = 0}).peaks.at("sim:0");
+  const int64_t limit =
+      rehearse(roomy, set_up(roomy), {.strategy = {.keeps_inputs = false}, .max_held = 0}).peaks.at("sim:0");
   Job tight = large_job("tight", "sim:0");
   tight.max_memory = "{\"sim:0\": " + std::to_string(limit) + "}";
   const Report report = quantize(tight);
@@ -151,9 +152,9 @@ TEST_F(GpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
   constexpr int64_t kSolver = int64_t{1} << 20;
   for (const StatePlace place : {StatePlace::device, StatePlace::host}) {
     const std::string name(place == StatePlace::host ? "host" : "rebuilt");
-    const int64_t limit =
-        rehearse(large_job("plan", "cuda:0"), setup, {.states = place, .keeps_inputs = false, .max_held = 0})
-            .peaks.at("cuda:0");
+    const int64_t limit = rehearse(large_job("plan", "cuda:0"), setup,
+                                   {.strategy = {.states = place, .keeps_inputs = false}, .max_held = 0})
+                              .peaks.at("cuda:0");
     Job tight = large_job(name, "cuda:0");
     tight.max_memory = "{\"cuda:0\": " + std::to_string(limit + kSolver) + "}";
     const Report report = quantize(tight);

@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "gptq/gptq.h"
-#include "run/rehearsal.h"
-#include "run/setup.h"
+#include "plan/layout.h"
+#include "run/rehearse.h"
 #include "tiny_model.h"
 
 namespace gptq {

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "gptq/gptq.h"
-#include "run/setup.h"
+#include "plan/mixed_bits.h"
 #include "tiny_model.h"
 
 namespace gptq {

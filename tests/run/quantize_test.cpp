@@ -6,12 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "data/calibration.h"
 #include "gptq/gptq.h"
+#include "plan/layout.h"
 #include "quant/format.h"
 #include "quant/pack.h"
 #include "quant/paper.h"
-#include "run/block_quantizer.h"
-#include "run/setup.h"
+#include "run/block.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -668,18 +669,6 @@ TEST_F(Quantize, RefusesWhatIsAlreadyQuantized) {
   Job again = job("again");
   again.model = folder_ / "out";
   EXPECT_THROW(quantize(again), InputError);
-}
-
-TEST(Batches, HoldSequencesOfOneLength) {
-  const std::vector<TokenSequence> sequences = {TokenSequence(4), TokenSequence(4), TokenSequence(4), TokenSequence(7),
-                                                TokenSequence(4)};
-  const auto batches = make_batches(sequences, 2, 2048);
-  ASSERT_EQ(batches.size(), 4U);
-  EXPECT_EQ(batches[0].size(), 2U);
-  EXPECT_EQ(batches[1].size(), 1U);
-  EXPECT_EQ(batches[2][0].size(), 7U);
-  EXPECT_EQ(make_batches(std::vector<TokenSequence>(9, TokenSequence(512)), 0, 2048).size(), 3U)
-      << "about 2048 tokens a batch";
 }
 
 }  // namespace

@@ -1,0 +1,129 @@
+#include "plan/facts.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "plan/mixed_bits.h"
+#include "quant/format.h"
+#include "quant/recipe.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_numbers(const Job& job) {
+  validate(job.recipe);
+  validate_rules(job.recipe);
+  if (job.batch_size < 0)
+    throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
+  if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
+  if (job.max_read_rate < 0) throw InputError("--max-read-rate: give a positive size a second, or 0 for no limit");
+  if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
+    throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
+}
+
+Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
+                             std::vector<Notice>& notices) {
+  Calibration calibration = job.calibration;
+  const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  if (calibration.samples <= 0)
+    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
+  if (calibration.sequence_length <= 0) {
+    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
+  }
+  if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
+  if (calibration.file.empty()) {
+    throw InputError(
+        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
+        "rtn, which needs none");
+  }
+  const int64_t positions = config.max_positions;
+  if (calibration.sequence_length > positions) {
+    notices.push_back({Progress::Kind::message,
+                       cat("calibration: sequences of ", positions,
+                           " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
+    calibration.sequence_length = positions;
+  }
+  return calibration;
+}
+
+// The rules for quantizing, in the order in which Optimum applies them.
+Placement placement_for_quantizing(const std::string& text, const Resources& resources, const ModuleTree& tree,
+                                   std::vector<Notice>& notices) {
+  const Machine& machine = resources.machine;
+  if (text.empty()) {
+    notices.push_back({Progress::Kind::message, default_device_map_message(machine)});
+    return place(default_device_map(machine), machine, tree, true);
+  }
+  const DeviceMap map = parse_device_map(text, machine, tree, resources.max_memory);
+  refuse_disk_offload(map);
+  if (offloads_to_cpu(map)) notices.push_back({Progress::Kind::warning, kCpuOffloadWarning});
+  return place(map, machine, tree, !asks_for_no_placement(map));
+}
+
+}  // namespace
+
+size_t writes_behind(const Placement& placement) {
+  constexpr size_t kLinears = 8;
+  const auto computes = [](const std::string& name) { return name == "cpu" || name.starts_with("sim"); };
+  return std::all_of(placement.devices.begin(), placement.devices.end(), computes) ? 1 : kLinears;
+}
+
+StateBytes state_bytes(const Facts& facts) {
+  const auto size = [](DType dtype) { return static_cast<int64_t>(size_of(dtype)); };
+  return {facts.config.hidden * size(facts.precision.residual),
+          widest_input(facts.config) * size(facts.precision.computed)};
+}
+
+DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
+  const std::string name = module_path(config, config.architecture->embedding) + ".weight";
+  return parse_safetensors_dtype(checkpoint.tensor(name).dtype).value_or(DType::f32);
+}
+
+Facts find_facts(const Job& job) {
+  check_numbers(job);
+  Facts facts;
+  facts.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
+  const Checkpoint& checkpoint = *facts.checkpoint;
+  if (!checkpoint.quantization_config().is_null())
+    throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
+  facts.config = parse_model_config(checkpoint);
+  facts.resources = find_resources(job.max_memory);
+  facts.placement =
+      placement_for_quantizing(job.device_map, facts.resources, module_tree(checkpoint, facts.config), facts.notices);
+  const auto backend = open_backend(facts.placement.devices[0], {.threads = 1});
+  if (job.recipe.method == Method::gptq) facts.workspace_bytes = backend->workspace_bytes();
+  facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
+  facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
+  facts.notices.push_back({Progress::Kind::message, message_of(facts.precision)});
+  const Model checked(checkpoint, *backend, facts.precision.computed);  // every tensor is there, of the right shape
+  if (job.recipe.average_bits != 0) {
+    if (facts.config.experts.count > 0) {
+      throw UnsupportedError(
+          "--average-bits measures step by step, which a model with experts has too many of: give --bits, and rules "
+          "for "
+          "single modules");
+    }
+    facts.free_average = free_average(job.recipe, all_steps(facts.config));
+    facts.widths = candidate_widths(job, all_steps(facts.config));
+  }
+  if (job.recipe.method == Method::gptq)
+    facts.calibration = find_calibration(job, checkpoint, facts.config, facts.notices);
+  return facts;
+}
+
+Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,
+                                const Resources& resources, std::vector<Notice>& notices) {
+  const ModuleTree tree = module_tree(checkpoint, config);
+  if (!device_map.empty()) {
+    // A map without an accelerator runs on the CPU, as accelerate's dispatch_model has it.
+    const Machine only_the_map{.accelerators = {}, .cpu = resources.machine.cpu};
+    return place(parse_device_map(device_map, resources.machine, tree, resources.max_memory), only_the_map, tree, true);
+  }
+  notices.push_back({Progress::Kind::message, default_device_map_message(resources.machine)});
+  return place(default_device_map(resources.machine), resources.machine, tree, true);
+}
+
+}  // namespace gptq

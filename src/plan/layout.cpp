@@ -1,0 +1,174 @@
+#include "plan/layout.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "plan/mixed_bits.h"
+#include "quant/format.h"
+#include "quant/recipe.h"
+
+namespace gptq {
+namespace {
+
+// "model.layers.3.self_attn.q_proj" -> "self_attn.q_proj"
+std::string name_in_block(const ModelConfig& config, const std::string& name) {
+  const size_t index = module_path(config, config.architecture->blocks).size() + 1;
+  return name.substr(name.find('.', index) + 1);
+}
+
+// What becomes of each linear.
+void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
+  std::set<std::string> wanted, known;
+  for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
+  const auto choose = [&](const LinearSpec& linear, const std::optional<Recipe>& recipe) {
+    layout.linears.push_back({linear, {}});
+    if (!recipe) return;
+    check_format(*recipe);
+    check_shape(linear, *recipe);
+    layout.linears.back().config = stored_as(*recipe);
+    layout.quantized.emplace(linear.name, QuantizedLinear{linear, *recipe});
+    layout.quantized_weights += linear.in_features * linear.out_features;
+    layout.replaced[linear.tensor].push_back(linear.name);
+    if (linear.bias && linear.slab >= 0) layout.split_biases[linear.bias_tensor].push_back(linear.name);
+  };
+  const std::vector<std::vector<LinearSpec>> steps = all_steps(facts.config);
+  for (const auto& step : steps) {
+    for (const LinearSpec& linear : step) {
+      known.insert(name_in_block(facts.config, linear.name));
+      choose(linear, recipe_for(job.recipe, linear.name));
+    }
+  }
+  for (const StoredLinear& linear : layout.linears) {
+    if (linear.config || layout.replaced.count(linear.spec.tensor) == 0) continue;
+    throw InputError(cat(linear.spec.name, " stays as it is by the rules, but lies in '", linear.spec.tensor,
+                         "' with others that are quantized: quantize all of them, or none"));
+  }
+  layout.written_rules = with_fused_names(job.recipe, steps);
+  const LinearSpec head = head_spec(facts.config);
+  if (job.recipe.lm_head && facts.config.tied_embeddings) {
+    throw InputError(cat("--lm-head: the output head of ", job.model,
+                         " is its embedding (tie_word_embeddings), in which loaders look tokens up unquantized; drop "
+                         "the flag"));
+  }
+  choose(head, recipe_for_head(job.recipe, head.name));
+  for (const std::string& name : wanted) {
+    if (known.count(name) != 0) continue;
+    std::string names;
+    for (const std::string& other : known) names += (names.empty() ? "" : ", ") + other;
+    throw InputError(cat("--modules-in-block-to-quantize ", name, ": a block of this model has ", names));
+  }
+  for (const ModuleRule& rule : job.recipe.dynamic) {
+    const bool used = std::any_of(layout.linears.begin(), layout.linears.end(),
+                                  [&](const StoredLinear& linear) { return matches(rule, linear.spec.name); });
+    if (used) continue;
+    layout.notices.push_back(
+        {Progress::Kind::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
+  }
+  if (layout.quantized.empty())
+    throw InputError("the recipe quantizes nothing: its rules skip every linear of the model");
+}
+
+void plan_output(const Job& job, const Facts& facts, Layout& layout) {
+  int64_t quantized_bytes = 0;
+  for (const StoredTensor* tensor : facts.checkpoint->tensors()) {
+    const auto linears = layout.replaced.find(tensor->name), biases = layout.split_biases.find(tensor->name);
+    if (linears == layout.replaced.end() && biases == layout.split_biases.end()) {
+      layout.output.push_back({tensor->name, tensor->dtype, tensor->shape});
+      continue;
+    }
+    if (biases != layout.split_biases.end()) {
+      for (const std::string& name : biases->second)
+        layout.output.push_back({name + ".bias", tensor->dtype, {layout.quantized.at(name).spec.out_features}});
+      continue;
+    }
+    for (const std::string& name : linears->second) {
+      const QuantizedLinear& linear = layout.quantized.at(name);
+      for (TensorSpec& spec : quantized_tensors(linear.spec, linear.recipe)) {
+        quantized_bytes += static_cast<int64_t>(spec.bytes());
+        layout.output.push_back(std::move(spec));
+      }
+    }
+  }
+  layout.bits_per_weight =
+      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
+  layout.output_bytes =
+      static_cast<int64_t>(CheckpointWriter::output_bytes(layout.output, static_cast<size_t>(job.max_shard_bytes)));
+}
+
+// What Optimum reads in the place of rules, where those skip the same linears in all blocks: the names in a block of
+// the others, step by step. Empty where nothing is skipped, or not by all alike.
+std::vector<std::vector<std::string>> kinds_in_every_block(const ModelConfig& config, const Layout& layout) {
+  std::vector<std::vector<std::string>> first;
+  bool skips = false;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    std::vector<std::vector<std::string>> kinds;
+    for (const auto& step : step_specs(config, block)) {
+      std::vector<std::string> names;
+      for (const LinearSpec& linear : step) {
+        const bool is_quantized = layout.is_quantized(linear);
+        skips = skips || !is_quantized;
+        if (is_quantized) names.push_back(name_in_block(config, linear.name));
+      }
+      if (!names.empty()) kinds.push_back(std::move(names));
+    }
+    if (block == 0) first = kinds;
+    if (kinds != first) return {};
+  }
+  return skips ? first : std::vector<std::vector<std::string>>();
+}
+
+}  // namespace
+
+Layout lay_out(const Job& job, const Facts& facts) {
+  Layout layout;
+  choose_linears(job, facts, layout);
+  plan_output(job, facts, layout);
+  return layout;
+}
+
+Layout planned_layout(const Job& job, const Facts& facts) {
+  const bool chooses = !facts.widths.empty();
+  Layout layout = lay_out(chooses ? at_width(job, facts.widths[1]) : job, facts);
+  if (!job.loader.empty()) {
+    const std::vector<StoredLinear> mixed =
+        chooses ? mixture(job, facts.widths, facts.config) : std::vector<StoredLinear>();
+    refuse_for_loader(job.loader,
+                      loader_verdicts(resolved_format(job.recipe), chooses ? mixed : layout.linears, facts.config));
+  }
+  if (!chooses) return layout;
+  double free_weights = 0;
+  for (const auto& step : all_steps(facts.config)) {
+    for (const LinearSpec& linear : free_linears(job.recipe, step))
+      free_weights += static_cast<double>(linear.in_features * linear.out_features);
+  }
+  const double saved_bits = share_of_least(facts) * (facts.widths[1] - facts.widths[0]) * free_weights;
+  layout.bits_per_weight -= saved_bits / static_cast<double>(layout.quantized_weights);
+  layout.output_bytes -= static_cast<int64_t>(saved_bits / 8);
+  return layout;
+}
+
+Setup set_up(const Job& job) {
+  Setup setup{.facts = find_facts(job), .layout = {}};
+  setup.layout = planned_layout(job, setup.facts);
+  return setup;
+}
+
+Json output_config(const Job& job, const Facts& facts, const Layout& layout) {
+  Recipe recipe = job.recipe;
+  recipe.dynamic = layout.written_rules;
+  std::vector<QuantizedLinear> quantized;
+  std::vector<std::string> unquantized;
+  for (const StoredLinear& linear : layout.linears) {
+    const auto found = layout.quantized.find(linear.spec.name);
+    if (found != layout.quantized.end())
+      quantized.push_back(found->second);
+    else
+      unquantized.push_back(linear.spec.name);
+  }
+  if (recipe.modules_in_block_to_quantize.empty())
+    recipe.modules_in_block_to_quantize = kinds_in_every_block(facts.config, layout);
+  return quantization_config(recipe, quantized, unquantized);
+}
+
+}  // namespace gptq

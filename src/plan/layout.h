@@ -1,0 +1,45 @@
+// What the output holds: which linears are quantized and how, and its tensors in their order.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "plan/facts.h"
+#include "quant/loaders.h"
+#include "quant/rules.h"
+
+namespace gptq {
+
+struct Layout {
+  std::map<std::string, QuantizedLinear> quantized;  // by the name of the linear
+  // Source tensors that the output replaces, and the linears that each becomes; the same of biases that are split.
+  std::map<std::string, std::vector<std::string>> replaced, split_biases;
+  std::vector<StoredLinear> linears;      // of all blocks and the head, as the output has them
+  std::vector<ModuleRule> written_rules;  // the recipe's, with names that loaders fuse
+  std::vector<TensorSpec> output;         // in the output's order
+  int64_t quantized_weights = 0, output_bytes = 0;
+  double bits_per_weight = 0;
+  std::vector<Notice> notices;
+
+  bool is_quantized(const LinearSpec& linear) const { return quantized.count(linear.name) != 0; }
+};
+
+// Throws InputError where the recipe, its rules and the model contradict each other.
+Layout lay_out(const Job& job, const Facts& facts);
+
+// The layout that a plan shows: the job's own; where bits are to be chosen, that of the width above the average, with
+// the sizes of the average. Throws InputError where Job::loader does not accept it.
+Layout planned_layout(const Job& job, const Facts& facts);
+
+// A job's facts and its planned layout.
+struct Setup {
+  Facts facts;
+  Layout layout;
+};
+Setup set_up(const Job& job);
+
+// The quantization_config of the output.
+Json output_config(const Job& job, const Facts& facts, const Layout& layout);
+
+}  // namespace gptq

@@ -1,0 +1,255 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "base/resources.h"
+#include "plan/mixed_bits.h"
+#include "plan/speed.h"
+#include "quant/loaders.h"
+#include "quant/observer.h"
+#include "quant/recipe.h"
+#include "quant/targets.h"
+#include "tensor/page_memory.h"
+
+namespace gptq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a thread's buffers for products take where none has been computed yet, and what is not counted piece by piece:
+// stacks, queues, small vectors.
+constexpr int64_t kBytesPerThread = int64_t{6} << 20, kSlack = int64_t{5} << 20;
+// Kept free under a limit: buffers grow with the largest call that comes.
+constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} << 20;
+// Assumed where only a run could tell, in bytes a second: reading and checking weights, writing to disk, making tokens
+// of text.
+constexpr double kReadRate = 1.5e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
+
+int threads_of(const Job& job) { return job.threads > 0 ? job.threads : available_cores(); }
+
+// Of the call that takes most.
+int64_t scratch_of(const Backend& backend, const Calls& calls) {
+  int64_t most = 0;
+  for (const auto& [stage, of_stage] : calls) {
+    for (const auto& [call, count] : of_stage) most = std::max(most, backend.scratch_bytes(call));
+  }
+  return most;
+}
+
+std::string text_of(int64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
+
+// In order of preference. Computing inputs again costs an accelerator less than moving them.
+std::vector<Strategy> strategies_for(const Job& job, const Facts& facts) {
+  const bool rebuilds = can_rebuild_inputs(facts.config);
+  std::vector<Strategy> states = {{StatePlace::device, true}};
+  if (facts.placement.devices != std::vector<std::string>{"cpu"}) {
+    if (rebuilds) states.push_back({StatePlace::device, false});
+    states.push_back({StatePlace::host, !rebuilds});
+  }
+  if (!job.spill_dir.empty()) states.push_back({StatePlace::spill, true});
+  std::vector<Strategy> strategies;
+  for (const bool read_ahead : {true, false}) {
+    for (Strategy strategy : states) {
+      strategy.read_ahead = read_ahead;
+      strategies.push_back(strategy);
+    }
+  }
+  return strategies;
+}
+
+std::map<std::string, int64_t> limits_of(const Facts& facts, const ProcessMemory& process) {
+  std::map<std::string, int64_t> limits;
+  for (const std::string& device : facts.placement.devices)
+    limits[device] = budget_of(facts.resources, process, device);
+  limits["cpu"] = budget_of(facts.resources, process, "cpu");
+  return limits;
+}
+
+// Whether a run fits that holds no memory for reuse: the least that would do.
+bool fits(const Rehearse& rehearse, RehearsalOptions options) {
+  options.max_held = 0;
+  try {
+    rehearse(options);
+    return true;
+  } catch (const DeviceError&) {
+    return false;
+  }
+}
+
+[[noreturn]] void refuse(const Job& job, const Facts& facts, const Rehearse& rehearse, const ProcessMemory& process,
+                         const Strategy& last) {
+  RehearsalOptions least{.strategy = last, .sequences_at_once = 1, .max_held = 0};
+  const Rehearsal needed = rehearse(least);
+  const int64_t base = process.taken + process.reserved;
+  std::string what;
+  bool host_is_short = false;
+  for (const auto& [device, peak] : needed.peaks) {
+    const int64_t needs = device == "cpu" ? peak + base : peak, limit = facts.resources.limit_of(device);
+    if (limit == 0 || needs <= limit) continue;
+    host_is_short = host_is_short || device == "cpu";
+    what += cat(what.empty() ? "" : "; ", device, " may use ", text_of(limit), " (", limit,
+                " bytes), and this run needs at least ", text_of(needs), " (", needs, " bytes) there");
+  }
+  std::string out = "give it more with --max-memory";
+  if (host_is_short && last.states != StatePlace::spill && job.recipe.method == Method::gptq) {
+    least.strategy.states = StatePlace::spill;
+    least.strategy.keeps_inputs = true;
+    const int64_t spilled = rehearse(least).peaks.at("cpu") + base;
+    if (spilled < needed.peaks.at("cpu") + base)
+      out += cat(", or name a --spill-dir for the states (then ", text_of(spilled), " of memory do)");
+  }
+  throw InputError(cat("not enough memory: ", what, ": ", out,
+                       ", or take fewer --samples, a shorter --sequence-length or --batch-size 1"));
+}
+
+Strategy choose_strategy(const Job& job, const Facts& facts, const Rehearse& rehearse, const ProcessMemory& process) {
+  const std::vector<Strategy> strategies = strategies_for(job, facts);
+  const std::map<std::string, int64_t> limits = limits_of(facts, process);
+  for (const Strategy& strategy : strategies) {
+    if (fits(rehearse, {.strategy = strategy, .limits = limits})) return strategy;
+  }
+  refuse(job, facts, rehearse, process, strategies.back());
+}
+
+// The seconds by stage as users read them: the device's work, and what the host does meanwhile where that is longer.
+void estimate_time(const Job& job, const Facts& facts, const Speeds& speeds, const Rehearsal& rehearsal, Plan& plan) {
+  std::map<std::string, double> stages = speeds.seconds(rehearsal.calls);
+  const double moving = static_cast<double>(rehearsal.state_bytes_moved) * speeds.seconds_per_byte();
+  if (moving > 0) stages[kMovingStage] = moving;
+  double computing = 0;
+  for (const auto& [stage, seconds] : stages) computing += seconds;
+
+  const double read_rate =
+      job.max_read_rate > 0 ? std::min(kReadRate, static_cast<double>(job.max_read_rate)) : kReadRate;
+  const double read = static_cast<double>(plan.source_bytes) / read_rate;
+  const double blocks = static_cast<double>(facts.config.blocks);
+  const double writing = static_cast<double>(plan.output_bytes) / kWriteRate;
+  stages[kPackStage] += 0.05 + std::max(0.0, writing - computing);
+  stages[kReadStage] = read / blocks + std::max(0.0, read - computing);
+  if (job.recipe.method == Method::gptq) {
+    std::error_code error;
+    double text = static_cast<double>(fs::file_size(facts.calibration.file, error));
+    if (error) text = 0;
+    const auto tokenizer = fs::file_size(facts.checkpoint->folder() / "tokenizer.json", error);
+    if (facts.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
+    stages[kCalibrationStage] += text / kTokenizeRate;
+  }
+  plan.stage_seconds.insert(plan.stage_seconds.end(), stages.begin(), stages.end());
+  for (const auto& [stage, seconds] : plan.stage_seconds) plan.seconds += seconds;
+  std::sort(plan.stage_seconds.begin(), plan.stage_seconds.end(),
+            [](const auto& a, const auto& b) { return a.second > b.second; });
+}
+
+// What is known before anything is rehearsed.
+Plan plan_of(const Job& job, const Facts& facts, const Layout& layout) {
+  Plan plan{.model = job.model, .output = job.output, .device_map = facts.placement.map};
+  plan.source_bytes = static_cast<int64_t>(facts.checkpoint->bytes());
+  plan.output_bytes = layout.output_bytes;
+  plan.quantized_weights = layout.quantized_weights;
+  plan.bits_per_weight = layout.bits_per_weight;
+  plan.compute_dtype = name_of(facts.precision.computed);
+  plan.checkpoint_format = name_of(resolved_format(job.recipe));
+  for (const Placement::Unit& unit : facts.placement.units)
+    plan.units.push_back({unit.module, unit.computes_on, unit.stays, unit.bytes, unit.visits});
+  plan.loaders =
+      loader_verdicts(resolved_format(job.recipe),
+                      facts.widths.empty() ? layout.linears : mixture(job, facts.widths, facts.config), facts.config);
+  if (!facts.widths.empty()) {
+    std::string widths;
+    for (const int width : facts.widths) widths += cat(widths.empty() ? "" : ", ", width);
+    plan.messages.push_back(cat("bits: chosen step by step of ", widths, " for ", job.recipe.average_bits,
+                                " on average; sizes and times are those of the average"));
+  }
+  for (const std::vector<Notice>* notices : {&facts.notices, &layout.notices}) {
+    for (const Notice& notice : *notices)
+      (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
+  }
+  return plan;
+}
+
+void add_memory(const Facts& facts, const Rehearsal& expected, const ProcessMemory& process, Plan& plan) {
+  const Machine& machine = facts.resources.machine;
+  const auto description_of = [&](const std::string& name) -> std::string {
+    for (const DeviceInfo& device : machine.accelerators) {
+      if (device.name == name) return device.description;
+    }
+    return name.starts_with("sim") ? "simulated accelerator" : machine.cpu.description;
+  };
+  for (const std::string& name : facts.placement.devices) {
+    if (name == "cpu") continue;
+    plan.accelerators.push_back({name, description_of(name), expected.peaks.at(name), facts.resources.limit_of(name)});
+  }
+  plan.host = {"cpu", machine.cpu.description, expected.peaks.at("cpu") + process.taken,
+               facts.resources.limit_of("cpu")};
+  if (plan.host.peak_bytes > machine.cpu.free_bytes) {
+    plan.warnings.push_back(cat("the run takes ", text_of(plan.host.peak_bytes), " of memory, and ",
+                                text_of(machine.cpu.free_bytes), " are free now"));
+  }
+}
+
+void add_states(const Job& job, const Facts& facts, const Rehearsal& expected, const Strategy& strategy, Plan& plan) {
+  plan.states = name_of(strategy.states);
+  plan.keeps_inputs = strategy.keeps_inputs;
+  plan.read_ahead = strategy.read_ahead;
+  plan.sequences = expected.sequences;
+  plan.tokens = expected.tokens;
+  plan.sequences_at_once = std::min(expected.sequences_at_once, expected.sequences);
+  if (strategy.states == StatePlace::spill) {
+    const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
+    plan.spill_bytes = streams * expected.tokens * state_bytes(facts).both();
+  }
+}
+
+}  // namespace
+
+int64_t budget_of(const Resources& resources, const ProcessMemory& process, const std::string& device) {
+  const int64_t limit = resources.limit_of(device);
+  if (device != "cpu" || limit == 0) return limit;
+  return std::max<int64_t>(1, limit - process.taken - process.reserved);
+}
+
+Decision decide(const Job& job, const Setup& setup, const Rehearse& rehearse, bool with_time) {
+  const Facts& facts = setup.facts;
+  Decision decision{.plan = plan_of(job, facts, setup.layout)};
+  Plan& plan = decision.plan;
+
+  // Before memory is looked at: trying ops fills the buffers that they keep.
+  const Stopwatch trying;
+  Speeds speeds;
+  const Calls calls = rehearse({}).calls;
+  auto backend = open_backend(facts.placement.devices[0], {.threads = job.threads});
+  if (with_time) {
+    speeds = Speeds(*backend, calls, 0.4);
+    plan.stage_seconds.emplace_back(kPlanStage, trying.seconds());  // a run begins with it
+  }
+  const int64_t scratch = scratch_of(*backend, calls);
+  backend.reset();  // what it took for trying goes to the run
+  decision.process.taken =
+      resident_bytes() - host_bytes_kept() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread) + scratch;
+  decision.process.reserved = kReserve + threads_of(job) * kReservePerThread;
+
+  decision.strategy = choose_strategy(job, facts, rehearse, decision.process);
+  const Rehearsal expected = rehearse({.strategy = decision.strategy, .limits = limits_of(facts, decision.process)});
+  if (with_time) estimate_time(job, facts, speeds, expected, plan);
+  add_memory(facts, expected, decision.process, plan);
+  add_states(job, facts, expected, decision.strategy, plan);
+  return decision;
+}
+
+std::string short_form(const Plan& plan) {
+  std::string text = plan.sequences > 0 ? cat("plan: ", plan.sequences, " sequences") : "plan: rounding";
+  if (plan.seconds > 0) text += cat(", about ", static_cast<int64_t>(std::ceil(plan.seconds)), " s");
+  for (const Plan::Device& device : plan.accelerators)
+    text += cat(", ", text_of(device.peak_bytes), " on ", device.name);
+  text += cat(", ", text_of(plan.host.peak_bytes), " of memory");
+  if (plan.spill_bytes > 0) text += cat(", ", text_of(plan.spill_bytes), " spilled");
+  return text + cat(", output ", text_of(plan.output_bytes));
+}
+
+}  // namespace gptq

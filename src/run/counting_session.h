@@ -1,0 +1,63 @@
+// A session whose devices only count: the same run takes the same memory and calls the same ops, without reading or
+// computing anything.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "backend/counting.h"
+#include "plan/rehearsal.h"
+#include "run/session.h"
+#include "run/walk.h"
+
+namespace gptq {
+
+class CountingSession final : public Session {
+ public:
+  CountingSession(const Facts& facts, const RehearsalOptions& options);
+
+  Backend& device(const std::string& name) override { return counting(name); }
+  Model& model() override { return *model_; }
+  // The block's room in host memory, taken at once.
+  std::future<StagedBlock> read(int64_t block) override;
+  Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool) override;
+  std::unique_ptr<StateStore> make_store(int64_t tokens) override;
+  void prepare(int64_t longest) override;
+  void open_head() override;
+  std::vector<Trimmed> trim() override;
+  void trim_staging() override {}
+
+  Memory& host() { return host_; }
+  // Takes the memory that a walk over states of such batches needs besides them: for those of a spill file on their
+  // way, and for what the CPU of a simulated accelerator widens.
+  void take_buffers(int64_t batch_tokens, bool two_streams);
+  // One block of each kind on each device shows all: the first one there.
+  std::vector<Stop> one_of_each_kind() const;
+
+  // Adds the calls since the last time, `times` over.
+  void add_calls(int64_t times, Rehearsal& result);
+  void drop_calls();
+  // Gives the model back and notes what each memory has held at most.
+  void note_peaks(Rehearsal& result);
+
+ private:
+  struct Device {
+    std::unique_ptr<LimitedMemory> memory;
+    std::unique_ptr<CountingBackend> backend;
+    Matrix workspace;
+  };
+  CountingBackend& counting(const std::string& name) { return *devices_.at(name).backend; }
+  int64_t limit_of(const std::string& device) const;
+
+  const Facts& facts_;
+  const RehearsalOptions options_;
+  NoMemory nothing_;
+  LimitedMemory host_;
+  bool simulated_ = false;
+  std::map<std::string, Device> devices_;
+  std::unique_ptr<Model> model_;
+  Matrix in_flight_, widened_;
+};
+
+}  // namespace gptq

@@ -1,0 +1,32 @@
+// Token ids of a text, and greedy text after a prompt.
+#include <algorithm>
+
+#include "base/error.h"
+#include "gptq/gptq.h"
+#include "run/forward.h"
+
+namespace gptq {
+
+std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {
+  return read_documents({text, tokenizer_of(model)});
+}
+
+std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
+  const Resources resources = find_resources("");
+  Devices devices(resources, threads);
+  std::vector<Notice> notices;
+  OpenModel opened(model, "", "auto", resources, devices, notices);
+  const Tokenizer tokenizer(opened.checkpoint().folder());
+  std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
+  if (sequence[0].empty()) throw InputError("the prompt is empty");
+  for (int64_t i = 0; i < tokens; ++i) {
+    const auto states = opened.forward({sequence}, true);
+    const Batch& batch = states->at(0, opened.head());
+    const Matrix logits = opened.model().logits(batch, batch.tokens() - 1, 1);
+    const std::vector<float> row = to_host<float>(opened.head(), logits);
+    sequence[0].push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+  }
+  return tokenizer.decode(sequence[0]);
+}
+
+}  // namespace gptq

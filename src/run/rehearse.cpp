@@ -1,0 +1,162 @@
+#include "run/rehearse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <utility>
+
+#include "data/batches.h"
+#include "plan/mixed_bits.h"
+#include "quant/format.h"
+#include "quant/targets.h"
+#include "run/counting_session.h"
+#include "run/probe.h"
+#include "run/quantize.h"
+
+namespace gptq {
+namespace {
+
+// Takes of the host's memory and the devices what the run's observer would, and tells devices their stages.
+class CountingObserver final : public RunObserver {
+ public:
+  CountingObserver(const Setup& setup, Memory& host)
+      : layout_(setup.layout), host_(host), writes_behind_(writes_behind(setup.facts.placement)) {}
+  void begin_stage(const char* stage) override { backend_->set_stage(stage); }
+  void end_stage() override {}
+  void begin_step(const std::vector<LinearSpec>& /*step*/) override {}
+  void swept(const std::vector<LinearSpec>& /*step*/, int64_t /*tokens*/) override {}
+  void solved_step(const std::vector<LinearSpec>& /*step*/, int64_t /*dropped_rows*/) override {}
+  void worked(double /*multiply_adds*/) override {}
+  void solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* /*hessian*/,
+              Backend& backend) override {
+    backend.set_stage(kPackStage);
+    if (writes_.size() == writes_behind_) writes_.pop_front();
+    FetchedLinear fetched = fetch(backend, quantized, host_);
+    const int64_t packing = packing_bytes(linear, layout_.quantized.at(linear.name).recipe);
+    writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1, packing)});
+  }
+  void begin_unit(const Placement::Unit& /*unit*/, int64_t /*block*/, Backend& backend) override {
+    backend_ = &backend;
+  }
+  void end_unit(int64_t /*sequences_at_once*/) override { writes_.clear(); }
+  void trimmed(const std::string& /*when*/, const std::vector<Trimmed>& /*devices*/) override {}
+
+ private:
+  // A linear that is packed and written while the next ones are solved.
+  struct Write {
+    FetchedLinear fetched;
+    Matrix packed;
+  };
+
+  const Layout& layout_;
+  Memory& host_;
+  const size_t writes_behind_;
+  std::deque<Write> writes_;
+  Backend* backend_ = nullptr;
+};
+
+std::vector<TokenSequence> blank_sequences(const Calibration& calibration) {
+  return std::vector<TokenSequence>(static_cast<size_t>(calibration.samples),
+                                    TokenSequence(static_cast<size_t>(calibration.sequence_length)));
+}
+
+// The host waits for embeddings in the calibration's stage.
+void count_embedding_as_calibration(Calls& calls) {
+  for (const auto& [call, count] : calls[kEmbeddingStage]) calls[kCalibrationStage][call] += count;
+  calls.erase(kEmbeddingStage);
+}
+
+Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  Rehearsal result;
+  CountingSession session(setup.facts, options);
+  CountingObserver observer(setup, session.host());
+  {
+    Quantization quantization(session, job.recipe, observer);
+    if (job.recipe.method == Method::gptq) {
+      const auto batches =
+          make_batches(blank_sequences(setup.facts.calibration), job.batch_size, setup.facts.batch_tokens);
+      int64_t batch_tokens = 0;
+      for (const auto& batch : batches) {
+        batch_tokens = std::max(batch_tokens, count_tokens(batch));
+        result.tokens += count_tokens(batch);
+        result.sequences += static_cast<int64_t>(batch.size());
+      }
+      quantization.embed(batches, nullptr);
+      session.take_buffers(batch_tokens, wants_original_states(job.recipe));
+    }
+    session.add_calls(1, result);
+    int64_t moved = quantization.state_bytes_moved();
+    const auto count = [&](const Stop& stop) {
+      session.add_calls(stop.times, result);
+      result.state_bytes_moved += (quantization.state_bytes_moved() - moved) * stop.times;
+      moved = quantization.state_bytes_moved();
+    };
+    quantization.walk(session.one_of_each_kind(), {.read_ahead = options.strategy.read_ahead, .at_boundary = count});
+    result.sequences_at_once = session.model().sequences_at_once();
+    quantization.head();
+    session.add_calls(1, result);
+  }
+  count_embedding_as_calibration(result.calls);
+  session.note_peaks(result);
+  return result;
+}
+
+// Adds what choosing bits takes: its calls, and its peaks where they are higher.
+void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptions& options, Rehearsal& result) {
+  Rehearsal measuring;
+  CountingSession session(setup.facts, options);
+  CountingObserver observer(setup, session.host());
+  {
+    BitMeasurement measurement(session, job.recipe, setup.facts.widths,
+                               measuring_batches(blank_sequences(setup.facts.calibration)), observer, nullptr);
+    session.add_calls(1, measuring);
+    // The probes of all blocks but one are there; a block adds its own. On average half of them are.
+    const ModelConfig& config = setup.facts.config;
+    const auto steps = static_cast<int64_t>(step_specs(config, 0).size());
+    measurement.add_probes(probed_widths(setup.facts.widths) * steps * (config.blocks - 1));
+    session.prepare(setup.facts.calibration.sequence_length);
+    session.trim();
+    session.drop_calls();
+    measurement.walk(session.one_of_each_kind(),
+                     {.read_ahead = options.strategy.read_ahead,
+                      .at_boundary = [&](const Stop& stop) { session.add_calls(stop.times, measuring); }});
+    for (auto& [call, count] : measuring.calls[kProbeStage]) count /= 2;
+    measurement.read();
+    session.add_calls(1, measuring);
+  }
+  count_embedding_as_calibration(measuring.calls);
+  session.note_peaks(result);
+  for (const auto& [stage, calls] : measuring.calls) {
+    for (const auto& [call, count] : calls) result.calls[stage][call] += count;
+  }
+}
+
+// Where bits are to be chosen, the two widths around the average share the weights.
+Rehearsal rehearse_average(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  const double share = share_of_least(setup.facts);
+  const Rehearsal least = rehearse_quantizing(at_width(job, setup.facts.widths[0]), setup, options);
+  const Rehearsal next = rehearse_quantizing(at_width(job, setup.facts.widths[1]), setup, options);
+  const auto add = [&](const Rehearsal& part, double weight, Rehearsal& sum) {
+    for (const auto& [stage, calls] : part.calls) {
+      for (const auto& [call, count] : calls)
+        sum.calls[stage][call] += std::llround(weight * static_cast<double>(count));
+    }
+  };
+  Rehearsal both = next;
+  both.calls.clear();
+  add(least, share, both);
+  add(next, 1 - share, both);
+  for (auto& [device, peak] : both.peaks) peak = std::max(peak, least.peaks.at(device));
+  both.state_bytes_moved = std::max(least.state_bytes_moved, next.state_bytes_moved);
+  both.sequences_at_once = std::min(least.sequences_at_once, next.sequences_at_once);
+  rehearse_measuring(job, setup, options, both);
+  return both;
+}
+
+}  // namespace
+
+Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& options) {
+  return setup.facts.widths.empty() ? rehearse_quantizing(job, setup, options) : rehearse_average(job, setup, options);
+}
+
+}  // namespace gptq

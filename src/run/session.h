@@ -1,0 +1,121 @@
+// What a run computes with: its devices, the host memory that they share with weights on their way, and the model. The
+// devices of a rehearsal only count (run/counting_session.h).
+#pragma once
+
+#include <atomic>
+#include <future>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/background.h"
+#include "data/calibration.h"
+#include "model/block.h"
+#include "plan/plan.h"
+#include "report/run_observer.h"
+#include "run/states.h"
+#include "run/team.h"
+
+namespace gptq {
+
+// Devices by name, opened when first asked for, with one host memory for all of them.
+class Devices {
+ public:
+  // Accelerators are held to what `resources` allows; the host, where `process` is given, to what that leaves.
+  Devices(const Resources& resources, int threads, const ProcessMemory* process = nullptr);
+  Backend& operator[](const std::string& name);
+  const std::map<std::string, std::unique_ptr<Backend>>& opened() const { return backends_; }
+
+ private:
+  const Resources& resources_;
+  const int threads_;
+  LimitedMemory host_;
+  std::map<std::string, std::unique_ptr<Backend>> backends_;
+};
+
+// Closed while weights are read from the disk, so that other copying can let them pass.
+class ReadGate {
+ public:
+  void close() { closed_ = true; }
+  void open() {
+    closed_ = false;
+    closed_.notify_all();
+  }
+  void wait() const { closed_.wait(true); }
+
+ private:
+  std::atomic<bool> closed_ = false;
+};
+
+// How a session keeps hidden states.
+struct StateOptions {
+  StatePlace place = StatePlace::device;
+  bool keeps_inputs = true;
+  StateBytes bytes;          // of a token; for a spill file
+  std::string spill_folder;  // of that file
+};
+
+class Session {
+ public:
+  explicit Session(const Placement& placement) : placement_(placement) {}
+  virtual ~Session() = default;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const Placement& placement() const { return placement_; }
+  virtual Backend& device(const std::string& name) = 0;
+  Backend& first() { return device(placement_.embedding().computes_on); }
+  Backend& head() { return device(placement_.head().computes_on); }
+  Team team(int64_t block) { return {{&device(placement_.block(block).computes_on)}}; }
+  virtual Model& model() = 0;
+
+  // Begins to bring a block's weights into host memory.
+  virtual std::future<StagedBlock> read(int64_t block) = 0;
+  // The states of these sequences before the first block, on first(). They have one length.
+  virtual Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool = nullptr) = 0;
+  // An empty store with room for this many tokens.
+  virtual std::unique_ptr<StateStore> make_store(int64_t tokens) = 0;
+  // Makes on every device what blocks need for sequences of up to this length.
+  virtual void prepare(int64_t longest) = 0;
+  // The output head computes from now on.
+  virtual void open_head() = 0;
+  // Gives what the devices hold for reuse back to them.
+  virtual std::vector<Trimmed> trim() = 0;
+  // The same of host memory that weights pass through: no block is read any more.
+  virtual void trim_staging() = 0;
+
+ private:
+  const Placement& placement_;
+};
+
+// A session on real devices. Blocks are read by a thread of its own.
+class DeviceSession final : public Session {
+ public:
+  // All references must outlive the session. reader: of quantized weights, as Model has it.
+  DeviceSession(const Checkpoint& checkpoint, const Placement& placement, Devices& devices, DType dtype,
+                WeightReader reader, StateOptions states);
+
+  Backend& device(const std::string& name) override { return devices_[name]; }
+  Model& model() override { return *model_; }
+  std::future<StagedBlock> read(int64_t block) override;
+  Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool) override;
+  std::unique_ptr<StateStore> make_store(int64_t tokens) override;
+  void prepare(int64_t longest) override;
+  void open_head() override {}
+  std::vector<Trimmed> trim() override;
+  void trim_staging() override;
+
+  ReadGate& gate() { return gate_; }
+  // Gives the model's memory back; only trim() may follow.
+  void close_model() { model_.reset(); }
+
+ private:
+  Devices& devices_;
+  const StateOptions states_;
+  std::unique_ptr<Model> model_;
+  ReadGate gate_;
+  BackgroundWorker reader_;  // last: it uses all of the above
+};
+
+}  // namespace gptq

@@ -1,0 +1,93 @@
+// The hidden states of all calibration sequences between their turns: on the device that computes, in host memory, or
+// in a spill file.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <optional>
+#include <vector>
+
+#include "base/background.h"
+#include "io/file.h"
+#include "model/block.h"
+#include "plan/strategy.h"
+
+namespace gptq {
+
+class StateStore {
+ public:
+  // On a device or in host memory.
+  explicit StateStore(StatePlace place, Memory& host = host_memory()) : place_(place), host_(&host) {}
+  // In a file in `spill_folder` without a name, so that nothing stays behind whatever happens. It has room for batches
+  // of `tokens` tokens in all, their residuals and inputs of at most `residual_bytes` and `input_bytes` a token. The
+  // room is reserved now: throws InputError, naming --spill-dir, when the folder is missing, refuses or is full.
+  StateStore(const std::filesystem::path& spill_folder, int64_t tokens, int64_t residual_bytes, int64_t input_bytes,
+             Memory& host = host_memory());
+
+  // Whether the inputs of steps are kept, or must be rebuilt from the residuals: a visit leaves none then.
+  bool keeps_inputs() const { return keeps_inputs_; }
+  void drop_inputs() { keeps_inputs_ = false; }
+
+  // Takes a batch whose residual is on `backend`; it has no input yet.
+  void add(Batch batch, Backend& backend);
+
+  // Calls visit(batch) for each batch in the order they were added, with its states on `backend`. `use` says what the
+  // visit does to them; an input is always kept as the visit leaves it. Spilled batches are read ahead and written
+  // behind.
+  void for_each(Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
+
+  // The same of one batch, the next one being read ahead.
+  void visit(int64_t index, Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
+
+  // Batch `index`, of states that stay on devices, brought to `backend`.
+  Batch& at(int64_t index, Backend& backend);
+
+  int64_t batches() const { return static_cast<int64_t>(batches_.size()); }
+  int64_t bytes_moved() const { return bytes_moved_; }  // between devices, host and file so far
+  int64_t spill_bytes() const { return spill_bytes_; }  // size of the spill file
+
+ private:
+  // A matrix that is in host memory or in the file; its shape is known in either case.
+  struct Waiting {
+    DType dtype = DType::f32;
+    int64_t rows = 0, cols = 0;
+    Matrix host;
+    size_t bytes() const { return static_cast<size_t>(rows * cols) * size_of(dtype); }
+  };
+  struct Stored {
+    Batch batch;                 // its matrices are here while they are on a device
+    Backend* backend = nullptr;  // that device
+    Waiting residual, input;     // otherwise
+    int64_t first_token = 0;     // of all before it, which says where it lies in the file
+    std::future<void> read;      // of what the next visit needs
+  };
+
+  void visit_elsewhere(Stored& stored, Backend& backend, StateUse use, const std::function<void(Batch&)>& visit);
+  void read_ahead(Stored& stored, StateUse use);
+  Matrix to_backend(Waiting& waiting, Backend& backend);
+  Waiting to_host(Matrix matrix, Backend& backend);
+  void move(Stored& stored, Backend& to);
+  void write_behind(Waiting& waiting, size_t offset);
+  size_t residual_offset(const Stored& stored) const {
+    return static_cast<size_t>(stored.first_token * residual_bytes_);
+  }
+  size_t input_offset(const Stored& stored) const {
+    return static_cast<size_t>(tokens_ * residual_bytes_ + stored.first_token * input_bytes_);
+  }
+
+  StatePlace place_;
+  bool keeps_inputs_ = true;
+  Memory* host_;
+  std::vector<Stored> batches_;
+  int64_t bytes_moved_ = 0, first_free_ = 0;
+
+  std::filesystem::path spill_folder_;
+  int64_t tokens_ = 0, residual_bytes_ = 0, input_bytes_ = 0, spill_bytes_ = 0;
+  Descriptor file_;
+  std::future<void> written_;               // the last write
+  std::optional<BackgroundWorker> worker_;  // last: it uses all of the above
+};
+
+}  // namespace gptq

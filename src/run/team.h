@@ -1,0 +1,15 @@
+// The devices that compute a block together. Today that is one.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace gptq {
+
+struct Team {
+  std::vector<Backend*> members;  // at least one; the first holds the block and its states
+  Backend& lead() const { return *members.front(); }
+};
+
+}  // namespace gptq

@@ -1,0 +1,43 @@
+#include "run/walk.h"
+
+#include <utility>
+
+namespace gptq {
+
+std::vector<Stop> every_block(int64_t blocks) {
+  std::vector<Stop> stops = every_block_in_rounds(blocks);
+  if (!stops.empty()) stops.back().ahead = -1;
+  return stops;
+}
+
+std::vector<Stop> every_block_in_rounds(int64_t blocks) {
+  std::vector<Stop> stops;
+  for (int64_t block = 0; block < blocks; ++block)
+    stops.push_back({.block = block, .ahead = blocks > 1 ? (block + 1) % blocks : -1});
+  return stops;
+}
+
+// A module on the CPU visits its device alone: its block is gone before the next one begins, whichever device that next
+// one is on.
+void Walk::over(const std::vector<Stop>& stops, Visitor& visitor) {
+  for (const Stop& stop : stops) {
+    const Team team = session_.team(stop.block);
+    visitor.visit(
+        stop, [&] { return take(stop, visitor); }, team);
+    visitor.boundary(stop, team, options_.trims ? session_.trim() : std::vector<Trimmed>());
+    if (options_.at_boundary) options_.at_boundary(stop);
+  }
+}
+
+StagedBlock Walk::take(const Stop& stop, const Visitor& visitor) {
+  const bool is_ahead = next_.valid() && ahead_ == stop.block;
+  StagedBlock staged = is_ahead ? next_.get() : session_.read(stop.block).get();
+  next_ = {};
+  if (options_.read_ahead && stop.ahead >= 0 && visitor.reads(stop.ahead)) {
+    ahead_ = stop.ahead;
+    next_ = session_.read(ahead_);
+  }
+  return staged;
+}
+
+}  // namespace gptq
