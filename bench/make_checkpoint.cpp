@@ -19,7 +19,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/resources.h"
+#include "base/stopwatch.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "model/block.h"

@@ -5,8 +5,10 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/product_kernels.h"
+#include "base/cpu_features.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "tensor/matrix.h"
 
 #ifdef __x86_64__

@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
-#include "base/names.h"
 #include "io/file.h"
 
 namespace gptq {

@@ -13,6 +13,7 @@
 #include "base/background.h"
 #include "base/error.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "quant/format.h"

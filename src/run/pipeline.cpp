@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "quant/format.h"
 #include "quant/recipe.h"
 #include "run/bit_probes.h"

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "quant/format.h"
 #include "quant/loaders.h"
 #include "quant/recipe.h"

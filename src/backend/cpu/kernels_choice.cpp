@@ -8,8 +8,8 @@
 #endif
 
 #include "backend/cpu/kernels.h"
+#include "base/cpu_features.h"
 #include "base/error.h"
-#include "base/resources.h"
 
 namespace gptq {
 
