@@ -22,7 +22,7 @@
 #include "base/stopwatch.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "tensor/dtype.h"
 
 namespace gptq {

@@ -9,9 +9,10 @@
 #include <optional>
 #include <vector>
 
+#include "backend/backend.h"
 #include "base/background.h"
 #include "io/file.h"
-#include "model/block.h"
+#include "model/batch.h"
 
 namespace gptq {
 

@@ -572,4 +572,10 @@ void CheckpointWriter::commit() {
   if (replaces) fs::remove_all(old_, error);
 }
 
+void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count) {
+  if (count == 0) return;
+  throw InputError(cat(checkpoint.folder().string(), ": NaN or infinity at ", count, " places of tensor '", tensor.name,
+                       "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again"));
+}
+
 }  // namespace gptq

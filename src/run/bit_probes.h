@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/state_store.h"
+#include "model/model.h"
 #include "quant/bit_choice.h"
 #include "run/block_quantizer.h"
 

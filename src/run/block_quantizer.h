@@ -7,7 +7,7 @@
 
 #include "data/state_store.h"
 #include "gptq/gptq.h"
-#include "model/block.h"
+#include "model/model.h"
 #include "quant/hessian.h"
 #include "quant/solver.h"
 

@@ -16,6 +16,7 @@
 #include "base/stopwatch.h"
 #include "data/calibration.h"
 #include "gptq/gptq.h"
+#include "model/model.h"
 #include "quant/format.h"
 #include "run/comparison.h"
 #include "run/setup.h"

@@ -22,7 +22,7 @@ std::string listed(const std::vector<int>& widths) {
 }
 
 // Why a width cannot be used; empty where it can.
-std::string refusal(const Job& job, int bits, const std::vector<std::vector<LinearSpec>>& steps) {
+std::string refusal(const Job& job, int bits, const StepSpecs& steps) {
   const Recipe recipe = at_width(job, bits).recipe;
   std::vector<StoredLinear> linears;
   try {
@@ -45,7 +45,7 @@ std::string refusal(const Job& job, int bits, const std::vector<std::vector<Line
 
 }  // namespace
 
-double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {
+double free_average(const Recipe& recipe, const StepSpecs& steps) {
   double allowed = 0, free = 0;
   for (const auto& step : steps) {
     const std::vector<LinearSpec> free_here = free_linears(recipe, step);
@@ -64,7 +64,7 @@ double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSp
   return allowed / free;
 }
 
-std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<LinearSpec>>& steps) {
+std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps) {
   const double average = free_average(job.recipe, steps);
   std::vector<int> widths;
   std::string why_not;

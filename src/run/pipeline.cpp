@@ -14,13 +14,15 @@
 #include "base/parallel.h"
 #include "base/resources.h"
 #include "base/stopwatch.h"
+#include "model/model.h"
+#include "model/work.h"
 #include "quant/format.h"
 #include "quant/recipe.h"
 #include "run/bit_probes.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
 #include "run/plan.h"
-#include "run/work.h"
+#include "tensor/nonfinite.h"
 
 namespace gptq {
 namespace {
@@ -415,7 +417,7 @@ void Quantizer::cut_biases(const StoredTensor& tensor, const std::vector<std::st
     std::vector<int32_t> columns;
     for (int64_t i = 0; i < spec.out_features; ++i)
       columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
-    reference().gather_columns(all.view().row_range(spec.slab, 1), columns, bias);
+    reference().gather_columns(all.view().row_range(spec.matrix_index, 1), columns, bias);
     writer_->write(name + ".bias", bias.view().data, bias.bytes());
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "model/specs.h"
 #include "run/offload_rules.h"
 
 namespace gptq {

@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "base/resources.h"
 #include "base/stopwatch.h"
+#include "model/batch.h"
 #include "quant/format.h"
 #include "quant/loaders.h"
 #include "quant/recipe.h"

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "model/model.h"
 #include "quant/format.h"
 #include "run/bit_probes.h"
 #include "run/block_quantizer.h"

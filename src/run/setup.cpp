@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/batch.h"
 #include "quant/format.h"
 #include "quant/recipe.h"
 #include "run/block_quantizer.h"
@@ -70,9 +71,9 @@ void choose_linears(const Job& job, Setup& setup) {
     setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
     setup.quantized_weights += linear.in_features * linear.out_features;
     setup.replaced[linear.tensor].push_back(linear.name);
-    if (linear.bias && linear.slab >= 0) setup.cut_biases[linear.bias_tensor].push_back(linear.name);
+    if (linear.bias && linear.matrix_index >= 0) setup.cut_biases[linear.bias_tensor].push_back(linear.name);
   };
-  const std::vector<std::vector<LinearSpec>> steps = all_steps(setup.config);
+  const StepSpecs steps = all_steps(setup.config);
   for (const auto& step : steps) {
     for (const LinearSpec& linear : step) {
       known.insert(name_in_block(setup.config, linear.name));
@@ -205,8 +206,8 @@ void lay_out(const Job& job, Setup& setup) {
   plan_output(job, setup);
 }
 
-std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config) {
-  std::vector<std::vector<LinearSpec>> steps;
+StepSpecs all_steps(const ModelConfig& config) {
+  StepSpecs steps;
   for (int64_t block = 0; block < config.blocks; ++block) {
     for (auto& step : step_specs(config, block)) steps.push_back(std::move(step));
   }

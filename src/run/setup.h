@@ -10,6 +10,7 @@
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
+#include "model/specs.h"
 #include "quant/loaders.h"
 #include "quant/rules.h"
 #include "run/offload_rules.h"
@@ -72,7 +73,7 @@ StateBytes state_bytes(const Setup& setup);
 void lay_out(const Job& job, Setup& setup);
 
 // The steps of all blocks.
-std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config);
+StepSpecs all_steps(const ModelConfig& config);
 
 // The quantization_config of the output.
 Json output_config(const Job& job, const Setup& setup);
