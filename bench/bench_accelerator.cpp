@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "base/resources.h"
+#include "base/stopwatch.h"
 
 namespace gptq {
 namespace {

@@ -19,7 +19,7 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "base/parallel.h"
-#include "base/resources.h"
+#include "base/stopwatch.h"
 #include "vector_units.h"
 
 #ifdef GPTQ_ONEDNN

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "model/block.h"
+#include "model/model.h"
 
 namespace gptq {
 namespace {

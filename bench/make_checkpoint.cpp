@@ -19,10 +19,10 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/resources.h"
+#include "base/stopwatch.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "tensor/dtype.h"
 
 namespace gptq {

@@ -5,8 +5,10 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/product_kernels.h"
+#include "base/cpu_features.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "tensor/matrix.h"
 
 #ifdef __x86_64__
@@ -117,41 +119,40 @@ double best_rate(ThreadPool& pool, double seconds, double flops, const Work& wor
   return best;
 }
 
-// Of a left panel times a right one, of the longest inner dimension that the kernel should get, or a part that fits the
-// first cache better.
+// Rate of the micro-kernel on one A and one B panel in L1, with a k-block of kc or a half or quarter of it.
 double kernel_rate(const ProductKernels& products, const ProductKernel& kernel, ThreadPool& pool, double seconds) {
   double best = 0;
   for (const int64_t part : {1, 2, 4}) {
-    const int64_t words = kernel.words_of(kernel.most_words * kernel.word / part);
-    const int64_t left_words = kernel.rows * (words + 16), right_words = kernel.cols * words;
+    const int64_t dwords = kernel.dwords_of(kernel.kc * kernel.k_per_dword / part);
+    const int64_t a_dwords = kernel.rows * (dwords + 16), b_dwords = kernel.cols * dwords;
     std::vector<Matrix> operands, sums;
     for (int thread = 0; thread < pool.size(); ++thread) {
-      auto* word = reinterpret_cast<uint32_t*>(
-          operands.emplace_back(host_memory(), DType::f32, 1, left_words + right_words).row<float>(0));
+      auto* dwords_of_panels = reinterpret_cast<uint32_t*>(
+          operands.emplace_back(host_memory(), DType::f32, 1, a_dwords + b_dwords).row<float>(0));
       sums.emplace_back(host_memory(), DType::f32, kernel.rows, kernel.cols);
       // Any numbers of magnitudes 1/2 to 1, as f32 and as pairs of bf16: processors are quicker with zeros.
       uint32_t random = 1;
-      for (int64_t i = 0; i < left_words + right_words; ++i) {
+      for (int64_t i = 0; i < a_dwords + b_dwords; ++i) {
         random = random * 1664525U + 1013904223U;
-        word[i] = ((random ^ random >> 16) & 0x807f807fU) | 0x3f003f00U;
+        dwords_of_panels[i] = ((random ^ random >> 16) & 0x807f807fU) | 0x3f003f00U;
       }
     }
-    const double flops = 2.0 * static_cast<double>(kernel.rows * kernel.cols * words * kernel.word);
+    const double flops = 2.0 * static_cast<double>(kernel.rows * kernel.cols * dwords * kernel.k_per_dword);
     // Some 20 ms: long beside waking threads, short enough to be left alone by other programs at times.
-    const auto rounds = static_cast<int64_t>((kernel.by_steps ? 3e10 : 2e9) / flops);
+    const auto rounds = static_cast<int64_t>((kernel.tile_layout ? 3e10 : 2e9) / flops);
     const double rate = best_rate(pool, seconds / 3, flops * static_cast<double>(rounds), [&](int64_t thread) {
-      const auto* left = reinterpret_cast<const uint32_t*>(operands[static_cast<size_t>(thread)].row<float>(0));
+      const auto* a = reinterpret_cast<const uint32_t*>(operands[static_cast<size_t>(thread)].row<float>(0));
       float* const c = sums[static_cast<size_t>(thread)].row<float>(0);
-      products.begin();
+      products.configure_tiles();
       for (int64_t i = 0; i < rounds; ++i) {
-        kernel.multiply({.words = words,
-                         .left = left,
-                         .row_stride = kernel.by_steps ? kernel.step : words + 16,
-                         .step_stride = kernel.by_steps ? kernel.step * kernel.rows : kernel.step,
-                         .right = left + left_words},
+        kernel.multiply({.dwords = dwords,
+                         .a = a,
+                         .row_stride = kernel.tile_layout ? kernel.step : dwords + 16,
+                         .step_stride = kernel.tile_layout ? kernel.step * kernel.rows : kernel.step,
+                         .b = a + a_dwords},
                         c, kernel.cols, false);
       }
-      products.end();
+      products.release_tiles();
     });
     best = std::max(best, rate);
   }

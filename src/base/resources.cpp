@@ -6,10 +6,6 @@
 
 #include <sys/resource.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#endif
 
 #include "gptq/gptq.h"
 
@@ -93,18 +89,5 @@ double cpu_seconds() {
   };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
-
-#if defined(__x86_64__)
-// A process has tile registers only with the kernel's permission, once for all its threads.
-bool may_use_amx() {
-  constexpr unsigned kBf16 = 1U << 22, kTiles = 1U << 24;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBf16) == 0 || (d & kTiles) == 0) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-#else
-bool may_use_amx() { return false; }
-#endif
 
 }  // namespace gptq

@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
-#include "base/names.h"
 #include "io/file.h"
 
 namespace gptq {
@@ -570,6 +570,12 @@ void CheckpointWriter::commit() {
   committed_ = true;
   sync_folder(output_.parent_path());
   if (replaces) fs::remove_all(old_, error);
+}
+
+void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count) {
+  if (count == 0) return;
+  throw InputError(cat(checkpoint.folder().string(), ": NaN or infinity at ", count, " places of tensor '", tensor.name,
+                       "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again"));
 }
 
 }  // namespace gptq

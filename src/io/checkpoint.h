@@ -84,6 +84,9 @@ class Checkpoint {
   std::unique_ptr<Meter, DeleteMeter> meter_;
 };
 
+// Throws InputError, naming the tensor, where `count` of its values are NaN or infinite and that is not 0.
+void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count);
+
 // Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole
 // or absent.
 class CheckpointWriter {

@@ -1,6 +1,7 @@
 // The table of model families: one row per family, names as in its Hugging Face checkpoints. What a row leaves out is
 // as in Llama.
-#include "model/architecture_rows.h"
+#include "model/architectures.h"
+
 #include "model/config_readers.h"
 
 namespace gptq {

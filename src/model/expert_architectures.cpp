@@ -1,5 +1,5 @@
 // The table of model families with experts, as architectures.cpp has those without.
-#include "model/architecture_rows.h"
+#include "model/architectures.h"
 #include "model/config_readers.h"
 
 namespace gptq {

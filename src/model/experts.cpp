@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "model/model.h"
 #include "model/routing.h"
 
 namespace gptq {

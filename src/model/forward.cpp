@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "model/block.h"
+#include "model/model.h"
 
 namespace gptq {
 namespace {

@@ -6,28 +6,11 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "model/block.h"
+#include "model/model.h"
+#include "tensor/nonfinite.h"
 
 namespace gptq {
 namespace {
-
-// Counts are kept in Words, so that a vector register holds as many counts as elements; a chunk is short enough for
-// them.
-template <typename Word>
-int64_t count_full_exponents(ConstMatrixView values, Word exponent_mask) {
-  constexpr int64_t kChunk = 32768;
-  const auto* words = static_cast<const Word*>(values.data);
-  int64_t total = 0;
-  for (int64_t start = 0; start < values.size(); start += kChunk) {
-    const int64_t end = std::min(values.size(), start + kChunk);
-    Word count = 0;
-    for (int64_t i = start; i < end; ++i) {
-      count = static_cast<Word>(count + ((words[i] & exponent_mask) == exponent_mask ? 1 : 0));
-    }
-    total += count;
-  }
-  return total;
-}
 
 // A matrix of host memory in `dtype` on a backend.
 Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
@@ -91,20 +74,6 @@ int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spe
 
 }  // namespace
 
-// NaN and infinity are the values whose exponent bits are all ones.
-int64_t count_nonfinite(ConstMatrixView values) {
-  if (values.dtype == DType::f32) return count_full_exponents<uint32_t>(values, 0x7f800000U);
-  if (values.dtype == DType::f16) return count_full_exponents<uint16_t>(values, 0x7c00U);
-  if (values.dtype == DType::bf16) return count_full_exponents<uint16_t>(values, 0x7f80U);
-  return 0;
-}
-
-void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count) {
-  if (count == 0) return;
-  throw InputError(cat(checkpoint.folder().string(), ": NaN or infinity at ", count, " places of tensor '", tensor.name,
-                       "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again"));
-}
-
 struct Model::Loader {
   const Model& model;
   Memory& memory;
@@ -124,20 +93,20 @@ struct Model::Loader {
   }
 
   // Of several matrices in one tensor, one.
-  Matrix load_slab(const StoredTensor& tensor, int64_t slab) const {
+  Matrix load_fused(const StoredTensor& tensor, int64_t index) const {
     const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // which the model has checked
     const std::vector<int64_t>& shape = tensor.shape;
     const bool is_bias = shape.size() == 2;
     Matrix values(memory, dtype, is_bias ? 1 : shape[1], shape.back());
     if (!reads) return values;
-    model.checkpoint_.read(tensor, static_cast<size_t>(slab) * values.bytes(), values.bytes(), values.view().data);
+    model.checkpoint_.read(tensor, static_cast<size_t>(index) * values.bytes(), values.bytes(), values.view().data);
     model.check_finite(tensor, values);
     return values;
   }
 
   Matrix load_weight(const LinearSpec& spec) const {
     const StoredTensor& tensor = model.checkpoint_.tensor(spec.tensor, spec.shape);
-    Matrix stored = spec.slab < 0 ? load(tensor) : load_slab(tensor, spec.slab);
+    Matrix stored = spec.matrix_index < 0 ? load(tensor) : load_fused(tensor, spec.matrix_index);
     const bool is_whole = !spec.transposed && stored.rows() == spec.out_features;
     if (is_whole) return stored;
     Matrix weight(memory, stored.dtype(), spec.out_features, spec.in_features);
@@ -150,8 +119,8 @@ struct Model::Loader {
   // Beside codes, or where the plain weight has it.
   Matrix load_bias(const LinearSpec& spec) const {
     const std::string own = spec.name + ".bias";
-    if (spec.slab < 0 || model.checkpoint_.has(own)) return load(own, {spec.out_features});
-    const Matrix stored = load_slab(model.checkpoint_.tensor(spec.bias_tensor, spec.bias_shape), spec.slab);
+    if (spec.matrix_index < 0 || model.checkpoint_.has(own)) return load(own, {spec.out_features});
+    const Matrix stored = load_fused(model.checkpoint_.tensor(spec.bias_tensor, spec.bias_shape), spec.matrix_index);
     Matrix bias(memory, stored.dtype(), 1, spec.out_features);
     for (int64_t i = 0; i < spec.out_features && reads; ++i) {
       const ConstMatrixView from = stored.view().col_range(spec.first + i * spec.stride, 1);
@@ -242,7 +211,7 @@ void Model::check_tensors() const {
       for (const LinearSpec& linear : step) {
         if (!reader_) check_float(linear.tensor, linear.shape);
         if (!linear.bias) continue;
-        const bool has_own = linear.slab < 0 || checkpoint_.has(linear.name + ".bias");
+        const bool has_own = linear.matrix_index < 0 || checkpoint_.has(linear.name + ".bias");
         has_own ? check_float(linear.name + ".bias", {linear.out_features})
                 : check_float(linear.bias_tensor, linear.bias_shape);
       }

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/block.h"
+#include "model/batch.h"
 
 namespace gptq {
 

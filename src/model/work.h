@@ -1,7 +1,7 @@
 // The arithmetic of a job in multiply-adds, for the share that is done and the time left.
 #pragma once
 
-#include "model/block.h"
+#include "model/specs.h"
 
 namespace gptq {
 
@@ -12,7 +12,7 @@ inline double forward_work(const std::vector<LinearSpec>& step, int64_t tokens) 
   return per_token * step[0].share * static_cast<double>(tokens);
 }
 
-inline double forward_work(const std::vector<std::vector<LinearSpec>>& steps, int64_t tokens) {
+inline double forward_work(const StepSpecs& steps, int64_t tokens) {
   double work = 0;
   for (const auto& step : steps) work += forward_work(step, tokens);
   return work;

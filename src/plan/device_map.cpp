@@ -14,8 +14,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
-#include "base/names.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "model/model.h"
 #include "plan/mixed_bits.h"
 #include "quant/format.h"
 #include "quant/recipe.h"

@@ -8,7 +8,7 @@
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "plan/offload_rules.h"
 #include "plan/placement.h"
 #include "plan/resources.h"

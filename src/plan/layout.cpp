@@ -30,9 +30,9 @@ void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
     layout.quantized.emplace(linear.name, QuantizedLinear{linear, *recipe});
     layout.quantized_weights += linear.in_features * linear.out_features;
     layout.replaced[linear.tensor].push_back(linear.name);
-    if (linear.bias && linear.slab >= 0) layout.split_biases[linear.bias_tensor].push_back(linear.name);
+    if (linear.bias && linear.matrix_index >= 0) layout.split_biases[linear.bias_tensor].push_back(linear.name);
   };
-  const std::vector<std::vector<LinearSpec>> steps = all_steps(facts.config);
+  const StepSpecs steps = all_steps(facts.config);
   for (const auto& step : steps) {
     for (const LinearSpec& linear : step) {
       known.insert(name_in_block(facts.config, linear.name));

@@ -22,7 +22,7 @@ std::string listed(const std::vector<int>& widths) {
 }
 
 // Why a width cannot be used; empty where it can.
-std::string refusal(const Job& job, int bits, const std::vector<std::vector<LinearSpec>>& steps) {
+std::string refusal(const Job& job, int bits, const StepSpecs& steps) {
   const Recipe recipe = at_width(job, bits).recipe;
   std::vector<StoredLinear> linears;
   try {
@@ -55,15 +55,7 @@ std::vector<LinearSpec> free_linears(const Recipe& recipe, const std::vector<Lin
   return linears;
 }
 
-std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config) {
-  std::vector<std::vector<LinearSpec>> steps;
-  for (int64_t block = 0; block < config.blocks; ++block) {
-    for (auto& step : step_specs(config, block)) steps.push_back(std::move(step));
-  }
-  return steps;
-}
-
-double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {
+double free_average(const Recipe& recipe, const StepSpecs& steps) {
   double allowed = 0, free = 0;
   for (const auto& step : steps) {
     const std::vector<LinearSpec> free_here = free_linears(recipe, step);
@@ -82,7 +74,7 @@ double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSp
   return allowed / free;
 }
 
-std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<LinearSpec>>& steps) {
+std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps) {
   const double average = free_average(job.recipe, steps);
   std::vector<int> widths;
   std::string why_not;

@@ -14,15 +14,12 @@ namespace gptq {
 // The linears of a step whose bits are up for choice: no rule of the recipe names them.
 std::vector<LinearSpec> free_linears(const Recipe& recipe, const std::vector<LinearSpec>& step);
 
-// The steps of all blocks.
-std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config);
-
 // What Recipe::average_bits leaves to the linears that no rule names.
-double free_average(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps);
+double free_average(const Recipe& recipe, const StepSpecs& steps);
 
 // The widths up for choice, rising: those on both sides of that average and the next above, of all that the format, the
 // linears' sizes and Job::loader allow. Throws InputError where they do not enclose it.
-std::vector<int> candidate_widths(const Job& job, const std::vector<std::vector<LinearSpec>>& steps);
+std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps);
 
 // What may come of it, for loaders that take each width but not several side by side: the widths step by step in turn.
 std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths, const ModelConfig& config);

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "plan/device_map.h"
 
 namespace gptq {

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
+#include "model/batch.h"
 #include "plan/mixed_bits.h"
 #include "plan/speed.h"
 #include "quant/loaders.h"

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/resources.h"
+#include "base/stopwatch.h"
 
 namespace gptq {
 namespace {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/specs.h"
 #include "quant/format.h"
 
 namespace gptq {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "gptq/gptq.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "quant/format.h"
 
 namespace gptq {

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/block.h"
+#include "model/specs.h"
 #include "quant/hessian.h"
 #include "quant/solver.h"
 

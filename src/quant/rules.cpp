@@ -170,7 +170,7 @@ std::vector<std::string> patterns_of(const std::vector<std::string>& modules) {
   return patterns;
 }
 
-std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {
+std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const StepSpecs& steps) {
   std::vector<std::pair<const ModuleRule*, std::vector<std::string>>> added;  // nullptr: what holds without a rule
   for (const auto& step : steps) {
     std::map<std::string, std::vector<std::string>> fused;

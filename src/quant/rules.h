@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
-#include "model/block.h"
+#include "model/specs.h"
 #include "quant/recipe.h"
 
 namespace gptq {
@@ -35,7 +35,7 @@ bool fit_together(const std::optional<Recipe>& a, const std::optional<Recipe>& b
 
 // The same choices as `recipe`'s rules, for loaders that look a fused module up by its own name (qkv_proj): where its
 // parts fit together and the rules say something else of that name, rules for it come first.
-std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps);
+std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const StepSpecs& steps);
 
 // Patterns that match these names and no others, few where they differ in block numbers only.
 std::vector<std::string> patterns_of(const std::vector<std::string>& modules);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "data/calibration.h"
 #include "gptq/gptq.h"
 #include "plan/plan.h"

@@ -12,7 +12,7 @@ namespace {
 
 using StepRecipes = std::vector<std::optional<Recipe>>;  // of its linears; none for one that stays as it is
 
-std::vector<StepRecipes> recipes_of(const Recipe& recipe, const std::vector<std::vector<LinearSpec>>& steps) {
+std::vector<StepRecipes> recipes_of(const Recipe& recipe, const StepSpecs& steps) {
   std::vector<StepRecipes> recipes;
   for (const auto& step : steps) recipes.push_back(recipes_for(recipe, step));
   return recipes;
@@ -93,7 +93,7 @@ class BlockRun {
   StateStore& states_;
   StateStore* originals_;
   BlockObserver& observer_;
-  const std::vector<std::vector<LinearSpec>> specs_;
+  const StepSpecs specs_;
   const std::vector<StepRecipes> recipes_;
   const bool head_follows_;  // and needs the states behind the last block
   const bool every_token_;   // calibrates every expert

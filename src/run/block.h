@@ -3,7 +3,7 @@
 #pragma once
 
 #include "gptq/gptq.h"
-#include "model/block.h"
+#include "model/model.h"
 #include "quant/observer.h"
 #include "run/states.h"
 #include "run/team.h"

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/resources.h"
+#include "base/stopwatch.h"
 #include "data/batches.h"
 #include "gptq/gptq.h"
 #include "run/comparison.h"

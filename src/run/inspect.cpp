@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "gptq/gptq.h"
+#include "model/specs.h"
 #include "quant/linear_format.h"
 #include "quant/loaders.h"
 #include "quant/recipe.h"

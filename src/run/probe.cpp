@@ -24,14 +24,14 @@ Matrix copy_of(ConstMatrixView from, Backend& backend) {
 constexpr StateUse kPasses{.reads_residual = true, .reads_input = false, .writes_residual = true};
 constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
 
-double pass_work(const std::vector<std::vector<LinearSpec>>& steps, int64_t tokens) {
+double pass_work(const StepSpecs& steps, int64_t tokens) {
   double work = forward_work(steps, tokens);
   for (const auto& step : steps) work += hessian_work(step, tokens);
   return work;
 }
 
 // Solving, and the first block of the step's probes.
-double step_work(const std::vector<std::vector<LinearSpec>>& steps, const std::vector<LinearSpec>& linears,
+double step_work(const StepSpecs& steps, const std::vector<LinearSpec>& linears,
                  const std::vector<int>& widths, int64_t probe_tokens) {
   double work = static_cast<double>(probed_widths(widths)) * forward_work(steps, probe_tokens);
   for (const LinearSpec& linear : linears) work += static_cast<double>(widths.size()) * solve_work(linear);
@@ -109,7 +109,7 @@ void BitMeasurement::pass_block(const StagedBlock& staged, Backend& backend) {
     observer_.worked(forward_work(specs, probe.tokens()));
   });
 
-  std::vector<std::vector<LinearSpec>> free;
+  StepSpecs free;
   std::vector<Hessian> hessians;
   for (const auto& step : specs) {
     free.push_back(free_linears(recipe_, step));

@@ -11,7 +11,7 @@
 
 #include "base/background.h"
 #include "data/calibration.h"
-#include "model/block.h"
+#include "model/model.h"
 #include "plan/plan.h"
 #include "report/run_observer.h"
 #include "run/states.h"

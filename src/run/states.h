@@ -11,7 +11,8 @@
 
 #include "base/background.h"
 #include "io/file.h"
-#include "model/block.h"
+#include "backend/backend.h"
+#include "model/batch.h"
 #include "plan/strategy.h"
 
 namespace gptq {

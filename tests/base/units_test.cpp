@@ -1,8 +1,8 @@
 // Sizes and names as people write them.
 #include <gtest/gtest.h>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
-#include "base/names.h"
 #include "gptq/gptq.h"
 
 namespace gptq {

@@ -1,4 +1,6 @@
 // Whole models against transformers (tests/golden/models, made by make.py there), and what a model refuses.
+#include "model/model.h"
+
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -9,7 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "model/block.h"
+#include "tensor/nonfinite.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -220,7 +222,7 @@ TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
   std::vector<std::string> asked;
   const auto reader = [&](const LinearSpec& spec) -> PlaceWeight {
     asked.push_back(spec.name);
-    if (spec.transposed || spec.slab >= 0) return nullptr;  // read from the checkpoint after all
+    if (spec.transposed || spec.matrix_index >= 0) return nullptr;  // read from the checkpoint after all
     const auto stored =
         std::make_shared<Matrix>(golden.checkpoint.load(golden.checkpoint.tensor(spec.name + ".weight")));
     return [stored](Backend& device, DType dtype) {

@@ -32,8 +32,8 @@ Recipe with_rules(const std::string& dynamic) {
 LinearSpec part(const std::string& name, const std::string& fused = {}) { return {name, 256, 256, false, fused}; }
 
 // Two blocks of q, k, v | o.
-std::vector<std::vector<LinearSpec>> attention_steps() {
-  std::vector<std::vector<LinearSpec>> steps;
+StepSpecs attention_steps() {
+  StepSpecs steps;
   for (const char* block : {"model.layers.0.", "model.layers.1."}) {
     const std::string prefix = block, fused = prefix + "self_attn.qkv_proj";
     steps.push_back({part(prefix + "self_attn.q_proj", fused), part(prefix + "self_attn.k_proj", fused),

@@ -73,7 +73,7 @@ TEST_P(Families, EightBitsChangeNextToNothing) {
       EXPECT_TRUE(out.has(linear.name + ".qweight")) << linear.name;
       if (linear.bias) EXPECT_TRUE(out.has(linear.name + ".bias")) << linear.name;
       replaced.insert(linear.tensor);
-      if (linear.bias && linear.slab >= 0) replaced.insert(linear.bias_tensor);
+      if (linear.bias && linear.matrix_index >= 0) replaced.insert(linear.bias_tensor);
       ++linears;
     }
   }

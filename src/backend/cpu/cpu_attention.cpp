@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/panels.h"
+#include "backend/cpu/operands.h"
 
 namespace gptq {
 namespace {
@@ -38,7 +38,7 @@ KeyRange common(KeyRange a, KeyRange b) { return {std::max(a.first, b.first), st
 struct CpuBackend::PackedKeys {
   struct Head {
     uint32_t *keys, *values;
-    int64_t value_words;  // of one panel
+    int64_t value_dwords;  // of one panel
   };
   std::vector<Head> heads;  // [sequences, kv heads]
 };
@@ -52,7 +52,7 @@ struct CpuBackend::AttentionTask {
 CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstMatrixView k, ConstMatrixView v,
                                              SequenceOffsets offsets, const AttentionShape& shape,
                                              ScratchPool::Lease& room) {
-  const int64_t width = shape.head_dim, words = kernel.words_of(width);
+  const int64_t width = shape.head_dim, dwords = kernel.dwords_of(width);
   PackedKeys packed;
   struct Piece {                              // of a key head: a task
     int64_t token, first_key, keys, kv_head;  // token: the first key's row
@@ -60,11 +60,11 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
   };
   std::vector<Piece> pieces;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-    const int64_t keys = offsets[s + 1] - offsets[s], value_words = kernel.words_of(keys);
+    const int64_t keys = offsets[s + 1] - offsets[s], value_dwords = kernel.dwords_of(keys);
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
-      auto* of_keys = reinterpret_cast<uint32_t*>(room.take(rounded_up(keys, kernel.cols) * words));
-      auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_words));
-      packed.heads.push_back({of_keys, of_values, value_words});
+      auto* of_keys = reinterpret_cast<uint32_t*>(room.take(rounded_up(keys, kernel.cols) * dwords));
+      auto* of_values = reinterpret_cast<uint32_t*>(room.take(rounded_up(width, kernel.cols) * value_dwords));
+      packed.heads.push_back({of_keys, of_values, value_dwords});
       for (int64_t key = 0; key < keys; key += kBlock)
         pieces.push_back({offsets[s] + key, key, std::min(kBlock, keys - key), head, packed.heads.back()});
     }
@@ -74,17 +74,16 @@ CpuBackend::PackedKeys CpuBackend::pack_keys(const ProductKernel& kernel, ConstM
     const int64_t col = piece.kv_head * width;
     for (int64_t key = 0; key < piece.keys; key += kernel.cols) {
       const int64_t count = std::min(kernel.cols, piece.keys - key);
-      pack_right(kernel, k.block(piece.token + key, count, col, width),
-                 piece.to.keys + (piece.first_key + key) * words);
+      pack_b(kernel, k.block(piece.token + key, count, col, width), piece.to.keys + (piece.first_key + key) * dwords);
     }
     ConstMatrixView values = v.block(piece.token, piece.keys, col, width);
     const bool is_narrow = !is_packable(kernel, v.dtype);
     ScratchPool::Lease lease = scratch_.borrow(is_narrow ? values.size() : 0);
     if (is_narrow) values = wide_rows(values, lease.take(values.size()));
     for (int64_t i = 0; i < width; i += kernel.cols) {
-      pack_columns(kernel, values.col_range(i, std::min(kernel.cols, width - i)), kernel.words_of(piece.keys),
+      pack_columns(kernel, values.col_range(i, std::min(kernel.cols, width - i)), kernel.dwords_of(piece.keys),
                    kernel.cols,
-                   piece.to.values + i * piece.to.value_words + piece.first_key / kernel.word * kernel.cols);
+                   piece.to.values + i * piece.to.value_dwords + piece.first_key / kernel.k_per_dword * kernel.cols);
     }
   });
   return packed;
@@ -94,14 +93,14 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
                            const AttentionShape& shape, MatrixView y) {
   if (y.empty()) return;
   const ProductKernel& kernel = v.dtype == q.dtype ? product_kernel(q, k) : products_.f32;
-  const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
+  const int64_t width = shape.head_dim, dwords = kernel.dwords_of(width), heads = shape.heads / shape.kv_heads;
   const int64_t queries_at_once = std::max<int64_t>(1, kRows / heads);
   std::vector<AttentionTask> tasks;
-  int64_t packed_words = 0;
+  int64_t packed_dwords = 0;
   for (int64_t s = 0; s + 1 < static_cast<int64_t>(offsets.size()); ++s) {
     const int64_t first = offsets[static_cast<size_t>(s)], tokens = offsets[static_cast<size_t>(s) + 1] - first;
-    packed_words += shape.kv_heads * (rounded_up(tokens, kernel.cols) * words + 16 +
-                                      rounded_up(width, kernel.cols) * kernel.words_of(tokens) + 16);
+    packed_dwords += shape.kv_heads * (rounded_up(tokens, kernel.cols) * dwords + 16 +
+                                       rounded_up(width, kernel.cols) * kernel.dwords_of(tokens) + 16);
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
       for (int64_t query = 0; query < tokens; query += queries_at_once)
         tasks.push_back({first, s, head, query, std::min(queries_at_once, tokens - query)});
@@ -113,7 +112,7 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
   };
   std::stable_sort(tasks.begin(), tasks.end(), [&](const auto& a, const auto& b) { return keys_of(a) > keys_of(b); });
 
-  ScratchPool::Lease key_room = scratch_.borrow(packed_words);
+  ScratchPool::Lease key_room = scratch_.borrow(packed_dwords);
   const PackedKeys packed = pack_keys(kernel, k, v, offsets, shape, key_room);
   pool_.for_each(static_cast<int64_t>(tasks.size()),
                  [&](int64_t index) { attend(kernel, q, packed, shape, tasks[static_cast<size_t>(index)], y); });
@@ -122,12 +121,13 @@ void CpuBackend::attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView
 void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const PackedKeys& packed,
                         const AttentionShape& shape, const AttentionTask& task, MatrixView y) {
   const auto [first_token, sequence, kv_head, first_query, queries] = task;
-  const int64_t width = shape.head_dim, words = kernel.words_of(width), heads = shape.heads / shape.kv_heads;
-  const int64_t rows = queries * heads, all_rows = rounded_up(rows, kernel.rows), unit = kernel.word * kernel.step;
+  const int64_t width = shape.head_dim, dwords = kernel.dwords_of(width), heads = shape.heads / shape.kv_heads;
+  const int64_t rows = queries * heads, all_rows = rounded_up(rows, kernel.rows),
+                unit = kernel.k_per_dword * kernel.step;
   const int64_t wide = rounded_up(width, kernel.cols), first_head = kv_head * heads;
   const PackedKeys::Head& packed_head = packed.heads[static_cast<size_t>(sequence * shape.kv_heads + kv_head)];
   ScratchPool::Lease lease =
-      scratch_.borrow(all_rows * (width + wide) + kernel.rows * kScores + (all_rows + 1) * (words + 16), 4);
+      scratch_.borrow(all_rows * (width + wide) + kernel.rows * kScores + (all_rows + 1) * (dwords + 16), 4);
   float* stacked = lease.take(rows * width);
   float* const scores = lease.take(kernel.rows * kScores);
   float* const sums = lease.take(all_rows * wide);
@@ -143,8 +143,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       as_f32(from, query, stacked_queries.row<float>(query));
     }
   }
-  const LeftPanels left =
-      pack_left(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(left_room(kernel, stacked_rows))));
+  const APanels a = pack_a(kernel, stacked_rows, reinterpret_cast<uint32_t*>(lease.take(a_room(kernel, stacked_rows))));
   std::fill_n(sums, all_rows * wide, 0.0F);
   std::vector<RunningSoftmax> softmax;
   std::vector<KeyRange> seen_by;  // each row; those that fill the last panel up see what the last one sees
@@ -153,7 +152,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   for (int64_t query = first_query; query < first_query + queries; ++query)
     seen_by.insert(seen_by.end(), static_cast<size_t>(heads), seen(shape, query, query));
   seen_by.resize(static_cast<size_t>(all_rows), seen_by.back());
-  const auto soften = kernel.word == 2 ? kernels_.soften_bf16 : kernels_.soften;
+  const auto soften = kernel.k_per_dword == 2 ? kernels_.soften_bf16 : kernels_.soften;
   for (int64_t r = 0; r < rows; ++r) {
     const bool has_sink = !shape.sinks.empty();
     softmax.push_back({.top = has_sink ? shape.sinks.row<float>(0)[first_head + r % heads] : kUnseen,
@@ -163,7 +162,7 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
   }
 
   const KeyRange all{seen_by.front().first, seen_by.back().end};
-  products_.begin();
+  products_.configure_tiles();
   for (int64_t start = all.first / kBlock * kBlock; start < all.end; start += kBlock) {
     const KeyRange block{start, start + kBlock};
     const auto of_panel = [&](int64_t row) {  // the keys of this block that rows of the panel see
@@ -174,22 +173,22 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
       const KeyRange keys = of_panel(panel);
       if (keys.first >= keys.end) continue;
       const int64_t first_key = keys.first / kernel.cols * kernel.cols;
-      kernel.multiply_across({.words = words,
-                              .left = left.data + panel / kernel.rows * left.panel_stride,
-                              .row_stride = left.row_stride,
-                              .step_stride = left.step_stride,
-                              .right = packed_head.keys + first_key * words},
+      kernel.multiply_across({.dwords = dwords,
+                              .a = a.data + panel / kernel.rows * a.panel_stride,
+                              .row_stride = a.row_stride,
+                              .step_stride = a.step_stride,
+                              .b = packed_head.keys + first_key * dwords},
                              pieces_of(keys.end - first_key, kernel.cols), scores + first_key - start, kScores);
       const int64_t from = keys.first / unit * unit - start, end = rounded_up(keys.end, unit) - start;
       // Whole vectors of scores; their probabilities are written over them from the first on.
       const int64_t first_score = from / kLane * kLane, end_score = rounded_up(end, kLane);
-      float* const probabilities = scores + first_score + (from - first_score) / kernel.word;
+      float* const probabilities = scores + first_score + (from - first_score) / kernel.k_per_dword;
       for (int64_t row = panel; row < std::min(panel + kernel.rows, rows); ++row) {
         const KeyRange of_row = common(block, seen_by[static_cast<size_t>(row)]);
         const int64_t first = of_row.first - start, last = of_row.end - start;
         float* line = scores + (row - panel) * kScores;
         if (first >= last) {  // a window or chunk ends between the rows of a panel
-          std::fill_n(probabilities + (row - panel) * kScores, (end - from) / kernel.word, 0.0F);
+          std::fill_n(probabilities + (row - panel) * kScores, (end - from) / kernel.k_per_dword, 0.0F);
           continue;
         }
         float factor = shape.scale;
@@ -208,17 +207,17 @@ void CpuBackend::attend(const ProductKernel& kernel, ConstMatrixView q, const Pa
         soften(line + first_score, end_score - first_score, factor, softmax[static_cast<size_t>(row)]);
       }
       for (int64_t col = 0; col < wide; col += kernel.cols) {
-        kernel.multiply(
-            {.words = (end - from) / kernel.word,
-             .left = reinterpret_cast<const uint32_t*>(probabilities),
-             .row_stride = kScores,
-             .step_stride = kernel.step,
-             .right = packed_head.values + col * packed_head.value_words + (start + from) / kernel.word * kernel.cols},
-            sums + panel * wide + col, wide, true);
+        kernel.multiply({.dwords = (end - from) / kernel.k_per_dword,
+                         .a = reinterpret_cast<const uint32_t*>(probabilities),
+                         .row_stride = kScores,
+                         .step_stride = kernel.step,
+                         .b = packed_head.values + col * packed_head.value_dwords +
+                              (start + from) / kernel.k_per_dword * kernel.cols},
+                        sums + panel * wide + col, wide, true);
       }
     }
   }
-  products_.end();
+  products_.release_tiles();
   const MatrixView to = y.block(first_token + first_query, queries, first_head * width, heads * width);
   for (int64_t query = 0; query < queries; ++query) {
     float* row = begin_row(to, query, stacked);

@@ -141,35 +141,35 @@ class CpuBackend final : public Backend {
   void subtract_gram(ConstMatrixView x, MatrixView h);
 
   // Whether products of that dtype are taken by tile registers.
-  bool takes_tiles(DType dtype) const { return dtype == DType::bf16 && products_.bf16.by_steps; }
+  bool takes_tiles(DType dtype) const { return dtype == DType::bf16 && products_.bf16.tile_layout; }
   // The kernel for products of a and b, the dtype of what it multiplies, and whether that needs no conversion.
   const ProductKernel& product_kernel(ConstMatrixView a, ConstMatrixView b) const;
   const ProductKernel& columns_kernel(ConstMatrixView a, ConstMatrixView b) const;
-  static DType dtype_of(const ProductKernel& kernel) { return kernel.word == 2 ? DType::bf16 : DType::f32; }
+  static DType dtype_of(const ProductKernel& kernel) { return kernel.k_per_dword == 2 ? DType::bf16 : DType::f32; }
   static bool is_packable(const ProductKernel& kernel, DType dtype) { return dtype == dtype_of(kernel); }
   bool is_finite(ConstMatrixView x, int64_t row) const;
   // x in f32, at `wide`.
   ConstMatrixView wide_rows(ConstMatrixView x, float* wide) const;
   // A row of x in the kernel's dtype, filled up with zeros.
-  void pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t words, uint32_t* to) const;
+  void pack_row(const ProductKernel& kernel, ConstMatrixView x, int64_t row, int64_t dwords, uint32_t* to) const;
   // One right panel of w's rows, at most kernel.cols; or of x's columns, at most `width`, in either operand's width.
-  void pack_right(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel);
+  void pack_b(const ProductKernel& kernel, ConstMatrixView w, uint32_t* panel);
   // Panels of neighbouring rows of w, one behind the other, on all threads.
   void pack_weight(const ProductKernel& kernel, ConstMatrixView w, uint32_t* packed);
-  void pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t words, int64_t width,
+  void pack_columns(const ProductKernel& kernel, ConstMatrixView x, int64_t dwords, int64_t width,
                     uint32_t* panel) const;
-  // Left panels of x's rows: where they lie if that will do, else in `room`, which holds left_room() words.
-  struct LeftPanels {
+  // Left panels of x's rows: where they lie if that will do, else in `room`, which holds a_room() words.
+  struct APanels {
     const uint32_t* data;
     int64_t row_stride, step_stride, panel_stride;
   };
-  LeftPanels pack_left(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const;
-  static int64_t left_room(const ProductKernel& kernel, ConstMatrixView x);
+  APanels pack_a(const ProductKernel& kernel, ConstMatrixView x, uint32_t* room) const;
+  static int64_t a_room(const ProductKernel& kernel, ConstMatrixView x);
   // y = left right' + bias, of right panels one after the other.
-  void multiply_panels(const ProductKernel& kernel, int64_t words, const LeftPanels& left, const uint32_t* right,
+  void multiply_panels(const ProductKernel& kernel, int64_t dwords, const APanels& a, const uint32_t* b,
                        const float* bias, MatrixView y);
-  void finish_tile(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
-  int64_t gram_scratch_words(const OpCall& call) const;
+  void apply_epilogue(const float* c, int64_t c_stride, const float* bias, MatrixView y) const;
+  int64_t gram_scratch_dwords(const OpCall& call) const;
   GateKernels<uint16_t>::Gate gate_bf16(Activation activation) const;
   // x w' + bias of one side or two with equally many columns: packs the weights and cuts the result into tasks, each of
   // which calls body(first row, rows, first column, columns, multiply), with multiply(side, first column, to).
@@ -190,8 +190,8 @@ class CpuBackend final : public Backend {
   // looks at the elements: if not all are finite, c stays as it is, and the answer is false.
   // left, right [tokens, n] of a dtype that their kernel packs, c [n, n] f32
   bool add_column_products(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
-  bool pack_columns_by_steps(const ProductKernel& kernel, ConstMatrixView x, uint32_t* left, uint32_t* right);
-  bool add_column_products_by_steps(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
+  bool pack_columns_for_tiles(const ProductKernel& kernel, ConstMatrixView x, uint32_t* left, uint32_t* right);
+  bool add_column_products_in_tiles(ConstMatrixView left, ConstMatrixView right, bool only_lower, MatrixView c);
 
   struct PackedKeys;
   struct AttentionTask;

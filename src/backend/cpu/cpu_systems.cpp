@@ -7,7 +7,7 @@
 #include <cblas.h>
 
 #include "backend/cpu/cpu_backend.h"
-#include "backend/cpu/cut.h"
+#include "backend/cpu/partition.h"
 
 // LAPACK, part of OpenBLAS; the arguments are Fortran's.
 extern "C" {
@@ -26,7 +26,7 @@ blasint as_blas(int64_t value) { return static_cast<blasint>(value); }
 // Columns are cut into about 8 pieces; a tile is a pair of them. The tiles on the diagonal cost half and come last.
 void CpuBackend::subtract_gram(ConstMatrixView x, MatrixView h) {
   if (x.empty()) return;
-  const Cut cut(h.rows, std::clamp<int64_t>(h.rows / 8, 144, 512));
+  const Partition cut(h.rows, std::clamp<int64_t>(h.rows / 8, 144, 512));
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t i = 0; i < cut.count; ++i) {
     for (int64_t j = 0; j < i; ++j) tiles.emplace_back(i, j);
@@ -78,7 +78,7 @@ bool CpuBackend::factor(MatrixView h) {
     }
     if (start == 0) break;
     const MatrixView panel = h.block(start, size, 0, start);
-    const Cut cut(start, 128);
+    const Partition cut(start, 128);
     pool_.for_each(cut.count, [&](int64_t i) {
       cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, as_blas(size), as_blas(cut.length(i)),
                   1, diagonal.row<float>(0), as_blas(diagonal.stride), panel.row<float>(0) + cut.start(i),
@@ -92,7 +92,7 @@ bool CpuBackend::factor(MatrixView h) {
 // Rows are independent: each task solves for some of them in place.
 void CpuBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
   if (x.empty()) return;
-  const Cut cut(x.rows, 128);
+  const Partition cut(x.rows, 128);
   pool_.for_each(cut.count, [&](int64_t task) {
     const MatrixView part = x.row_range(cut.start(task), cut.length(task));
     cblas_strsm(CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,

@@ -1,7 +1,7 @@
 // Compiled once per instruction set, each copy in a namespace named by the macro GPTQ_ISA. Includes no header but
 // lanes.h that defines functions: the linker would merge their copies, and might keep one that this processor cannot
 // run.
-// Loops are plain; `omp simd` lets the compiler reorder exactly the sums named in its clause.
+// Loops are plain; `omp simd` lets the compiler reorder only the sums named in its clause.
 #include "backend/cpu/kernels.h"
 
 #include "backend/cpu/lanes.h"
@@ -17,18 +17,17 @@ namespace {
 [[gnu::always_inline]] inline Lanes larger(Lanes a, Lanes b) { return a < b ? b : a; }
 [[gnu::always_inline]] inline Lanes broadcast(float value) { return Lanes{} + value; }
 
-// A sum of this and x has no bits left for a fraction: its last ones are those of the integer nearest to x, ties to
-// even, for |x| <= 2^22.
+// x + kMagic has no fraction bits: for |x| <= 2^22 its low bits are the integer nearest to x, ties to even.
 constexpr float kMagic = 0x1.8p23F;
 template <typename Float>
 [[gnu::always_inline]] inline Float nearest(Float x) {
   return (x + kMagic) - kMagic;
 }
 
-// exp(x - k ln(2)), which is exp(r) with |r| <= ln(2) / 2: 8 terms of the series (the ninth is below 6e-9).
+// exp(r) for r = x - k ln(2), |r| <= ln(2) / 2: 8 terms of the Taylor series (the ninth is below 6e-9).
 template <typename Float>
-[[gnu::always_inline]] inline Float exponential_beside(Float x, Float k) {
-  const Float r = (x - k * 0.693359375F) - k * -2.12194440e-4F;  // ln(2) in two parts, the first of 9 bits
+[[gnu::always_inline]] inline Float exponential_remainder(Float x, Float k) {
+  const Float r = (x - k * 0.693359375F) - k * -2.12194440e-4F;  // ln(2) split, the first part has 9 bits
   Float series = r * (1.0F / 5040) + 1.0F / 720;
   series = series * r + 1.0F / 120;
   series = series * r + 1.0F / 24;
@@ -37,11 +36,11 @@ template <typename Float>
   return series * r * r + r + 1.0F;
 }
 
-// exp(x) to about 1 ulp. Results below 2^-126 are 0, above the largest float infinity.
+// exp(x) to about 1 ulp. Flushes results below 2^-126 to 0, overflows to infinity.
 [[gnu::always_inline]] inline float exponential(float x) {
   const float inside = larger(smaller(x, 88.8F), -87.4F);
   const float k = nearest(inside * 1.442695041F);
-  const float series = exponential_beside(inside, k);
+  const float series = exponential_remainder(inside, k);
   // Two factors, as 2^128 is not a float.
   const auto half = static_cast<int32_t>(k) >> 1;
   const auto first = bits_of<float>((half + 127) << 23);
@@ -49,11 +48,11 @@ template <typename Float>
   return x < -87.33F ? 0.0F : series * first * second;
 }
 
-// The same of x <= 88, for which one factor will do.
+// exp(x) for x <= 88, where a single power of two suffices.
 [[gnu::always_inline]] inline Lanes exponential_below(Lanes x) {
   const Lanes inside = larger(x, broadcast(-87.33F)), shifted = inside * 1.442695041F + kMagic;
   const auto power = bits_of<Lanes>((bits_of<IntLanes>(shifted) << 23) + (127 << 23));
-  return x < -87.33F ? broadcast(0.0F) : exponential_beside(inside, shifted - kMagic) * power;
+  return x < -87.33F ? broadcast(0.0F) : exponential_remainder(inside, shifted - kMagic) * power;
 }
 
 // Phi(x) = P(normal <= x) to 3e-7 relative for x <= 0. With z = |x| / sqrt(2) and t = 1 / (1 + 0.4 z),
@@ -74,9 +73,8 @@ template <typename Float>
   return x < 0 ? tail : 1.0F - tail;
 }
 
-// tanh(x) to about 2 ulp. Near zero the fifth convergent of Lambert's continued fraction, x / (1 + x^2 / (3 + x^2 / (5
-// +
-// ..))), which is wrong by 3e-9 at 0.7; beyond, where nothing cancels, 1 - 2 / (1 + exp(2 x)).
+// tanh(x) to about 2 ulp. Below 0.7 the fifth convergent of Lambert's continued fraction x / (1 + x^2 / (3 + ...)),
+// whose error is at most 3e-9; above, where nothing cancels, 1 - 2 / (1 + exp(2 x)).
 [[gnu::always_inline]] inline float hyperbolic_tangent(float x) {
   const float magnitude = x < 0 ? -x : x, square = x * x;
   const float small = x * (945.0F + square * (105.0F + square)) / (945.0F + square * (420.0F + square * 15.0F));
@@ -84,7 +82,7 @@ template <typename Float>
   return magnitude < 0.7F ? small : x < 0 ? -large : large;
 }
 
-// log2(x) of a positive normal x: 2^k m with m in [sqrt(1/2), sqrt(2)), ln(m) = 2 atanh((m - 1) / (m + 1)).
+// log2(x) for positive normal x = 2^k m with m in [sqrt(1/2), sqrt(2)), ln(m) = 2 atanh((m - 1) / (m + 1)).
 [[gnu::always_inline]] inline Lanes log2(Lanes x) {
   const auto bits = bits_of<IntLanes>(x);
   const IntLanes k = (bits - 0x3f3504f3) >> 23;
@@ -98,7 +96,7 @@ template <typename Float>
   return __builtin_convertvector(k, Lanes) + series * s * (2 * 1.442695041F);
 }
 
-// 2^x, 0 below 2^-126; x < 127.
+// 2^x for x < 127; flushes results below 2^-126 to 0.
 [[gnu::always_inline]] inline Lanes exp2(Lanes x) {
   const Lanes inside = larger(x, broadcast(-126.0F));
   const Lanes k = nearest(inside), r = (inside - k) * 0.693147181F;
@@ -114,7 +112,7 @@ template <typename Float>
 
 [[gnu::always_inline]] inline float float_of_half(uint16_t half) {
   const auto magnitude = static_cast<uint32_t>(half & 0x7fffU) << 13;
-  // Multiplying by 2^112 moves the exponent's bias from 15 to 127 and normalizes subnormals; all exact.
+  // Multiplying by 2^112 changes the exponent's bias from 15 to 127 and normalizes subnormals, exactly.
   const auto finite = bits_of<uint32_t>(bits_of<float>(magnitude) * 0x1p112F);
   const uint32_t positive = magnitude >= 0x0f800000U ? magnitude | 0x7f800000U : finite;
   return bits_of<float>(positive | static_cast<uint32_t>(half & 0x8000U) << 16);
@@ -122,16 +120,16 @@ template <typename Float>
 
 // As Half(float) in tensor/dtype.h, without branches.
 [[gnu::always_inline]] inline uint16_t half_of_float(float value) {
-  const auto word = bits_of<uint32_t>(value);
-  const uint32_t magnitude = word & 0x7fffffffU;
+  const auto bits = bits_of<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffffU;
   const uint32_t small = bits_of<uint32_t>(bits_of<float>(magnitude) + 0.5F) - 0x3f000000U;
   const uint32_t normal = (magnitude + 0xfffU + ((magnitude >> 13) & 1U) - 0x38000000U) >> 13;
   const uint32_t special = magnitude > 0x7f800000U ? 0x7e00U : 0x7c00U;
   const uint32_t finite = magnitude < 0x38800000U ? small : normal;
-  return static_cast<uint16_t>(((word >> 16) & 0x8000U) | (magnitude >= 0x47800000U ? special : finite));
+  return static_cast<uint16_t>(((bits >> 16) & 0x8000U) | (magnitude >= 0x47800000U ? special : finite));
 }
 
-// f32 and bf16 alike.
+// Conversions for code that serves f32 and bf16.
 [[gnu::always_inline]] inline float wide(float x) { return x; }
 [[gnu::always_inline]] inline float wide(uint16_t x) { return bits_of<float>(static_cast<uint32_t>(x) << 16); }
 template <typename Element>
@@ -184,7 +182,7 @@ void add_line(float* x, float start, float slope, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] += slope * (start + static_cast<float>(static_cast<int32_t>(i)));
 }
 
-// A mean that rounding has moved away from the true one is corrected by the mean of what is left.
+// Subtracts the mean, then the mean of the result, which corrects the rounding of the first.
 void centre(const float* x, float* y, int64_t n) {
   float sum = 0, left = 0;
 #pragma omp simd reduction(+ : sum)
@@ -254,8 +252,9 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   }
 }
 
-// 2^x for x <= 0 to 3e-6: 0 below 2^-126. A polynomial, the best of degree 4 on [-1/2, 1/2], gives what is left of x
-// beside the integer next to it. Elsewhere kMagic finds that integer.
+// 2^x for x <= 0 with a relative error of 3e-6; flushes results below 2^-126 to 0. Splits x into the nearest integer
+// and a remainder in [-1/2, 1/2], for which it evaluates the minimax polynomial of degree 4. Without AVX-512 kMagic
+// finds the integer.
 [[gnu::always_inline]] inline Lanes quick_exp2(Lanes x) {
 #if defined(__AMX_BF16__)
   const Lanes r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), whole = x - r;
@@ -270,7 +269,8 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
   series = series * r + 0.69312419F;
   series = series * r + 1.0F;
 #if defined(__AMX_BF16__)
-  return _mm512_scalef_ps(series, whole);  // where tile registers are set up, what is below 2^-126 becomes zero
+  return _mm512_scalef_ps(series,
+                          whole);  // between configure_tiles() and release_tiles(), results below 2^-126 are flushed
 #elif defined(__AVX512F__)
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, broadcast(-126.0F), _CMP_NLT_UQ), series, whole);
 #else
@@ -279,7 +279,7 @@ void rotate_pairs(const float* cos, const float* sin, float* x, int64_t n) {
 #endif
 }
 
-// Activation(gate) times up.
+// gate(x, up) = activation(x) * up.
 struct Silu {
   [[gnu::always_inline]] static inline float gate(float x, float up) { return x / (1.0F + exponential(-x)) * up; }
 };
@@ -315,7 +315,7 @@ void gate(const Element* x, const Element* up, Element* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = rounded_to<Element>(Activation::gate(wide(x[i]), wide(up[i])));
 }
 
-// 1 / x; where a division takes long, to about 2^-23.
+// 1 / x; on AMX processors, where division is slow, with a relative error of about 2^-23.
 [[gnu::always_inline]] inline Lanes reciprocal(Lanes x) {
 #if defined(__AMX_BF16__)
   const Lanes guess = _mm512_rcp14_ps(x);
@@ -325,7 +325,8 @@ void gate(const Element* x, const Element* up, Element* y, int64_t n) {
 #endif
 }
 
-// What is rounded to bf16 needs no better exponential than attention's: x / (1 + e) for x >= 0, x e / (1 + e) below.
+// Uses attention's fast exponential, as the result is rounded to bf16. With e = exp(-|x|): x / (1 + e) for x >= 0,
+// x e / (1 + e) below.
 void silu_bf16(const uint16_t* x, const uint16_t* up, uint16_t* y, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -349,7 +350,7 @@ constexpr GateKernels<uint16_t> kGatesBf16 = [] {
   return gates;
 }();
 
-// NaN stays.
+// Passes NaN through.
 void hard_cap(float bound, float* x, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -363,7 +364,7 @@ void soft_cap(float bound, float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = bound * hyperbolic_tangent(x[i] / bound);
 }
 
-// All lanes of x combined, halves first.
+// Combines all lanes of x, one half with the other first.
 template <int64_t kHalf = kLanes / 2, typename Combine>
 [[gnu::always_inline]] inline float folded(Lanes x, const Combine& combine) {
   if constexpr (kHalf == 0) {
@@ -382,7 +383,7 @@ float maximum(const float* x, int64_t n) {
     for (int64_t i = 1; i < n; ++i) top = larger(top, x[i]);
     return top;
   }
-  // As many at a time as the processor has under way; the last ones, which may overlap, come first.
+  // Independent maxima hide the latency. The last vectors, which may overlap others, are taken first.
   constexpr int64_t kTops = 4;
   Lanes tops[kTops];
   for (int64_t t = 0; t < kTops; ++t) tops[t] = load(x + larger(n - (t + 1) * kLanes, int64_t{0}));
@@ -393,7 +394,7 @@ float maximum(const float* x, int64_t n) {
                 [](Lanes a, Lanes b) { return larger(a, b); });
 }
 
-// Moves a row to a higher top.
+// Rescales a row to a higher top.
 [[gnu::always_inline]] inline void fade(RunningSoftmax& row, float top, float factor) {
   row.top = top;
   row.weight *= factor;
@@ -439,7 +440,7 @@ void soften_bf16(float* x, int64_t n, float factor, RunningSoftmax& row) {
   row.weight += sum_of(sums + others);
 }
 
-// Partial sums of this many terms are in f32, the sum of those in double.
+// Terms that are summed in f32; sums of such chunks are added in double.
 constexpr int64_t kChunk = 1024;
 
 double sum_of_exponentials(const float* x, float top, int64_t n) {
@@ -469,7 +470,7 @@ double divergence(const float* p, float log_p, const float* q, float log_q, int6
   return total;
 }
 
-// y[k] = column k of x: lane r is row r. Rows that x lacks repeat its last, and are never written back.
+// y[k] = column k of x: lane r is row r. Missing rows repeat the last one and are never written back.
 void transpose_in(FloatRows x, int64_t rows, int64_t cols, float* y) {
   for (int64_t r = 0; r < kLanes; ++r) {
     const float* row = x.data + (r < rows ? r : rows - 1) * x.stride;
@@ -477,8 +478,8 @@ void transpose_in(FloatRows x, int64_t rows, int64_t cols, float* y) {
   }
 }
 
-// sum_k importance_k |scale q_k - w_k|^norm with q_k = clamp(round(w_k / scale), low, high), lane by lane. Multiplying
-// by 1 / scale may choose the other of two codes at a tie; both have the same error.
+// sum_k importance_k |scale q_k - w_k|^norm with q_k = clamp(round(w_k / scale), low, high), lane by lane. At a
+// tie, multiplying by 1 / scale may choose the other code, which has the same error.
 template <bool kSquare>
 [[gnu::always_inline]] inline Lanes grid_error(const float* w, const float* importance, int64_t n, Lanes scale,
                                                Lanes low, Lanes high, float norm) {
@@ -499,15 +500,15 @@ template <bool kSquare>
   return sum;
 }
 
-// A scale as fp16 holds it: the nearest one, neither zero nor infinite.
+// A scale rounded to fp16, neither zero nor infinite.
 [[gnu::always_inline]] inline Lanes stored_scale(Lanes scale) {
-  Lanes half;
+  Lanes half{};
   for (int64_t r = 0; r < kLanes; ++r) half[r] = float_of_half(half_of_float(scale[r]));
   const Lanes magnitude = smaller(larger(larger(half, -half), broadcast(0x1p-24F)), broadcast(65504.0F));
   return scale < 0.0F ? -magnitude : magnitude;
 }
 
-// The best grid so far of each lane.
+// The best grid found so far, for each lane.
 struct BestGrid {
   Lanes scale{}, zero{}, least = broadcast(__builtin_inff());
 
@@ -558,16 +559,17 @@ void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group
     attempt(scale, larger(smaller(zero - 1, top), Lanes{}));
     attempt(scale, smaller(zero + 1, top));
   }
+  const Lanes best_scale = best.scale, best_zero = best.zero;
   for (int64_t r = 0; r < rows; ++r) {
-    scales[r * scale_stride] = best.scale[r];
-    zeros[r * zero_stride] = static_cast<uint8_t>(best.zero[r]);
+    scales[r * scale_stride] = best_scale[r];
+    zeros[r * zero_stride] = static_cast<uint8_t>(best_zero[r]);
   }
 }
 
-// Columns whose errors are kept in registers and added to all later columns in one pass over those.
+// Columns per pass: their errors stay in registers until one pass adds them to all later columns.
 constexpr int64_t kPass = 8;
 
-// Lanes are rows. scratch: w, later overwritten by the codes, and the feedback, later overwritten by the errors.
+// Lanes are rows. scratch holds w, overwritten by the codes, and the feedback, overwritten by the errors.
 void quantize_columns(int64_t rows, int64_t n, FloatRows w, FloatRows feedback, FloatRows factor, GridRows grid,
                       uint8_t* codes, int64_t code_stride, float* errors, int64_t error_stride, float* loss,
                       int64_t loss_stride, float* scratch) {

@@ -1,12 +1,12 @@
 // The inner loops of the CPU backend: one thread, raw pointers, f32 in and out. kernels.cpp is compiled once per
-// instruction set, and each copy fills one table; the processor chooses among the tables at run time.
+// instruction set; each copy fills one table, chosen at run time.
 #pragma once
 
 #include <cstdint>
 
 namespace gptq {
 
-// Rows of a float matrix on their way through a grid kernel. Row r starts at data + r * stride.
+// Rows of a float matrix; row r starts at data + r * stride.
 struct FloatRows {
   const float* data = nullptr;
   int64_t stride = 0;
@@ -20,7 +20,7 @@ struct GridRows {
   int bits = 4;
 };
 
-// What a GridSearch says.
+// The parameters of a GridSearch.
 struct GridRules {
   int bits, candidates;
   bool symmetric, signed_scales, search_zeros;
@@ -36,7 +36,7 @@ struct GateKernels {
   Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu;
 };
 
-// A row of softmax(x) y, of x that comes in pieces (Dao et al. 2022, FlashAttention).
+// State of a row of softmax(x) y whose x comes in pieces (online softmax; Dao et al. 2022, FlashAttention).
 struct RunningSoftmax {
   float top = 0, weight = 0;  // the largest x so far, and sum exp(x - top)
   float* sums = nullptr;      // [width] sum exp(x - top) y
@@ -46,7 +46,7 @@ struct RunningSoftmax {
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
-  // Rows that one call of a grid kernel takes at most; each SIMD lane is a row.
+  // The most rows that one call of a grid kernel takes; each SIMD lane is a row.
   int64_t lanes;
 
   void (*f16_to_f32)(const uint16_t* x, float* y, int64_t n);
@@ -67,7 +67,7 @@ struct Kernels {
   bool (*all_finite_16)(const uint16_t* x, int64_t n, uint16_t exponent);  // no x has all bits of `exponent`
   void (*rotate)(const float* cos, const float* sin, float* low, float* high, int64_t n);  // RoPE of one head
   void (*rotate_bf16)(const float* cos, const float* sin, uint16_t* low, uint16_t* high, int64_t n);
-  void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);  // the same of neighbours
+  void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);  // RoPE of neighbouring elements
   GateKernels<float> gates;
   GateKernels<uint16_t> gates_bf16;
 
@@ -75,21 +75,21 @@ struct Kernels {
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)
 
   float (*maximum)(const float* x, int64_t n);  // n > 0
-  // x = exp(factor * x - top), top being the largest so far, and the weight and sums of the row are brought up to date;
-  // factor > 0, n and width are multiples of 16. The second writes bf16 over the front half of x, exact to about 2^-16
-  // before it is rounded; the weight is the sum of what was not rounded yet.
+  // x = exp(factor * x - top), with `top` the largest so far; rescales the row's weight and sums to the new top and
+  // adds to the weight. factor > 0; n and width are multiples of 16. soften_bf16 writes bf16 over the first half of x,
+  // with a relative error of about 2^-16 before rounding; its weight sums the unrounded values.
   void (*soften)(float* x, int64_t n, float factor, RunningSoftmax& row);
   void (*soften_bf16)(float* x, int64_t n, float factor, RunningSoftmax& row);
   // sum exp(x - top)
   double (*sum_of_exponentials)(const float* x, float top, int64_t n);
-  // sum exp(p - log_p) * ((p - log_p) - (q - log_q)): the divergence of two rows of logits, given their log-sum-exps
+  // KL divergence of two rows of logits from their log-sum-exps: sum exp(p - log_p) * ((p - log_p) - (q - log_q))
   double (*divergence)(const float* p, float log_p, const float* q, float log_q, int64_t n);
 
-  // The ops of these names for `rows` <= lanes rows. find_grid writes one group; `scratch` holds lanes * group_size
-  // floats. importance is never null.
+  // The ops of these names for up to `lanes` rows. find_grid computes one group; `scratch` holds lanes * group_size
+  // floats, and importance is never null.
   void (*find_grid)(int64_t rows, FloatRows w, const float* importance, int64_t group_size, const GridRules& rules,
                     float* scales, int64_t scale_stride, uint8_t* zeros, int64_t zero_stride, float* scratch);
-  // `scratch` holds 2 * lanes * n floats; loss is a column.
+  // `scratch` holds 2 * lanes * n floats; loss [rows, 1].
   void (*quantize_columns)(int64_t rows, int64_t n, FloatRows w, FloatRows feedback, FloatRows factor, GridRows grid,
                            uint8_t* codes, int64_t code_stride, float* errors, int64_t error_stride, float* loss,
                            int64_t loss_stride, float* scratch);
@@ -99,9 +99,9 @@ struct Kernels {
                      float* w);  // one row
 };
 
-// The table for this processor's best instruction set. The environment variable GPTQ_CPU_ISA (baseline, avx2, avx512,
-// avx512bf16, amx; on ARM baseline, neonbf16) chooses another, for tests. Throws InputError for one that this build or
-// processor lacks.
+// The table for the fastest instruction set of this processor. The environment variable GPTQ_CPU_ISA (baseline, avx2,
+// avx512, avx512bf16, amx; on ARM baseline, neonbf16) overrides the choice, for tests. Throws InputError for a set that
+// this build or processor lacks.
 const Kernels& kernels_for_this_cpu();
 
 }  // namespace gptq

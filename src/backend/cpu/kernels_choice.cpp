@@ -1,4 +1,4 @@
-// Chooses the table of kernels at run time.
+// Chooses the table of kernels for the processor, or the one that GPTQ_CPU_ISA names.
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -8,8 +8,8 @@
 #endif
 
 #include "backend/cpu/kernels.h"
+#include "base/cpu_features.h"
 #include "base/error.h"
-#include "base/resources.h"
 
 namespace gptq {
 
@@ -40,7 +40,7 @@ namespace {
 struct Choice {
   const Kernels* kernels;
   bool (*runs_here)();
-  bool (*is_slow)() = [] { return false; };  // here, beside those that follow
+  bool (*is_slow)() = [] { return false; };  // on this processor, compared with the next row
 };
 
 #if defined(__x86_64__)
@@ -49,7 +49,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
-// Vector registers of Intel's processors take dot products of bf16 at half the rate of f32 (bench/README.md).
+// The vector units of Intel's processors multiply bf16 at half the rate of f32 (bench/README.md).
 bool is_intel() { return __builtin_cpu_is("intel"); }
 bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
@@ -60,7 +60,7 @@ bool has_neonbf16() {
 }
 #endif
 
-// Best first.
+// Fastest first.
 constexpr Choice kChoices[] = {
 #if defined(__x86_64__)
     {&amx::kKernels, [] { return has_avx512bf16() && may_use_amx(); }},

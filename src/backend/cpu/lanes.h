@@ -1,5 +1,6 @@
-// One vector register, for the sources that are compiled once per instruction set: those alone include this. All of it
-// is always inlined and in an unnamed namespace, so that the linker never merges copies of different instruction sets.
+// One vector register, for the sources that are compiled once per instruction set; no other file includes this.
+// Everything is always inlined and in an unnamed namespace, so the linker never merges copies of different instruction
+// sets.
 #pragma once
 
 #include <cstddef>
@@ -23,10 +24,10 @@ constexpr int64_t kLanes = 8;
 constexpr int64_t kLanes = 4;
 #endif
 
-// A register of floats, of masks or integers, of words.
+// Registers of floats, of masks or integers, and of dwords.
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 using IntLanes = int32_t __attribute__((vector_size(4 * kLanes)));
-using Words = uint32_t __attribute__((vector_size(4 * kLanes)));
+using Dwords = uint32_t __attribute__((vector_size(4 * kLanes)));
 
 template <typename To, typename From>
 [[gnu::always_inline]] inline To bits_of(From value) {
@@ -45,9 +46,9 @@ template <typename Vector, typename Element>
 }
 
 [[gnu::always_inline]] inline uint16_t bf16_of_float(float value) {
-  const auto word = bits_of<uint32_t>(value);
-  const uint32_t rounded = (word + 0x7fffU + ((word >> 16) & 1U)) >> 16;
-  return static_cast<uint16_t>((word & 0x7fffffffU) > 0x7f800000U ? (word >> 16) | 0x40U : rounded);
+  const auto bits = bits_of<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+  return static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? (bits >> 16) | 0x40U : rounded);
 }
 
 [[gnu::always_inline]] inline Lanes load_bf16(const uint16_t* x) {
@@ -55,7 +56,7 @@ template <typename Vector, typename Element>
   return bits_of<Lanes>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(x)), 16));
 #else
   using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
-  return bits_of<Lanes>(__builtin_convertvector(load<Halves>(x), Words) << 16);
+  return bits_of<Lanes>(__builtin_convertvector(load<Halves>(x), Dwords) << 16);
 #endif
 }
 

@@ -1,111 +1,107 @@
-// The inner loops of matrix products on a CPU: operands packed into panels, and the tile of sums that two panels give.
-// product_kernels.cpp is compiled once per instruction set, like kernels.cpp.
+// The micro-kernels of matrix products on a CPU: they multiply a packed A panel by a packed B panel into a tile of C
+// that stays in registers. product_kernels.cpp is compiled once per instruction set, like kernels.cpp.
 //
-// A panel holds a few rows of the left operand, or columns of the right one, over the inner dimension, filled up with
-// zeros. It is made of words of 32 bits: an f32 is a word, and so are two bf16 that are neighbours along the inner
-// dimension, as the processors' dot products want them. A right panel lies word after word, its columns side by side.
-// A left panel may lie in several ways, which two strides tell apart.
+// A panel holds mr rows of A, or nr columns of B, over a k-block, padded with zeros. Its elements are dwords: an f32,
+// or a k-pair, two bf16 that are neighbours along k, as the processors' bf16 dot products take them. A B panel is
+// dense: for each dword of k its nr columns. An A panel has two strides, so that rows may be used where they lie.
 #pragma once
 
 #include <cstdint>
 
 namespace gptq {
 
-// A left panel times a right one: of `words` words of the inner dimension. Word k of row r of the left panel is
-// left[r * row_stride + k / step * step_stride + k % step], and of column j of the right one right[k * cols + j].
-// Strides are in words. Where the step is 1, kernels of rows take step_stride to be 1, those of columns to be cols.
+// A packed A panel times a packed B panel over `dwords` dwords of k. Dword k of row r of A is
+// a[r * row_stride + k / step * step_stride + k % step], of column j of B it is b[k * nr + j]. Strides are in dwords.
+// Where the kernel's step is 1, row kernels assume step_stride = 1, column kernels step_stride = nr.
 struct PanelProduct {
-  int64_t words = 0;
-  const uint32_t* left = nullptr;
+  int64_t dwords = 0;
+  const uint32_t* a = nullptr;
   int64_t row_stride = 0, step_stride = 0;
-  const uint32_t* right = nullptr;
-  // What will be multiplied next, which kernels that gain by it fetch meanwhile: with each kLineWords words so many
-  // cache lines, of rows that lie line_stride apart or one behind the other.
-  static constexpr int64_t kLineWords = 16;
-  struct Ahead {
+  const uint32_t* b = nullptr;
+  // Panels of the next call, which some kernels prefetch: with each kLineDwords of k, `lines` cache lines that are
+  // line_stride apart; step_stride from one such group to the next.
+  static constexpr int64_t kLineDwords = 16;  // a cache line
+  struct Prefetch {
     const uint32_t* data = nullptr;
-    int64_t lines = 0, line_stride = kLineWords, step_stride = kLineWords;
+    int64_t lines = 0, line_stride = kLineDwords, step_stride = kLineDwords;
   };
-  static constexpr Ahead dense(const uint32_t* data, int64_t lines) {
-    return {.data = data, .lines = lines, .step_stride = lines * kLineWords};
+  static constexpr Prefetch dense(const uint32_t* data, int64_t lines) {
+    return {.data = data, .lines = lines, .step_stride = lines * kLineDwords};
   }
-  Ahead soon, later;  // to the first cache and to the second; tile registers load too much for the first
+  Prefetch prefetch_l1, prefetch_l2;  // AMX kernels use the second only: their tile loads fill L1
 };
 
-// The register block of one kernel, of f32 or bf16 products.
+// One micro-kernel, for f32 or bf16.
 struct ProductKernel {
-  int64_t rows = 0, cols = 0;  // of the tile of sums
-  int64_t word = 1;            // elements of a word: 1 or 2
-  int64_t step = 1;            // words taken at a time: the inner dimension is filled up to a multiple
-  // Left panels are best packed step by step, the rows' words of a step together, as tile registers load them.
-  bool by_steps = false;
-  int64_t most_words = 0;  // of an inner dimension that one call should get, for the sake of the caches
+  int64_t rows = 0, cols = 0;  // mr x nr: the tile of C
+  int64_t k_per_dword = 1;     // 1 for f32, 2 for k-pairs of bf16
+  int64_t step = 1;            // dwords of k that it takes at a time: panels are padded to a multiple
+  bool tile_layout = false;    // A is best packed in the AMX tile layout: per step, its dwords of all rows
+  int64_t kc = 0;              // the k-block in dwords that one call should get, chosen for the caches
 
-  // c = left right', or c += left right' where `accumulate`, each a sum of its words' elements' products.
-  // c [rows, cols] is written whole.
+  // c = a b, or c += a b where `accumulate`. Writes all of c [rows, cols].
   using Multiply = void (*)(const PanelProduct& product, float* c, int64_t c_stride, bool accumulate);
   Multiply multiply = nullptr;
 
-  // The same of `panels` right panels, one behind the other: c [rows, panels * cols] = left right'.
+  // c [rows, panels * cols] = a b for `panels` consecutive B panels.
   using MultiplyAcross = void (*)(const PanelProduct& product, int64_t panels, float* c, int64_t c_stride);
   MultiplyAcross multiply_across = nullptr;
 
-  // narrow[i]: of the first (i + 1) * narrow_cols columns of c alone; null where only whole tiles can be had.
+  // narrow[i] computes the first (i + 1) * narrow_cols columns of c only; null where there are whole tiles only.
   Multiply narrow[6] = {};
   int64_t narrow_cols = 0;
   Multiply multiply_first(int64_t columns) const {
     return narrow[0] == nullptr || columns >= cols ? multiply : narrow[(columns - 1) / narrow_cols];
   }
 
-  // y = left right' + c + bias of a whole tile, rounded; c and bias [cols] may be null. None where it would gain
+  // Fused epilogue: y = bf16(a b + c + bias) for a whole tile; c and bias [cols] may be null. Null where fusing gains
   // nothing.
   using MultiplyToBf16 = void (*)(const PanelProduct& product, const float* c, int64_t c_stride, const float* bias,
                                   uint16_t* y, int64_t y_stride);
   MultiplyToBf16 multiply_to_bf16 = nullptr;
 
-  // The words of `elements`, filled up.
-  int64_t words_of(int64_t elements) const { return (elements + word * step - 1) / (word * step) * step; }
+  // Dwords of k that `k` elements take, padded to whole steps.
+  int64_t dwords_of(int64_t k) const { return (k + k_per_dword * step - 1) / (k_per_dword * step) * step; }
 };
 
 struct ProductKernels {
   ProductKernel f32, bf16;
-  // For products of columns, x' y, where both operands have to be turned into panels. Their cols are a multiple of
-  // their rows, and a left panel is `rows` neighbouring columns of what would be a right one: word k of row r is
-  // left[k * cols + r], whatever the strides. By steps, both are packed by take_column_step().
+  // For x' y, where k runs down the columns of both operands. nr is a multiple of mr, and an A panel is mr neighbouring
+  // columns of a packed B panel: dword k of row r is a[k * nr + r], whatever the strides. In the AMX tile layout
+  // pack_column_tiles() packs both operands.
   ProductKernel f32_columns, bf16_columns;
-  // Whether the processor has dot products of bf16; without them those kernels are none.
+  // Whether the processor has bf16 dot products; without them the bf16 kernels are empty.
   bool multiply_bf16() const { return bf16.multiply != nullptr; }
 
-  // Packs an operand whose rows run along the inner dimension: y[k * y_stride + r] = word k of row r. Rows are
-  // row_bytes long; what is missing up to `width` rows (a multiple of 16) or `words` words is zeros.
-  void (*interleave)(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t words, int64_t width,
-                     uint32_t* y, int64_t y_stride);
-  // Packs an operand whose columns do, in words of f32 or of two bf16: y[k * width + c] = x[k, c], or the pair of
-  // x[2 k, c] and x[2 k + 1, c]. What is missing up to `width` columns or `words` words is zeros.
-  void (*take_columns)(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
+  // Packs a B panel from an operand [n, k] whose rows run along k: y[k * y_stride + r] = dword k of row r. Rows are
+  // row_bytes long; pads with zeros to `width` rows (a multiple of 16) and `dwords` dwords.
+  void (*pack_rows)(const void* x, int64_t stride_bytes, int64_t rows, int64_t row_bytes, int64_t dwords, int64_t width,
+                    uint32_t* y, int64_t y_stride);
+  // Packs a B panel from an operand [k, n] whose columns run along k, f32 or k-pairs of bf16: y[k * width + c] = x[k,
+  // c], or the pair x[2 k, c], x[2 k + 1, c]. Pads with zeros to `width` columns and `dwords` dwords.
+  void (*pack_columns)(const uint32_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t dwords, int64_t width,
                        uint32_t* y);
-  void (*take_column_pairs)(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t words, int64_t width,
-                            uint32_t* y);
+  void (*pack_column_pairs)(const uint16_t* x, int64_t stride, int64_t rows, int64_t cols, int64_t dwords,
+                            int64_t width, uint32_t* y);
 
-  // For kernels by steps: packs one step of a panel of columns, x [tokens, cols], both at most a step's and a panel's.
-  // In a panel the even columns come first: right[k * width + c] = the pair of x[2 k, col(c)] and x[2 k + 1, col(c)],
-  // with col(c) = 2 c, or 2 c - width + 1 from c = width / 2 on; left[c * step + k] the same. Either may be null; what
-  // is missing is zeros. Returns false if not all elements are finite.
-  bool (*take_column_step)(const uint16_t* x, int64_t stride, int64_t tokens, int64_t cols, uint32_t* left,
-                           uint32_t* right);
-  // c += a tile of sums of such panels.   c [rows, cols]
+  // For kernels with the AMX tile layout: packs one step of an A panel, a B panel or both (either may be null) from
+  // x [tokens, cols], at most one step by one panel, padded with zeros. The even columns come first:
+  // b[k * width + c] = the pair x[2 k, col(c)], x[2 k + 1, col(c)] with col(c) = 2 c, or 2 c - width + 1 from
+  // c = width / 2 on; a[c * step + k] is the same pair. Returns false if an element is not finite.
+  bool (*pack_column_tiles)(const uint16_t* x, int64_t stride, int64_t tokens, int64_t cols, uint32_t* a, uint32_t* b);
+  // c [rows, cols] += a tile of C from such panels, with its columns and rows back in order.
   void (*add_column_tile)(const float* sums, int64_t rows, int64_t cols, float* c, int64_t c_stride);
 
-  // y = c + bias, bias [cols] or null, rounded to bf16 in the second.   c, y [rows, cols]; the first may be in place
-  void (*finish_f32)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
-                     int64_t stride);
-  void (*finish_bf16)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, uint16_t* y,
-                      int64_t stride);
+  // Epilogues: y = c + bias, bias [cols] or null, in f32 (y may be c) or rounded to bf16.   c, y [rows, cols]
+  void (*epilogue_f32)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, float* y,
+                       int64_t stride);
+  void (*epilogue_bf16)(const float* c, int64_t c_stride, int64_t rows, int64_t cols, const float* bias, uint16_t* y,
+                        int64_t stride);
 
-  // Around a thread's calls of `multiply`: sets up its tile registers, where results below 2^-126 become zeros in the
-  // vector registers too, and gives them back.
-  void (*begin)();
-  void (*end)();
+  // Around a thread's calls of `multiply`: configures its AMX tiles and releases them. In between vector instructions
+  // flush results below 2^-126 to zero, as AMX does.
+  void (*configure_tiles)();
+  void (*release_tiles)();
 };
 
 }  // namespace gptq

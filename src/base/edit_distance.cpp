@@ -1,4 +1,4 @@
-#include "base/names.h"
+#include "base/edit_distance.h"
 
 #include <algorithm>
 #include <numeric>

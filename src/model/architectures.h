@@ -1,4 +1,4 @@
-// Rows that the parts of the table of architectures share.
+// The table of model families is in two files; these are the rows that one needs from the other.
 #pragma once
 
 #include <vector>

@@ -1,9 +1,8 @@
-// The linears and float parts of a block by name and size, and which states and weights its steps need.
-#include <algorithm>
+#include "model/specs.h"
+
 #include <tuple>
 
 #include "base/error.h"
-#include "model/block.h"
 
 namespace gptq {
 namespace {
@@ -76,7 +75,7 @@ class Specs {
           spec.share = static_cast<double>(experts.chosen) / static_cast<double>(experts.count);
         }
       }
-      if (row.tensors != ExpertTensors::split) point_at_slabs(steps[first], steps[first + 1][0], expert);
+      if (row.tensors != ExpertTensors::split) point_at_fused(steps[first], steps[first + 1][0], expert);
     }
   }
 
@@ -115,7 +114,7 @@ class Specs {
   }
 
   // Where all experts' weights lie in one tensor.
-  void point_at_slabs(std::vector<LinearSpec>& in, LinearSpec& down, int64_t expert) const {
+  void point_at_fused(std::vector<LinearSpec>& in, LinearSpec& down, int64_t expert) const {
     const Experts& experts = config_.experts;
     const ExpertRow& row = row_.experts;
     const bool turned = row.tensors != ExpertTensors::halves, pairs = row.tensors == ExpertTensors::turned_pairs;
@@ -128,7 +127,7 @@ class Specs {
       spec.bias_tensor = cat(prefix_, bias);
       spec.bias_shape = {experts.count, out};
       spec.transposed = turned;
-      spec.slab = expert;
+      spec.matrix_index = expert;
     };
     for (size_t i = 0; i < in.size(); ++i) {
       point(in[i], row.stored_gate_up, row.stored_gate_up_bias, width, config_.hidden);
@@ -143,12 +142,6 @@ class Specs {
   const Architecture& row_;
   const std::string prefix_;
 };
-
-StepKind kind_of(const StepSpecs& steps, int64_t step) { return steps[static_cast<size_t>(step)][0].step; }
-
-bool is_first_of_mlp(const StepSpecs& steps, int64_t step) {
-  return step > 0 && kind_of(steps, step - 1) == StepKind::attention_out;
-}
 
 }  // namespace
 
@@ -240,46 +233,12 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   return specs;
 }
 
-bool can_rebuild_inputs(const ModelConfig& config) {
-  return std::none_of(config.kinds.begin(), config.kinds.end(), [](const BlockKind& kind) { return kind.has_experts; });
-}
-
-int64_t widest_input(const ModelConfig& config) {
-  int64_t widest = 0;
+StepSpecs all_steps(const ModelConfig& config) {
+  StepSpecs steps;
   for (int64_t block = 0; block < config.blocks; ++block) {
-    const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
-    const bool is_new = block == 0 || kind.has_experts != config.kinds[static_cast<size_t>(block) - 1].has_experts;
-    if (!is_new) continue;
-    for (const auto& step : step_specs(config, block)) widest = std::max(widest, step[0].in_features);
-    if (kind.has_experts) widest = std::max(widest, 2 * config.hidden);
+    for (auto& step : step_specs(config, block)) steps.push_back(std::move(step));
   }
-  if (config.latent.kv_rank == 0) return widest;
-  const int64_t queries = config.latent.q_rank > 0 ? config.latent.q_rank : config.heads * config.head_dim;
-  return std::max(widest, queries + config.latent.kv_rank + config.latent.rope_dim);
-}
-
-StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
-  const bool ends = step == static_cast<int64_t>(steps.size());
-  if (!keeps_inputs) {
-    const bool writes = ends || (is_first_of_mlp(steps, step) && !config.parallel);
-    return {.reads_residual = true, .reads_input = false, .writes_residual = writes};
-  }
-  if (step == 0) return {.reads_residual = true, .reads_input = false, .writes_residual = false};
-  if (ends || is_first_of_mlp(steps, step)) return {};
-  return {.reads_residual = false, .reads_input = true, .writes_residual = false};
-}
-
-int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
-  if (step == 0) return 0;
-  if (!keeps_inputs) {
-    int64_t mlp = 0;
-    while (!is_first_of_mlp(steps, mlp)) ++mlp;
-    return config.parallel || step <= mlp ? 0 : mlp;
-  }
-  const StepKind before = kind_of(steps, step - 1);
-  const bool is_pair = before == StepKind::shared_out || before == StepKind::expert_out;
-  const bool is_latent = before == StepKind::latent_key_value && kind_of(steps, step - 2) == StepKind::latent_query;
-  return is_pair || is_latent ? step - 2 : step - 1;
+  return steps;
 }
 
 }  // namespace gptq
