@@ -1,4 +1,4 @@
-// One thread that runs tasks in the order given, beside the thread that gives them: reading ahead, writing behind.
+// A thread that runs tasks in order, to read ahead and write back while the caller computes.
 #pragma once
 
 #include <condition_variable>
@@ -15,7 +15,7 @@ namespace gptq {
 class BackgroundWorker {
  public:
   BackgroundWorker() : thread_([this] { work(); }) {}
-  // Tasks that have not begun are dropped; the one at work is waited for.
+  // Drops tasks that have not started and waits for the running one.
   ~BackgroundWorker() {
     {
       std::lock_guard lock(mutex_);
@@ -28,7 +28,7 @@ class BackgroundWorker {
   BackgroundWorker(const BackgroundWorker&) = delete;
   BackgroundWorker& operator=(const BackgroundWorker&) = delete;
 
-  // Runs `task` after all that were given before it. The future gives its value or rethrows its exception.
+  // Runs `task` after all earlier ones. The future returns its value or rethrows its exception.
   template <typename Task>
   auto submit(Task task) {
     using Value = decltype(task());
@@ -62,7 +62,7 @@ class BackgroundWorker {
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_;
   bool stopping_ = false;
-  std::thread thread_;  // last: it uses all of the above
+  std::thread thread_;  // last: uses the members above
 };
 
 }  // namespace gptq

@@ -9,7 +9,7 @@
 namespace gptq {
 
 #if defined(__x86_64__)
-// A process has tile registers only with the kernel's permission, once for all its threads.
+// Linux enables AMX tiles per process, on request, for all its threads (arch_prctl(2)).
 bool may_use_amx() {
   constexpr unsigned kBf16 = 1U << 22, kTiles = 1U << 24;
   unsigned a = 0, b = 0, c = 0, d = 0;

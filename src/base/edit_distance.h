@@ -1,4 +1,4 @@
-// How alike two names are, for errors that say what was probably meant.
+// Distance between two names, for errors that suggest the intended one.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 namespace gptq {
 
-// Insertions, deletions and replacements of a character that turn `a` into `b` (Levenshtein).
+// Levenshtein distance: insertions, deletions and replacements of a character that turn `a` into `b`.
 int64_t edit_distance(std::string_view a, std::string_view b);
 
 }  // namespace gptq

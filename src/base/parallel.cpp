@@ -17,9 +17,9 @@
 namespace gptq {
 namespace {
 
-// How long to look at a variable before giving up the core: longer than what most rounds leave between them, which a
-// thread that sleeps would lengthen by what waking it takes, some 50 us on a virtual machine.
-constexpr auto kPatience = std::chrono::microseconds(50);
+// Spin time before a thread sleeps: longer than most gaps between two rounds. Waking a sleeping thread takes about 50
+// us on a virtual machine.
+constexpr auto kSpinTime = std::chrono::microseconds(50);
 
 void pause() {
 #if defined(__x86_64__)
@@ -29,22 +29,22 @@ void pause() {
 #endif
 }
 
-// Waits until is_done(), at most for kPatience.
+// Spins until is_done(), at most for kSpinTime.
 template <typename Condition>
-void look_out(const Condition& is_done) {
-  constexpr int kLooksPerClock = 32;  // a look at the clock takes longer
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+void spin_until(const Condition& is_done) {
+  constexpr int kSpinsPerClock = 32;  // reading the clock is slower than one spin
+  const auto end = std::chrono::steady_clock::now() + kSpinTime;
   do {
-    for (int look = 0; look < kLooksPerClock; ++look) {
+    for (int spin = 0; spin < kSpinsPerClock; ++spin) {
       if (is_done()) return;
       pause();
     }
   } while (std::chrono::steady_clock::now() < end);
 }
 
-// Of the cores that this process may run on, this thread takes any but one. Left alone, some schedulers put the few
-// threads of a virtual machine on one core.
-void keep_off(int core) {
+// Excludes one core from this thread's affinity. Otherwise some schedulers put all threads of a small virtual machine
+// on one core.
+void avoid_core(int core) {
   cpu_set_t cores;
   if (sched_getaffinity(getpid(), sizeof cores, &cores) != 0) return;
   CPU_CLR(core, &cores);
@@ -83,8 +83,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-// Rounds follow each other closely, so workers look out for the next one for a while before they sleep. One that comes
-// too late finds the round closed: nobody waits for it.
+// Rounds follow each other closely, so workers spin for the next one before they sleep. A worker that comes too late
+// finds the round closed, and the caller does not wait for it.
 void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& body) {
   if (workers_.empty() || count <= 1) {
     for (int64_t i = 0; i < count; ++i) body(i);
@@ -100,7 +100,7 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   run_bodies();
   open_ = false;
   const auto all_left = [this] { return joined_ == 0; };
-  look_out(all_left);
+  spin_until(all_left);
   while (!all_left()) std::this_thread::yield();
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
@@ -109,10 +109,10 @@ void ThreadPool::work(int index) {
   index_of_thread = index;
   uint32_t seen = 0;
   while (!stopping_) {
-    look_out([&] { return round_ != seen; });
+    spin_until([&] { return round_ != seen; });
     round_.wait(seen);
     seen = round_;
-    if (fits_ && core_ == sched_getcpu()) keep_off(core_);
+    if (fits_ && core_ == sched_getcpu()) avoid_core(core_);
     ++joined_;
     if (open_) run_bodies();
     --joined_;

@@ -15,7 +15,7 @@ std::string version() { return GPTQ_VERSION; }
 
 namespace {
 
-// The value after `key` in a file of "key value" lines, such as /proc/meminfo; -1 where there is none.
+// The value of `key` in a file of "key value" lines, such as /proc/meminfo; -1 if absent.
 int64_t value_in(const std::string& path, const std::string& key) {
   std::ifstream file(path);
   for (std::string name; file >> name;) {
@@ -33,7 +33,7 @@ int64_t number_in(const std::string& path) {
   return file >> value ? value : -1;
 }
 
-// Lowers `info` to what the control groups on the way from `folder` to its root leave.
+// Lowers `info` to the limits of the control groups from `folder` up to its root.
 void apply_groups(const std::string& root, std::string folder, const char* limit, const char* usage, const char* cache,
                   HostMemoryInfo& info) {
   for (;; folder.resize(folder.rfind('/'))) {

@@ -9,9 +9,9 @@ int64_t resident_bytes();       // now
 int64_t peak_resident_bytes();  // highest so far
 double cpu_seconds();           // user and system time of all threads
 
-// Memory of the machine, or of the control group (container) that this process runs in where that is less.
+// Memory of the machine, or of this process's control group (container) where that is less.
 struct HostMemoryInfo {
-  int64_t total_bytes = 0, free_bytes = 0;  // free: what can be had without swapping
+  int64_t total_bytes = 0, free_bytes = 0;  // free: available without swapping
 };
 HostMemoryInfo host_memory_info();
 

@@ -1,4 +1,4 @@
-// Division that rounds up.
+// Integer division that rounds up.
 #pragma once
 
 #include <type_traits>

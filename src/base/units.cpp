@@ -1,4 +1,4 @@
-// Sizes as people write them.
+// Sizes in bytes as people write them: "5GB".
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -27,7 +27,7 @@ int64_t parse_bytes(const std::string& text) {
                                                {"GIB", 0x1p30}, {"TIB", 0x1p40}};
   const auto found = units.find(unit);
   if (end == 0 || found == units.end() || !(number > 0) || number * found->second > 9e18) {
-    throw InputError(cat("'", text, "' is no size: write it as 5GB, 800MiB or a number of bytes"));
+    throw InputError(cat("'", text, "' is not a size: write it as 5GB, 800MiB or a number of bytes"));
   }
   return std::llround(number * found->second);
 }

@@ -1,4 +1,4 @@
-// Reads the kinds of text source into documents of token ids, and cuts those into windows.
+// Reads text sources into documents of token ids and cuts them into windows.
 #include "data/calibration.h"
 
 #include <algorithm>
@@ -25,7 +25,7 @@ using nlohmann::json;
 
 struct Documents {
   std::vector<TokenSequence> sequences;
-  bool are_ids = false;  // given as ids: a sequence is a unit of its own, not part of a stream
+  bool are_ids = false;  // given as ids: each sequence is separate, not part of a stream
 };
 
 std::string name_of(const TextSource& source) { return source.file == "-" ? "stdin" : source.file; }
@@ -61,7 +61,7 @@ bool is_jsonl(const TextSource& source, const std::string& text) {
   return extension == ".jsonl" || extension == ".json";
 }
 
-// Reads the lines of a .jsonl; the first one decides what all of them hold.
+// Reads the lines of a .jsonl; the first one determines the kind of all lines.
 class LineReader {
  public:
   explicit LineReader(const TextSource& source) : source_(source) {}
@@ -91,7 +91,7 @@ class LineReader {
     try {
       line = json::parse(text);
     } catch (const json::exception& error) {
-      fail("broken JSON (", error.what(), "); a .jsonl holds one object on each line");
+      fail("broken JSON (", error.what(), "); a .jsonl file has one object per line");
     }
     if (line.is_array()) line = json{{"input_ids", std::move(line)}};
     if (!line.is_object()) fail("found ", line.type_name(), " where an object was expected");
@@ -136,7 +136,7 @@ class LineReader {
       if (!plain) fail("a message is not an object with \"role\" and \"content\", both strings");
       for (const char* key : {"tool_calls", "reasoning_content"})
         if (value.contains(key))
-          fail("a message has \"", key, "\", which is not known: render the messages to text first");
+          fail("a message has \"", key, "\", which is not supported: render the messages to text first");
       messages.push_back({value.at("role").get<std::string>(), value.at("content").get<std::string>()});
     }
     try {
@@ -193,8 +193,7 @@ class Random {
   uint64_t state_;
 };
 
-// `samples` of the numbers below `count`, drawn without replacement and sorted (the first steps of a Fisher-Yates
-// shuffle).
+// Draws `samples` numbers below `count` without replacement, by the first steps of a Fisher-Yates shuffle; sorted.
 std::vector<int64_t> draw(int64_t count, int64_t samples, uint64_t seed) {
   std::vector<int64_t> numbers(static_cast<size_t>(count));
   std::iota(numbers.begin(), numbers.end(), 0);

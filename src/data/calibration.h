@@ -1,5 +1,4 @@
-// Text, jsonl or ready token ids -> token sequences, for calibration and for evaluation. Sequences are cut, never
-// padded.
+// Text, jsonl or token ids -> token sequences for calibration and evaluation. Sequences are cut, never padded.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +13,10 @@ namespace gptq {
 
 using TokenSequence = std::vector<int32_t>;
 
-// A file of one of the kinds: .jsonl or .json with "text", "messages" or "input_ids" on each line (or a bare array of
-// ids, as `gptq tokenize` prints them), any other name one stream of text, "-" stdin (jsonl when its first non-blank
-// character is '{', else text). The tokenizer is made only when text has to be tokenized; "messages" are rendered with
-// the chat template beside it.
+// An input file. .jsonl or .json: each line has "text", "messages" or "input_ids", or is an array of ids as printed by
+// `gptq tokenize`. "-": stdin, jsonl if its first non-blank character is '{', else text. Any other name: one stream of
+// text. The tokenizer is opened only if text has to be tokenized; "messages" are rendered with the model's chat
+// template.
 struct TextSource {
   std::string file;
   std::function<const Tokenizer&()> tokenizer;
@@ -29,22 +28,22 @@ struct CalibrationRequest {
 };
 
 // Calibration sequences, in the order of the file.
-// Text: one stream, which for jsonl is the documents one after the other, each tokenized by itself (special tokens as
-// the tokenizer adds them; rendered messages bring their own). The stream is cut into whole windows of sequence_length
-// without overlap, the rest is dropped. Of n windows, seed 0 takes number floor(i * n / samples) for i = 0, 1, ...,
-// samples - 1, spread evenly over the stream; any other seed draws a set of `samples` windows of its own, the same on
-// every machine; where n <= samples all are taken. input_ids: each line is one sequence, cut to sequence_length, kept
-// as it is when shorter; seed 0 takes the first `samples` lines, any other seed draws. Throws InputError for missing,
-// empty, non-UTF-8 or too short input (tokens found and needed said), broken lines (line number said), lines of
-// different kinds; UnsupportedError for messages whose chat template is not known.
+// Text: one stream; for jsonl the concatenation of its documents, each tokenized separately (with the tokenizer's
+// special tokens; rendered messages contain their own). It is cut into whole windows of sequence_length without
+// overlap; the remainder is dropped. Seed 0 takes window floor(i * n / samples) of n for i = 0 .. samples - 1, spread
+// evenly; any other seed draws a set of `samples` windows, the same on every machine; all windows are taken if n <=
+// samples. input_ids: each line is one sequence, cut to sequence_length but not padded; seed 0 takes the first
+// `samples` lines, any other seed draws. Throws InputError for missing, empty, non-UTF-8 or too short input (with the
+// tokens found and needed), broken lines (with their number) and lines of different kinds; UnsupportedError for
+// messages whose chat template is not supported.
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request);
 
-// Evaluation windows: the stream of text as above, cut into windows of `context` without overlap, the rest dropped; the
-// first `windows` of them (0: all). input_ids are taken line by line as they are; lines of fewer than 2 tokens, which
-// predict nothing, are left out.
+// Evaluation windows: the stream of text as above, cut into windows of `context` tokens without overlap; the first
+// `windows` of them (0: all). input_ids: each line is a window; lines of fewer than 2 tokens, which predict nothing,
+// are skipped.
 std::vector<TokenSequence> read_windows(const TextSource& source, int64_t context, int64_t windows);
 
-// All tokens of the source, one sequence per document (a .txt is one document): what `gptq tokenize` prints.
+// All tokens of the source, one sequence per document (a .txt is one document), as printed by `gptq tokenize`.
 std::vector<TokenSequence> read_documents(const TextSource& source);
 
 }  // namespace gptq

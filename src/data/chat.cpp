@@ -1,4 +1,4 @@
-// Recognizes a chat template by the expressions that make its output, and renders the same output natively.
+// Recognizes chat templates by the expressions that produce their output, and renders the same output natively.
 #include "data/chat.h"
 
 #include <algorithm>
@@ -31,8 +31,8 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
     text.replace(at, from.size(), to);
 }
 
-// A template in one spelling: no white space outside of strings, strings in single quotes and joined, newlines in them
-// as \n, attributes as .name, no white space control.
+// A template in canonical form: no white space outside strings, strings joined and in single quotes with newlines as
+// \n, attributes as .name, no white space control.
 std::string canonical(std::string_view source) {
   std::string text;
   char quote = 0;
@@ -61,7 +61,7 @@ std::string canonical(std::string_view source) {
   return text;
 }
 
-// What stands between `before` and `after`, or "".
+// The text between `before` and `after`, or "".
 std::string between(std::string_view text, std::string_view before, std::string_view after) {
   for (size_t at = text.find(before); at != text.npos; at = text.find(before, at + 1)) {
     size_t start = at + before.size(), end = text.find(after, start), quote = text.find('\'', start);
@@ -92,7 +92,7 @@ std::string token_text(const json& config, const char* name) {
   return token.is_object() ? token.value("content", "") : "";
 }
 
-// "chat_template": a template, or several with names of which one is "default". Empty for none.
+// "chat_template": a template, or a list of named ones with a "default". Empty if absent.
 std::string template_in(const json& config) {
   if (!config.is_object() || !config.contains("chat_template")) return "";
   const json& source = config.at("chat_template");
@@ -146,8 +146,8 @@ void ChatTemplate::recognize(const std::string& source, const std::string& file)
              has_none({"USE_DEFAULT_PROMPT", "eliftrue==true"})) {
     kind_ = Kind::kLlama2;
   } else {
-    throw UnsupportedError(
-        cat("the chat template in ", file, " is not one of those known (ChatML, Qwen3, Llama-3, Llama-2): ", kWayOut));
+    throw UnsupportedError(cat("the chat template in ", file,
+                               " is not one of the supported ones (ChatML, Qwen3, Llama-3, Llama-2): ", kWayOut));
   }
 }
 
@@ -155,7 +155,7 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages) const {
   for (const ChatMessage& message : messages)
     if (message.role != "system" && message.role != "user" && message.role != "assistant")
       throw UnsupportedError(
-          cat("the role \"", message.role, "\" is not known (system, user and assistant are): ", kWayOut));
+          cat("the role \"", message.role, "\" is not supported (system, user and assistant are): ", kWayOut));
   switch (kind_) {
     case Kind::kChatMl:
       return render_chat_ml(messages);
@@ -178,8 +178,7 @@ std::string ChatTemplate::render_chat_ml(std::span<const ChatMessage> messages) 
   return text;
 }
 
-// As ChatML, except that thoughts are kept only in what follows the last question, where the last answer has them even
-// if empty.
+// As ChatML, but keeps thoughts only after the last question; there the last answer has them even if empty.
 std::string ChatTemplate::render_qwen3(std::span<const ChatMessage> messages) const {
   auto is_question = [](const ChatMessage& message) {
     return message.role == "user" &&

@@ -1,5 +1,5 @@
-// Chats rendered to text, for the chat templates that most models have; templates are Jinja programs, and no others are
-// run.
+// Renders chats to text. Chat templates are Jinja programs, which are not run: the common ones are recognized and
+// rendered natively, others are refused.
 #pragma once
 
 #include <filesystem>
@@ -15,13 +15,13 @@ struct ChatMessage {
 class ChatTemplate {
  public:
   // Reads the template of a model folder: chat_template.jinja, or "chat_template" of tokenizer_config.json. Throws
-  // InputError where there is none, and UnsupportedError for one whose output is not known; both say to render the
-  // messages to text first.
+  // InputError if there is none, UnsupportedError if it is not recognized; both say to render the messages to text
+  // first.
   explicit ChatTemplate(const std::filesystem::path& folder);
 
-  // The text of a whole chat without a prompt for another turn, equal to apply_chat_template(messages, tokenize=False).
-  // It has all its special tokens. Throws InputError for messages that the template refuses, UnsupportedError for roles
-  // whose rendering is not known.
+  // The text of a whole chat with all special tokens, without a prompt for another turn; equal to
+  // apply_chat_template(messages, tokenize=False). Throws InputError for messages that the template refuses,
+  // UnsupportedError for other roles.
   std::string render(std::span<const ChatMessage> messages) const;
 
  private:
@@ -33,7 +33,7 @@ class ChatTemplate {
   std::string render_llama2(std::span<const ChatMessage> messages) const;
 
   Kind kind_ = Kind::kChatMl;
-  std::string default_system_;  // ChatML: the system message of a chat that has none; empty for none
+  std::string default_system_;  // ChatML: the system message of chats without one, or empty
   std::string bos_, eos_;
 };
 

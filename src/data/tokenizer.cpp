@@ -33,7 +33,7 @@ std::ifstream open(const std::filesystem::path& file) {
   return stream;
 }
 
-// The file that holds a folder's tokenizer.
+// A folder's tokenizer file.
 std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
   for (const char* name : {"tokenizer.json", "tokenizer.model", "merges.txt"}) {
     std::error_code error;
@@ -46,7 +46,7 @@ std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
                        "merges.txt, so text cannot be tokenized (", kWayOut, ")"));
 }
 
-// A part that is absent is the same as null.
+// A part of tokenizer.json; null if absent.
 json part(const json& tokenizer, const char* name) { return tokenizer.contains(name) ? tokenizer.at(name) : json(); }
 
 }  // namespace
@@ -101,15 +101,15 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
   if (add_special_tokens) ids = impl.special.before;
 
   auto encode_word = [&](Piece word) { impl.model->encode(word.text, cache, ids); };
-  auto encode_stretch = [&](std::string_view stretch, size_t start, int32_t id) {
+  auto encode_part = [&](std::string_view part, size_t start, int32_t id) {
     if (id >= 0) return ids.push_back(id);
-    std::string normal = impl.normalizer->apply(std::string(stretch));
+    std::string normal = impl.normalizer->apply(std::string(part));
     impl.added.split(normal, true, [&](std::string_view words, size_t offset, int32_t normalized_id) {
       if (normalized_id >= 0) return ids.push_back(normalized_id);
       impl.pre_tokenizer->split({words, start == 0 && offset == 0}, encode_word);
     });
   };
-  impl.added.split(text, false, encode_stretch);
+  impl.added.split(text, false, encode_part);
 
   if (add_special_tokens) ids.insert(ids.end(), impl.special.after.begin(), impl.special.after.end());
   return ids;
@@ -138,7 +138,7 @@ int32_t Tokenizer::token_id(std::string_view token) const {
 }
 
 std::function<const Tokenizer&()> tokenizer_of(const std::filesystem::path& folder) {
-  // Shared because a std::function must be copyable.
+  // Shared because std::function must be copyable.
   return [folder, tokenizer = std::make_shared<std::unique_ptr<Tokenizer>>()]() -> const Tokenizer& {
     if (!*tokenizer) *tokenizer = std::make_unique<Tokenizer>(folder);
     return **tokenizer;

@@ -1,5 +1,5 @@
-// tokenizer.json of the Hugging Face tokenizers library: byte-level and SentencePiece-style BPE. Refuses what it does
-// not know.
+// tokenizer.json of the Hugging Face tokenizers library, with BPE (byte-level and SentencePiece-style) and Unigram
+// models. Parts of other types are refused.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +15,21 @@ namespace gptq {
 
 class Tokenizer {
  public:
-  // Reads FOLDER/tokenizer.json, or else the older tokenizer.model, or vocab.json and merges.txt. Throws InputError
-  // when all are missing or what is there is broken, and UnsupportedError naming the part (normalizer, pre-tokenizer,
-  // model or post-processor) that it does not know; both say that ready input_ids work without a tokenizer.
+  // Reads FOLDER/tokenizer.json, or else the older tokenizer.model, or vocab.json and merges.txt. Throws InputError if
+  // all are missing or a file is broken, UnsupportedError with the part (normalizer, pre-tokenizer, model or
+  // post-processor) whose type is not supported; both say that ready input_ids work without a tokenizer.
   explicit Tokenizer(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
 
   // Token ids of a UTF-8 text, equal to tokenizers' encode(text, add_special_tokens). Throws InputError for invalid
-  // UTF-8 (byte offset said).
+  // UTF-8, with the byte offset.
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
-  // Text of token ids, special tokens left out unless asked for; equal to tokenizers' decode.
+  // Text of token ids; equal to tokenizers' decode().
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
-  // The folder that it was read from.
+  // The model folder.
   const std::filesystem::path& folder() const;
-  // The id of a token's exact text (special tokens included), or -1.
+  // The id of the token with this exact text (special tokens included), or -1.
   int32_t token_id(std::string_view token) const;
 
  private:
@@ -37,7 +37,7 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Opens a folder's tokenizer when first called: texts of ready token ids need none. Copies share it.
+// Opens a folder's tokenizer when first called, as inputs of token ids need none. Copies of the function share it.
 std::function<const Tokenizer&()> tokenizer_of(const std::filesystem::path& folder);
 
 }  // namespace gptq

@@ -23,15 +23,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// An index names every tensor of a model, up to hundreds of thousands: sorted, so that looking one up is quick.
+// Sorted keys for fast lookup: an index names up to hundreds of thousands of tensors.
 using IndexJson = nlohmann::json;
 
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
-// Deeper than any model's configuration; keeps recursion over parsed values bounded.
+// Deeper than any model's configuration; bounds the recursion over parsed values.
 constexpr int kMaxJsonDepth = 100;
 
-// What lies at `path`, links followed; file_type::not_found where nothing does.
+// The type of the file at `path`, links followed; file_type::not_found if there is none.
 fs::file_type type_of(const fs::path& path) {
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
@@ -82,13 +82,13 @@ AnyJson parse_json_file(const fs::path& path) {
     const std::string_view seen = std::string_view(text).substr(0, error.byte);
     const auto line = std::count(seen.begin(), seen.end(), '\n') + 1;
     throw InputError(
-        cat(path.string(), ": no valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1)));
+        cat(path.string(), ": not valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1)));
   } catch (const typename AnyJson::exception&) {
     throw InputError(cat(path.string(), ": holds a number that is too large"));
   }
 }
 
-// The weight_map of an index: tensor name to shard. Every shard lies in the folder and exists.
+// The weight_map of an index: tensor name to shard. Checks that every shard exists in the folder.
 std::map<std::string, fs::path> read_index(const fs::path& folder) {
   const fs::path path = folder / kIndexName;
   const IndexJson index = parse_json_file<IndexJson>(path);
@@ -122,7 +122,7 @@ InputError needs_conversion(const fs::path& folder, const std::string& weights) 
                         "tokenizer's files there"));
 }
 
-// The safetensors file of a folder without an index.
+// The safetensors file of a folder that has no index.
 std::string single_weight_file(const fs::path& folder) {
   if (is_there(folder / kSingleName)) return kSingleName;
   std::set<std::string> files, others;
@@ -145,7 +145,7 @@ std::string single_weight_file(const fs::path& folder) {
   throw InputError(cat(folder.string(), ": no weights in it: neither ", kSingleName, " nor ", kIndexName));
 }
 
-// Absolute, links resolved as far as the path exists, without a slash at its end.
+// Absolute path with links resolved as far as it exists, without a trailing slash.
 fs::path resolved(const fs::path& path) {
   std::error_code error;
   fs::path real = fs::weakly_canonical(fs::absolute(path, error), error);
@@ -160,7 +160,7 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 fs::path temporary_of(const fs::path& output) { return output.string() + ".partial-" + std::to_string(getpid()); }
 fs::path old_of(const fs::path& output) { return output.string() + ".old-" + std::to_string(getpid()); }
 
-// Refuses an output that must not be written; `output` is as the user spelled it, `target` and `source` are resolved.
+// Throws for an output that must not be written; `output` is the user's spelling, `target` and `source` are resolved.
 void check_output(const fs::path& output, const fs::path& target, const fs::path& source, bool overwrite) {
   if (is_inside(target, source) || is_inside(source, target)) {
     throw InputError(cat(output.string(), ": the output must be another folder than the model ", source.string(),
@@ -180,11 +180,11 @@ void check_output(const fs::path& output, const fs::path& target, const fs::path
   if (error) throw cannot(output, "list it", error.value());
   if (type != fs::file_type::directory || (!empty && !is_there(target / "config.json"))) {
     throw InputError(
-        cat(output.string(), ": is no model folder, so --overwrite does not replace it; choose another folder"));
+        cat(output.string(), ": is not a model folder, so --overwrite does not replace it; choose another folder"));
   }
 }
 
-// The tensors of each shard, in their order: a new one where the next tensor would exceed the limit.
+// The tensors of each shard, in order: starts a new shard where the next tensor would exceed the limit.
 std::vector<std::vector<TensorSpec>> cut_shards(std::vector<TensorSpec> tensors, size_t max_shard_bytes) {
   std::vector<std::vector<TensorSpec>> shards(1);
   size_t shard_bytes = 0;
@@ -213,7 +213,7 @@ bool is_fp8_method(const Json& quantization) {
   return method != quantization.end() && (*method == "fp8" || *method == "fbgemm_fp8");
 }
 
-// The weight_block_size of a quantization_config; {0, 0} where there is none.
+// The weight_block_size of a quantization_config; {0, 0} if it has none.
 Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
   if (const auto format = quantization.find("fmt"); format != quantization.end() && *format != "e4m3") {
     throw UnsupportedError(
@@ -239,7 +239,7 @@ struct Checkpoint::Meter {
   int64_t rate = 0;  // bytes a second; 0: no limit
   std::atomic<size_t> bytes = 0;
   std::mutex mutex;
-  Clock::time_point free_at = Clock::now();  // when all that was read would be done at that rate
+  Clock::time_point free_at = Clock::now();  // when everything read so far would be done at that rate
 
   void count(size_t read) {
     bytes += read;
@@ -262,14 +262,14 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::mo
   if (type_of(folder_) != fs::file_type::directory)
     throw InputError(cat(folder_.string(), ": not a folder; give the folder that holds config.json"));
   if (!is_there(folder_ / "config.json"))
-    throw InputError(cat(folder_.string(), ": no config.json in it, so it is no Hugging Face model folder"));
+    throw InputError(cat(folder_.string(), ": no config.json in it, so it is not a Hugging Face model folder"));
   config_ = read_json(folder_ / "config.json");
   if (!config_.is_object()) throw InputError(cat((folder_ / "config.json").string(), ": not a JSON object"));
   if (const auto found = config_.find("quantization_config"); found != config_.end()) quantization_config_ = *found;
   if (quantization_config_.is_null() && is_there(folder_ / "quantize_config.json"))
     quantization_config_ = read_json(folder_ / "quantize_config.json");
   if (!quantization_config_.is_null() && !quantization_config_.is_object())
-    throw InputError(cat(folder_.string(), ": its quantization_config is no JSON object"));
+    throw InputError(cat(folder_.string(), ": its quantization_config is not a JSON object"));
 
   std::map<std::string, fs::path> index;
   std::set<fs::path> names;
@@ -364,7 +364,7 @@ std::vector<const StoredTensor*> Checkpoint::tensors() const {
 }
 
 void Checkpoint::read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const {
-  // Small enough that a limited rate is an even one.
+  // Read in pieces, so that a limited rate is even.
   constexpr size_t kPiece = size_t{4} << 20;
   const Place& place = by_name_.at(tensor.name);
   for (size_t done = 0; done < bytes;) {
@@ -479,7 +479,7 @@ CheckpointWriter::~CheckpointWriter() {
 void CheckpointWriter::abandon() noexcept {
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);
-  // Innermost first; one that somebody else has put something in stays.
+  // Innermost first; a folder that others have put files in stays.
   std::for_each(created_parents_.rbegin(), created_parents_.rend(),
                 [&](const fs::path& parent) { fs::remove(parent, ignored); });
 }
@@ -487,9 +487,9 @@ void CheckpointWriter::abandon() noexcept {
 void CheckpointWriter::remove_partial(const fs::path& output) noexcept {
   try {
     std::error_code ignored;
-    // A thread that still writes may add a file while the folder is emptied: once more, then.
+    // Repeated, as a thread that still writes may add a file while the folder is removed.
     for (int attempt = 0; attempt < 3; ++attempt) fs::remove_all(temporary_of(resolved(output)), ignored);
-  } catch (...) {  // no memory, or no such path: nothing that can be removed
+  } catch (...) {  // no memory or no such path: nothing can be removed
   }
 }
 
@@ -558,7 +558,7 @@ void CheckpointWriter::commit() {
   sync_folder(temporary_);
   const bool replaces = is_there(output_);
   if (replaces && !overwrite_)
-    throw InputError(cat(output_.string(), ": somebody created it meanwhile; pass --overwrite to replace it"));
+    throw InputError(cat(output_.string(), ": was created during the run; pass --overwrite to replace it"));
   if (replaces) fs::rename(output_, old_, error);
   if (error) throw cannot(output_, "move the old output aside", error.value());
   fs::rename(temporary_, output_, error);

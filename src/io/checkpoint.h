@@ -1,5 +1,5 @@
-// A Hugging Face model folder: read whole (one safetensors file, or shards with an index), and written whole or not at
-// all.
+// Hugging Face model folders: Checkpoint reads one (a single safetensors file, or shards with an index),
+// CheckpointWriter writes one, completely or not at all.
 #pragma once
 
 #include <filesystem>
@@ -18,58 +18,55 @@
 
 namespace gptq {
 
-using Json = nlohmann::ordered_json;  // keeps the order of keys, so a copied config.json looks like its source
+using Json = nlohmann::ordered_json;  // keeps the order of keys, so that a copied config.json looks like its source
 
-// Parses a JSON file. Throws InputError naming the file, and the line and column where it is broken.
+// Parses a JSON file. Throws InputError with the file, and the line and column of a syntax error.
 Json read_json(const std::filesystem::path& path);
 
-// Weights in FP8 (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") are seen and read as the bf16
-// weights that they stand for, and the tensors of their scales are not seen at all: such a folder is a plain one.
+// FP8 weights (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") appear as bf16 tensors and are
+// dequantized when read; the tensors of their scales are hidden. So such a folder looks like a plain one.
 class Checkpoint {
  public:
-  // Opens the folder: config.json and its safetensors files, all headers validated. Those are the shards that
-  // model.safetensors.index.json names, else model.safetensors, else the only *.safetensors there is; a tensor that the
-  // index leaves out belongs to the model too. Throws InputError for a missing folder, a folder without config.json or
-  // weights (pytorch_model.bin: says how to convert), an index that names a missing shard or tensor or a file outside
-  // the folder, a tensor in two shards.
-  // Reading is held to `max_read_rate` bytes a second, 0 being no limit.
+  // Reads config.json and validates the headers of all safetensors files: the shards that model.safetensors.index.json
+  // names, else model.safetensors, else the only *.safetensors. A tensor of a shard that the index omits belongs to the
+  // model too. Throws InputError for a missing folder, config.json or weights (for pytorch_model.bin it says how to
+  // convert), an index that names a missing shard or tensor or a file outside the folder, a tensor in two shards.
+  // Reads at most `max_read_rate` bytes a second; 0: no limit.
   explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const { return config_; }
-  // The quantization_config of config.json, or of quantize_config.json where config.json has none; null when not
-  // quantized, or in FP8 only.
+  // The quantization_config of config.json, else that of quantize_config.json; null if not quantized, or only in FP8.
   const Json& quantization_config() const { return quantization_config_; }
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
-  // Throws InputError naming the folder and the nearest names there are.
+  // Throws InputError with the folder and the most similar names.
   const StoredTensor& tensor(std::string_view name) const;
-  // The same, and its shape must be `shape`; the error says both shapes and that config.json implies the expected one.
+  // Also throws if its shape is not `shape`; the error has both shapes and says that config.json implies `shape`.
   const StoredTensor& tensor(std::string_view name, const std::vector<int64_t>& shape) const;
-  // All tensors, file by file in order of offset.
+  // All tensors, file by file, ordered by offset.
   std::vector<const StoredTensor*> tensors() const;
-  // The tensor as its file has it: F8_E4M3 where read() gives BF16.
+  // The tensor as stored: F8_E4M3 where read() returns BF16.
   const StoredTensor& in_file(const StoredTensor& tensor) const;
-  // As SafetensorsFile::read() and load(), for whole elements. Any thread may call them.
+  // As SafetensorsFile::read() and load(), for whole elements. Thread-safe.
   void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
   Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
 
-  // Every other regular file of the folder, relative and sorted, that belongs to the model, subfolders included; linked
-  // files count, linked folders do not. Left out: config.json and quantize_config.json; hidden files and folders (.git,
-  // .cache); weights of any format and their indices, which would be the unquantized ones once more: *.safetensors,
-  // *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot, *.onnx, *.onnx_data; and the folder original/,
-  // where some models keep a copy in their maker's own format.
+  // The model's other regular files, subfolders included, as sorted relative paths; follows links to files, not to
+  // folders. Omits config.json and quantize_config.json; hidden files and folders (.git, .cache); unquantized weights
+  // of any format and their indices (*.safetensors, *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot,
+  // *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own format.
   std::vector<std::filesystem::path> side_files() const;
-  size_t bytes() const;       // of all tensors, as the files have them
-  size_t bytes_read() const;  // by read() and load() so far
+  size_t bytes() const;       // of all tensors as stored
+  size_t bytes_read() const;  // read so far, by read() and load()
 
  private:
   struct Place {
     const SafetensorsFile* file;
     const StoredTensor* tensor;
-    const Fp8Weight* fp8 = nullptr;  // what `tensor` is read from
+    const Fp8Weight* fp8 = nullptr;  // dequantized into `tensor`, or null
   };
-  // Bytes read so far, and by when the next may be.
+  // Counts bytes read, and limits the rate.
   struct Meter;
   struct DeleteMeter {
     void operator()(Meter* meter) const noexcept;
@@ -84,44 +81,44 @@ class Checkpoint {
   std::unique_ptr<Meter, DeleteMeter> meter_;
 };
 
-// Throws InputError, naming the tensor, where `count` of its values are NaN or infinite and that is not 0.
+// Throws InputError with the tensor's name unless `count`, its number of NaN and infinite values, is 0.
 void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count);
 
-// Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole
-// or absent.
+// Writes a model folder under a temporary name next to `output`, syncs it to disk and renames it when complete:
+// `output` is complete or absent.
 class CheckpointWriter {
  public:
-  // Lays the tensors out in shards of at most `max_shard_bytes` (one tensor may exceed it), in the given order:
+  // Lays the tensors out in the given order, in shards of at most `max_shard_bytes` (a single tensor may exceed it):
   // model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
-  // Throws InputError: `output` exists and not `overwrite` (an existing one must be a folder that looks like a model,
-  // or an empty one); `output` is, contains or lies inside `source`; no permission; less free space than needed (both
-  // numbers said). Missing parent folders are created, and removed again without commit().
+  // Throws InputError if `output` exists without `overwrite` (which replaces only empty folders and such that look like
+  // a model); if `output` is, contains or lies inside `source`; for missing permission; for too little free space (with
+  // both numbers). Creates missing parent folders, and removes them again without commit().
   CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite,
                    std::vector<TensorSpec> tensors, size_t max_shard_bytes);
-  ~CheckpointWriter();  // without commit(): removes everything it wrote
+  ~CheckpointWriter();  // without commit(): removes everything written
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // As the functions of SafetensorsWriter; any thread may call them.
+  // As in SafetensorsWriter. Thread-safe.
   void write(std::string_view tensor, const void* data, size_t bytes);
   void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes);
   void write_file(const std::filesystem::path& relative, std::string_view text);
   void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
-  // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first
-  // (OUTPUT.old-PID), put back if the new one cannot take its place, and removed last.
+  // Finishes the shards, writes the index, syncs and renames into place. An old output is first moved to
+  // OUTPUT.old-PID; it is moved back if the rename fails, and removed last.
   void commit();
 
-  // Removes what a writer of this process that cannot be destroyed any more has written for `output` so far.
+  // Removes the partial `output` of a writer of this process whose destructor will not run.
   static void remove_partial(const std::filesystem::path& output) noexcept;
 
   size_t output_bytes() const { return output_bytes_; }  // of all weight files
-  // The same, without writing anything.
+  // The same, computed without writing.
   static size_t output_bytes(std::vector<TensorSpec> tensors, size_t max_shard_bytes);
 
  private:
   SafetensorsWriter& shard_of(std::string_view tensor);
-  std::filesystem::path create(const std::filesystem::path& relative) const;  // the path to write a file at
-  void abandon() noexcept;                                                    // removes what there is so far
+  std::filesystem::path create(const std::filesystem::path& relative) const;  // the temporary path of a file
+  void abandon() noexcept;                                                    // removes everything written so far
 
   std::filesystem::path output_, temporary_, old_;
   std::vector<std::filesystem::path> created_parents_;  // outermost first

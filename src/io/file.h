@@ -1,4 +1,4 @@
-// Files and folders of the operating system, with errors that name the path and say why.
+// Files and folders of the operating system, with errors that name the path and the reason.
 #pragma once
 
 #include <cerrno>
@@ -18,7 +18,7 @@
 
 namespace gptq {
 
-// An open file, closed with its owner. Negative when there is none.
+// Owns an open file descriptor; negative if there is none.
 class Descriptor {
  public:
   Descriptor() = default;
@@ -43,14 +43,14 @@ inline InputError cannot(const std::filesystem::path& path, const char* what, in
   return InputError(cat(path.string(), ": cannot ", what, " (", std::strerror(error), ")"));
 }
 
-// Bytes that this user may still write on the disk of `path`; nothing where the system does not say.
+// Bytes that this user may still write to the disk of `path`, if the system reports them.
 inline std::optional<uint64_t> free_bytes(const std::filesystem::path& path) {
   struct statvfs disk {};
   if (statvfs(path.empty() ? "." : path.c_str(), &disk) != 0) return std::nullopt;
   return uint64_t{disk.f_bavail} * disk.f_frsize;
 }
 
-// Why `needed` bytes could not be written; both numbers where the disk is the reason.
+// The error for `needed` bytes that could not be written; with the free bytes if the disk is full.
 inline InputError write_failure(const std::filesystem::path& path, int error, size_t needed) {
   if (error != ENOSPC && error != EDQUOT && error != EFBIG && error != EIO) return cannot(path, "write it", error);
   const std::optional<uint64_t> room = free_bytes(path.parent_path());
@@ -69,20 +69,20 @@ inline void write_all(int descriptor, const std::filesystem::path& path, const v
   }
 }
 
-// Reads exactly `bytes` bytes from `offset` on.
+// Reads exactly `bytes` bytes at `offset`.
 inline void read_all(int descriptor, const std::filesystem::path& path, void* to, size_t bytes, size_t offset) {
   for (size_t done = 0; done < bytes;) {
     const ssize_t count =
         pread(descriptor, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw cannot(path, "read it", errno);
-    if (count == 0) throw InputError(cat(path.string(), ": has become shorter while it was read"));
+    if (count == 0) throw InputError(cat(path.string(), ": became shorter while it was read"));
     done += static_cast<size_t>(count);
   }
 }
 
-// Makes the entries of a folder survive a power cut. File systems that cannot do that for folders say EINVAL, and a
-// folder that may be written but not listed cannot be opened: both are let pass.
+// Syncs the entries of a folder to disk. Ignores EINVAL, from file systems without sync of folders, and a folder that
+// cannot be opened because it may be written but not listed.
 inline void sync_folder(const std::filesystem::path& path) {
   const Descriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if ((!folder || fsync(*folder) != 0) && errno != EINVAL && errno != EACCES)

@@ -10,8 +10,8 @@
 #include "base/rounding.h"
 
 namespace gptq {
-// Normal numbers: exponent and mantissa move into place and the bias becomes that of f32; the others are multiples of
-// 2^-9. Without a branch, so that a loop over many becomes vector instructions.
+// Normal numbers: shifts exponent and mantissa and changes the bias to that of f32; the others are multiples of 2^-9.
+// Branch-free, so that loops are vectorized.
 float e4m3_value(uint8_t bits) {
   const uint32_t magnitude = bits & 0x7fU;
   const uint32_t normal = (magnitude << 20) + (120U << 23);
@@ -24,12 +24,12 @@ float e4m3_value(uint8_t bits) {
 
 namespace {
 
-// Values of `count` codes that share a scale. The codes lie in the upper half of where the values go, so they are taken
-// out a chunk at a time, before values overwrite them.
+// Dequantizes `count` codes that share a scale. The codes occupy the upper half of the output, so they are copied out a
+// chunk at a time before values overwrite them.
 void dequantize(const uint8_t* codes, int64_t count, float scale, uint16_t* to) {
   constexpr int64_t kChunk = 256;
   uint8_t chunk[kChunk];
-  // As Bf16 rounds, without its branch: the NaN there are have few bits set, so none of them becomes a number.
+  // Rounds as Bf16 does, without its branch for NaN: this NaN has few bits set, so rounding cannot make it a number.
   if (std::isnan(scale)) scale = std::numeric_limits<float>::quiet_NaN();
   for (int64_t start = 0; start < count; start += kChunk) {
     const int64_t size = std::min(kChunk, count - start);
@@ -67,7 +67,7 @@ Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, con
   as_bf16_.bytes = 2 * codes.bytes;
   const std::optional<DType> dtype = parse_safetensors_dtype(scales.dtype);
   if (!dtype || !is_float(*dtype)) throw fail(cat("are stored as ", scales.dtype, "; F32, F16 and BF16 are read"));
-  if (codes.shape.size() < 2) throw fail("belong to no matrix");
+  if (codes.shape.size() < 2) throw fail("do not belong to a matrix");
   rows_ = codes.shape[codes.shape.size() - 2];
   cols_ = codes.shape.back();
   if (scales.shape.empty() || scales.shape == std::vector<int64_t>{1}) {
@@ -94,7 +94,7 @@ Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, con
 size_t Fp8Weight::read(size_t first, size_t count, uint16_t* to) const {
   if (count == 0) return 0;
   const auto begin = static_cast<int64_t>(first), end = static_cast<int64_t>(first + count);
-  // The row of scales of a row, counted through all matrices.
+  // The row of scales for a row, both counted across all matrices.
   const auto scale_row = [&](int64_t row) {
     return row / rows_ * pieces_of(rows_, block_.rows) + row % rows_ / block_.rows;
   };

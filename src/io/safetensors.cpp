@@ -17,14 +17,14 @@
 namespace gptq {
 namespace {
 
-// Sorted, not in order of appearance: headers hold up to hundreds of thousands of names, each looked up once.
+// Sorted keys for fast lookup: headers have up to hundreds of thousands of names.
 using HeaderJson = nlohmann::json;
 
 // The format's own limit on a header (huggingface/safetensors, MAX_HEADER_SIZE).
 constexpr uint64_t kMaxHeader = 100'000'000;
 // Where tensor data starts in files written here.
 constexpr size_t kDataAlignment = 64;
-// What a repository cloned without git-lfs holds in place of a large file.
+// The start of the pointer file that a clone without git-lfs has instead of a large file.
 constexpr std::string_view kLfsPointer = "version https://git-lfs";
 
 struct StoredType {
@@ -37,7 +37,7 @@ constexpr StoredType kStoredTypes[] = {
     {"U8", 8},          {"BOOL", 8},    {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
     {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4}};
 
-// Bits of an element; 0 for a name that the format does not know.
+// Bits of an element; 0 for a dtype that the format does not have.
 size_t element_bits(std::string_view dtype) {
   for (const StoredType& type : kStoredTypes) {
     if (type.name == dtype) return type.bits;
@@ -45,10 +45,10 @@ size_t element_bits(std::string_view dtype) {
   return 0;
 }
 
-// Bytes whose multiple an element's address must be; elements narrower than a byte are packed.
+// Alignment of an element in bytes; elements narrower than a byte are packed.
 size_t alignment_of(size_t bits) { return std::max<size_t>(bits / 8, 1); }
 
-// Bytes of a tensor; nothing where they do not fit a size_t or end inside a byte.
+// Bytes of a tensor, unless they overflow size_t or end inside a byte.
 std::optional<size_t> byte_count(size_t bits, const std::vector<int64_t>& shape) {
   size_t total = bits;
   for (const int64_t size : shape) {
@@ -58,9 +58,8 @@ std::optional<size_t> byte_count(size_t bits, const std::vector<int64_t>& shape)
   return total / 8;
 }
 
-// Looks at a header before it is parsed, and refuses what the JSON library lets pass: a key that comes twice, and
-// nesting. Level 1 is the header, 2 a tensor, 3 its shape. (The library's parser callback could do this too, but takes
-// quadratic time.)
+// Checks a header before it is parsed for what the JSON library accepts: duplicate keys, and deep nesting. Level 1 is
+// the header, 2 a tensor, 3 its shape. (The library's parser callback would take quadratic time.)
 class HeaderCheck : public nlohmann::json_sax<HeaderJson> {
  public:
   bool start_object(size_t /*size*/) override {
@@ -88,7 +87,7 @@ class HeaderCheck : public nlohmann::json_sax<HeaderJson> {
   bool number_float(double /*value*/, const std::string& /*text*/) override { return true; }
   bool string(std::string& /*value*/) override { return true; }
   bool binary(HeaderJson::binary_t& /*value*/) override { return true; }
-  // Parsing proper meets the same error and reports it.
+  // Reported when the header is parsed.
   bool parse_error(size_t /*position*/, const std::string& /*token*/,
                    const nlohmann::json::exception& /*error*/) override {
     return false;
@@ -105,13 +104,13 @@ class HeaderCheck : public nlohmann::json_sax<HeaderJson> {
 };
 
 HeaderJson parse_header(std::string_view text) {
-  if (text.empty() || text[0] != '{') throw InputError("its header is no JSON object: it is no safetensors file");
+  if (text.empty() || text[0] != '{') throw InputError("its header is not a JSON object: it is not a safetensors file");
   HeaderCheck check;
   HeaderJson::sax_parse(text, &check);
   return HeaderJson::parse(text);
 }
 
-// `start`: where the data begins in the file.
+// `start`: offset of the data in the file.
 StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size_t start, size_t data_size) {
   const auto fail = [&](const std::string& what) -> InputError {
     return InputError(cat("tensor '", name, "' ", what));
@@ -126,11 +125,11 @@ StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size
   if (bits == 0) throw fail(cat("has the dtype '", tensor.dtype, "', which the format does not know"));
   for (const HeaderJson& size : entry["shape"]) {
     if (!size.is_number_unsigned() || size.get<uint64_t>() > INT64_MAX)
-      throw fail("has a shape that is no list of sizes");
+      throw fail("has a shape that is not a list of sizes");
     tensor.shape.push_back(size.get<int64_t>());
   }
   for (const HeaderJson& offset : entry["data_offsets"]) {
-    if (!offset.is_number_unsigned()) throw fail("has data_offsets that are no offsets");
+    if (!offset.is_number_unsigned()) throw fail("has data_offsets that are not offsets");
   }
   const auto begin = entry["data_offsets"][0].get<uint64_t>(), end = entry["data_offsets"][1].get<uint64_t>();
   if (begin > end || end > data_size) {
@@ -148,10 +147,9 @@ StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size
   return tensor;
 }
 
-// Where each tensor of a file lies and the header that says so, with its length before it and padded with spaces so
-// that the data after it is aligned.
+// Offsets of a file's tensors, and its header with the length in front, padded with spaces so that the data is aligned.
 struct Layout {
-  std::vector<size_t> offsets;  // of `tensors[i]`, from the start of the file
+  std::vector<size_t> offsets;  // of tensors[i] in the file
   std::string header;
   size_t size = 0;
 };
@@ -169,7 +167,7 @@ Layout lay_out(const std::vector<TensorSpec>& tensors) {
     const TensorSpec& tensor = tensors[i];
     const size_t begin = data_size;
     if (__builtin_add_overflow(begin, tensor.bytes(), &data_size) || data_size > INT64_MAX - 2 * kMaxHeader)
-      throw InputError(cat("tensor '", tensor.name, "' makes the file larger than any file"));
+      throw InputError(cat("tensor '", tensor.name, "' makes the file larger than any file can be"));
     if (json.contains(tensor.name)) throw Error(cat("tensor '", tensor.name, "' is to be written twice"));
     layout.offsets[i] = begin;
     json[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data_size}}};
@@ -185,7 +183,7 @@ Layout lay_out(const std::vector<TensorSpec>& tensors) {
   return layout;
 }
 
-// Gives the file its final size, on disk where the file system can.
+// Sets the file's final size, and reserves the disk space where the file system can.
 void reserve(int descriptor, const std::filesystem::path& path, size_t size) {
   int error = 0;
   do {
@@ -245,7 +243,7 @@ size_t TensorSpec::bytes() const {
 }
 
 SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-  // Non-blocking, so that a pipe of that name is refused and not waited for.
+  // Non-blocking, so that opening a pipe does not wait for its writer.
   file_ = Descriptor(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
   if (!file_ || fstat(*file_, &status) != 0) throw cannot(path_, "open it", errno);
@@ -263,7 +261,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   read_all(*file_, path_, &header, sizeof header, 0);
   if (header > kMaxHeader) {
     throw InputError(cat(path_.string(), ": says that its header has ", header,
-                         " bytes, more than the format allows: it is broken or no safetensors file"));
+                         " bytes, more than the format allows: it is broken or not a safetensors file"));
   }
   if (header > size - 8) {
     throw InputError(cat(path_.string(), ": says that its header has ", header, " bytes, but the whole file has ", size,
@@ -274,7 +272,8 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   try {
     parse(text, size - 8 - header);
   } catch (const HeaderJson::exception&) {
-    throw InputError(cat(path_.string(), ": its header is no valid JSON: it is broken or no safetensors file"));
+    throw InputError(
+        cat(path_.string(), ": its header is not valid JSON: the file is broken or not a safetensors file"));
   } catch (const InputError& error) {
     throw InputError(cat(path_.string(), ": ", error.what()));
   }
@@ -288,9 +287,9 @@ void SafetensorsFile::parse(std::string_view header, size_t data_size) {
       tensors_.push_back(parse_tensor(name, entry, start, data_size));
       continue;
     }
-    if (!entry.is_object()) throw InputError("its __metadata__ is no JSON object");
+    if (!entry.is_object()) throw InputError("its __metadata__ is not a JSON object");
     for (const auto& [key, value] : entry.items()) {
-      if (!value.is_string()) throw InputError(cat("its __metadata__ '", key, "' is no string"));
+      if (!value.is_string()) throw InputError(cat("its __metadata__ '", key, "' is not a string"));
       metadata_[key] = value.get<std::string>();
     }
   }
@@ -301,8 +300,7 @@ void SafetensorsFile::parse(std::string_view header, size_t data_size) {
   for (const StoredTensor& tensor : tensors_) {
     if (tensor.offset < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
     if (tensor.offset > expected)
-      throw InputError(
-          cat("there is a hole of ", tensor.offset - expected, " bytes before tensor '", tensor.name, "'"));
+      throw InputError(cat("there is a gap of ", tensor.offset - expected, " bytes before tensor '", tensor.name, "'"));
     expected += tensor.bytes;
   }
   if (expected != start + data_size)
@@ -349,7 +347,7 @@ void SafetensorsWriter::write_part(std::string_view name, size_t first, const vo
     throw Error(cat(path_.string(), ": tensor '", name, "' has only ", slot.bytes, " bytes"));
   write_all(*file_, path_, data, bytes, slot.offset + first);
 #ifdef __linux__
-  // Begins to write to the disk now, so that finish() need not wait for all of it. A hint: errors show up there.
+  // Starts writing to the disk now, so that finish() waits less. Only a hint: finish() reports errors.
   sync_file_range(*file_, static_cast<off64_t>(slot.offset + first), static_cast<off64_t>(bytes),
                   SYNC_FILE_RANGE_WRITE);
 #endif

@@ -1,5 +1,5 @@
-// The table of model families: one row per family, names as in its Hugging Face checkpoints. What a row leaves out is
-// as in Llama.
+// The table of model families: one row per family, with the names of its Hugging Face checkpoints. Defaults are
+// Llama's.
 #include "model/architectures.h"
 
 #include "model/config_readers.h"
@@ -7,7 +7,7 @@
 namespace gptq {
 namespace {
 
-// GPT-2's names, which several families share in parts.
+// GPT-2; several families share parts of its names.
 Architecture gpt2() {
   return {.model_types = {"gpt2"},
           .models = "GPT-2, DistilGPT2, DialoGPT",
@@ -40,16 +40,24 @@ Architecture gpt2() {
           .also = {read_score_scales}};
 }
 
-Architecture gpt_bigcode(bool multi_query) {
+Architecture gpt_bigcode() {
   Architecture row = gpt2();
   row.model_types = {"gpt_bigcode"};
   row.models = "StarCoder, SantaCoder";
   row.lacking = {};
-  row.when = {{"multi_query", multi_query ? "true" : "false", "true"}};
-  row.multi_query = multi_query ? kYes : kNo;
-  row.qkv_order = multi_query ? QkvOrder::concatenated : QkvOrder::grouped;
+  row.when = {{"multi_query", "true", "true"}};
+  row.multi_query = kYes;
+  row.qkv_order = QkvOrder::concatenated;
   row.transposed = false;
   row.activation = "gelu_pytorch_tanh";
+  return row;
+}
+
+Architecture gpt_bigcode_multi_head() {
+  Architecture row = gpt_bigcode();
+  row.when = {{"multi_query", "false", "true"}};
+  row.multi_query = kNo;
+  row.qkv_order = QkvOrder::grouped;
   return row;
 }
 
@@ -297,11 +305,10 @@ Architecture phi() {
           .activation = "gelu_new"};
 }
 
-Architecture stablelm(bool parallel) {
+Architecture stablelm() {
   return {.model_types = {"stablelm"},
-          .models = parallel ? "StableLM 2 12B" : "StableLM 2 1.6B, 3B 4E1T, Zephyr",
-          .when = {{"use_parallel_residual", parallel ? "true" : "false", "false"}},
-          .mlp_norm = parallel ? "" : "post_attention_layernorm",
+          .models = "StableLM 2 1.6B, 3B 4E1T, Zephyr",
+          .when = {{"use_parallel_residual", "false", "false"}},
           .q_norm = "self_attn.q_layernorm",
           .k_norm = "self_attn.k_layernorm",
           .norm = NormKind::layer,
@@ -310,12 +317,20 @@ Architecture stablelm(bool parallel) {
           .qk_norm = QkNorm::each_head,
           .qk_norm_list = "norms",
           .qk_normed = {"qk_layernorm"},
-          .parallel = parallel ? kYes : kNo,
           .partial_rotary = 0.25,
           .q_bias = {"use_qkv_bias"},
           .kv_bias = {"use_qkv_bias"},
           .o_bias = kNo,
           .mlp_bias = kNo};
+}
+
+Architecture stablelm_parallel() {
+  Architecture row = stablelm();
+  row.models = "StableLM 2 12B";
+  row.when = {{"use_parallel_residual", "true", "false"}};
+  row.mlp_norm = "";
+  row.parallel = kYes;
+  return row;
 }
 
 Architecture cohere() {
@@ -422,11 +437,9 @@ Architecture exaone4() {
   return row;
 }
 
-Architecture glm(bool fourth) {
-  return {.model_types = {fourth ? "glm4" : "glm"},
-          .models = fourth ? "GLM-4-0414 9B, 32B, GLM-Z1" : "GLM-4 9B, GLM-Edge",
-          .attention_post_norm = fourth ? "post_self_attn_layernorm" : "",
-          .mlp_post_norm = fourth ? "post_mlp_layernorm" : "",
+Architecture glm() {
+  return {.model_types = {"glm"},
+          .models = "GLM-4 9B, GLM-Edge",
           .gate_up = "mlp.gate_up_proj",
           .norm_eps = 1.5625e-7,
           .rotary_order = RotaryOrder::interleaved,
@@ -435,6 +448,15 @@ Architecture glm(bool fourth) {
           .kv_bias = {"attention_bias", true},
           .o_bias = kNo,
           .mlp_bias = kNo};
+}
+
+Architecture glm4() {
+  Architecture row = glm();
+  row.model_types = {"glm4"};
+  row.models = "GLM-4-0414 9B, 32B, GLM-Z1";
+  row.attention_post_norm = "post_self_attn_layernorm";
+  row.mlp_post_norm = "post_mlp_layernorm";
+  return row;
 }
 
 Architecture baichuan() {
@@ -502,8 +524,8 @@ std::vector<Architecture> make_table() {
       falcon_alibi(),
       falcon_sequential(),
       mpt(),
-      stablelm(false),
-      stablelm(true),
+      stablelm(),
+      stablelm_parallel(),
       {.model_types = {"starcoder2"},
        .models = "StarCoder2",
        .gate = "",
@@ -519,8 +541,8 @@ std::vector<Architecture> make_table() {
        .tied = {"tie_word_embeddings", true},
        .activation = "gelu_pytorch_tanh",
        .window = "sliding_window"},
-      gpt_bigcode(true),
-      gpt_bigcode(false),
+      gpt_bigcode(),
+      gpt_bigcode_multi_head(),
       codegen(),
       cohere(),
       cohere2(),
@@ -535,8 +557,8 @@ std::vector<Architecture> make_table() {
       olmo2(),
       olmo3(),
       {.model_types = {"granite"}, .models = "Granite 3.0 to 3.3, Granite Code", .also = {read_multipliers}},
-      glm(false),
-      glm(true),
+      glm(),
+      glm4(),
       {.model_types = {"nemotron"},
        .models = "Nemotron-4, Minitron",
        .lacking = {{"GPTQModel", ""}},

@@ -29,26 +29,26 @@ using Parts = std::array<Affine, kParts>;
 
 struct Block {
   int64_t index = 0;
-  Backend* backend = nullptr;    // where it is and computes
-  std::vector<StepKind> kinds;   // of its steps
-  std::vector<int64_t> experts;  // of its steps; -1: none
-  std::vector<Step> steps;       // a step that is not loaded has linears without weights
+  Backend* backend = nullptr;    // holds it and computes
+  std::vector<StepKind> kinds;   // one per step
+  std::vector<int64_t> experts;  // one per step; -1: none
+  std::vector<Step> steps;       // linears of a step that is not loaded have no weights
   Parts parts;
-  Matrix slopes;  // [1, heads] f32, with ALiBi
+  Matrix slopes;  // ALiBi's, [1, heads] f32, or empty
 };
 
-// Makes the weight [out, in] of a linear on a backend, from what was read of it into host memory.
+// Makes a linear's weight [out, in] on a backend from data in host memory.
 using PlaceWeight = std::function<Matrix(Backend& backend, DType dtype)>;
-// Reads a quantized linear into host memory; an empty function for one whose plain weight is in the checkpoint. Any
-// thread may call it.
+// Reads a quantized linear into host memory; returns an empty function if the checkpoint has its plain weight.
+// Thread-safe.
 using WeightReader = std::function<PlaceWeight(const LinearSpec& spec)>;
 
-// A block in host memory, on its way to a device.
+// A block in host memory, ready to be loaded to a device.
 struct StagedBlock {
   struct StagedLinear {
     std::string name;
     PlaceWeight weight;
-    Matrix bias;  // in the stored dtype, or empty
+    Matrix bias;  // in the checkpoint's dtype, or empty
   };
   int64_t index = 0;
   Parts parts;  // f32

@@ -19,7 +19,7 @@ Activation parse_activation(const Keys& keys, const std::string& key, const std:
     if (word == name) return activation;
     known += cat(known.empty() ? "" : ", ", word);
   }
-  throw UnsupportedError(cat(keys.where(), ": ", key, " '", name, "' is not known; known are ", known));
+  throw UnsupportedError(cat(keys.where(), ": ", key, " '", name, "' is not supported; supported are ", known));
 }
 
 bool holds(const Condition& condition, const Keys& keys) {
@@ -43,9 +43,9 @@ const Architecture& find_architecture(const Keys& keys, const std::string& model
   }
   if (is_known)
     throw UnsupportedError(
-        cat(keys.where(), ": this kind of ", model_type, " is not known; docs/families.md lists those that are"));
+        cat(keys.where(), ": this kind of ", model_type, " is not supported; docs/families.md lists those that are"));
   known.resize(known.size() - 2);
-  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not known; known are: ", known));
+  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; supported are: ", known));
 }
 
 bool read(const Flag& flag, const Keys& keys) {
@@ -86,8 +86,8 @@ void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) 
     throw keys.wrong(head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
 }
 
-// ALiBi (arXiv 2108.12409): with n heads, a power of two, slopes are 2^(-8 i / n); else those of the power below, then
-// every other one of the power above.
+// ALiBi (arXiv 2108.12409): for n heads, a power of two, the slopes are 2^(-8 i / n); otherwise those of the next lower
+// power, then every other slope of the next higher power.
 std::vector<float> alibi_slopes(int64_t heads) {
   int64_t power = 1;
   while (power * 2 <= heads) power *= 2;
@@ -99,7 +99,7 @@ std::vector<float> alibi_slopes(int64_t heads) {
   return slopes;
 }
 
-// Which blocks have a window: as layer_types says, or by the row's pattern.
+// The blocks with a window: from layer_types, or by the row's pattern.
 void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config) {
   if (row.window.empty() || !read(row.windowed, keys) || keys.find(std::string(row.window)) == nullptr) return;
   const int64_t window = keys.size(std::string(row.window));
@@ -115,8 +115,8 @@ void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config
     if (types != nullptr) {
       const Json& type = (*types)[block];
       if (type != "full_attention" && type != "sliding_attention")
-        throw UnsupportedError(
-            cat(keys.where(), ": layer_types has ", type.dump(), "; known are full_attention and sliding_attention"));
+        throw UnsupportedError(cat(keys.where(), ": layer_types has ", type.dump(),
+                                   "; supported are full_attention and sliding_attention"));
       sees_all = type == "full_attention";
     }
     if (!sees_all) kind.window = window;

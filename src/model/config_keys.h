@@ -27,7 +27,7 @@ class Keys {
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  // A size: a whole number from 1 to a billion. Without a default the key must be there.
+  // A size: a whole number from 1 to a billion. Required without a default.
   int64_t size(const std::string& key, int64_t missing = 0) const {
     const Json* value = find(key);
     if (value == nullptr && missing > 0) return missing;
@@ -63,7 +63,7 @@ class Keys {
   std::string word(const std::string& key, const std::string& missing) const {
     const Json* value = find(key);
     if (value == nullptr) return missing;
-    if (!value->is_string()) throw wrong(key, cat("is ", value->dump(), ", where a word is needed"));
+    if (!value->is_string()) throw wrong(key, cat("is ", value->dump(), ", where a string is needed"));
     return value->get<std::string>();
   }
 
@@ -72,7 +72,7 @@ class Keys {
     const bool fits = value != nullptr && value->is_array() && static_cast<int64_t>(value->size()) == count &&
                       std::all_of(value->begin(), value->end(),
                                   [](const Json& number) { return number.is_number() && number.get<double>() > 0; });
-    if (!fits) throw wrong(key, cat("needs ", count, " positive numbers, one for each pair of a head"));
+    if (!fits) throw wrong(key, cat("needs ", count, " positive numbers, one per pair of a head"));
     return value->get<std::vector<double>>();
   }
 
@@ -84,7 +84,7 @@ class Keys {
     return value->get<int64_t>();
   }
 
-  // The first of several spellings of one key that is there, or else the first.
+  // The first of several spellings of a key that is present, or else the first.
   std::string spelled(std::initializer_list<const char*> names) const {
     for (const char* name : names) {
       if (find(name) != nullptr) return name;
@@ -92,12 +92,12 @@ class Keys {
     return *names.begin();
   }
 
-  // A list with an element for each block, or nullptr where there is none.
+  // A list with one element per block, or nullptr if absent.
   const Json* list(const std::string& key, int64_t blocks) const {
     const Json* value = find(key);
     if (value == nullptr) return nullptr;
     if (!value->is_array() || static_cast<int64_t>(value->size()) != blocks)
-      throw wrong(key, cat("needs ", blocks, " elements, one for each block"));
+      throw wrong(key, cat("needs ", blocks, " elements, one per block"));
     return value;
   }
 

@@ -97,7 +97,7 @@ void read_local_blocks(const Keys& keys, ModelConfig& config) {
     throw keys.wrong("attention_types", cat("is not a list of kinds for ", config.blocks, " blocks"));
   for (size_t block = 0; block < layers.size(); ++block) {
     if (layers[block] != "global" && layers[block] != "local")
-      throw keys.wrong("attention_layers", cat("has '", layers[block], "'; known are global and local"));
+      throw keys.wrong("attention_layers", cat("has '", layers[block], "'; supported are global and local"));
     if (layers[block] == "local") config.kinds[block].window = window;
   }
 }
@@ -110,7 +110,7 @@ void read_first_window(const Keys& keys, ModelConfig& config) {
 
 void read_unrotated_blocks(const Keys& keys, ModelConfig& config) {
   const int64_t interval = keys.size("no_rope_layer_interval", 4);
-  const Json* rotated = keys.find("no_rope_layers");  // 1 for a block that has rope
+  const Json* rotated = keys.find("no_rope_layers");  // 1 for a block with rope
   if (rotated != nullptr && rotated->empty()) rotated = nullptr;
   if (rotated != nullptr) rotated = keys.list("no_rope_layers", config.blocks);
   for (int64_t block = 0; block < config.blocks; ++block) {
@@ -126,12 +126,11 @@ void read_mpt_attention(const Keys& keys, ModelConfig& config) {
   if (keys.find("attn_config") == nullptr) return;
   const Keys attention = keys.object("attn_config");
   if (!attention.flag("alibi", true))
-    throw UnsupportedError(cat(attention.where(), ": alibi is false; only ALiBi is known for this family"));
+    throw UnsupportedError(cat(attention.where(), ": alibi is false; only ALiBi is supported for this family"));
   if (attention.flag("qk_ln", false))
-    throw UnsupportedError(cat(attention.where(), ": qk_ln is not known for this family"));
+    throw UnsupportedError(cat(attention.where(), ": qk_ln is not supported for this family"));
   if (attention.word("attn_type", "multihead_attention") != "multihead_attention")
-    throw UnsupportedError(
-        cat(attention.where(), ": attn_type is not multihead_attention, the only one that is known"));
+    throw UnsupportedError(cat(attention.where(), ": attn_type is not multihead_attention, the only supported one"));
   if (attention.find("softmax_scale") != nullptr) {
     for (BlockKind& kind : config.kinds) kind.score_scale = static_cast<float>(attention.positive("softmax_scale", 1));
   }
@@ -141,16 +140,16 @@ void read_mpt_attention(const Keys& keys, ModelConfig& config) {
 void refuse_other_opt(const Keys& keys, ModelConfig& config) {
   if (!keys.flag("do_layer_norm_before", true))
     throw UnsupportedError(
-        cat(keys.where(), ": do_layer_norm_before is false (OPT-350m); blocks that norm after they add are not known"));
+        cat(keys.where(), ": do_layer_norm_before is false (OPT-350m); norms after the addition are not supported"));
   if (keys.find("word_embed_proj_dim") != nullptr && keys.size("word_embed_proj_dim") != config.hidden)
     throw UnsupportedError(
-        cat(keys.where(), ": word_embed_proj_dim differs from hidden_size; projected embeddings are not known"));
+        cat(keys.where(), ": word_embed_proj_dim differs from hidden_size; projected embeddings are not supported"));
 }
 
 void refuse_normed_residual(const Keys& keys, ModelConfig& /*config*/) {
   if (keys.flag("apply_residual_connection_post_layernorm", false))
     throw UnsupportedError(
-        cat(keys.where(), ": apply_residual_connection_post_layernorm is true; only false is known"));
+        cat(keys.where(), ": apply_residual_connection_post_layernorm is true; only false is supported"));
 }
 
 void read_rope_alpha(const Keys& keys, ModelConfig& config) {
@@ -172,7 +171,7 @@ void read_latent(const Keys& keys, ModelConfig& config) {
   config.head_dim = keys.size("qk_nope_head_dim") + latent.rope_dim;
   config.kv_heads = config.heads;
   if (latent.value_dim > config.head_dim)
-    throw UnsupportedError(cat(keys.where(), ": v_head_dim is larger than a head of queries; that is not known"));
+    throw UnsupportedError(cat(keys.where(), ": v_head_dim is larger than a query head, which is not supported"));
   if (latent.rope_dim % 2 != 0) throw keys.wrong("qk_rope_head_dim", "is odd, but rotary embeddings need an even one");
   config.ropes[0] = parse_rope(keys, *config.architecture, latent.rope_dim, config.max_positions);
   const Rope& rope = config.ropes[0];
@@ -285,7 +284,7 @@ void read_clamped_swiglu(const Keys& keys, ModelConfig& config) {
   const double limit = keys.number("swiglu_limit", 7), alpha = keys.number("swiglu_alpha", 1.702);
   if (limit != 7 || std::abs(alpha - 1.702) > 1e-6)
     throw UnsupportedError(
-        cat(keys.where(), ": swiglu_limit ", limit, " and swiglu_alpha ", alpha, "; known are 7 and 1.702"));
+        cat(keys.where(), ": swiglu_limit ", limit, " and swiglu_alpha ", alpha, "; supported are 7 and 1.702"));
 }
 
 void read_unit_head(const Keys& keys, ModelConfig& config) { config.unit_head = keys.find("z_loss_weight") != nullptr; }
@@ -300,7 +299,7 @@ void read_mscales(const Keys& keys, ModelConfig& config) {
   const Keys scaling = keys.object(keys.spelled({"rope_scaling", "rope_parameters"}));
   rope.attention_factor = scaling.positive("short_mscale", 1);
   rope.long_attention_factor = scaling.positive("long_mscale", 1);
-  rope.long_factor = rope.short_factor;  // as transformers computes
+  rope.long_factor = rope.short_factor;  // as in transformers
 }
 
 void read_scaled_slopes(const Keys& /*keys*/, ModelConfig& config) {

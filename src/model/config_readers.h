@@ -1,4 +1,4 @@
-// What some families have in config.json beyond the facts of their rows: each reader is for the rows that name it.
+// Readers of keys of config.json that no field of Architecture describes; each is for the rows that name it.
 #pragma once
 
 #include "model/architecture.h"
@@ -6,8 +6,8 @@
 
 namespace gptq {
 
-// The rope of blocks whose kind transformers 5 calls `blocks` ("full_attention", "sliding_attention"), where
-// config.json has one for each kind of blocks; else that of all.
+// The rope of the blocks of kind `blocks` ("full_attention", "sliding_attention") if config.json has one per kind, as
+// in transformers 5; else the common one.
 Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, int64_t max_positions,
                 const std::string& blocks = "full_attention");
 
@@ -37,15 +37,15 @@ void read_first_window(const Keys& keys, ModelConfig& config);
 void read_unrotated_blocks(const Keys& keys, ModelConfig& config);
 // MPT: attn_config, no_bias for the sizes, expansion_ratio.
 void read_mpt_attention(const Keys& keys, ModelConfig& config);
-// OPT: refuses models that norm after adding, or whose embeddings have another width.
+// OPT: throws for models with norms after the addition, or with embeddings of another width.
 void refuse_other_opt(const Keys& keys, ModelConfig& config);
-// Bloom: refuses apply_residual_connection_post_layernorm.
+// Bloom: throws for apply_residual_connection_post_layernorm.
 void refuse_normed_residual(const Keys& keys, ModelConfig& config);
-// HunYuan: a rope_scaling of type dynamic with an alpha is a longer wavelength for all lengths.
+// HunYuan: rope_scaling of type dynamic with an alpha means longer wavelengths for all lengths.
 void read_rope_alpha(const Keys& keys, ModelConfig& config);
 // DeepSeek-V2 and V3: q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim.
 void read_latent(const Keys& keys, ModelConfig& config);
-// How many experts there are, how many a token passes, their size, their groups, and which blocks have them.
+// The number of experts, how many a token passes, their size and groups, and which blocks have them.
 void read_experts(const Keys& keys, ModelConfig& config);
 // Llama 4: chunks and temperature of the attention, and the size of blocks without experts.
 void read_llama4(const Keys& keys, ModelConfig& config);
@@ -57,7 +57,7 @@ void read_clamped_swiglu(const Keys& keys, ModelConfig& config);
 void read_old_gelu(const Keys& keys, ModelConfig& config);
 // Phi-3.5-MoE: short_mscale, long_mscale.
 void read_mscales(const Keys& keys, ModelConfig& config);
-// Baichuan 2, which its z_loss_weight tells from Baichuan: NormHead.
+// Baichuan 2, recognized by its z_loss_weight: the normalized head (NormHead).
 void read_unit_head(const Keys& keys, ModelConfig& config);
 // Falcon: scores are multiplied by 1 / sqrt(head_dim) after ALiBi's bias is added.
 void read_scaled_slopes(const Keys& keys, ModelConfig& config);

@@ -1,11 +1,11 @@
-// The table of model families with experts, as architectures.cpp has those without.
+// Rows of model families with experts; architectures.cpp has those without.
 #include "model/architectures.h"
 #include "model/config_readers.h"
 
 namespace gptq {
 namespace {
 
-// Blocks of Mixtral's kind, with the names of Mixtral.
+// Mixtral's names, which families of its kind share.
 Architecture mixtral() {
   return {.model_types = {"mixtral"},
           .models = "Mixtral 8x7B, 8x22B",
@@ -70,7 +70,7 @@ Architecture granitemoeshared() {
   return row;
 }
 
-// Experts below mlp.experts, as most families name them.
+// Experts named mlp.experts.#, as in most families.
 ExpertRow split_experts() {
   return {.router = "mlp.gate",
           .gate = "mlp.experts.#.gate_proj",

@@ -1,5 +1,5 @@
-// The forward pass of a block with experts. Each expert sees the rows of the tokens that are routed to it, a bounded
-// number of them at a time, so that what it takes does not depend on how busy it is.
+// Model: the forward pass of a block with experts. Each expert computes the rows of its tokens, a bounded number at a
+// time, so that memory does not depend on routing balance.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -13,7 +13,7 @@ namespace {
 
 const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
 
-// y = x w' [rows, n] on the host, of a small float weight.
+// y = x w' [rows, n] on the host, for a small float weight.
 std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& weight) {
   Matrix y(backend, DType::f32, x.rows, weight.weight.rows());
   backend.linear(x, weight.weight, weight.bias, y);
@@ -22,7 +22,7 @@ std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& w
 
 }  // namespace
 
-// Rows of experts that are computed at a time: as many as each has if all are equally busy.
+// Rows of an expert computed at a time: each expert's number if routing is balanced.
 int64_t Model::rows_at_once(const Batch& batch) const {
   constexpr int64_t kLeast = 64;
   const int64_t even = (batch.tokens() * config_.experts.chosen + config_.experts.count - 1) / config_.experts.count;

@@ -1,4 +1,4 @@
-// The forward pass: what happens between the inputs of two steps.
+// Model: the forward pass from the input of a step to that of the next.
 #include <algorithm>
 #include <numeric>
 
@@ -8,7 +8,7 @@
 namespace gptq {
 namespace {
 
-// Some rows of a batch's matrices.
+// A range of a batch's rows.
 struct Rows {
   int64_t first = 0, count = 0;
   MatrixView of(Matrix& matrix) const { return matrix.view().row_range(first, count); }
@@ -19,7 +19,7 @@ Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backe
 
 const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
 
-// The step behind attention_out: the first of the MLP or of the experts.
+// The step after attention_out: the first of the MLP or of the experts.
 int64_t first_of_mlp(const Block& block) {
   const auto found = std::find(block.kinds.begin(), block.kinds.end(), StepKind::attention_out);
   return found - block.kinds.begin() + 1;
@@ -27,11 +27,11 @@ int64_t first_of_mlp(const Block& block) {
 
 const std::vector<Linear>& linears_of(const Block& block, StepKind kind) {
   const auto found = std::find(block.kinds.begin(), block.kinds.end(), kind);
-  if (found == block.kinds.end()) throw Error("a block without a step that its kind has");
+  if (found == block.kinds.end()) throw Error("a block lacks a step of its kind");
   return block.steps[static_cast<size_t>(found - block.kinds.begin())].linears;
 }
 
-// Where a fused linear puts the features of q, k and v, head by head.
+// The columns of q, k and v in the output of a fused linear, head by head.
 struct FusedColumns {
   std::vector<int32_t> q, k, v;
 };
@@ -132,7 +132,7 @@ Matrix Model::mlp_input(const Block& block, const Batch& batch) const {
   return normed_residual(block, shares_norm ? Part::attention_norm : Part::mlp_norm, batch);
 }
 
-// Everything between the projections and their result.
+// Attention proper: norms, rope and softmax(q k') v of projected q, k and v.
 void Model::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
                          SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
                          MatrixView y) const {
@@ -218,9 +218,9 @@ Matrix Model::attend(const Block& block, const Batch& batch) {
   return y;
 }
 
-// Queries or their latents, the latents of keys and values, and the part of keys that all heads share: side by side.
+// Concatenates queries (or their latents), the latents of keys and values, and the part of keys that all heads share.
 Matrix Model::latents(const Block& block, const Batch& batch) {
-  constexpr float kEps = 1e-6F;  // whatever config.json says, as in transformers
+  constexpr float kEps = 1e-6F;  // independent of config.json, as in transformers
   Backend& backend = *block.backend;
   const Latent& latent = config_.latent;
   const std::vector<Linear>& linears = linears_of(block, StepKind::latent_in);
@@ -242,7 +242,7 @@ Matrix Model::latents(const Block& block, const Batch& batch) {
   return y;
 }
 
-// Heads are put together with the rotated part first, and values filled up with zeros to the width of keys.
+// Assembles heads with the rotated part first, and pads values with zeros to the width of keys.
 Matrix Model::attend_latents(const Block& block, const Batch& batch) {
   Backend& backend = *block.backend;
   const Latent& latent = config_.latent;
@@ -296,7 +296,7 @@ void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, Matr
   if (backend.fuses_linears(dtype_)) {
     const ConstMatrixView weight = linears[0].weight, bias = linears[0].bias;
     GatedWeights weights{.gate = weight, .gate_bias = bias, .activation = config_.activation};
-    if (weight.rows != y.cols) {  // both sides in one linear
+    if (weight.rows != y.cols) {  // gate and up fused in one linear
       weights.gate = weight.row_range(0, y.cols);
       weights.up = weight.row_range(y.cols, y.cols);
       if (!bias.empty()) {
@@ -319,7 +319,7 @@ void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, Matr
   backend.gate(gate.col_range(0, y.cols), up, config_.activation, y);
 }
 
-// Of a step whose linears all tokens pass.
+// For a step that all tokens pass.
 Matrix Model::activate(const Block& block, int64_t step, ConstMatrixView input, const Batch& batch) {
   Backend& backend = *block.backend;
   const Step& linears = block.steps[static_cast<size_t>(step)];
@@ -387,7 +387,7 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
     if (config_.parallel && !batch.is_rebuilt) add_attention();
     return;
   }
-  switch (block.kinds[static_cast<size_t>(step) - 1]) {  // whose linears it applies
+  switch (block.kinds[static_cast<size_t>(step) - 1]) {  // the step whose linears are applied
     case StepKind::attention_in:
       batch.input = attend(block, batch);
       break;
@@ -408,7 +408,7 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
     case StepKind::expert_out:
       add_expert(block, step - 1, batch);
       break;
-    default:  // the inputs of shared_out and expert_out are made when they are visited
+    default:  // inputs of shared_out and expert_out are made when visited
       break;
   }
 }
@@ -431,7 +431,7 @@ ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batc
 void Model::finish(const Block& block, Batch& batch) {
   const auto steps = static_cast<int64_t>(block.steps.size());
   if (config_.parallel && batch.is_rebuilt) {
-    // Both branches read the residual before either adds to it.
+    // Both branches read the residual before one of them adds to it.
     const int64_t mlp = first_of_mlp(block);
     for (int64_t step = 0; step < mlp; ++step) enter(block, step, batch);
     const Matrix attended = std::exchange(batch.input, Matrix());

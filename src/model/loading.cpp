@@ -1,4 +1,4 @@
-// Opening a checkpoint as a network, and bringing its weights to devices.
+// Model: opening a checkpoint, and loading its weights to devices.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -12,7 +12,7 @@
 namespace gptq {
 namespace {
 
-// A matrix of host memory in `dtype` on a backend.
+// Uploads a host matrix to a backend, converted to `dtype`.
 Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
   Matrix stored = to_device(backend, host.dtype, host.rows, host.cols, host.data);
   if (stored.dtype() == dtype) return stored;
@@ -21,7 +21,7 @@ Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
   return converted;
 }
 
-// Each row becomes itself over its length, rounded to its dtype.
+// Normalizes each row to length 1, rounded to its dtype.
 void scale_rows_to_one(MatrixView rows) {
   std::vector<float> wide(static_cast<size_t>(rows.cols));
   const MatrixView one(wide.data(), DType::f32, 1, rows.cols);
@@ -39,12 +39,12 @@ std::string tensor_name(const ModelConfig& config, std::string_view module) {
   return module_path(config, module) + ".weight";
 }
 
-// The tensor of the output head.
+// The output head's tensor.
 std::string head_tensor(const ModelConfig& config) {
   return config.tied_embeddings ? tensor_name(config, config.architecture->embedding) : config.head + ".weight";
 }
 
-// Out features first + i * stride of a matrix of them: [out, in], or [in, out] where `transposed`.
+// Copies out features first + i * stride of a stored matrix [out, in], or [in, out] if `transposed`.
 template <typename Element>
 void take_features(ConstMatrixView stored, const LinearSpec& spec, MatrixView weight) {
   if (spec.transposed) {
@@ -62,14 +62,14 @@ void take_features(ConstMatrixView stored, const LinearSpec& spec, MatrixView we
     std::copy_n(stored.row<Element>(spec.first + out * spec.stride), weight.cols, weight.row<Element>(out));
 }
 
-// The shape of a part's tensor `name`: vectors may be stored as matrices of one row.
+// The expected shape of a part's tensor `name`; vectors may be stored as matrices of one row.
 std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name) {
   if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return {spec.rows, spec.cols};
   const std::vector<int64_t> as_matrix = {1, spec.cols};
   return checkpoint.tensor(name).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
 }
 
-// A router has a bias for each of its rows.
+// A router has one bias per row.
 int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spec.rows : spec.cols; }
 
 }  // namespace
@@ -79,7 +79,7 @@ struct Model::Loader {
   Memory& memory;
   bool reads = true;
 
-  // In the stored dtype.
+  // The tensor in its stored dtype.
   Matrix load(const StoredTensor& tensor) const {
     const ConstMatrixView like = tensor.matrix();
     if (!reads) return {memory, like.dtype, like.rows, like.cols};
@@ -92,9 +92,9 @@ struct Model::Loader {
     return load(model.checkpoint_.tensor(name, shape));
   }
 
-  // Of several matrices in one tensor, one.
+  // One matrix of a tensor [matrices, rows, cols], or one row of a bias [matrices, cols].
   Matrix load_fused(const StoredTensor& tensor, int64_t index) const {
-    const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // which the model has checked
+    const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // checked by the constructor
     const std::vector<int64_t>& shape = tensor.shape;
     const bool is_bias = shape.size() == 2;
     Matrix values(memory, dtype, is_bias ? 1 : shape[1], shape.back());
@@ -116,7 +116,7 @@ struct Model::Loader {
     return weight;
   }
 
-  // Beside codes, or where the plain weight has it.
+  // The linear's own bias tensor if there is one, else its part of a fused one.
   Matrix load_bias(const LinearSpec& spec) const {
     const std::string own = spec.name + ".bias";
     if (spec.matrix_index < 0 || model.checkpoint_.has(own)) return load(own, {spec.out_features});
@@ -303,7 +303,7 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
   Batch batch{.offsets = std::move(rows.offsets)};
   batch.residual = place_matrix(rows.tokens, backend, dtype_);
   if (config_.embedding_scale != 1) {
-    // The factor is rounded to the dtype of the computation, as transformers does.
+    // As in transformers, the factor is rounded to the dtype of the computation.
     Matrix factor(host_memory(), dtype_, 1, 1);
     reference().convert(ConstMatrixView(&config_.embedding_scale, DType::f32, 1, 1), factor);
     float rounded = 0;
@@ -340,7 +340,7 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
 Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool) const {
   const Architecture& row = *config_.architecture;
   std::vector<int64_t> offsets = {0};
-  std::map<int32_t, std::vector<int64_t>> rows_of;  // where each id stands, in order of ids so that reading is too
+  std::map<int32_t, std::vector<int64_t>> rows_of;  // positions of each id; sorted, so that the table is read in order
   int64_t longest = 0;
   const bool one_length = depends_on_length(config_);
   for (const std::vector<int32_t>& sequence : sequences) {
@@ -368,7 +368,7 @@ Batch Model::embed(std::span<const std::vector<int32_t>> sequences, Backend& bac
   const size_t row_bytes = static_cast<size_t>(like.cols) * size_of(like.dtype);
   HostRows host{.offsets = offsets, .tokens = Matrix(backend.staging_memory(), like.dtype, offsets.back(), like.cols)};
   const std::vector<std::pair<int32_t, std::vector<int64_t>>> wanted(rows_of.begin(), rows_of.end());
-  constexpr int64_t kTask = 256;  // rows
+  constexpr int64_t kTask = 256;  // rows per task
   std::atomic<int64_t> bad = 0;
   const auto read_some = [&](int64_t task) {
     const auto end = std::min<int64_t>(static_cast<int64_t>(wanted.size()), (task + 1) * kTask);
@@ -420,7 +420,7 @@ void Model::set_blank_head() {
   if (config_.head_bias) head_bias_ = Matrix(*head_backend_, DType::f32, 1, config_.vocabulary);
 }
 
-// Large, so it is read, checked and uploaded in parts.
+// Reads, checks and uploads the head in parts, as it is large.
 const Matrix& Model::head() {
   if (!head_.empty()) return head_;
   if (config_.head_bias) {

@@ -1,4 +1,4 @@
-// A checkpoint as a network: loads blocks, and runs batches through their steps.
+// A checkpoint as a network: loads blocks and runs batches through their steps.
 #pragma once
 
 #include <functional>
@@ -14,56 +14,55 @@
 
 namespace gptq {
 
-// A checkpoint opened as a network. Weights are read block by block, on demand; a block computes on the backend that it
-// was loaded on, everything else on the backend given here.
+// Reads weights block by block, on demand. A block computes on the backend it was loaded to, everything else on the
+// constructor's backend.
 class Model {
  public:
-  // Validates that every tensor of every block exists with the shape that config.json implies (names of quantized
-  // linears excepted when `reader` is given). Without a reader, plain float weights are read from the checkpoint.
-  // Tensors that config.json does not imply are ignored, as transformers does: a head beside tied embeddings, a bias
-  // that attention_bias denies.
+  // Validates that every tensor of every block exists with the shape that config.json implies, except weights that
+  // `reader` provides. Without a reader, reads plain float weights. Like transformers, ignores tensors that config.json
+  // does not imply: a head despite tied embeddings, a bias despite attention_bias = false.
   Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr);
 
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return dtype_; }
 
-  // Reads one block into host memory; any thread may call it. Throws InputError where a weight holds NaN or infinity,
-  // naming the tensor and how many.
+  // Reads one block into host memory. Thread-safe. Throws InputError if a weight has NaN or infinity, with the tensor
+  // and their number.
   StagedBlock stage_block(int64_t index, Memory& memory = host_memory()) const;
-  // The same block without reading it, in memory that nobody looks at: for counting.
+  // The same without reading, for runs that only count: its values are undefined.
   StagedBlock blank_block(int64_t index, Memory& memory) const;
-  // Brings a block to a backend: whole; or its parts first and its steps one by one, each leaving host memory then.
+  // Loads a block to a backend: all of it; or its parts first and then step by step, freeing each in host memory.
   Block load_block(const StagedBlock& staged, Backend& backend) const;
   Block load_block(int64_t index) const { return load_block(stage_block(index), backend_); }
   Block begin_block(const StagedBlock& staged, Backend& backend) const;
   void load_step(StagedBlock& staged, Block& block, int64_t step) const;
-  // Gives the memory of a step's weights back.
+  // Frees the weights of a step.
   static void drop_step(Block& block, int64_t step);
 
-  // Looks the tokens of all sequences up, reading only their rows of the embedding. Throws InputError for an id outside
-  // the vocabulary, and for more tokens than learned positions. Where rope depends on the length, the sequences of one
-  // batch must have one length. Rows are read on all threads of the pool, where one is given.
+  // Embeds the tokens of all sequences, reading only their rows of the table, on the threads of the pool if one is
+  // given. Throws InputError for an id outside the vocabulary, and for more tokens than learned positions. If rope
+  // depends on the length, the sequences of a batch must have equal length.
   Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr) const;
   Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
-  // The batch that embed() makes of so many tokens, without reading: for counting.
+  // The same without reading, for runs that only count: its values are undefined.
   Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
 
-  // Makes what blocks need on a backend beside their weights, for sequences of up to so many tokens; else it is made
-  // when first needed.
+  // Makes the rope tables of a backend for sequences of up to `longest` tokens in advance; otherwise they are made when
+  // first needed.
   void prepare(int64_t longest, Backend& backend);
 
-  // Sequences of a batch that pass a step at once. All, until a device runs out of memory for what a step needs beside
-  // its input and output: then half as many, down to one. What comes out is the same.
+  // Sequences of a batch that pass a step at once: all, until a device runs out of memory for a step's temporaries;
+  // then half as many, down to one. Results do not depend on it.
   int64_t sequences_at_once() const { return sequences_at_once_; }
   void set_sequences_at_once(int64_t count) { sequences_at_once_ = count; }
 
-  // The sweep: applies the previous step's linears (none before step 0) and the glue up to step `step`.
+  // Applies the linears of the previous step (none for step 0) and all other ops up to the input of `step`.
   void enter(const Block& block, int64_t step, Batch& batch);
-  // The input [tokens, in_features] of a step that a batch has entered and whose linears all tokens pass.
+  // The input [tokens, in_features] of a step that the batch has entered; not of an expert's step.
   ConstMatrixView input(const Block& block, int64_t step, const Batch& batch) const;
-  // Calls visit(x, y) with the inputs of a step that `batch` has entered, piece by piece: x [rows, in_features], and y
-  // of the same tokens in `original`, which has entered the step of another block; empty where that is null. An
-  // expert's are those of its tokens, or of all tokens.
+  // Calls visit(x, y) with the inputs of a step that `batch` has entered, in pieces: x [rows, in_features], and y, the
+  // inputs of the same tokens in `original` (another block and its batch, which has entered the step), empty if null.
+  // For an expert's step visits its tokens, or with `all_tokens` all.
   using VisitInputs = std::function<void(ConstMatrixView x, ConstMatrixView y)>;
   struct Original {
     const Block* block = nullptr;
@@ -71,31 +70,29 @@ class Model {
   };
   void visit_inputs(const Block& block, int64_t step, const Batch& batch, Original original, bool all_tokens,
                     const VisitInputs& visit) const;
-  // Makes the input that enter(step), or finish() where step is the number of steps, starts from, out of the residual
-  // alone: for states whose inputs are not kept. What it gives has the bits of what was dropped. The steps from
-  // first_needed() on must still be loaded.
+  // Recomputes the input that enter(step), or finish() if step is the number of steps, starts from, bit for bit, from
+  // the residual: for states whose inputs are not kept. The steps from first_needed() on must be loaded.
   void rebuild_input(const Block& block, int64_t step, Batch& batch);
-  // Applies the last step and adds it to the residual; batch.input is empty afterwards.
+  // Applies the last step and adds its output to the residual; leaves batch.input empty.
   void finish(const Block& block, Batch& batch);
-  // All steps: the block's whole forward pass.
+  // The block's whole forward pass.
   void forward(const Block& block, Batch& batch);
 
-  // Where the final norm and the output head compute; the model's backend, unless told.
+  // The backend of the final norm and the output head; by default the model's.
   void compute_head_on(Backend& backend) { head_backend_ = &backend; }
-  // Final norm of a batch that is there: the head's input.
+  // The head's input, the final norm of a batch on that backend.
   Matrix head_input(const Batch& batch);
-  // The head's weight in the model's dtype, there; the model keeps no copy.
+  // The head's weight on that backend in the model's dtype; the model keeps no copy.
   Matrix take_head();
-  // Final norm and output head of rows [first, first + count) of the residual, which is there: logits [count,
-  // vocabulary] f32.
+  // Logits [count, vocabulary] f32 of rows [first, first + count) of a residual on that backend: final norm and head.
   Matrix logits(const Batch& batch, int64_t first, int64_t count);
-  // Gives the memory of the final norm and the head back.
+  // Frees the final norm and the head.
   void drop_head() {
     final_norm_ = {};
     head_ = Matrix();
     head_bias_ = Matrix();
   }
-  // Puts matrices that nobody looks at into their places: for counting.
+  // Allocates them without reading, for runs that only count.
   void set_blank_head();
 
  private:
@@ -103,23 +100,23 @@ class Model {
     Matrix cos, sin;  // [positions, rotary_dim / 2] f32
   };
 
-  // Reads tensors into some memory; or takes the room for them only, for counting.
+  // Reads tensors into host memory; or only allocates them, for runs that only count.
   struct Loader;
-  struct HostRows;  // of the embedding and of learned positions
+  struct HostRows;  // rows of the embedding and of learned positions
 
   void check_tensors() const;
   void check_finite(const StoredTensor& tensor, ConstMatrixView values) const;
   StagedBlock stage(int64_t index, const Loader& loader, bool use_reader) const;
   Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
   Batch embedded(HostRows rows, Backend& backend, const Loader& loader) const;
-  // y = x w' + bias, in a matrix with room for at least so many rows.
+  // y = x w' + bias, in a matrix with room for at least `room` rows.
   Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room = 0) const;
-  // Calls body(rows of the batch, their offsets) for as many sequences at a time as find room. A body allocates before
-  // it changes anything, as it is called again for fewer sequences where that fails.
+  // Calls body(rows of the batch, their offsets) for as many sequences at a time as memory allows. A body must allocate
+  // before it changes anything, as it is called again for fewer sequences after OutOfMemory.
   template <typename Body>
   void in_passes(const Batch& batch, const Body& body);
   void normalize(Backend& backend, ConstMatrixView x, const Affine& norm, MatrixView y) const;
-  // The residual after a norm, or as it is where the block has no such norm.
+  // The residual after a norm, or unchanged if the block does not have that norm.
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
   Matrix attend(const Block& block, const Batch& batch);
@@ -129,14 +126,15 @@ class Model {
                     SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
                     MatrixView y) const;
   void begin_experts(const Block& block, Batch& batch);
-  // Inputs of some rows of a batch to an expert's step, in a matrix of rows_at_once(): then every piece takes the same.
+  // The input of an expert's step for some rows of a batch, in a matrix of rows_at_once() rows: all pieces take the
+  // same.
   Matrix expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
                       std::span<const float> weights) const;
-  // Adds what a shared expert, or another, gives, whose last step this is.
+  // Adds the output of the shared expert, or of another one, whose last step this is.
   void add_shared(const Block& block, int64_t step, Batch& batch);
   void add_expert(const Block& block, int64_t step, Batch& batch);
   int64_t rows_at_once(const Batch& batch) const;
-  // The input of the linear behind a step of gate and up, or of up alone.
+  // The activation after a step of gate and up, or of up alone.
   void activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room = 0) const;
   int64_t activated_width(const Step& step) const;
   Matrix activate(const Block& block, int64_t step, ConstMatrixView input, const Batch& batch);
@@ -155,8 +153,8 @@ class Model {
   ModelConfig config_;
   int64_t sequences_at_once_ = INT64_MAX;
   Affine final_norm_;
-  Matrix head_, head_bias_;  // the head stays in the checkpoint's dtype
-  // Of the last batch's length, or of the longest so far where the length does not matter; by backend and rope.
+  Matrix head_, head_bias_;  // the head in the checkpoint's dtype
+  // By backend and rope; for the longest sequence so far, or for the last length if the table depends on it.
   std::map<std::pair<const Backend*, int64_t>, RopeMatrices> ropes_;
 };
 

@@ -1,6 +1,5 @@
-// Rotary position embeddings in all kinds that transformers' Llama knows (modeling_rope_utils.py). Frequencies and
-// angles are f32 and rounded in the same order as there: at thousands of positions the last bit of a frequency shows in
-// the cosine.
+// Rotary position embeddings, all kinds of transformers' Llama (modeling_rope_utils.py). Frequencies and angles are f32
+// and rounded in the same order as there: at thousands of positions the last bit of a frequency affects the cosine.
 #include <algorithm>
 #include <cmath>
 
@@ -33,7 +32,7 @@ Frequencies linear(const Rope& rope) {
   return result;
 }
 
-// The base grows with the sequence beyond the model's positions.
+// The base grows with sequences longer than the model's positions.
 Frequencies dynamic(const Rope& rope, int64_t length) {
   float base = single(rope.theta);
   if (length > rope.max_positions) {
@@ -43,7 +42,7 @@ Frequencies dynamic(const Rope& rope, int64_t length) {
   return inverse_powers(base, rope.rotary_dim);
 }
 
-// Llama 3.1: long wavelengths are stretched, short ones kept, those between blended.
+// Llama 3.1: scales long wavelengths, keeps short ones and interpolates in between.
 Frequencies llama3(const Rope& rope) {
   const auto positions = static_cast<double>(rope.original_positions);
   const float longest = single(positions / rope.low_freq_factor), shortest = single(positions / rope.high_freq_factor);
@@ -62,7 +61,7 @@ Frequencies llama3(const Rope& rope) {
   return result;
 }
 
-// YaRN (arXiv 2309.00071): a ramp over the dimensions between keeping and stretching.
+// YaRN (arXiv 2309.00071): a linear ramp over the dimensions from kept to interpolated frequencies.
 Frequencies yarn(const Rope& rope) {
   const auto dim = static_cast<double>(rope.rotary_dim);
   const auto correction_dim = [&](double rotations) {
@@ -80,13 +79,13 @@ Frequencies yarn(const Rope& rope) {
   Frequencies result = powers(single(rope.theta), rope.rotary_dim);
   for (size_t i = 0; i < result.size(); ++i) {
     const float ramp = std::clamp((static_cast<float>(i) - single(low)) / single(high - low), 0.0F, 1.0F);
-    const float kept = 1 - ramp, stretched = 1 / (single(rope.factor) * result[i]);
-    result[i] = stretched * (1 - kept) + 1 / result[i] * kept;
+    const float kept = 1 - ramp, interpolated = 1 / (single(rope.factor) * result[i]);
+    result[i] = interpolated * (1 - kept) + 1 / result[i] * kept;
   }
   return result;
 }
 
-// Each frequency has a divisor of its own; one set serves short sequences, another long ones.
+// Each frequency has its own divisor, from one list for short sequences or another for long ones.
 Frequencies longrope(const Rope& rope, int64_t length) {
   const std::vector<double>& factors = length > rope.original_positions ? rope.long_factor : rope.short_factor;
   Frequencies result = powers(single(rope.theta), rope.rotary_dim);
@@ -114,7 +113,7 @@ Frequencies frequencies(const Rope& rope, int64_t length) {
   return {};
 }
 
-// What cos and sin are multiplied by.
+// The factor of cos and sin.
 double attention_scaling(const Rope& rope, int64_t length) {
   if (rope.kind != RopeKind::yarn && rope.kind != RopeKind::longrope) return 1;
   if (rope.long_attention_factor > 0 && length > rope.original_positions) return rope.long_attention_factor;

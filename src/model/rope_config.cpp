@@ -1,11 +1,11 @@
-// rope_scaling, rope_parameters and the keys beside them -> Rope.
+// rope_scaling, rope_parameters and related keys -> Rope.
 #include "model/config_readers.h"
 
 namespace gptq {
 namespace {
 
 RopeKind rope_kind(const Keys& keys, const std::string& name) {
-  // "su" is what Phi-3 first called longrope.
+  // "su" is the first name of Phi-3's longrope.
   constexpr std::pair<std::string_view, RopeKind> kKinds[] = {
       {"default", RopeKind::standard}, {"linear", RopeKind::linear}, {"dynamic", RopeKind::dynamic},
       {"yarn", RopeKind::yarn},        {"llama3", RopeKind::llama3}, {"longrope", RopeKind::longrope},
@@ -15,15 +15,15 @@ RopeKind rope_kind(const Keys& keys, const std::string& name) {
     if (word == name) return kind;
     known += cat(known.empty() ? "" : ", ", word);
   }
-  throw UnsupportedError(cat(keys.where(), ": rope type '", name, "' is not known; known are ", known));
+  throw UnsupportedError(cat(keys.where(), ": rope type '", name, "' is not supported; supported are ", known));
 }
 
 void read_kind(const Keys& config, const Keys& keys, Rope& rope) {
   const bool factor_needed =
       rope.kind == RopeKind::linear || rope.kind == RopeKind::dynamic || rope.kind == RopeKind::llama3;
   if (factor_needed && keys.find("factor") == nullptr) throw keys.wrong("factor", "is missing");
-  const double stretch = static_cast<double>(rope.max_positions) / static_cast<double>(rope.original_positions);
-  rope.factor = keys.positive("factor", stretch);
+  const double extension = static_cast<double>(rope.max_positions) / static_cast<double>(rope.original_positions);
+  rope.factor = keys.positive("factor", extension);
   rope.attention_factor = keys.find("attention_factor") == nullptr ? 0 : keys.positive("attention_factor", 1);
   if (rope.kind == RopeKind::yarn) {
     rope.beta_fast = keys.positive("beta_fast", 32);
@@ -47,17 +47,18 @@ void read_kind(const Keys& config, const Keys& keys, Rope& rope) {
   }
 }
 
-// How many elements of a head are rotated.
+// The number of rotated elements of a head.
 int64_t rotary_dim(const Keys& config, const Keys* keys, const Architecture& row, RopeKind kind, int64_t head_dim) {
   const std::string share = config.spelled({"partial_rotary_factor", "rotary_pct"});
   double rotated = config.number(share, row.partial_rotary == 0 ? 1 : row.partial_rotary);
   if (keys != nullptr) rotated = keys->number("partial_rotary_factor", rotated);
   if (row.partial_rotary == 0) {
-    if (kind == RopeKind::standard || rotated == 1) return head_dim;  // which ignores partial_rotary_factor
+    if (kind == RopeKind::standard || rotated == 1) return head_dim;  // the standard rope ignores partial_rotary_factor
     throw UnsupportedError(cat(keys->where(), ": partial_rotary_factor is ", rotated,
-                               "; only 1 is known together with a rope type other than default"));
+                               "; only 1 is supported with a rope type other than default"));
   }
-  if (rotated <= 0 || rotated > 1) throw config.wrong(share, cat("is ", rotated, ", where a share of 1 is needed"));
+  if (rotated <= 0 || rotated > 1)
+    throw config.wrong(share, cat("is ", rotated, ", where a share above 0 and up to 1 is needed"));
   const int64_t dim = config.find("rotary_dim") != nullptr
                           ? config.size("rotary_dim")
                           : static_cast<int64_t>(static_cast<double>(head_dim) * rotated);
@@ -85,7 +86,7 @@ Rope make_rope(const Keys& config, const Keys* keys, const Architecture& row, in
 
 Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, int64_t max_positions,
                 const std::string& blocks) {
-  std::string key = "rope_scaling";  // before transformers 5; it wins where both are there
+  std::string key = "rope_scaling";  // before transformers 5; takes precedence
   if (config.find(key) == nullptr || config.find(key)->empty()) key = "rope_parameters";
   const Json* parameters = config.find(key);
   if (parameters == nullptr || parameters->empty()) return make_rope(config, nullptr, row, head_dim, max_positions);

@@ -8,7 +8,7 @@
 namespace gptq {
 namespace {
 
-// What is chosen for one token, and room to choose in that is used again for the next.
+// Chooses the experts of one token; its buffers are reused for the next.
 class Chooser {
  public:
   Chooser(const std::vector<float>& choice_bias, const ExpertRow& row, const Experts& experts)
@@ -19,7 +19,7 @@ class Chooser {
 
   void choose(const float* logits) {
     if (row_.kind == RouterKind::sparse_mixer) return mix_sparsely(logits);
-    // Where weights are renormalized, those of the others need not be known.
+    // Renormalized weights depend on the chosen experts only.
     const bool only_chosen =
         row_.kind == RouterKind::softmax && experts_.renormalized && choice_bias_.empty() && experts_.groups == 1;
     scores_.assign(logits, logits + experts_.count);
@@ -51,7 +51,7 @@ class Chooser {
     for (float& value : x) value = 1 / (1 + std::exp(-value));
   }
 
-  // The `count` largest, the first of equals; they are few. `values` loses them.
+  // The indices of the `count` largest values, the first of equal ones; overwrites these values. `count` is small.
   static void take_largest(std::vector<float>& values, int64_t count, std::vector<int32_t>& largest) {
     largest.clear();
     for (int64_t i = 0; i < count; ++i) {
@@ -61,7 +61,7 @@ class Chooser {
     }
   }
 
-  // Experts outside of the best groups are as bad as can be.
+  // Excludes the experts outside of the best groups.
   void keep_best_groups() {
     const int64_t size = experts_.count / experts_.groups;
     std::vector<float> of_groups, members;
@@ -77,7 +77,7 @@ class Chooser {
     }
   }
 
-  // Each expert in turn is the best of those not chosen before; its weight is its probability among those near it.
+  // Chooses experts one by one; the weight of each is its probability among the remaining ones with similar logits.
   void mix_sparsely(const float* logits) {
     const std::vector<float> all(logits, logits + experts_.count);
     std::vector<float> left = all;

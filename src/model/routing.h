@@ -1,4 +1,4 @@
-// Which experts each token passes, and how much each counts.
+// The experts that each token passes, and their weights.
 #pragma once
 
 #include <vector>
@@ -7,9 +7,9 @@
 
 namespace gptq {
 
-// From a router's logits [tokens, experts] f32 on the host, row by row. choice_bias: of each expert, or empty. Of equal
-// experts the first are chosen, but where all logits of a token are equal, it is the token's place that says: what a
-// run that only counts sees, then has all experts equally busy.
+// Routes tokens by a router's logits [tokens, experts] f32 on the host. choice_bias [experts] may be empty. Among equal
+// experts the first ones are chosen; but if all logits of a token are equal, its position decides, so that runs that
+// only count have balanced experts.
 Routing route(const std::vector<float>& logits, const std::vector<float>& choice_bias, const Architecture& row,
               const Experts& experts);
 

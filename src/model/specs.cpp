@@ -7,7 +7,7 @@
 namespace gptq {
 namespace {
 
-// "mlp.experts.#.up_proj" of expert 3 -> "mlp.experts.3.up_proj"
+// "mlp.experts.#.up_proj" for expert 3 -> "mlp.experts.3.up_proj"
 std::string of_expert(std::string_view path, int64_t expert) {
   const size_t place = path.find('#');
   if (place == std::string_view::npos) return std::string(path);
@@ -113,7 +113,7 @@ class Specs {
     steps.push_back({linear(StepKind::attention_out, row_.o, hidden, value_width, config_.o_bias)});
   }
 
-  // Where all experts' weights lie in one tensor.
+  // For fused experts: their matrices in the tensors of all experts.
   void point_at_fused(std::vector<LinearSpec>& in, LinearSpec& down, int64_t expert) const {
     const Experts& experts = config_.experts;
     const ExpertRow& row = row_.experts;
@@ -191,7 +191,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     specs.push_back(norm_spec(config, prefix + std::string(name), rows, cols));
     specs.back().part = part;
   };
-  // A module's weight, or a tensor.
+  // Adds a module's weight, or a plain tensor.
   const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
     specs.push_back({.part = part,
                      .weights = {prefix + tensor},
@@ -226,7 +226,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     add_norm(part, name, each ? heads : 1, whole ? heads * config.head_dim : config.head_dim);
     if (row.qk_norm != QkNorm::head) specs.back().bias.clear();
     if (row.qk_norm_list.empty()) continue;
-    specs.back().weights.clear();  // a module for each head
+    specs.back().weights.clear();  // one module per head
     for (int64_t head = 0; head < heads; ++head)
       specs.back().weights.push_back(cat(prefix, name, ".", row.qk_norm_list, ".", head, ".weight"));
   }

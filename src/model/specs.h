@@ -1,4 +1,4 @@
-// What a block consists of, by name and size: its linears in steps and its float parts. Known from config.json alone.
+// A block's linears, in steps, and its float parts by name and size; known from config.json alone.
 // A step is the linears that read the same input, in Llama q,k,v | o | gate,up | down.
 #pragma once
 
@@ -12,13 +12,13 @@
 
 namespace gptq {
 
-// Paths in this checkpoint: of a module below the root, "model.norm"; of a block, "model.layers.3".
+// Module paths in this checkpoint: of a module below the root, "model.norm", and of a block, "model.layers.3".
 std::string module_path(const ModelConfig& config, std::string_view module);
 std::string block_module(const ModelConfig& config, int64_t index);
 
-// What the linears of a step are. An attention with latents has latent_in, latent_query (but where queries have no
-// latent) and latent_key_value in the place of attention_in; a block with experts has shared_in and shared_out, where
-// all tokens share one, and then expert_in and expert_out of each.
+// Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of attention_in.
+// A block with experts has shared_in and shared_out if it has a shared expert, then expert_in and expert_out per
+// expert.
 enum class StepKind : uint8_t {
   attention_in,
   latent_in,
@@ -39,10 +39,10 @@ struct LinearSpec {
   std::string name;
   int64_t out_features = 0, in_features = 0;
   bool bias = false;
-  std::string fused;  // the module that vLLM and SGLang make of it and its siblings, or empty
+  std::string fused;  // the module that vLLM and SGLang fuse it into, or empty
   StepKind step = StepKind::attention_in;
   int64_t expert = -1;
-  double share = 1;  // of the tokens that pass it, where experts have equal shares
+  double share = 1;  // of the tokens that pass it, if routing is balanced
   // Its weight in the checkpoint: out feature i is row first + i * stride of `tensor`, or that column where
   // `transposed`. Fused experts: `tensor` is [experts, rows, cols], of which this is matrix `matrix_index`; else -1.
   // Its bias is laid out the same way.
@@ -58,7 +58,7 @@ StepSpecs all_steps(const ModelConfig& config);  // of all blocks
 
 LinearSpec head_spec(const ModelConfig& config);
 
-// What stays float in a block.
+// Tensors of a block that are not quantized.
 enum class Part : uint8_t {
   attention_norm,
   attention_post_norm,
@@ -78,13 +78,13 @@ constexpr size_t kParts = 12;
 // A part's tensors.
 struct PartSpec {
   Part part = Part::attention_norm;
-  std::vector<std::string> weights;  // that lie below each other in [rows, cols]; none: all ones
+  std::vector<std::string> weights;  // stacked to [rows, cols]; none: all ones
   std::string bias;                  // or empty
   int64_t rows = 1, cols = 0;
   bool plus_one = false;  // 1 is added to the weights
-  float scale = 1;        // they and the bias are multiplied by it
+  float scale = 1;        // multiplies the weights and the bias
 };
-// A norm over `cols` elements, of `module`.
+// The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
 

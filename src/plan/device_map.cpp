@@ -61,7 +61,7 @@ class SettingReader : public nlohmann::json_sax<Json> {
   bool binary(Json::binary_t& /*value*/) override { return false; }
   bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::json::exception& /*error*/) override {
     const std::string_view seen = text_.substr(0, position);
-    throw InputError(cat(where_, ": no valid JSON at line ", std::count(seen.begin(), seen.end(), '\n') + 1,
+    throw InputError(cat(where_, ": not valid JSON at line ", std::count(seen.begin(), seen.end(), '\n') + 1,
                          ", column ", seen.size() - (seen.rfind('\n') + 1)));
   }
 

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A file that is gone when it is closed.
+// A file that disappears when it is closed.
 Descriptor open_nameless(const fs::path& folder) {
   if (Descriptor file(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)); file) return file;
   const fs::path path = folder / cat("gptq-states-", getpid());  // a file system without O_TMPFILE
@@ -24,7 +24,7 @@ Descriptor open_nameless(const fs::path& folder) {
   return file;
 }
 
-// What a file operation says, with the flag that named the folder.
+// Runs a file operation; its errors name the option that set the folder.
 template <typename Body>
 void naming_the_flag(Body body) {
   try {
@@ -132,11 +132,11 @@ void StateStore::read_ahead(Stored& stored, StateUse use) {
   });
 }
 
-// One write is under way at most, so that no more than one matrix waits for it.
+// At most one write is pending, so at most one matrix waits in memory.
 void StateStore::write_behind(Waiting& waiting, size_t offset) {
   if (written_.valid()) written_.get();
   if (waiting.bytes() == 0) return;
-  // Shared because a task must be copyable, which a matrix is not.
+  // Shared because a task must be copyable, which Matrix is not.
   auto host = std::make_shared<Matrix>(std::move(waiting.host));
   written_ = worker_->submit([this, host, offset] {
     naming_the_flag([&] { write_all(*file_, spill_folder_, host->view().data, host->bytes(), offset); });

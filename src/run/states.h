@@ -1,5 +1,5 @@
-// The hidden states of all calibration sequences between their turns: on the device that computes, in host memory, or
-// in a spill file.
+// Stores the hidden states of all calibration sequences between steps: on the computing device, in host memory, or in a
+// spill file.
 #pragma once
 
 #include <cstdint>
@@ -21,36 +21,36 @@ class StateStore {
  public:
   // On a device or in host memory.
   explicit StateStore(StatePlace place, Memory& host = host_memory()) : place_(place), host_(&host) {}
-  // In a file in `spill_folder` without a name, so that nothing stays behind whatever happens. It has room for batches
-  // of `tokens` tokens in all, their residuals and inputs of at most `residual_bytes` and `input_bytes` a token. The
-  // room is reserved now: throws InputError, naming --spill-dir, when the folder is missing, refuses or is full.
+  // In an unnamed file in `spill_folder`, which the system removes in any case. It has room for `tokens` tokens in all,
+  // with residuals and inputs of at most `residual_bytes` and `input_bytes` per token, and reserves it now: throws
+  // InputError, naming --spill-dir, if the folder is missing, not writable or full.
   StateStore(const std::filesystem::path& spill_folder, int64_t tokens, int64_t residual_bytes, int64_t input_bytes,
              Memory& host = host_memory());
 
-  // Whether the inputs of steps are kept, or must be rebuilt from the residuals: a visit leaves none then.
+  // Whether the inputs of steps are kept; if not, they are rebuilt from the residuals, and a visit leaves none.
   bool keeps_inputs() const { return keeps_inputs_; }
   void drop_inputs() { keeps_inputs_ = false; }
 
-  // Takes a batch whose residual is on `backend`; it has no input yet.
+  // Adds a batch whose residual is on `backend` and which has no input yet.
   void add(Batch batch, Backend& backend);
 
-  // Calls visit(batch) for each batch in the order they were added, with its states on `backend`. `use` says what the
-  // visit does to them; an input is always kept as the visit leaves it. Spilled batches are read ahead and written
-  // behind.
+  // Calls visit(batch) for each batch in the order of add(), with its states on `backend`. `use` tells which states the
+  // visit reads and writes; its input is always kept. Spilled batches are read ahead and written back in the
+  // background.
   void for_each(Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
 
-  // The same of one batch, the next one being read ahead.
+  // The same for one batch; reads the next one ahead.
   void visit(int64_t index, Backend& backend, StateUse use, const std::function<void(Batch& batch)>& visit);
 
-  // Batch `index`, of states that stay on devices, brought to `backend`.
+  // Batch `index` moved to `backend`; for states that stay on devices.
   Batch& at(int64_t index, Backend& backend);
 
   int64_t batches() const { return static_cast<int64_t>(batches_.size()); }
-  int64_t bytes_moved() const { return bytes_moved_; }  // between devices, host and file so far
+  int64_t bytes_moved() const { return bytes_moved_; }  // so far, between devices, host and file
   int64_t spill_bytes() const { return spill_bytes_; }  // size of the spill file
 
  private:
-  // A matrix that is in host memory or in the file; its shape is known in either case.
+  // A matrix in host memory or in the file; its shape is known in either case.
   struct Waiting {
     DType dtype = DType::f32;
     int64_t rows = 0, cols = 0;
@@ -58,11 +58,11 @@ class StateStore {
     size_t bytes() const { return static_cast<size_t>(rows * cols) * size_of(dtype); }
   };
   struct Stored {
-    Batch batch;                 // its matrices are here while they are on a device
+    Batch batch;                 // has its matrices while they are on a device
     Backend* backend = nullptr;  // that device
     Waiting residual, input;     // otherwise
-    int64_t first_token = 0;     // of all before it, which says where it lies in the file
-    std::future<void> read;      // of what the next visit needs
+    int64_t first_token = 0;     // tokens before it, which give its offset in the file
+    std::future<void> read;      // pending read for the next visit
   };
 
   void visit_elsewhere(Stored& stored, Backend& backend, StateUse use, const std::function<void(Batch&)>& visit);
@@ -88,7 +88,7 @@ class StateStore {
   int64_t tokens_ = 0, residual_bytes_ = 0, input_bytes_ = 0, spill_bytes_ = 0;
   Descriptor file_;
   std::future<void> written_;               // the last write
-  std::optional<BackgroundWorker> worker_;  // last: it uses all of the above
+  std::optional<BackgroundWorker> worker_;  // last: uses the members above
 };
 
 }  // namespace gptq

@@ -48,9 +48,9 @@ struct Bf16 {
   uint16_t bits = 0;
   Bf16() = default;
   explicit Bf16(float value) {
-    const auto word = std::bit_cast<uint32_t>(value);
-    const bool nan = (word & 0x7fffffffU) > 0x7f800000U;
-    bits = static_cast<uint16_t>(nan ? (word >> 16) | 0x40U : (word + 0x7fffU + ((word >> 16) & 1U)) >> 16);
+    const auto raw = std::bit_cast<uint32_t>(value);
+    const bool nan = (raw & 0x7fffffffU) > 0x7f800000U;
+    bits = static_cast<uint16_t>(nan ? (raw >> 16) | 0x40U : (raw + 0x7fffU + ((raw >> 16) & 1U)) >> 16);
   }
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
@@ -60,12 +60,12 @@ struct Half {
   uint16_t bits = 0;
   Half() = default;
   explicit Half(float value) {
-    const auto word = std::bit_cast<uint32_t>(value);
-    const uint32_t sign = (word >> 16) & 0x8000U;
-    const uint32_t magnitude = word & 0x7fffffffU;
+    const auto raw = std::bit_cast<uint32_t>(value);
+    const uint32_t sign = (raw >> 16) & 0x8000U;
+    const uint32_t magnitude = raw & 0x7fffffffU;
     if (magnitude >= 0x47800000U) {  // 65536 and above, infinity, NaN
       bits = static_cast<uint16_t>(sign | (magnitude > 0x7f800000U ? 0x7e00U : 0x7c00U));
-    } else if (magnitude < 0x38800000U) {  // below 2^-14: adding 0.5 lets the FPU round to multiples of 2^-24
+    } else if (magnitude < 0x38800000U) {  // below 2^-14: adding 0.5 rounds to multiples of 2^-24
       const float rounded = std::bit_cast<float>(magnitude) + 0.5F;
       bits = static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(0.5F)));
     } else {

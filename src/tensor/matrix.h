@@ -1,4 +1,4 @@
-// A view and an owner of a row-major matrix in some device's memory. Matrices are all that a quantizer needs.
+// A view and an owner of a row-major matrix in some device's memory.
 #pragma once
 
 #include <cassert>
@@ -11,7 +11,7 @@
 
 namespace gptq {
 
-// Row-major: row r starts `stride` elements after row r - 1. Owns nothing. Void is `void` or `const void`.
+// Row r starts `stride` elements after row r - 1. Owns nothing. Void is `void` or `const void`.
 template <typename Void>
 struct BasicMatrixView {
   Void* data = nullptr;
@@ -23,7 +23,7 @@ struct BasicMatrixView {
       : data(data), dtype(dtype), rows(rows), cols(cols), stride(stride) {}
   BasicMatrixView(Void* data, DType dtype, int64_t rows, int64_t cols)
       : BasicMatrixView(data, dtype, rows, cols, cols) {}
-  // A view that may write is a view that may read.
+  // A mutable view converts to a const one.
   template <typename Other>
   requires(std::is_const_v<Void>&& std::is_void_v<Other> && !std::is_const_v<Other>)
       BasicMatrixView(const BasicMatrixView<Other>& other)  // NOLINT: implicit on purpose
@@ -53,7 +53,7 @@ struct BasicMatrixView {
 using MatrixView = BasicMatrixView<void>;
 using ConstMatrixView = BasicMatrixView<const void>;
 
-// Where matrices live: host memory or one device's. Throws OutOfMemory when there is no room.
+// Host memory, or one device's. allocate() throws OutOfMemory.
 class Memory {
  public:
   virtual ~Memory() = default;
@@ -61,7 +61,7 @@ class Memory {
   virtual void release(void* block, size_t bytes) noexcept = 0;
 };
 
-// Memory of the host, aligned to 64 bytes; one object serves all (tensor/page_memory.h).
+// The host's memory, aligned to 64 bytes: one object for the whole process (tensor/page_memory.h).
 Memory& host_memory();
 
 // Owns a dense matrix (stride = cols). Move-only; the memory must outlive it.

@@ -83,7 +83,7 @@ void MemoryPool::release(void* block, size_t bytes) noexcept {
       bytes_held_ += bytes;
       return;
     }
-  } catch (const std::exception&) {  // no room to remember it
+  } catch (const std::exception&) {  // no memory to record it
   }
   source_.release(block, bytes);
 }

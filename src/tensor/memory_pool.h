@@ -1,6 +1,5 @@
-// Memory with a limit, and memory that keeps released blocks for the next request of their size: a forward pass asks
-// for the same few sizes thousands of times, and fresh pages from the operating system cost more than the arithmetic on
-// small matrices.
+// Memory with a limit, and a pool that reuses released blocks: a forward pass requests the same few sizes thousands of
+// times, and fresh pages from the operating system cost more than the arithmetic on small matrices.
 #pragma once
 
 #include <cstddef>
@@ -16,21 +15,21 @@
 
 namespace gptq {
 
-// Counts what is taken from `source`, and refuses what would exceed `limit` bytes (0: no limit).
+// Counts the bytes taken from `source` and refuses requests beyond `limit` bytes (0: no limit).
 class LimitedMemory final : public Memory {
  public:
-  // `source` must outlive it. `name` is that of the device, for the error.
+  // `source` must outlive it. `name` is the device's, for errors.
   LimitedMemory(Memory& source, std::string name, int64_t limit)
       : source_(source), name_(std::move(name)), limit_(limit) {}
-  // Called, by any thread, before a request is refused: it may release what is held for later.
+  // `reclaim` runs, on any thread, before a request is refused: it may release cached blocks.
   void on_shortage(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
-  // Throws OutOfMemory saying the device, what was asked for, what is taken and the limit.
+  // Throws OutOfMemory with the device, the bytes requested, in use and the limit.
   void* allocate(size_t bytes) override;
   void release(void* block, size_t bytes) noexcept override;
 
-  int64_t bytes() const;       // taken now
-  int64_t peak_bytes() const;  // most that was ever taken
+  int64_t bytes() const;       // in use now
+  int64_t peak_bytes() const;  // peak in use
   int64_t limit() const { return limit_; }
 
  private:
@@ -52,20 +51,20 @@ class MemoryPool final : public Memory {
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
-  // Where the source has no room, all that is held is given back to it before it is asked once more.
+  // If the source has no room, trims the pool and asks again.
   void* allocate(size_t bytes) override;
   void release(void* block, size_t bytes) noexcept override;
 
-  // Gives everything that is held for reuse back to the source.
+  // Returns all cached blocks to the source.
   void trim() noexcept;
-  size_t bytes_held() const;  // for reuse
+  size_t bytes_held() const;  // cached for reuse
 
-  // Bytes held at most: larger blocks are rare, and the work on them outweighs fresh pages.
+  // Cached bytes at most: larger blocks are rare, and the work on them outweighs the cost of fresh pages.
   static constexpr size_t kMaxHeld = size_t{256} << 20;
 
  private:
-  // Blocks of one size held at most: as many as one step's temporaries, so states that are dropped in bulk go back at
-  // once.
+  // Cached blocks of one size at most: enough for the temporaries of a step, while states that are dropped in bulk go
+  // back at once.
   static constexpr size_t kHeldPerSize = 4;
 
   Memory& source_;

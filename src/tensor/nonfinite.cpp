@@ -5,18 +5,18 @@
 namespace gptq {
 namespace {
 
-// Counts are kept in Words, so that a vector register holds as many counts as elements; a chunk is short enough for
-// them.
-template <typename Word>
-int64_t count_full_exponents(ConstMatrixView values, Word exponent_mask) {
+// Counts elements whose exponent bits are all ones. Counters have the elements' width, so that the loop is vectorized;
+// a chunk is short enough for them not to overflow.
+template <typename Bits>
+int64_t count_full_exponents(ConstMatrixView values, Bits exponent_mask) {
   constexpr int64_t kChunk = 32768;
-  const auto* words = static_cast<const Word*>(values.data);
+  const auto* bits = static_cast<const Bits*>(values.data);
   int64_t total = 0;
   for (int64_t start = 0; start < values.size(); start += kChunk) {
     const int64_t end = std::min(values.size(), start + kChunk);
-    Word count = 0;
+    Bits count = 0;
     for (int64_t i = start; i < end; ++i) {
-      count = static_cast<Word>(count + ((words[i] & exponent_mask) == exponent_mask ? 1 : 0));
+      count = static_cast<Bits>(count + ((bits[i] & exponent_mask) == exponent_mask ? 1 : 0));
     }
     total += count;
   }

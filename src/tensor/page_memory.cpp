@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kHuge = size_t{2} << 20;  // a huge page
 
-// Smaller extents are given back, and a block takes no more than this many: the system counts them.
+// Smaller extents go back to the system, and a block has at most this many: the system limits a process's mappings.
 constexpr size_t kLeastExtent = PageMemory::kPaged;
 constexpr size_t kMostExtents = 16;
 
@@ -26,8 +26,8 @@ size_t whole_pages(size_t bytes) {
   return rounded_up(bytes, page);
 }
 
-// Fresh pages, at `place` if one is given; nullptr where the system has no room. Blocks begin where huge pages do, and
-// ask for those: what a processor remembers of addresses reaches far with them.
+// Fresh pages, at `place` if given; nullptr if there is no memory. Blocks are aligned to huge pages and use them where
+// possible: each TLB entry then covers 2 MB.
 std::byte* map_pages(size_t bytes, std::byte* place = nullptr) {
   const int fixed = place == nullptr ? 0 : MAP_FIXED;
   const size_t spare = place == nullptr && bytes >= kHuge ? kHuge : 0;
@@ -42,7 +42,7 @@ std::byte* map_pages(size_t bytes, std::byte* place = nullptr) {
   return start + before;
 }
 
-// Moves pages to where others are, which go. If the system refuses, nobody knows whether those are still there.
+// Moves pages over existing ones with mremap(). After a failure the destination mapping is undefined.
 bool move_pages(std::byte* from, size_t bytes, std::byte* to) {
   return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
 }
@@ -72,7 +72,7 @@ void* PageMemory::allocate(size_t bytes) {
     const size_t size = whole_pages(bytes);
     std::byte* pages = take_whole(size);
     if (pages == nullptr) pages = compose(size);
-    if (pages == nullptr) {  // too little room, or too many mappings
+    if (pages == nullptr) {  // too little memory, or too many mappings
       give_back_kept();
       pages = compose(size);
     }
@@ -102,7 +102,7 @@ size_t PageMemory::bytes_kept() const {
   return kept_bytes_;
 }
 
-// A kept block of just this size, or nullptr.
+// A cached block of exactly this size, or nullptr.
 std::byte* PageMemory::take_whole(size_t bytes) {
   const auto found =
       std::find_if(whole_.begin(), whole_.end(), [&](const auto& block) { return size_of(block.second) == bytes; });
@@ -113,7 +113,7 @@ std::byte* PageMemory::take_whole(size_t bytes) {
   return start;
 }
 
-// Keeps a block's extents one by one.
+// Turns a cached block into single extents.
 void PageMemory::break_up(Blocks::iterator whole) noexcept {
   const auto block = whole_.extract(whole);
   kept_bytes_ -= size_of(block.mapped());
@@ -124,7 +124,7 @@ void PageMemory::break_up(Blocks::iterator whole) noexcept {
   }
 }
 
-// The largest extent of whole huge pages, or for less than one the smallest that is large enough.
+// For a huge page or more the largest extent of huge pages; for less the smallest extent that is large enough.
 PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
   auto best = kept_.end();
   for (auto extent = kept_.begin(); extent != kept_.end(); ++extent) {
@@ -136,8 +136,8 @@ PageMemory::Extents::iterator PageMemory::best_for(size_t bytes) {
   return best;
 }
 
-// Fresh pages, in whose places kept ones are put: huge pages whole, as large extents begin where such pages do, and
-// from small extents what is left then. nullptr where the system has no room.
+// Maps fresh pages and moves cached ones over them: whole huge pages first, as large extents are aligned to them, then
+// the remainder from small extents. nullptr if there is no memory.
 std::byte* PageMemory::compose(size_t bytes) {
   const auto bytes_in_extents = [&] {
     return std::accumulate(kept_.begin(), kept_.end(), size_t{0},
@@ -169,12 +169,12 @@ std::byte* PageMemory::compose(size_t bytes) {
   return block;
 }
 
-// Too small an extent goes back to the system.
+// Caches an extent, or unmaps it if it is too small.
 void PageMemory::keep(std::byte* start, size_t bytes) noexcept {
   bool is_kept = false;
   try {
     is_kept = bytes >= kLeastExtent && kept_.emplace(start, bytes).second;
-  } catch (const std::bad_alloc&) {  // no room to remember it
+  } catch (const std::bad_alloc&) {  // no memory to record it
   }
   if (is_kept)
     kept_bytes_ += bytes;
@@ -182,7 +182,7 @@ void PageMemory::keep(std::byte* start, size_t bytes) noexcept {
     munmap(start, bytes);
 }
 
-// Takes the front of an extent, whose pages have a new owner.
+// Removes the front of an extent, whose pages have moved.
 void PageMemory::take_front(Extents::iterator kept, size_t bytes) {
   const auto [start, size] = *kept;
   kept_.erase(kept);
@@ -190,7 +190,7 @@ void PageMemory::take_front(Extents::iterator kept, size_t bytes) {
   if (size > bytes) keep(start + bytes, size - bytes);
 }
 
-// Gives back the smallest extents, and of one the end that is too much.
+// Unmaps the smallest extents, and the end of the last one, until the bound of bytes_kept() holds.
 void PageMemory::drop_surplus() {
   while (used_bytes_ + kept_bytes_ > most_used_) {
     if (kept_.empty()) {
@@ -212,7 +212,7 @@ void PageMemory::drop_surplus() {
 namespace {
 
 PageMemory& pages_of_host() {
-  static PageMemory& memory = *new PageMemory;  // outlives all that others keep in it until the end
+  static PageMemory& memory = *new PageMemory;  // never destroyed: static objects may hold its memory until exit
   return memory;
 }
 

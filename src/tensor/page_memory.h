@@ -1,6 +1,6 @@
-// Host memory whose pages are used again. The system clears each page that it hands out, and a virtual machine may have
-// to ask its host for it: that takes longer than most kernels need to fill it. So released blocks are kept for others
-// of the same size, and their pages are moved into blocks of any size where there is none.
+// Host memory that reuses its pages. The system clears every fresh page, and a virtual machine may have to fetch it
+// from its host, which takes longer than most kernels take to fill it. So released blocks are cached and reused for
+// blocks of the same size; where none fits, their pages are remapped into blocks of other sizes.
 #pragma once
 
 #include <cstddef>
@@ -20,18 +20,18 @@ class PageMemory final : public Memory {
   PageMemory(const PageMemory&) = delete;
   PageMemory& operator=(const PageMemory&) = delete;
 
-  // Blocks below kPaged bytes are the heap's.
+  // Blocks below kPaged bytes come from the heap.
   void* allocate(size_t bytes) override;
   void release(void* block, size_t bytes) noexcept override;
-  // What is kept for later blocks. With what is in use it is never more than was in use at some time.
+  // Cached bytes. Cached plus used bytes never exceed the peak in use.
   size_t bytes_kept() const;
 
   static constexpr size_t kPaged = size_t{256} << 10;
 
  private:
-  // Pages that lie side by side and were mapped or moved as one: the system moves no others as one.
+  // An extent: adjacent pages of one mapping. mremap() moves no range that spans two mappings.
   using Extents = std::map<std::byte*, size_t>;              // bytes by address
-  using Blocks = std::map<std::byte*, std::vector<size_t>>;  // the sizes of a block's extents, in order, by address
+  using Blocks = std::map<std::byte*, std::vector<size_t>>;  // by address: the sizes of a block's extents, in order
 
   std::byte* take_whole(size_t bytes);
   void break_up(Blocks::iterator whole) noexcept;
@@ -44,13 +44,13 @@ class PageMemory final : public Memory {
 
   mutable std::mutex mutex_;
   Blocks blocks_;  // in use
-  // Kept: blocks as they were, for others of the same size, and extents.
+  // Cached: whole blocks, and extents of blocks that were broken up.
   Blocks whole_;
   Extents kept_;
   size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0;
 };
 
-// What host_memory() keeps for later blocks: it counts as memory of the process.
+// Bytes that host_memory() caches; they count as memory of the process.
 int64_t host_bytes_kept();
 
 }  // namespace gptq

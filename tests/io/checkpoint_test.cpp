@@ -364,9 +364,9 @@ TEST_F(CheckpointWriterTest, AnExistingOutputIsReplacedOnlyWhenAskedAndOnlyWhenI
   fs::create_directory(out_);
   expect_refused(out_, false, {out_.string(), "--overwrite"});
   write_file(out_ / "thesis.txt", "years of work");
-  expect_refused(out_, true, {out_.string(), "no model folder"});
+  expect_refused(out_, true, {out_.string(), "not a model folder"});
   write_file(folder_ / "file", "x");
-  expect_refused(folder_ / "file", true, {(folder_ / "file").string(), "no model folder"});
+  expect_refused(folder_ / "file", true, {(folder_ / "file").string(), "not a model folder"});
   fs::create_symlink("nowhere", folder_ / "dangling");
   expect_refused(folder_ / "dangling", true, {"dangling", "link"});
 

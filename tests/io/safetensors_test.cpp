@@ -132,7 +132,7 @@ TEST_F(Safetensors, WhatIsNoFileOfTheFormatIsRefusedByName) {
   expect_refusal(little_endian(UINT64_MAX) + "{}", "more than the format allows");
   expect_refusal(little_endian(100'000'001) + "{}", "more than the format allows");
   expect_refusal("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 7\n", "git lfs pull");
-  expect_refusal("<!DOCTYPE html><html>Not found</html>", "no safetensors file");
+  expect_refusal("<!DOCTYPE html><html>Not found</html>", "not a safetensors file");
   EXPECT_NE(refusal_of(folder_ / "none.safetensors").find("No such file"), std::string::npos);
   EXPECT_NE(refusal_of(folder_.path()).find("not a regular file"), std::string::npos);
   ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0666), 0);
@@ -155,12 +155,12 @@ TEST_F(Safetensors, BrokenHeadersAreRefusedByName) {
     SCOPED_TRACE(header.substr(0, 100));
     expect_refusal(file_of(header, std::string(data, '\0')), reason);
   };
-  expect("", "no JSON object");
-  expect("[]", "no JSON object");
-  expect("{", "no valid JSON");
-  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} x)", "no valid JSON");
-  expect("{\"\xff\xfe\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "no valid JSON");
-  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,1e999]}})", "no valid JSON");
+  expect("", "not a JSON object");
+  expect("[]", "not a JSON object");
+  expect("{", "not valid JSON");
+  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} x)", "not valid JSON");
+  expect("{\"\xff\xfe\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "not valid JSON");
+  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,1e999]}})", "not valid JSON");
   expect("{\"t\":" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}", "nested deeper");
   expect(R"({"t":{"dtype":{"a":{"b":1}},"shape":[2],"data_offsets":[0,8]}})", "nested deeper");
   expect(
@@ -193,8 +193,8 @@ TEST_F(Safetensors, BrokenHeadersAreRefusedByName) {
   const std::string first = R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)";
   expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", "tensor 'u' overlaps", 12);
   expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "overlaps", 8);
-  expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}})", "hole of 4 bytes before tensor 'u'", 20);
-  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", "hole of 4 bytes before tensor 't'", 12);
+  expect(first + R"("u":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}})", "gap of 4 bytes before tensor 'u'", 20);
+  expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", "gap of 4 bytes before tensor 't'", 12);
   expect(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "4 bytes after its last tensor", 12);
   expect("{}", "8 bytes after its last tensor");
 }
@@ -273,7 +273,7 @@ TEST_F(Safetensors, AFileThatShrinksWhileItIsReadIsAnErrorThatNamesIt) {
     file.load(file.tensors()[0]);
     FAIL() << "no error";
   } catch (const InputError& error) {
-    EXPECT_NE(std::string(error.what()).find(path_.string() + ": has become shorter"), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find(path_.string() + ": became shorter"), std::string::npos)
         << error.what();
   }
 }

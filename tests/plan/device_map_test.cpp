@@ -183,22 +183,22 @@ TEST(DeviceMapTest, WhatIsNeitherJsonNorWordNorDeviceNorFileIsRefused) {
 }
 
 TEST(DeviceMapTest, BrokenJsonIsRefusedWithItsPlace) {
-  EXPECT_SAYS(refusal(R"({"": "cuda:0")"), "--device-map: no valid JSON at line 1, column 13");
-  EXPECT_SAYS(refusal(R"({"": "cuda:0"} x)"), "no valid JSON at line 1, column 16");
-  EXPECT_SAYS(refusal("{\"\": 1e999}"), "no valid JSON");
-  EXPECT_SAYS(refusal("{"), "no valid JSON");
+  EXPECT_SAYS(refusal(R"({"": "cuda:0")"), "--device-map: not valid JSON at line 1, column 13");
+  EXPECT_SAYS(refusal(R"({"": "cuda:0"} x)"), "not valid JSON at line 1, column 16");
+  EXPECT_SAYS(refusal("{\"\": 1e999}"), "not valid JSON");
+  EXPECT_SAYS(refusal("{"), "not valid JSON");
 }
 
 TEST(DeviceMapTest, ABrokenFileIsNamed) {
   const TemporaryFolder folder;
   const std::string broken = folder.write("broken.json", "{\n  \"\": \"cuda:0\",\n}");
-  EXPECT_SAYS(refusal(broken), cat("--device-map ", broken, ": no valid JSON at line 3, column 1"));
+  EXPECT_SAYS(refusal(broken), cat("--device-map ", broken, ": not valid JSON at line 3, column 1"));
   const std::string list = folder.write("list.json", "[\"cuda:0\"]");
   EXPECT_SAYS(refusal(list), cat(list, ": holds no JSON object"));
   const std::string word = folder.write("word.json", "\"auto\"");
   EXPECT_SAYS(refusal(word), cat(word, ": holds no JSON object"));
   const std::string empty = folder.write("empty.json", "");
-  EXPECT_SAYS(refusal(empty), cat(empty, ": no valid JSON"));
+  EXPECT_SAYS(refusal(empty), cat(empty, ": not valid JSON"));
   const std::string lacking = folder.write("lacking.json", "{\"\": \"xpu:0\"}");
   EXPECT_SAYS(refusal(lacking), cat(lacking, ": entry '': there is no device 'xpu:0'"));
   EXPECT_SAYS(refusal(folder.path().string()), cat(folder.path().string(), ": it cannot be read"));
@@ -340,7 +340,7 @@ TEST(MaxMemoryTest, WhatIsNoObjectOfSizesIsRefused) {
   EXPECT_SAYS(memory_refusal("20GiB"), R"(is no JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
   EXPECT_SAYS(memory_refusal("[1]"), "is no JSON object");
   EXPECT_SAYS(memory_refusal("{}"), "the object is empty");
-  EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "--max-memory: no valid JSON");
+  EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "--max-memory: not valid JSON");
   EXPECT_SAYS(memory_refusal(R"({"cpu": {"bytes": 1}})"), "the entry 'cpu' holds an object or a list");
 }
 

@@ -1,4 +1,4 @@
-// Looks for added tokens with a trie, leftmost and longest first.
+// Finds added tokens with a trie: leftmost first, then longest.
 #include "data/tokenizer/added_tokens.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ AddedTokens::AddedTokens(const nlohmann::json& description, const TokenizerModel
     by_id_.emplace(token.id, tokens_.size());
     tokens_.push_back(std::move(token));
   }
-  // Where two tokens are one text after normalization, a special one is found, then the one named first.
+  // If two tokens have the same normalized text, a special one takes precedence, then the first one.
   for (bool special : {true, false})
     for (size_t i = 0; i < tokens_.size(); ++i) {
       const AddedToken& token = tokens_[i];

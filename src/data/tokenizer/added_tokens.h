@@ -1,4 +1,4 @@
-// Added tokens: texts such as <|endoftext|> that stand for one token wherever they occur, outside of the model.
+// Added tokens: texts such as <|endoftext|> that become one token wherever they occur, before the model sees the text.
 #pragma once
 
 #include <cstdint>
@@ -17,35 +17,34 @@ namespace gptq {
 
 struct AddedToken {
   std::string content;
-  std::string text;  // what it is in normalized text, and when decoded: content, normalized if the token is
+  std::string text;  // its text when decoded and in normalized text: the content, normalized if the token is
   int32_t id = -1;
   bool single_word = false, lstrip = false, rstrip = false, normalized = false, special = false;
 };
 
 class AddedTokens {
  public:
-  // From tokenizer.json's "added_tokens". A token that the model has keeps the model's id; others are numbered after
-  // it.
+  // From tokenizer.json's "added_tokens". A token of the model's vocabulary keeps its id; others are numbered after the
+  // vocabulary.
   AddedTokens(const nlohmann::json& description, const TokenizerModel& model, const Normalizer& normalizer);
 
-  // Hands on the stretches of `text` between added tokens (id -1) and the added tokens, in order. `normalized` says
-  // which tokens are looked for: those that match normalized text, or the others. `start` is the stretch's offset in
-  // `text`.
-  using Sink = std::function<void(std::string_view stretch, size_t start, int32_t id)>;
+  // Splits `text` at added tokens and passes its parts to the sink in order: added tokens with their id, others with
+  // -1, `start` being the offset in `text`. `normalized` selects the tokens that match normalized text, or the others.
+  using Sink = std::function<void(std::string_view part, size_t start, int32_t id)>;
   void split(std::string_view text, bool normalized, const Sink& sink) const;
 
   const AddedToken* find(std::string_view content) const;
   const AddedToken* find(int32_t id) const;
 
  private:
-  // Finds the longest of its texts at a place.
+  // Finds the longest of its texts at an offset.
   struct Trie {
     PairTable children;         // (node, byte) -> node
     std::vector<int32_t> ends;  // by node: index of the token that ends there, or -1
     std::vector<bool> first = std::vector<bool>(256);
 
     void insert(std::string_view text, int32_t token);
-    int32_t longest(std::string_view text, size_t start, size_t& end) const;  // -1 for none
+    int32_t longest(std::string_view text, size_t start, size_t& end) const;  // -1 if none
   };
 
   std::vector<AddedToken> tokens_;

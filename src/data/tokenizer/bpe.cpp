@@ -1,6 +1,5 @@
-// Byte pair encoding. Speed comes from three things: words met before are looked up, merges wait in a heap, and a long
-// word is first cut between characters that no token joins, which changes nothing as no merge ever crosses such a
-// place.
+// Byte pair encoding. Three things make it fast: a cache of words, a heap of pending merges, and splitting long words
+// between characters that no token joins, which does not change the result, as no merge crosses such a position.
 #include "data/tokenizer/bpe.h"
 
 #include <algorithm>
@@ -19,9 +18,9 @@ namespace {
 
 using nlohmann::json;
 
-// Words up to this many bytes are looked up whole; longer ones are cut where no token joins.
+// Words of at most this many bytes are encoded whole; longer ones are split where no token joins.
 constexpr size_t kLongWord = 64;
-// Longer parts are not remembered: they hardly come again.
+// Longer parts are not cached, as they hardly recur.
 constexpr size_t kCachedLength = 256;
 constexpr char32_t kCharacterTable = 0x10000;
 
@@ -32,7 +31,7 @@ struct Merge {
 };
 
 struct Symbol {
-  int32_t id, previous, next;  // positions of the neighbours, -1 for none
+  int32_t id, previous, next;  // positions of the neighbours, -1 if none
   bool merged_away = false;
 };
 
@@ -66,9 +65,11 @@ uint64_t PairTable::find(uint64_t key) const { return slots_.empty() ? kAbsent :
 
 BytePairEncoding::BytePairEncoding(const json& model) {
   std::string type = model.value("type", "BPE");
-  if (type != "BPE" || !model.contains("merges")) throw UnsupportedError(cat("the model \"", type, "\" is not known"));
+  if (type != "BPE" || !model.contains("merges"))
+    throw UnsupportedError(cat("the model \"", type, "\" is not supported"));
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
-    if (is_set(model, option)) throw UnsupportedError(cat("the option \"", option, "\" of model \"BPE\" is not known"));
+    if (is_set(model, option))
+      throw UnsupportedError(cat("the option \"", option, "\" of model \"BPE\" is not supported"));
   fuse_unknown_ = model.value("fuse_unk", false);
   ignore_merges_ = model.value("ignore_merges", false);
 
@@ -162,7 +163,7 @@ void BytePairEncoding::encode(std::string_view word, WordCache& cache, std::vect
     if (int32_t id = token_id(word); id >= 0) return ids.push_back(id);
   }
   if (word.size() <= kLongWord) return encode_part(word, cache, ids);
-  // Cut only between characters that are tokens themselves: unknown ones may fuse, and fall back to bytes.
+  // Splits only between characters that are tokens: unknown ones may fuse or fall back to bytes.
   size_t start = 0, at = 0;
   char32_t previous = next_character(word, at);
   bool previous_known = character_id(previous) >= 0;
@@ -194,9 +195,8 @@ void BytePairEncoding::encode_part(std::string_view word, WordCache& cache, std:
   cache.words.emplace(word, WordCache::Range{start, cache.ids.size()});
 }
 
-// One id per character that is a token; others are their bytes, or the unknown token, or nothing where there is none.
-// An unknown token is held back until the next known character, so that bytes in between come before it, as in
-// tokenizers.
+// One id per character that is a token; other characters become their bytes, else the unknown token, else nothing. As
+// in tokenizers, the unknown token is emitted at the next known character, after any bytes in between.
 std::vector<int32_t> BytePairEncoding::characters_to_ids(std::string_view word) const {
   std::vector<int32_t> ids;
   bool unknown_waits = false;
@@ -257,7 +257,7 @@ void BytePairEncoding::merge(std::vector<int32_t>& ids) const {
     Symbol& left = symbol(position);
     if (left.merged_away) continue;
     uint64_t current = merge_at(position);
-    // The neighbour may have changed since; what counts, as in tokenizers, is that the result is the same token.
+    // The neighbour may have changed; as in tokenizers, the merge is valid if it still gives the same token.
     if (current == PairTable::kAbsent || static_cast<int32_t>(current & 0xffffffffu) != top.id) continue;
     Symbol& right = symbol(left.next);
     left.id = top.id;

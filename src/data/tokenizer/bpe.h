@@ -1,5 +1,4 @@
-// The byte pair encoding model: a word's characters are merged, pair by pair, in the order in which training found the
-// pairs.
+// The byte pair encoding model: merges the characters of a word pair by pair, in the order of the list of merges.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +13,14 @@
 
 namespace gptq {
 
-// Pairs of 32-bit numbers to 64-bit values: open addressing, no removal.
+// A hash map from pairs of 32-bit numbers to 64-bit values: open addressing, no removal.
 class PairTable {
  public:
   static constexpr uint64_t kAbsent = ~uint64_t{0};
   static uint64_t key(uint32_t first, uint32_t second) { return uint64_t{first} << 32 | second; }
 
-  void insert(uint64_t key, uint64_t value);  // replaces the value of a key that is there
-  uint64_t find(uint64_t key) const;          // kAbsent when it is not
+  void insert(uint64_t key, uint64_t value);  // replaces the value of an existing key
+  uint64_t find(uint64_t key) const;          // kAbsent if there is none
 
  private:
   struct Slot {
@@ -34,7 +33,7 @@ class PairTable {
 
 class BytePairEncoding final : public TokenizerModel {
  public:
-  // From tokenizer.json's "model". Throws UnsupportedError for another model or an option that is not known.
+  // From tokenizer.json's "model". Throws UnsupportedError for another model or an unknown option.
   explicit BytePairEncoding(const nlohmann::json& model);
 
   // Appends the ids of one word (valid UTF-8). O(n log n) in its length.
@@ -53,10 +52,10 @@ class BytePairEncoding final : public TokenizerModel {
 
   Vocabulary vocabulary_;
   std::vector<const std::string*> tokens_;  // by id; keys of vocabulary_
-  std::vector<int32_t> character_ids_;      // of the characters below U+10000
+  std::vector<int32_t> character_ids_;      // ids of the characters below U+10000
   PairTable merges_;                        // (left id, right id) -> rank << 32 | id of the merged token
-  PairTable joined_;               // (character, next character) for all that stand side by side in a merged token
-  std::vector<int32_t> byte_ids_;  // of <0x00> to <0xFF>, -1 for none; empty without byte fallback
+  PairTable joined_;                        // (character, next character): all pairs inside merged tokens
+  std::vector<int32_t> byte_ids_;           // ids of <0x00> to <0xFF> or -1; empty without byte fallback
   int32_t unknown_id_ = -1;
   bool has_unknown_ = false, fuse_unknown_ = false, ignore_merges_ = false;
 };

@@ -26,7 +26,7 @@ std::string from_base64(std::string_view text) {
   for (const char c : text) {
     if (c == '=') break;
     const int8_t value = values[static_cast<unsigned char>(c)];
-    if (value < 0) throw InputError("the precompiled_charsmap of normalizer Precompiled is no base64");
+    if (value < 0) throw InputError("the precompiled_charsmap of normalizer Precompiled is not base64");
     held = held << 6 | static_cast<uint32_t>(value);
     bits += 6;
     if (bits < 8) continue;
@@ -44,16 +44,16 @@ class CharacterMap final : public Normalizer {
     const std::string bytes = from_base64(found->get<std::string>());
     if (bytes.empty()) return;
     uint32_t size = 0;
-    if (bytes.size() < sizeof size) throw InputError("the precompiled_charsmap of normalizer Precompiled is cut off");
+    if (bytes.size() < sizeof size) throw InputError("the precompiled_charsmap of normalizer Precompiled is truncated");
     std::memcpy(&size, bytes.data(), sizeof size);
     if (size > bytes.size() - sizeof size || size % sizeof(uint32_t) != 0)
-      throw InputError("the precompiled_charsmap of normalizer Precompiled is cut off");
+      throw InputError("the precompiled_charsmap of normalizer Precompiled is truncated");
     units_.resize(size / sizeof(uint32_t));
     std::memcpy(units_.data(), bytes.data() + sizeof size, size);
     texts_ = bytes.substr(sizeof size + size);
   }
 
-  // Clusters of characters that readers see as one are replaced whole, or else character by character.
+  // Replaces whole grapheme clusters, or else single characters.
   std::string apply(std::string text) const override {
     constexpr size_t kLongestCluster = 6;  // bytes
     std::string result;
@@ -91,7 +91,7 @@ class CharacterMap final : public Normalizer {
     return end;
   }
 
-  // Appends what replaces a text: that of its shortest beginning in the trie, as the library takes it.
+  // Appends the replacement of the shortest prefix of a text in the trie, as the library does.
   bool replace(std::string_view text, std::string& result) const {
     const auto offset = [](uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
     if (units_.empty()) return false;

@@ -7,8 +7,8 @@
 
 namespace gptq {
 
-// From its "precompiled_charsmap": in base64 a double-array trie (darts-clone) over the texts to replace, and what
-// replaces them. Throws InputError for one that is broken.
+// From its "precompiled_charsmap": base64 of a double-array trie (darts-clone) over the texts to replace, and their
+// replacements. Throws InputError if it is broken.
 std::unique_ptr<Normalizer> make_character_map(const nlohmann::json& description);
 
 }  // namespace gptq

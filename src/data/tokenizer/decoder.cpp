@@ -1,4 +1,4 @@
-// One class per type of decoder.
+// The decoders, one class per type.
 #include "data/tokenizer/decoder.h"
 
 #include <cstdlib>
@@ -38,7 +38,7 @@ class SpaceJoined : public Decoder {
   }
 };
 
-// Characters of the byte alphabet become bytes; a token with any other character stands for itself.
+// Characters of the byte alphabet become bytes; a token with any other character is unchanged.
 class ByteLevel : public Decoder {
  public:
   Tokens apply(Tokens tokens) const override {
@@ -58,7 +58,7 @@ class ByteLevel : public Decoder {
   }
 };
 
-// <0xXX> is a byte; bytes in a row that are no UTF-8 become one U+FFFD each.
+// <0xXX> becomes a byte; each byte of a sequence that is not UTF-8 becomes U+FFFD.
 class ByteFallback : public Decoder {
  public:
   Tokens apply(Tokens tokens) const override {
@@ -102,7 +102,7 @@ class Fuse : public Decoder {
   }
 };
 
-// Takes up to `start` and `stop` times the content from the ends of every token.
+// Removes the content from the ends of every token, at most `start` and `stop` times.
 class Strip : public Decoder {
  public:
   explicit Strip(const json& description)
@@ -146,7 +146,8 @@ class Replace : public Decoder {
   std::string content_;
 };
 
-// The replacement is a space, except at the start of the text where the pre-tokenizer may have put it.
+// The replacement character becomes a space, except at the start of the text, where the pre-tokenizer may have added
+// it.
 class Metaspace : public Decoder {
  public:
   explicit Metaspace(const json& description)
@@ -187,7 +188,7 @@ std::unique_ptr<Decoder> make_decoder(const json& description) {
   if (type == "Strip") return std::make_unique<Strip>(description);
   if (type == "Replace") return std::make_unique<Replace>(description);
   if (type == "Metaspace") return std::make_unique<Metaspace>(description);
-  throw UnsupportedError(cat("the decoder \"", type, "\" is not known"));
+  throw UnsupportedError(cat("the decoder \"", type, "\" is not supported"));
 }
 
 }  // namespace gptq

@@ -12,12 +12,12 @@ namespace gptq {
 class Decoder {
  public:
   virtual ~Decoder() = default;
-  // The tokens as they read after this step; all steps done, their concatenation is the text.
+  // The tokens after this step; after all steps, their concatenation is the text.
   virtual std::vector<std::string> apply(std::vector<std::string> tokens) const = 0;
 };
 
-// From tokenizer.json's "decoder", null included (tokens are then joined by spaces). Throws UnsupportedError naming a
-// type that is not known.
+// From tokenizer.json's "decoder", which may be null: then tokens are joined by spaces. Throws UnsupportedError with
+// the name of an unsupported type.
 std::unique_ptr<Decoder> make_decoder(const nlohmann::json& description);
 
 }  // namespace gptq

@@ -18,7 +18,7 @@ struct TextHash {
 };
 using Vocabulary = std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>>;
 
-// Ids of words met before. Owned by one call, so that encoding needs no lock.
+// Ids of words encoded before. Owned by one call, so that encoding needs no lock.
 struct WordCache {
   struct Range {
     size_t start, end;
@@ -32,12 +32,12 @@ class TokenizerModel {
   virtual ~TokenizerModel() = default;
   // Appends the ids of one word (valid UTF-8).
   virtual void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const = 0;
-  virtual int32_t token_id(std::string_view token) const = 0;  // -1 when there is none
-  virtual const std::string* token(int32_t id) const = 0;      // null when there is none
+  virtual int32_t token_id(std::string_view token) const = 0;  // -1 if none
+  virtual const std::string* token(int32_t id) const = 0;      // null if none
   virtual int64_t size() const = 0;
 };
 
-// From tokenizer.json's "model". Throws UnsupportedError for another model or an option that is not known.
+// From tokenizer.json's "model". Throws UnsupportedError for another model or an unknown option.
 std::unique_ptr<TokenizerModel> make_tokenizer_model(const nlohmann::json& description);
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// One class per type of normalizer.
+// The normalizers, one class per type.
 #include "data/tokenizer/normalizer.h"
 
 #include <vector>
@@ -114,7 +114,7 @@ std::unique_ptr<Normalizer> make_normalizer(const json& description) {
   if (type == "Lowercase") return std::make_unique<Lowercase>();
   if (type == "Precompiled") return make_character_map(description);
   if (type == "Strip") return std::make_unique<Strip>(description);
-  throw UnsupportedError(cat("the normalizer \"", type, "\" is not known"));
+  throw UnsupportedError(cat("the normalizer \"", type, "\" is not supported"));
 }
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// Normalizers: rewrite text before it is cut into words.
+// Normalizers: rewrite text before it is split into words.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ class Normalizer {
   virtual std::string apply(std::string text) const = 0;
 };
 
-// From tokenizer.json's "normalizer", null included. Throws UnsupportedError naming a type that is not known.
+// From tokenizer.json's "normalizer", which may be null. Throws UnsupportedError with the name of an unsupported type.
 std::unique_ptr<Normalizer> make_normalizer(const nlohmann::json& description);
 
 }  // namespace gptq

@@ -23,8 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kSpace = "\u2581";
 
-// ------------------------------------------------------------------------------------------------------ protobuf
-// One field of a message (protobuf.dev/programming-guides/encoding): a number, or a length-delimited text.
+// A field of a protobuf message (protobuf.dev/programming-guides/encoding): a number, or length-delimited bytes.
 struct Field {
   uint64_t number = 0, value = 0;
   std::string_view text;
@@ -34,7 +33,7 @@ class Message {
  public:
   explicit Message(std::string_view bytes) : bytes_(bytes) {}
 
-  // The next field; false at the end.
+  // Reads the next field; false at the end.
   bool next(Field& field) {
     if (at_ == bytes_.size()) return false;
     const uint64_t key = varint();
@@ -57,7 +56,7 @@ class Message {
         break;
       }
       default:
-        throw InputError("it is no SentencePiece model: a field of an unknown kind");
+        throw InputError("it is not a SentencePiece model: a field of an unknown kind");
     }
     return true;
   }
@@ -70,7 +69,7 @@ class Message {
       value |= static_cast<uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) return value;
     }
-    throw InputError("it is no SentencePiece model: a number without an end");
+    throw InputError("it is not a SentencePiece model: a number without an end");
   }
 
   std::string_view take(uint64_t count) {
@@ -84,7 +83,6 @@ class Message {
   size_t at_ = 0;
 };
 
-// ------------------------------------------------------------------------------------------------- SentencePiece
 struct Piece {
   enum Type : uint64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
   std::string text;
@@ -121,19 +119,19 @@ SentencePiece parse_sentencepiece(std::string_view bytes) {
       }
     }
   }
-  if (model.pieces.empty()) throw InputError("it is no SentencePiece model: it has no pieces");
+  if (model.pieces.empty()) throw InputError("it is not a SentencePiece model: it has no pieces");
   return model;
 }
 
-// Every way to make a piece of two others, in the order of pieces: the merges that training found, and more that never
-// come first (transformers' generate_merges).
+// All ways to build a piece from two others, in the order of pieces: the merges of the training, and others that never
+// take precedence (transformers' generate_merges).
 json merges_of(const std::vector<Piece>& pieces) {
   std::unordered_map<std::string_view, size_t> ids;
   for (size_t id = 0; id < pieces.size(); ++id) ids[pieces[id].text] = id;
   json merges = json::array();
   std::vector<std::tuple<size_t, size_t, size_t>> splits;  // length of the left part, ids of both
   for (const auto& [text, type] : pieces) {
-    constexpr size_t kLongest = 1000;  // bytes: real pieces are far shorter, and the work grows with the square
+    constexpr size_t kLongest = 1000;  // bytes: real pieces are far shorter, and the work is quadratic
     if (text.size() > kLongest) continue;
     splits.clear();
     for (size_t at = 1; at < text.size(); ++at) {
@@ -150,7 +148,6 @@ json merges_of(const std::vector<Piece>& pieces) {
   return merges;
 }
 
-// ---------------------------------------------------------------------------------------------- beside the model
 std::string read_text(const fs::path& file) {
   std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;
@@ -162,11 +159,11 @@ std::string read_text(const fs::path& file) {
 json read_beside(const fs::path& file) {
   if (!fs::exists(file)) return json::object();
   json value = json::parse(read_text(file), nullptr, false);
-  if (!value.is_object()) throw InputError(cat(file.filename().string(), " beside it is no JSON object"));
+  if (!value.is_object()) throw InputError(cat(file.filename().string(), " next to it is not a JSON object"));
   return value;
 }
 
-// What tokenizer_config.json and the files beside it say.
+// The contents of tokenizer_config.json and related files.
 class Settings {
  public:
   explicit Settings(const fs::path& folder)
@@ -184,7 +181,7 @@ class Settings {
     return found != config_.end() && found->is_string() ? found->get<std::string>() : "";
   }
 
-  // The text of "bos_token" and its like, or empty.
+  // The text of "bos_token" or a similar key, or empty.
   std::string special(const char* name) const {
     for (const json* from : {&config_, &map_}) {
       const auto found = from->find(name);
@@ -195,8 +192,8 @@ class Settings {
     return "";
   }
 
-  // Adds tokens to tokenizer.json's "added_tokens": those of added_tokens_decoder and added_tokens.json, and the
-  // special ones that the model has.
+  // Adds to tokenizer.json's "added_tokens" those of added_tokens_decoder and added_tokens.json, and the special tokens
+  // of the vocabulary.
   void add_tokens(const std::map<std::string, int64_t>& vocabulary, json& tokens) const {
     std::map<int64_t, json> by_id;
     for (const json& token : tokens) by_id[token.at("id").get<int64_t>()] = token;
@@ -221,7 +218,7 @@ class Settings {
     for (auto& [id, token] : by_id) tokens.push_back(std::move(token));
   }
 
-  // What stands before and after each text.
+  // The special tokens before and after each text.
   json post_processor(bool adds_bos, const std::map<std::string, int64_t>& vocabulary) const {
     json before = json::array(), after = json::array(), ids = json::object();
     const auto add = [&](const char* flag, bool missing, const char* name, json& side) {
@@ -257,7 +254,7 @@ std::map<std::string, int64_t> vocabulary_of(const json& tokenizer) {
 }
 
 json from_vocabulary_and_merges(const fs::path& folder, const Settings& settings) {
-  // What splits text into words: GPT-2's own rule, or that of Qwen2, whose class says so.
+  // The rule that splits text into words: Qwen2's if tokenizer_config.json names its class, else GPT-2's.
   constexpr const char* kQwen =
       R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
   json tokenizer;
@@ -291,10 +288,9 @@ json from_vocabulary_and_merges(const fs::path& folder, const Settings& settings
 
 json read_sentencepiece(std::string_view bytes) {
   const SentencePiece model = parse_sentencepiece(bytes);
-  if (model.model_type != 2)
-    throw UnsupportedError("of the kinds of SentencePiece models only byte pair encodings are known");
+  if (model.model_type != 2) throw UnsupportedError("only SentencePiece models with byte pair encoding are supported");
   if (model.has_character_map)
-    throw UnsupportedError("a SentencePiece model that replaces characters (precompiled_charsmap) is not known");
+    throw UnsupportedError("a SentencePiece model that replaces characters (precompiled_charsmap) is not supported");
   json vocabulary = json::object(), added = json::array();
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const Piece& piece = model.pieces[id];

@@ -1,4 +1,4 @@
-// Tokenizers of repositories without a tokenizer.json, put into its words.
+// Converts the tokenizers of repositories without a tokenizer.json to that format.
 #pragma once
 
 #include <filesystem>
@@ -8,13 +8,13 @@
 
 namespace gptq {
 
-// The tokenizer.json that transformers 5 makes of a folder's tokenizer.model (SentencePiece, a byte pair encoding), or
-// of its vocab.json and merges.txt (GPT-2), with the special tokens that tokenizer_config.json, special_tokens_map.json
-// and added_tokens.json name. Null where the folder has neither. Throws InputError for a broken file, UnsupportedError
-// for a kind that is not known; the sentence names the file.
+// The tokenizer.json that transformers 5 makes from a folder's tokenizer.model (SentencePiece BPE), or from its
+// vocab.json and merges.txt (GPT-2), with the special tokens of tokenizer_config.json, special_tokens_map.json and
+// added_tokens.json. Null if the folder has neither. Throws InputError for a broken file, UnsupportedError for an
+// unsupported kind; both name the file.
 nlohmann::json tokenizer_from_older_files(const std::filesystem::path& folder);
 
-// tokenizer.json's "model" and what belongs to it, of the bytes of a tokenizer.model (sentencepiece_model.proto).
+// The "model" of tokenizer.json and related parts from the bytes of a tokenizer.model (sentencepiece_model.proto).
 nlohmann::json read_sentencepiece(std::string_view bytes);
 
 }  // namespace gptq

@@ -26,7 +26,7 @@ SpecialTokens read_template(const json& description) {
   }
   if (sequences != 1)
     throw UnsupportedError(
-        cat("a post-processor \"TemplateProcessing\" that has the text ", sequences, " times is not known"));
+        cat("a post-processor \"TemplateProcessing\" that has the text ", sequences, " times is not supported"));
   return special;
 }
 
@@ -48,7 +48,7 @@ SpecialTokens read_post_processor(const json& description) {
     }
     return all;
   }
-  throw UnsupportedError(cat("the post-processor \"", type, "\" is not known"));
+  throw UnsupportedError(cat("the post-processor \"", type, "\" is not supported"));
 }
 
 }  // namespace gptq

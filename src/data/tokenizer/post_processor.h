@@ -8,12 +8,13 @@
 
 namespace gptq {
 
-// All that a post-processor does to ids is to put some before and some after them.
+// Ids that a post-processor adds before and after those of a text.
 struct SpecialTokens {
   std::vector<int32_t> before, after;
 };
 
-// From tokenizer.json's "post_processor", null included. Throws UnsupportedError naming a type that is not known.
+// From tokenizer.json's "post_processor", which may be null. Throws UnsupportedError with the name of an unsupported
+// type.
 SpecialTokens read_post_processor(const nlohmann::json& description);
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// One class per type of pre-tokenizer. Words are handed on as they are found, so a text is never held twice.
+// The pre-tokenizers, one class per type. Words are passed on as they are found, so a text is never copied whole.
 #include "data/tokenizer/pre_tokenizer.h"
 
 #include <array>
@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-// What becomes of the matches of a pattern, and of the text between them.
+// How the matches of a pattern, and the text between them, become words.
 enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
 Behavior behavior_from(const std::string& name) {
@@ -29,10 +29,10 @@ Behavior behavior_from(const std::string& name) {
   }};
   for (auto [known, behavior] : kNames)
     if (name == known) return behavior;
-  throw UnsupportedError(cat("the split behavior \"", name, "\" is not known"));
+  throw UnsupportedError(cat("the split behavior \"", name, "\" is not supported"));
 }
 
-// Receives a piece's matches from left to right and hands on the words that the behavior makes of them.
+// Receives a piece's matches from left to right and passes on words according to the behavior.
 class Splitter {
  public:
   Splitter(Piece piece, Behavior behavior, bool invert, const PieceSink& sink)
@@ -64,7 +64,7 @@ class Splitter {
     }
     if (has_waiting_ && joins(next)) {
       waiting_.end = next.end;
-      // A pair is complete: neither a second match nor a second stretch between matches joins it.
+      // The pair is complete: no further match and no further text between matches joins it.
       if (behavior_ != Behavior::kContiguous) waiting_.is_match = next.is_match;
       return;
     }
@@ -88,7 +88,7 @@ class Splitter {
   bool invert_;
   const PieceSink& sink_;
   size_t covered_ = 0;
-  Range waiting_{};  // may still be joined by the next range
+  Range waiting_{};  // the next range may still join it
   bool has_waiting_ = false;
 };
 
@@ -152,7 +152,7 @@ class CharacterSplit : public PreTokenizer {
   Behavior behavior_;
 };
 
-// Runs of word characters, and runs of what is neither word nor white space; white space is dropped.
+// Runs of word characters, and runs of other characters; white space is dropped.
 class Whitespace : public PreTokenizer {
  public:
   void split(Piece piece, const PieceSink& sink) const override {
@@ -212,7 +212,7 @@ class Metaspace : public PreTokenizer {
       : replacement_(description.at("replacement").get<std::string>()), split_(description.value("split", true)) {
     std::string scheme = description.value("prepend_scheme", "always");
     if (scheme != "always" && scheme != "first" && scheme != "never")
-      throw UnsupportedError(cat("the prepend_scheme \"", scheme, "\" of pre-tokenizer Metaspace is not known"));
+      throw UnsupportedError(cat("the prepend_scheme \"", scheme, "\" of pre-tokenizer Metaspace is not supported"));
     bool never = scheme == "never" || !description.value("add_prefix_space", true);
     always_ = scheme == "always" && !never;
     first_ = scheme == "first" && !never;
@@ -236,7 +236,7 @@ class Metaspace : public PreTokenizer {
   bool split_, always_ = false, first_ = false;
 };
 
-// Bytes that are printable in Latin-1 stand for themselves; the 68 others are numbered from U+0100 on.
+// Bytes that are printable in Latin-1 map to themselves, the 68 others to U+0100 and following.
 constexpr std::array<char32_t, 256> byte_alphabet() {
   std::array<char32_t, 256> characters{};
   char32_t next = 256;
@@ -281,7 +281,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const json& description) {
   }
   if (type == "Punctuation")
     return std::make_unique<CharacterSplit>(&is_punctuation, behavior_from(description.value("behavior", "Isolated")));
-  throw UnsupportedError(cat("the pre-tokenizer \"", type, "\" is not known"));
+  throw UnsupportedError(cat("the pre-tokenizer \"", type, "\" is not supported"));
 }
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// Pre-tokenizers: cut normalized text into the words that the model encodes one by one.
+// Pre-tokenizers: split normalized text into words, which the model encodes one by one.
 #pragma once
 
 #include <functional>
@@ -12,25 +12,26 @@ namespace gptq {
 
 struct Piece {
   std::string_view text;
-  bool starts_input;  // nothing of the input stands before it
+  bool starts_input;  // it is at the start of the input
 };
 
-// A piece's text lives only during the call.
+// A piece's text is valid during the call only.
 using PieceSink = std::function<void(Piece)>;
 
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  // Hands the words of `piece` to `sink`, in order; never an empty one.
+  // Passes the words of `piece` to `sink` in order; none is empty.
   virtual void split(Piece piece, const PieceSink& sink) const = 0;
 };
 
-// From tokenizer.json's "pre_tokenizer", null included. Throws UnsupportedError naming a type that is not known.
+// From tokenizer.json's "pre_tokenizer", which may be null. Throws UnsupportedError with the name of an unsupported
+// type.
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const nlohmann::json& description);
 
-// Byte-level BPE writes each byte as one printable character; this appends those of `bytes`.
+// Appends `bytes` in the alphabet of byte-level BPE, which has a printable character for each byte.
 void append_byte_characters(std::string& text, std::string_view bytes);
-// The byte that a character of that alphabet stands for, or -1.
+// The byte of a character of that alphabet, or -1.
 int byte_of_character(char32_t character);
 
 }  // namespace gptq

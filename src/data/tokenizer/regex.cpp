@@ -12,12 +12,12 @@
 namespace gptq {
 namespace {
 
-// What Oniguruma calls \w, and the fractions and superscripts of Latin-1 that it adds outside of brackets.
+// Oniguruma's \w, and the fractions and superscripts of Latin-1 that it adds outside brackets.
 constexpr std::string_view kWordMembers =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 constexpr std::string_view kWordMembersAlone = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
-// Members of a class, as PCRE2 writes them between brackets, of what Oniguruma calls \s, \w, \d and \h.
+// Oniguruma's \s, \w, \d and \h as members of a PCRE2 class.
 struct Shorthand {
   char name;
   std::string_view members;
@@ -70,8 +70,8 @@ class Translator {
   explicit Translator(std::string_view pattern) : pattern_(pattern) {}
 
   std::string translate() {
-    std::vector<size_t> groups;  // where in out_ each open group starts
-    size_t atom = 0;             // where in out_ the last atom starts
+    std::vector<size_t> groups;  // offset in out_ of each open group
+    size_t atom = 0;             // offset in out_ of the last atom
     while (!at_end()) {
       char c = pattern_[position_];
       if (c == '\\') {
@@ -108,7 +108,7 @@ class Translator {
     while (!at_end() && (static_cast<uint8_t>(pattern_[position_]) & 0xc0) == 0x80);
   }
 
-  // "(?" and what follows, up to where the group's own pattern begins. Ruby's option m is PCRE2's s.
+  // Copies "(?" up to the start of the group's own pattern. Ruby's option m is PCRE2's s.
   void copy_group_kind() {
     out_ += pattern_[position_++];
     bool options = !at_end() && (std::isalpha(static_cast<uint8_t>(pattern_[position_])) || pattern_[position_] == '-');
@@ -118,7 +118,7 @@ class Translator {
     }
   }
 
-  // {n,m}: {,m} starts at 0, and a following + repeats the whole instead of making it possessive.
+  // {n,m}: {,m} starts at 0, and a following + repeats the interval instead of making it possessive.
   void interval(size_t atom) {
     size_t close = pattern_.find('}', position_);
     std::string_view inside =
@@ -144,8 +144,7 @@ class Translator {
     return cat(negated ? "[^" : "[", members, more, "]");
   }
 
-  // The members of a shorthand such as \s, or of its complement \S; moves behind it. Empty when another escape stands
-  // here.
+  // The members of a shorthand such as \s or its complement \S, which is skipped. Empty if there is another escape.
   std::pair<std::string_view, bool> shorthand() {
     char c = position_ + 1 < pattern_.size() ? pattern_[position_ + 1] : '\0';
     for (const Shorthand& known : kShorthands) {
@@ -157,10 +156,10 @@ class Translator {
     return {};
   }
 
-  // Any other escape, which means the same inside and outside of brackets.
+  // Any other escape, with the same meaning inside and outside brackets.
   std::string single_escape() {
     ++position_;
-    if (at_end()) throw UnsupportedError("a regular expression that ends in a backslash is not known");
+    if (at_end()) throw UnsupportedError("a regular expression that ends in a backslash is not supported");
     char c = pattern_[position_];
     if ((c == 'p' || c == 'P') && position_ + 1 < pattern_.size() && pattern_[position_ + 1] == '{') return property();
     if (c == 'u' && position_ + 4 < pattern_.size()) {
@@ -181,7 +180,7 @@ class Translator {
   std::string property() {
     bool negated = pattern_[position_] == 'P';
     size_t close = pattern_.find('}', position_);
-    if (close == pattern_.npos) throw UnsupportedError("a regular expression with an unfinished \\p{ is not known");
+    if (close == pattern_.npos) throw UnsupportedError("a regular expression with an unfinished \\p{ is not supported");
     std::string name(pattern_.substr(position_ + 2, close - position_ - 2));
     position_ = close + 1;
     if (name.starts_with('^')) negated = !negated, name.erase(0, 1);
@@ -198,7 +197,7 @@ class Translator {
     ++position_;
     bool negated = !at_end() && pattern_[position_] == '^';
     if (negated) ++position_;
-    std::vector<std::string> parts;  // of the intersection
+    std::vector<std::string> parts;  // parts of the intersection
     std::string members;
     std::vector<std::string> nested;
     auto finish_part = [&] {
@@ -215,7 +214,8 @@ class Translator {
       if (c == ']' && !first) break;
       if (at("[:")) {
         size_t close = pattern_.find(":]", position_);
-        if (close == pattern_.npos) throw UnsupportedError(cat("the regular expression ", pattern_, " is not known"));
+        if (close == pattern_.npos)
+          throw UnsupportedError(cat("the regular expression ", pattern_, " is not supported"));
         std::string_view bracket = pattern_.substr(position_, close + 2 - position_);
         members += bracket == "[:punct:]" ? std::string_view(R"(\p{P}\p{S})") : bracket;
         position_ = close + 2;
@@ -260,8 +260,8 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern) {
   size_t offset = 0;
   code_.reset(compile(translated, error, offset));
   if (!code_)
-    throw UnsupportedError(cat("the regular expression ", pattern_, " is not known (", error_text(error), ")"));
-  pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where it fails, PCRE2 interprets the pattern
+    throw UnsupportedError(cat("the regular expression ", pattern_, " is not supported (", error_text(error), ")"));
+  pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // if this fails, PCRE2 interprets the pattern
 }
 
 void Regex::for_each_match(std::string_view text, const MatchSink& found) const {

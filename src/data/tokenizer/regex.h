@@ -1,4 +1,4 @@
-// Regular expressions as tokenizer.json has them: Oniguruma's Ruby syntax, run by PCRE2.
+// The regular expressions of tokenizer.json: Oniguruma's Ruby syntax, run by PCRE2.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +13,8 @@
 
 namespace gptq {
 
-// The PCRE2 pattern that matches what `pattern` matches in Oniguruma: character classes are Unicode's, classes nest and
-// intersect, an interval is never possessive. Throws UnsupportedError for a character class that does not end.
+// Translates an Oniguruma pattern to PCRE2: character classes are Unicode's, classes nest and intersect, intervals are
+// never possessive. Throws UnsupportedError for an unterminated character class.
 std::string translate_oniguruma(std::string_view pattern);
 
 using MatchSink = std::function<void(size_t start, size_t end)>;
@@ -24,8 +24,8 @@ class Regex {
   // Throws UnsupportedError for a pattern that PCRE2 does not compile.
   explicit Regex(std::string_view pattern);
 
-  // Calls found for every match in `text` (valid UTF-8), from left to right; matches do not overlap, and an empty one
-  // never touches the one before. Throws Error when matching exceeds PCRE2's limits.
+  // Calls `found` for every match in `text` (valid UTF-8) from left to right; matches do not overlap, and an empty
+  // match never touches the previous one. Throws Error if matching exceeds PCRE2's limits.
   void for_each_match(std::string_view text, const MatchSink& found) const;
 
  private:
@@ -36,7 +36,7 @@ class Regex {
   std::unique_ptr<pcre2_code, Release> code_;
 };
 
-// What Split and Replace search for: {"String": text} or {"Regex": pattern}.
+// The pattern of Split and Replace: {"String": text} or {"Regex": pattern}.
 class TextPattern {
  public:
   explicit TextPattern(const nlohmann::json& description);
@@ -44,7 +44,7 @@ class TextPattern {
 
  private:
   std::string literal_;
-  std::unique_ptr<Regex> regex_;  // none: literal_ is searched
+  std::unique_ptr<Regex> regex_;  // null: literal_ is searched
 };
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// Unicode on top of utf8proc. ASCII, which is most of most texts, never reaches utf8proc.
+// Unicode functions on top of utf8proc, with fast paths for ASCII.
 #include "data/tokenizer/unicode.h"
 
 #include <cstdlib>
@@ -46,7 +46,7 @@ bool in_category(char32_t character, std::initializer_list<utf8proc_category_t> 
   return false;
 }
 
-// Letters in circles and squares: alphabetic by property, though their category is So.
+// Letters in circles and squares: alphabetic although their category is So.
 bool is_enclosed_letter(char32_t c) {
   return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
          (c >= 0x1f170 && c <= 0x1f189);
@@ -135,7 +135,7 @@ bool is_word(char32_t c) {
 }
 
 void append_lower_case(std::string& text, char32_t character) {
-  constexpr char32_t kCapitalIWithDot = 0x130;  // the one character whose lower case is two
+  constexpr char32_t kCapitalIWithDot = 0x130;  // the only character whose lower case has two
   append_utf8(text, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(character))));
   if (character == kCapitalIWithDot) append_utf8(text, 0x307);
 }
@@ -150,7 +150,7 @@ std::string normalize(std::string_view text, NormalForm form) {
   std::string normal;
   normal.reserve(text.size());
   for (size_t start = 0; start < text.size();) {
-    // ASCII changes only by what follows it, so of a run of ASCII all but the last character stay as they are.
+    // Only a following character can change an ASCII one, so all but the last character of an ASCII run are copied.
     size_t end = start;
     while (end < text.size() && is_ascii(end)) ++end;
     if (end < text.size() && end > start) --end;

@@ -1,4 +1,4 @@
-// What tokenization needs of Unicode: UTF-8 in and out, character classes, normal forms.
+// Unicode for tokenizers: UTF-8, character classes, normal forms.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ int64_t invalid_utf8_offset(std::string_view text);
 // `bytes` with every maximal invalid part replaced by U+FFFD.
 std::string lossy_utf8(std::string_view bytes);
 
-// The character at `offset` of valid UTF-8; moves `offset` behind it.
+// The character at `offset` of valid UTF-8; moves `offset` past it.
 char32_t next_character(std::string_view text, size_t& offset);
 // The character that ends at `offset` of valid UTF-8; moves `offset` to its start.
 char32_t previous_character(std::string_view text, size_t& offset);
@@ -23,10 +23,10 @@ void append_utf8(std::string& text, char32_t character);
 
 bool is_whitespace(char32_t character);   // property White_Space
 bool is_numeric(char32_t character);      // categories Nd, Nl, No
-bool is_punctuation(char32_t character);  // categories P*, and all of ASCII's punctuation and symbols
+bool is_punctuation(char32_t character);  // categories P*, and ASCII punctuation and symbols
 bool is_word(char32_t character);         // letters, marks, decimal digits, connectors, joiners: \w of Unicode's UTS 18
 
-// A character's full lower case, without regard to its neighbours (so no final sigma).
+// Appends a character's full lower case, independent of its neighbours (no final sigma).
 void append_lower_case(std::string& text, char32_t character);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };

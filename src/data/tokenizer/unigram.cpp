@@ -11,7 +11,7 @@
 namespace gptq {
 
 Unigram::Unigram(const nlohmann::json& model) {
-  constexpr double kUnknownPenalty = 10;  // below the least score, as in SentencePiece
+  constexpr double kUnknownPenalty = 10;  // below the lowest score, as in SentencePiece
   ends_.push_back(-1);
   double least = 0;
   for (const auto& entry : model.at("vocab")) {
@@ -37,7 +37,7 @@ Unigram::Unigram(const nlohmann::json& model) {
   if (const auto found = model.find("unk_id"); found != model.end() && !found->is_null()) {
     unknown_id_ = found->get<int32_t>();
     if (unknown_id_ < 0 || unknown_id_ >= static_cast<int32_t>(pieces_.size()))
-      throw InputError(cat("the unk_id ", unknown_id_, " of model Unigram is no piece's"));
+      throw InputError(cat("the unk_id ", unknown_id_, " of model Unigram is not the id of a piece"));
   }
   if (!model.value("byte_fallback", false)) return;
   for (int byte = 0; byte < 256; ++byte) {
@@ -57,7 +57,7 @@ const std::string* Unigram::token(int32_t id) const {
 }
 
 void Unigram::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
-  constexpr size_t kCached = 64;  // bytes of a word that may come again
+  constexpr size_t kCached = 64;  // bytes of a word that is cached
   if (word.empty()) return;
   if (word.size() > kCached) {
     const std::vector<int32_t> found = cut(word);
@@ -75,7 +75,7 @@ void Unigram::encode(std::string_view word, WordCache& cache, std::vector<int32_
   for (size_t i = start; i < end; ++i) ids.push_back(cache.ids[i]);
 }
 
-// The best way to each place, from left to right; then back from the end.
+// Viterbi: the best split up to each position, then backwards from the end.
 std::vector<int32_t> Unigram::cut(std::string_view word) const {
   struct Place {
     double score = 0;
@@ -108,7 +108,7 @@ std::vector<int32_t> Unigram::cut(std::string_view word) const {
     }
     start = next;
   }
-  // Unknown characters beside each other are one token.
+  // Adjacent unknown characters are one token.
   std::vector<std::pair<size_t, size_t>> cuts;
   bool behind_unknown = false;
   for (size_t end = word.size(); end > 0;) {

@@ -1,4 +1,4 @@
-// The unigram model (Kudo, arXiv 1804.10959): a word is cut where the sum of its pieces' scores is largest.
+// The unigram model (Kudo, arXiv 1804.10959): splits a word so that the sum of its pieces' scores is largest.
 #pragma once
 
 #include "data/tokenizer/bpe.h"
@@ -9,7 +9,7 @@ class Unigram final : public TokenizerModel {
  public:
   explicit Unigram(const nlohmann::json& model);
 
-  // O(length * longest piece). Of equal ways to cut, that of the tokenizers library.
+  // O(length * longest piece). Resolves ties as the tokenizers library does.
   void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const override;
   int32_t token_id(std::string_view token) const override;
   const std::string* token(int32_t id) const override;
@@ -21,9 +21,9 @@ class Unigram final : public TokenizerModel {
   std::vector<std::string> pieces_;
   std::vector<double> scores_;
   Vocabulary ids_;
-  PairTable children_;             // of the trie of pieces: (node, byte) -> node
+  PairTable children_;             // trie of pieces: (node, byte) -> node
   std::vector<int32_t> ends_;      // by node: the piece that ends there, or -1
-  std::vector<int32_t> byte_ids_;  // of <0x00> to <0xFF>; empty without byte fallback
+  std::vector<int32_t> byte_ids_;  // ids of <0x00> to <0xFF>; empty without byte fallback
   int32_t unknown_id_ = -1;
   double unknown_score_ = 0;
 };
