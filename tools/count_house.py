@@ -7,11 +7,11 @@ Prints a table with the goals; --details lists what was counted, --goals exits w
 --since adds the subjects of the commits after COMMIT. Python's standard library and git only.
 
 How things are counted (comments never count, strings do):
-  op         files that hold the name of an op: of the struct or of the functions that compute it. Ops with a name of one
-             word (add, pack) are left out, since the word means other things too. Ops are structs with a `name` in
-             src/ops/, or virtual functions of src/backend/ops.h.
-  option     places that declare, parse, check, write or document an option by hand: lines of include/ and apps/ with its
-             name, lines of src/ with its name in a string, and where recipes are kept also without one, rows of tables in
+  op         files that hold the name of an op: of the struct or of the functions that compute it. Ops with a name of
+             one word (add, pack) are left out, since the word means other things too. Ops are structs with a `name`
+             in src/ops/, or virtual functions of src/backend/ops.h and backend.h.
+  option     places that declare, parse, check, write or document an option by hand: lines of include/, apps/ and the
+             files of src/ that hold recipes, lines elsewhere in src/ with its name in a string, rows of tables in
              documents. Lines at most six apart are one place. Files that say they are generated do not count.
   backend    files of src/ outside src/backend/cuda, and CMake files outside it, that name CUDA.
   format     files outside a format's own that name it (compressed-tensors).
@@ -97,7 +97,7 @@ def name_of_function(head):
 
 @lru_cache(None)
 def definitions(path):
-    """(kind, name, first line, last line, start, end) of the classes and functions of a file laid out by clang-format."""
+    """(kind, name, first line, last line, start, end) of the classes and functions; relies on clang-format's layout."""
     text = bare_code_of(path)
     found, stack, head = [], [], 0  # stack: (kind, name, place of the name, head of what surrounds it)
     for at, character in enumerate(text):
@@ -155,7 +155,8 @@ class Tree:
         old = self.root / "src" / "backend" / "ops.h"
         if old.exists():
             text = code_of(old) + code_of(old.with_name("backend.h"))
-            return {name: [name] for name in re.findall(r"virtual \w+ (\w+)\((?:Const)?MatrixView [^)]*MatrixView", text)}
+            names = re.findall(r"virtual \w+ (\w+)\((?:Const)?MatrixView [^)]*MatrixView", text)
+            return {name: [name] for name in names}
         found = {}
         for path in self.files("src/ops", suffixes=(".h",)):
             for struct, name in re.findall(r"struct (\w+) \{[^{}]*?\bname = \"(\w+)\"", code_of(path)):

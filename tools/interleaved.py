@@ -6,10 +6,10 @@
     tools/interleaved.py A B --model MODEL --calibration FILE --samples 16 --sequence-length 512 --work FOLDER [FLAGS]
 
 The cases are random weights of SmolLM2-135M's shape with 16 x 512 tokens and of Llama-3-8B's with 128 x 2048; the
-checkpoint is written into the work folder once (0.3 and 16 GB) and kept. Flags that the script does not know go to both
-programs. Pairs are run as AB, BA, AB, ..., after one run of each that does not count, so that drift of the machine
-cancels. On a machine that others use, the processor's seconds say more than those on the wall. The ratio is B over A: the
-median of the pairs' ratios, with the least and the largest. The outputs must be the same bytes unless --any-output.
+checkpoint is written into the work folder once (0.3 and 16 GB) and kept. Flags that the script does not know go to
+both programs. Pairs are run as AB, BA, AB, ..., after one run of each that does not count, so that drift of the machine
+cancels. On a machine that others use, the processor's seconds say more than those on the wall. The ratio is B over A:
+the median of the pairs' ratios, with the least and the largest. The outputs must be the same bytes unless --any-output.
 Exit code 1: the outputs differ, or with --limit PERCENT B is slower than A by more. Python's standard library only.
 """
 import argparse
@@ -46,9 +46,9 @@ def run(program, options, flags, label):
     """One run: its seconds and a hash of what it wrote."""
     out, report = options.work / f"out-{label}", options.work / f"report-{label}.json"
     shutil.rmtree(out, ignore_errors=True)
-    command = [program, "quantize", str(options.model), str(out), "--calibration", str(options.calibration), "--samples",
-               str(options.samples), "--sequence-length", str(options.sequence_length), "--report", str(report),
-               "--quiet", *flags]
+    command = [program, "quantize", str(options.model), str(out), "--calibration", str(options.calibration),
+               "--samples", str(options.samples), "--sequence-length", str(options.sequence_length),
+               "--report", str(report), "--quiet", *flags]
     start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     wall = time.monotonic() - start

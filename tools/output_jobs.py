@@ -338,7 +338,8 @@ def all_jobs(source):
     add("experts/qwen2_moe-rtn", "qwen2_moe", "family", "--method", "rtn", calibration="")
     add("experts/mixtral-rules", "mixtral", "family", "--recipe", "{recipe}",
         recipe={"dynamic": {"-:.*experts\\.[01]\\.": {}, ".*experts\\.2\\.": {"bits": 8}}}, follow=("eval",))
-    for family in ("gemma2", "gemma3", "bloom", "gpt_oss", "mistral", "gpt2", "phi3", "deepseek_v2", "llama4", "qwen3_moe"):
+    for family in ("gemma2", "gemma3", "bloom", "gpt_oss", "mistral", "gpt2", "phi3", "deepseek_v2", "llama4",
+                   "qwen3_moe"):
         for precision in ("bf16", "fp16"):
             add(f"precision/{family}-{precision}", family, "family", "--precision", precision, "--samples", "8",
                 "--sequence-length", "48", "--preset", "best", calibration="ids-66-long.jsonl", follow=("compare",))

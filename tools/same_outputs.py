@@ -10,7 +10,8 @@ The jobs are in output_jobs.py. compare and both exit with 1 where an output dif
 
 Compared exactly: every file of each output folder, the report's losses and counts, every digit of eval's and compare's
 results, the exit codes. Said, but no failure: what a plan decides (batches, where states wait) and peaks of memory; the
-host's peak counts where it changes by more than 2 %. Never compared: times, paths, messages.
+host's peak, which holds the program itself, where it changes by more than 2 % and 2 MB. Never compared: times, paths,
+messages.
 In config.json and quantize_config.json the program's version is replaced by VERSION before hashing.
 
 An output depends on the instruction set, not on the machine: both the program (GPTQ_CPU_ISA) and OpenBLAS
@@ -73,6 +74,7 @@ class Runner:
         self.program, self.work, self.environment = str(Path(program).resolve()), Path(work), environment
         on_gpu = devices[0] != "cpu"
         self.on_gpu = on_gpu
+        self.computed_on = set()  # what reports say of the devices: processor, instruction set, library
         self.names = {"{a}": devices[0] if on_gpu else "sim:0"}
         if not on_gpu:
             self.names["{b}"] = "sim:1"
@@ -147,11 +149,12 @@ class Runner:
                                              "bits_per_weight")}
         result["report"] = {"loss": sum(linear["loss"] or 0 for linear in told["linears"]),
                             "all": digest([told["linears"], told["bit_choices"], told["experts"], counts])}
+        self.computed_on.add(told["device"])
         if self.placed(job):
             result["figures"] = plan_figures(told["plan"])
-            result["figures"]["run"] = {
-                "states": told["states"], "visits": len(told["visits"]), "fallbacks": told["fallbacks"],
-                "peaks": {device["name"]: device["peak_bytes"] for device in told["devices"] if device["name"] != "cpu"}}
+            peaks = {device["name"]: device["peak_bytes"] for device in told["devices"] if device["name"] != "cpu"}
+            result["figures"]["run"] = {"states": told["states"], "visits": len(told["visits"]),
+                                        "fallbacks": told["fallbacks"], "peaks": peaks}
         where = ["--device-map", placement[0]] if placement else []
         rest = ["--threads", "1", "--quiet", *where]
         if "--precision" in flags:
@@ -241,7 +244,7 @@ def differences(one, other):
                 walk(path + [key], a.get(key), b.get(key))
         elif a != b:
             host_peak = path[-2:] == ["peaks", "cpu"] and a and b
-            if not host_peak or abs(a / b - 1) > 0.02:
+            if not host_peak or abs(a - b) > max(0.02 * b, 2e6):
                 figures.append(f"{'.'.join(path)}: {a} was {b}")
 
     walk([], one.get("figures", {}), other.get("figures", {}))
@@ -284,7 +287,10 @@ def machine(devices):
     found = {"processor": model, "system": f"{platform.system()} {platform.machine()}", "device": ",".join(devices)}
     if devices[0] != "cpu":
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        found["gpu"] = subprocess.run(query, capture_output=True, text=True).stdout.strip().splitlines()[0]
+        try:
+            found["gpu"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        except (OSError, subprocess.CalledProcessError):
+            pass
     return found
 
 
@@ -327,24 +333,23 @@ def main():
         return 0
 
     def results(program, label):
-        if options.keep:
-            folder = Path(options.keep) / label
-            folder.mkdir(parents=True)
-            return run_all(Runner(program, folder, devices, environment), jobs, models, options.make_checkpoint,
-                           options.parallel)
         with tempfile.TemporaryDirectory(prefix="gptq-outputs-") as folder:
-            return run_all(Runner(program, folder, devices, environment), jobs, models, options.make_checkpoint,
-                           options.parallel)
+            if options.keep:
+                folder = Path(options.keep) / label
+                folder.mkdir(parents=True)
+            runner = Runner(program, folder, devices, environment)
+            return run_all(runner, jobs, models, options.make_checkpoint, options.parallel), runner.computed_on
 
-    now = results(options.gptq, "gptq")
+    now, computed_on = results(options.gptq, "gptq")
     bad = {name: result for name, result in now.items() if "failed" in result or "unexpected" in result}
     for name, result in bad.items():
         print(f"{name}: {result.get('failed') or result['unexpected']}", file=sys.stderr)
     if options.what == "both":
-        return 0 if compare(now, results(options.other, "other"), True) and not bad else 1
+        return 0 if compare(now, results(options.other, "other")[0], True) else 1
     if options.what == "record":
         version = subprocess.run([options.gptq, "--version"], capture_output=True, text=True).stdout.strip()
-        recording = {"program": version, "commit": options.commit, "machine": machine(devices), "environment": chosen,
+        recording = {"program": version, "commit": options.commit, "machine": machine(devices),
+                     "computed_on": sorted(computed_on), "environment": chosen,
                      "normalised": "the version in config.json and quantize_config.json"}
         with open(options.file, "w") as file:
             head = json.dumps(recording, indent=2)[:-2]
@@ -359,7 +364,7 @@ def main():
     if options.native and recording["machine"] != machine(devices):
         print(f"recorded on {recording['machine']}, run on {machine(devices)}: outputs may differ for that")
     whole = not options.jobs and made == any(name.startswith("make_checkpoint/") for name in recording["jobs"])
-    return 0 if compare(now, recording["jobs"], whole) and not bad else 1
+    return 0 if compare(now, recording["jobs"], whole) else 1
 
 
 if __name__ == "__main__":
