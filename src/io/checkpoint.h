@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "io/fp8.h"
 #include "io/safetensors.h"
@@ -36,10 +36,10 @@ class Checkpoint {
   explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
-  const Json& config() const { return config_; }
+  const Json& config() const;
   // The quantization_config of config.json, or of quantize_config.json where config.json has none; null when not
   // quantized, or in FP8 only.
-  const Json& quantization_config() const { return quantization_config_; }
+  const Json& quantization_config() const;
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
   // Throws InputError naming the folder and the nearest names there are.
@@ -69,19 +69,21 @@ class Checkpoint {
     const StoredTensor* tensor;
     const Fp8Weight* fp8 = nullptr;  // what `tensor` is read from
   };
+  struct Configs;  // config.json and the quantization config
   // Bytes read so far, and by when the next may be.
   struct Meter;
-  struct DeleteMeter {
+  struct Delete {
+    void operator()(Configs* configs) const noexcept;
     void operator()(Meter* meter) const noexcept;
   };
   void find_fp8_weights(Fp8Block block);
 
   std::filesystem::path folder_;
-  Json config_, quantization_config_;
+  std::unique_ptr<Configs, Delete> configs_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::vector<std::unique_ptr<Fp8Weight>> fp8_weights_;
   std::unordered_map<std::string, Place> by_name_;
-  std::unique_ptr<Meter, DeleteMeter> meter_;
+  std::unique_ptr<Meter, Delete> meter_;
 };
 
 // Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole

@@ -2,9 +2,10 @@
 #pragma once
 
 #include "model/architecture.h"
-#include "model/config_keys.h"
 
 namespace gptq {
+
+class Keys;
 
 // The rope of blocks whose kind transformers 5 calls `blocks` ("full_attention", "sliding_attention"), where
 // config.json has one for each kind of blocks; else that of all.

@@ -10,6 +10,8 @@
 #include <optional>
 #include <span>
 
+#include <nlohmann/json.hpp>
+
 #include "base/background.h"
 #include "base/error.h"
 #include "base/resources.h"

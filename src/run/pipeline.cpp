@@ -9,6 +9,8 @@
 #include <mutex>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "base/background.h"
 #include "base/error.h"
 #include "base/parallel.h"
