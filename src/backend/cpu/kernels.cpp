@@ -501,7 +501,7 @@ template <bool kSquare>
 
 // A scale as fp16 holds it: the nearest one, neither zero nor infinite.
 [[gnu::always_inline]] inline Lanes stored_scale(Lanes scale) {
-  Lanes half;
+  Lanes half{};
   for (int64_t r = 0; r < kLanes; ++r) half[r] = float_of_half(half_of_float(scale[r]));
   const Lanes magnitude = smaller(larger(larger(half, -half), broadcast(0x1p-24F)), broadcast(65504.0F));
   return scale < 0.0F ? -magnitude : magnitude;
@@ -558,10 +558,8 @@ void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group
     attempt(scale, larger(smaller(zero - 1, top), Lanes{}));
     attempt(scale, smaller(zero + 1, top));
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    scales[r * scale_stride] = best.scale[r];
-    zeros[r * zero_stride] = static_cast<uint8_t>(best.zero[r]);
-  }
+  for (int64_t r = 0; r < rows; ++r) scales[r * scale_stride] = best.scale[r];
+  for (int64_t r = 0; r < rows; ++r) zeros[r * zero_stride] = static_cast<uint8_t>(best.zero[r]);
 }
 
 // Columns whose errors are kept in registers and added to all later columns in one pass over those.
