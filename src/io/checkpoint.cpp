@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <nlohmann/json.hpp>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -253,9 +254,19 @@ struct Checkpoint::Meter {
   }
 };
 
-void Checkpoint::DeleteMeter::operator()(Meter* meter) const noexcept { delete meter; }
+struct Checkpoint::Configs {
+  Json config, quantization;
+};
 
-Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::move(folder)), meter_(new Meter) {
+void Checkpoint::Delete::operator()(Configs* configs) const noexcept { delete configs; }
+void Checkpoint::Delete::operator()(Meter* meter) const noexcept { delete meter; }
+
+const Json& Checkpoint::config() const { return configs_->config; }
+const Json& Checkpoint::quantization_config() const { return configs_->quantization; }
+
+Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
+    : folder_(std::move(folder)), configs_(new Configs), meter_(new Meter) {
+  auto& [config, quantization] = *configs_;
   meter_->rate = max_read_rate;
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
   if (!is_there(folder_)) throw InputError(cat(folder_.string(), ": no such folder"));
@@ -263,12 +274,12 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::mo
     throw InputError(cat(folder_.string(), ": not a folder; give the folder that holds config.json"));
   if (!is_there(folder_ / "config.json"))
     throw InputError(cat(folder_.string(), ": no config.json in it, so it is not a Hugging Face model folder"));
-  config_ = read_json(folder_ / "config.json");
-  if (!config_.is_object()) throw InputError(cat((folder_ / "config.json").string(), ": not a JSON object"));
-  if (const auto found = config_.find("quantization_config"); found != config_.end()) quantization_config_ = *found;
-  if (quantization_config_.is_null() && is_there(folder_ / "quantize_config.json"))
-    quantization_config_ = read_json(folder_ / "quantize_config.json");
-  if (!quantization_config_.is_null() && !quantization_config_.is_object())
+  config = read_json(folder_ / "config.json");
+  if (!config.is_object()) throw InputError(cat((folder_ / "config.json").string(), ": not a JSON object"));
+  if (const auto found = config.find("quantization_config"); found != config.end()) quantization = *found;
+  if (quantization.is_null() && is_there(folder_ / "quantize_config.json"))
+    quantization = read_json(folder_ / "quantize_config.json");
+  if (!quantization.is_null() && !quantization.is_object())
     throw InputError(cat(folder_.string(), ": its quantization_config is not a JSON object"));
 
   std::map<std::string, fs::path> index;
@@ -295,9 +306,9 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate) : folder_(std::mo
                            ", but it is not there"));
     }
   }
-  if (is_fp8_method(quantization_config_)) {
-    const Fp8Block block = fp8_block(quantization_config_, folder_);
-    quantization_config_ = nullptr;
+  if (is_fp8_method(quantization)) {
+    const Fp8Block block = fp8_block(quantization, folder_);
+    quantization = nullptr;
     find_fp8_weights(block);
   }
 }

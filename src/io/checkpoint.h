@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "io/fp8.h"
 #include "io/safetensors.h"
@@ -35,9 +35,9 @@ class Checkpoint {
   explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
-  const Json& config() const { return config_; }
+  const Json& config() const;
   // The quantization_config of config.json, else that of quantize_config.json; null if not quantized, or only in FP8.
-  const Json& quantization_config() const { return quantization_config_; }
+  const Json& quantization_config() const;
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
   // Throws InputError with the folder and the most similar names.
@@ -66,19 +66,21 @@ class Checkpoint {
     const StoredTensor* tensor;
     const Fp8Weight* fp8 = nullptr;  // dequantized into `tensor`, or null
   };
+  struct Configs;  // config.json and the quantization config
   // Counts bytes read, and limits the rate.
   struct Meter;
-  struct DeleteMeter {
+  struct Delete {
+    void operator()(Configs* configs) const noexcept;
     void operator()(Meter* meter) const noexcept;
   };
   void find_fp8_weights(Fp8Block block);
 
   std::filesystem::path folder_;
-  Json config_, quantization_config_;
+  std::unique_ptr<Configs, Delete> configs_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::vector<std::unique_ptr<Fp8Weight>> fp8_weights_;
   std::unordered_map<std::string, Place> by_name_;
-  std::unique_ptr<Meter, DeleteMeter> meter_;
+  std::unique_ptr<Meter, Delete> meter_;
 };
 
 // Throws InputError with the tensor's name unless `count`, its number of NaN and infinite values, is 0.

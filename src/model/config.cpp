@@ -1,4 +1,5 @@
 // config.json -> ModelConfig, in the spellings of all families.
+#include "model/config_keys.h"
 #include "model/config_readers.h"
 
 namespace gptq {

@@ -1,5 +1,7 @@
 #include "model/config_readers.h"
 
+#include "model/config_keys.h"
+
 namespace gptq {
 
 void read_root_embedding_scale(const Keys& /*keys*/, ModelConfig& config) {

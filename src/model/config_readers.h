@@ -2,9 +2,10 @@
 #pragma once
 
 #include "model/architecture.h"
-#include "model/config_keys.h"
 
 namespace gptq {
+
+class Keys;
 
 // The rope of the blocks of kind `blocks` ("full_attention", "sliding_attention") if config.json has one per kind, as
 // in transformers 5; else the common one.

@@ -1,4 +1,5 @@
 // rope_scaling, rope_parameters and related keys -> Rope.
+#include "model/config_keys.h"
 #include "model/config_readers.h"
 
 namespace gptq {

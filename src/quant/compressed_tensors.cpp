@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <optional>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "quant/linear_format.h"
 #include "quant/pack.h"

@@ -1,6 +1,8 @@
 // The GPTQ format, both versions: qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16
 // [groups, out], g_idx I32 [in]. Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of
 // AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "quant/linear_format.h"
 #include "quant/pack.h"

@@ -3,6 +3,8 @@
 #include <array>
 #include <initializer_list>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "quant/rules.h"
 

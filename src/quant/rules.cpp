@@ -6,6 +6,7 @@
 #include <memory>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include <nlohmann/json.hpp>
 #include <pcre2.h>
 
 #include "base/error.h"

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <map>
 
+#include <nlohmann/json.hpp>
+
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "quant/rules.h"

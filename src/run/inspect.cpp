@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <map>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "gptq/gptq.h"
 #include "model/specs.h"

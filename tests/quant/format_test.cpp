@@ -2,6 +2,7 @@
 #include "quant/format.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "quant/loaders.h"

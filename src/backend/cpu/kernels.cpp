@@ -559,11 +559,8 @@ void find_grid(int64_t rows, FloatRows w, const float* importance, int64_t group
     attempt(scale, larger(smaller(zero - 1, top), Lanes{}));
     attempt(scale, smaller(zero + 1, top));
   }
-  const Lanes best_scale = best.scale, best_zero = best.zero;
-  for (int64_t r = 0; r < rows; ++r) {
-    scales[r * scale_stride] = best_scale[r];
-    zeros[r * zero_stride] = static_cast<uint8_t>(best_zero[r]);
-  }
+  for (int64_t r = 0; r < rows; ++r) scales[r * scale_stride] = best.scale[r];
+  for (int64_t r = 0; r < rows; ++r) zeros[r * zero_stride] = static_cast<uint8_t>(best.zero[r]);
 }
 
 // Columns per pass: their errors stay in registers until one pass adds them to all later columns.
