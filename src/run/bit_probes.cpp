@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include "quant/rules.h"
+#include "recipe/rules.h"
 #include "run/work.h"
 
 namespace gptq {

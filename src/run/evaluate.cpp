@@ -14,8 +14,8 @@
 #include "base/error.h"
 #include "base/resources.h"
 #include "data/calibration.h"
+#include "format/format.h"
 #include "gptq/gptq.h"
-#include "quant/format.h"
 #include "run/comparison.h"
 #include "run/setup.h"
 

@@ -3,10 +3,10 @@
 #include <map>
 
 #include "base/error.h"
+#include "format/linear_format.h"
+#include "format/loaders.h"
 #include "gptq/gptq.h"
-#include "quant/linear_format.h"
-#include "quant/loaders.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

@@ -13,8 +13,8 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/resources.h"
-#include "quant/format.h"
-#include "quant/recipe.h"
+#include "format/format.h"
+#include "recipe/recipe.h"
 #include "run/bit_probes.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
@@ -223,7 +223,8 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
     wait_for_writer(writes_behind(setup_) - 1);
     // Shared because a task must be copyable, which a matrix is not.
     const int64_t before = backend.traffic().downloaded;
-    auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, backend.staging_memory()));
+    auto fetched = std::make_shared<FetchedLinear>(
+        fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, backend.staging_memory()));
     bytes_out_ += backend.traffic().downloaded - before;
     // No element of the list moves: it has room for all.
     LinearReport* entry = &report_.linears.emplace_back();

@@ -6,7 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include "quant/format.h"
+#include "format/format.h"
 #include "run/bit_probes.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
@@ -29,7 +29,7 @@ class CountingObserver final : public BlockObserver {
               Backend& /*backend*/) override {
     backend_.set_stage("pack and write");
     if (writes_.size() == writes_behind_) writes_.pop_front();
-    FetchedLinear fetched = fetch(backend_, quantized, host_);
+    FetchedLinear fetched = fetch(backend_, quantized.codes, quantized.grid(), quantized.g_idx, host_);
     writes_.push_back(
         {std::move(fetched),
          Matrix(host_, DType::u8, 1, packing_bytes(linear, setup_.quantized.at(linear.name + ".weight").recipe))});

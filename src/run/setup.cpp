@@ -5,8 +5,8 @@
 #include <set>
 
 #include "base/error.h"
-#include "quant/format.h"
-#include "quant/recipe.h"
+#include "format/format.h"
+#include "recipe/recipe.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
 

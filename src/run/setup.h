@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "data/calibration.h"
+#include "format/loaders.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "quant/loaders.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 #include "run/offload_rules.h"
 #include "run/placement.h"
 

@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "format/format.h"
+#include "format/pack.h"
 #include "gptq/gptq.h"
-#include "quant/format.h"
-#include "quant/pack.h"
 #include "quant/paper.h"
 #include "run/block_quantizer.h"
 #include "run/setup.h"

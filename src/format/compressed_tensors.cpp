@@ -10,9 +10,9 @@
 #include <optional>
 
 #include "base/error.h"
-#include "quant/linear_format.h"
-#include "quant/pack.h"
-#include "quant/recipe.h"
+#include "format/linear_format.h"
+#include "format/pack.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

@@ -1,9 +1,9 @@
-#include "quant/linear_format.h"
+#include "format/linear_format.h"
 
 #include <algorithm>
 
 #include "base/error.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 

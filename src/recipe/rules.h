@@ -7,7 +7,7 @@
 
 #include "io/checkpoint.h"
 #include "model/block.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 

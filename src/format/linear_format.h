@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "quant/format.h"
+#include "format/format.h"
 
 namespace gptq {
 

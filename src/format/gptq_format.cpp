@@ -2,9 +2,9 @@
 // [groups, out], g_idx I32 [in]. Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of
 // AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
 #include "base/error.h"
-#include "quant/linear_format.h"
-#include "quant/pack.h"
-#include "quant/recipe.h"
+#include "format/linear_format.h"
+#include "format/pack.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

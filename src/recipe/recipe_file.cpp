@@ -4,7 +4,7 @@
 #include <initializer_list>
 
 #include "base/error.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 namespace {
