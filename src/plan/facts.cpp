@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "format/format.h"
 #include "model/model.h"
 #include "plan/mixed_bits.h"
-#include "quant/format.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

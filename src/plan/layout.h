@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "format/loaders.h"
 #include "plan/facts.h"
-#include "quant/loaders.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 

@@ -4,8 +4,8 @@
 #include <map>
 
 #include "base/error.h"
-#include "quant/format.h"
-#include "quant/rules.h"
+#include "format/format.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 namespace {

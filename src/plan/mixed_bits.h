@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "data/batches.h"
+#include "format/loaders.h"
 #include "plan/facts.h"
 #include "quant/bit_choice.h"
-#include "quant/loaders.h"
 
 namespace gptq {
 

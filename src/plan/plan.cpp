@@ -10,13 +10,13 @@
 #include "base/parallel.h"
 #include "base/resources.h"
 #include "base/stopwatch.h"
+#include "format/loaders.h"
 #include "model/batch.h"
 #include "plan/mixed_bits.h"
 #include "plan/speed.h"
-#include "quant/loaders.h"
 #include "quant/observer.h"
-#include "quant/recipe.h"
 #include "quant/targets.h"
+#include "recipe/recipe.h"
 #include "tensor/page_memory.h"
 
 namespace gptq {

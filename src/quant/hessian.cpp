@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 

@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "data/batches.h"
 #include "model/work.h"
-#include "quant/recipe.h"
 #include "quant/targets.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

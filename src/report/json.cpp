@@ -6,7 +6,7 @@
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 

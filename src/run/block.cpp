@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 namespace {

@@ -2,7 +2,9 @@
 
 #include <utility>
 
-#include "quant/format.h"
+#include <nlohmann/json.hpp>
+
+#include "format/format.h"
 
 namespace gptq {
 

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "format/linear_format.h"
+#include "format/loaders.h"
 #include "gptq/gptq.h"
 #include "model/specs.h"
-#include "quant/linear_format.h"
-#include "quant/loaders.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

@@ -8,9 +8,9 @@
 #include "data/batches.h"
 #include "model/work.h"
 #include "plan/mixed_bits.h"
-#include "quant/recipe.h"
-#include "quant/rules.h"
 #include "quant/targets.h"
+#include "recipe/recipe.h"
+#include "recipe/rules.h"
 #include "report/collect.h"
 #include "run/output.h"
 #include "run/probe.h"
@@ -132,7 +132,8 @@ void Run::choose_bits(const std::vector<TokenSequence>& sequences) {
 void Run::store(const LinearSpec& linear, const Quantized& quantized, Backend& backend, LinearReport& entry) {
   output_->make_room();
   // Shared because a task must be copyable, which a matrix is not.
-  auto fetched = std::make_shared<FetchedLinear>(fetch(backend, quantized, backend.staging_memory()));
+  auto fetched = std::make_shared<FetchedLinear>(
+      fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, backend.staging_memory()));
   output_->write(linear.name, std::move(fetched),
                  [&entry](const FetchedLinear& written) { entry.scales = scales_of(written); });
 }

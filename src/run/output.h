@@ -10,8 +10,8 @@
 #include <string>
 
 #include "base/background.h"
+#include "format/format.h"
 #include "plan/layout.h"
-#include "quant/format.h"
 #include "run/session.h"
 
 namespace gptq {

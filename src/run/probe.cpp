@@ -7,7 +7,7 @@
 #include "data/batches.h"
 #include "model/work.h"
 #include "plan/mixed_bits.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 namespace {
@@ -31,8 +31,8 @@ double pass_work(const StepSpecs& steps, int64_t tokens) {
 }
 
 // Solving, and the first block of the step's probes.
-double step_work(const StepSpecs& steps, const std::vector<LinearSpec>& linears,
-                 const std::vector<int>& widths, int64_t probe_tokens) {
+double step_work(const StepSpecs& steps, const std::vector<LinearSpec>& linears, const std::vector<int>& widths,
+                 int64_t probe_tokens) {
   double work = static_cast<double>(probed_widths(widths)) * forward_work(steps, probe_tokens);
   for (const LinearSpec& linear : linears) work += static_cast<double>(widths.size()) * solve_work(linear);
   return work;

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "data/batches.h"
-#include "quant/rules.h"
 #include "quant/targets.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 

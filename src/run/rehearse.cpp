@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "data/batches.h"
+#include "format/format.h"
 #include "plan/mixed_bits.h"
-#include "quant/format.h"
 #include "quant/targets.h"
 #include "run/counting_session.h"
 #include "run/probe.h"
@@ -31,7 +31,7 @@ class CountingObserver final : public RunObserver {
               Backend& backend) override {
     backend.set_stage(kPackStage);
     if (writes_.size() == writes_behind_) writes_.pop_front();
-    FetchedLinear fetched = fetch(backend, quantized, host_);
+    FetchedLinear fetched = fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, host_);
     const int64_t packing = packing_bytes(linear, layout_.quantized.at(linear.name).recipe);
     writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1, packing)});
   }

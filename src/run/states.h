@@ -9,9 +9,9 @@
 #include <optional>
 #include <vector>
 
+#include "backend/backend.h"
 #include "base/background.h"
 #include "io/file.h"
-#include "backend/backend.h"
 #include "model/batch.h"
 #include "plan/strategy.h"
 

@@ -6,8 +6,8 @@
 
 #include "io/checkpoint.h"
 #include "quant/paper.h"
-#include "quant/recipe.h"
 #include "quant/solver.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

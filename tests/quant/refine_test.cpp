@@ -7,8 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "quant/hessian.h"
-#include "quant/recipe.h"
 #include "quant/targets.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

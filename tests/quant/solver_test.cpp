@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "quant/paper.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

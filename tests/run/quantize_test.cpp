@@ -7,10 +7,10 @@
 
 #include "base/error.h"
 #include "data/calibration.h"
+#include "format/format.h"
+#include "format/pack.h"
 #include "gptq/gptq.h"
 #include "plan/layout.h"
-#include "quant/format.h"
-#include "quant/pack.h"
 #include "quant/paper.h"
 #include "run/block.h"
 #include "tiny_model.h"

@@ -7,7 +7,7 @@
 
 #include "io/checkpoint.h"
 #include "model/specs.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 

@@ -1,4 +1,4 @@
-#include "quant/pack.h"
+#include "format/pack.h"
 
 #include <algorithm>
 #include <cassert>

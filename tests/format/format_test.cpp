@@ -1,22 +1,28 @@
 // The checkpoint format: words and zeros as loaders expect them, configs, shapes and who loads what.
-#include "quant/format.h"
+#include "format/format.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "quant/loaders.h"
-#include "quant/pack.h"
-#include "quant/recipe.h"
+#include "format/loaders.h"
+#include "format/pack.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {
 
-Quantized sample(Backend& backend, int bits, uint8_t zero) {
+// A quantized linear on a device: codes [out, in], grid [out, groups].
+struct Sample {
+  Matrix codes, scales, zeros;
+  std::vector<int32_t> g_idx;
+  int bits = 0;
+};
+
+Sample sample(Backend& backend, int bits, uint8_t zero) {
   const int64_t out = 32, in = 64, groups = 2;
-  Quantized quantized;
+  Sample quantized;
   quantized.bits = bits;
-  quantized.group_size = 32;
   std::vector<uint8_t> codes(out * in), zeros(out * groups, zero);
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>((i * 7 + i / 64) & ((1U << bits) - 1));
   std::vector<float> scales(out * groups);
@@ -26,6 +32,10 @@ Quantized sample(Backend& backend, int bits, uint8_t zero) {
   quantized.scales = to_device(backend, DType::f32, out, groups, scales.data());
   for (int32_t k = 0; k < in; ++k) quantized.g_idx.push_back(k / 32);
   return quantized;
+}
+
+FetchedLinear fetched_of(Backend& backend, const Sample& linear) {
+  return fetch(backend, linear.codes, {linear.scales.view(), linear.zeros.view(), linear.bits}, linear.g_idx);
 }
 
 Recipe recipe_of(CheckpointFormat format) {
@@ -45,8 +55,8 @@ Values values_of(const PackedLinear& packed, const std::string& part) {
 }
 using Words = std::vector<uint32_t>;
 
-Words zeros_of(Backend& backend, const Quantized& quantized, CheckpointFormat format) {
-  return values_of<Words>(pack(fetch(backend, quantized), recipe_of(format)), "qzeros");
+Words zeros_of(Backend& backend, const Sample& quantized, CheckpointFormat format) {
+  return values_of<Words>(pack(fetched_of(backend, quantized), recipe_of(format)), "qzeros");
 }
 
 TEST(Format, SymmetricZerosAreTheWordsThatEveryLoaderKnows) {
@@ -54,7 +64,7 @@ TEST(Format, SymmetricZerosAreTheWordsThatEveryLoaderKnows) {
   const std::vector<std::pair<int, std::pair<uint32_t, uint32_t>>> words = {
       {2, {0x55555555U, 0xAAAAAAAAU}}, {4, {0x77777777U, 0x88888888U}}, {8, {0x7F7F7F7FU, 0x80808080U}}};
   for (const auto& [bits, expected] : words) {
-    const Quantized quantized = sample(*backend, bits, static_cast<uint8_t>(1U << (bits - 1)));
+    const Sample quantized = sample(*backend, bits, static_cast<uint8_t>(1U << (bits - 1)));
     for (const uint32_t word : zeros_of(*backend, quantized, CheckpointFormat::gptq)) EXPECT_EQ(word, expected.first);
     for (const uint32_t word : zeros_of(*backend, quantized, CheckpointFormat::gptq_v2))
       EXPECT_EQ(word, expected.second);
@@ -70,8 +80,8 @@ TEST(Format, ThreeBitZerosAreAStreamOfThrees) {
 
 TEST(Format, QweightIsTransposedAndScalesAreHalves) {
   const auto backend = open_backend("cpu");
-  const Quantized quantized = sample(*backend, 4, 8);
-  const FetchedLinear fetched = fetch(*backend, quantized);
+  const Sample quantized = sample(*backend, 4, 8);
+  const FetchedLinear fetched = fetched_of(*backend, quantized);
   const PackedLinear packed = pack(fetched, recipe_of(CheckpointFormat::gptq));
   const auto qweight = values_of<std::span<const uint32_t>>(packed, "qweight");
   ASSERT_EQ(qweight.size(), 64U * 4 / 32 * 32);
@@ -84,12 +94,12 @@ TEST(Format, QweightIsTransposedAndScalesAreHalves) {
 
 TEST(Format, CompressedTensorsHasARowOfWordsForEachOutput) {
   const auto backend = open_backend("cpu");
-  Quantized quantized = sample(*backend, 4, 8);
+  Sample quantized = sample(*backend, 4, 8);
   std::vector<uint8_t> codes(32 * 64, 8);  // the signed code 0
   for (int k = 0; k < 8; ++k) codes[3 * 64 + 8 + k] = static_cast<uint8_t>(k + 1);
   codes[3 * 64 + 63] = 15;
   quantized.codes = to_device(*backend, DType::u8, 32, 64, codes.data());
-  const FetchedLinear fetched = fetch(*backend, quantized);
+  const FetchedLinear fetched = fetched_of(*backend, quantized);
   const PackedLinear packed = pack(fetched, recipe_of(CheckpointFormat::compressed_tensors));
   ASSERT_EQ(packed.size(), 3U) << "symmetric: no zero points";
   const Words words = values_of<Words>(packed, "weight_packed");
@@ -109,7 +119,7 @@ TEST(Format, CompressedTensorsHasARowOfWordsForEachOutput) {
 TEST(Format, CompressedTensorsStoresZerosAsTheyAreDownTheOutputs) {
   const auto backend = open_backend("cpu");
   for (const int bits : {4, 8}) {
-    Quantized quantized = sample(*backend, bits, 0);
+    Sample quantized = sample(*backend, bits, 0);
     std::vector<uint8_t> zeros(32 * 2, 0);  // [outputs, groups]
     for (int r = 0; r < 8; ++r) zeros[2 * (8 + r) + 1] = static_cast<uint8_t>(r + 1);
     zeros[2 * 31] = 15;
@@ -117,7 +127,7 @@ TEST(Format, CompressedTensorsStoresZerosAsTheyAreDownTheOutputs) {
     Recipe recipe = recipe_of(CheckpointFormat::compressed_tensors);
     recipe.bits = bits;
     recipe.sym = false;
-    const FetchedLinear fetched = fetch(*backend, quantized);
+    const FetchedLinear fetched = fetched_of(*backend, quantized);
     const Words words = values_of<Words>(pack(fetched, recipe), "weight_zero_point");
     // [32 * bits / 32, 2 groups]: group 1 of outputs 8 to 15, group 0 of output 31, and nothing else.
     Words expected(static_cast<size_t>(2 * bits));
@@ -136,7 +146,7 @@ TEST(Format, CompressedTensorsStoresZerosAsTheyAreDownTheOutputs) {
 TEST(Format, CompressedTensorsIsGptqTransposed) {
   const auto backend = open_backend("cpu");
   for (const int bits : {4, 8}) {
-    const FetchedLinear fetched = fetch(*backend, sample(*backend, bits, 3));
+    const FetchedLinear fetched = fetched_of(*backend, sample(*backend, bits, 3));
     Recipe v2 = recipe_of(CheckpointFormat::gptq_v2), other = recipe_of(CheckpointFormat::compressed_tensors);
     v2.bits = other.bits = bits;
     v2.sym = other.sym = false;
@@ -158,7 +168,7 @@ TEST(Format, TensorsArePackedInTheOrderAndSizesThatWereAnnounced) {
       recipe.group_size = 32;
       recipe.sym = sym;
       const auto specs = quantized_tensors({"l", 32, 64, false}, recipe);
-      const FetchedLinear fetched = fetch(*backend, sample(*backend, 4, 8));
+      const FetchedLinear fetched = fetched_of(*backend, sample(*backend, 4, 8));
       const PackedLinear packed = pack(fetched, recipe);
       ASSERT_EQ(packed.size(), specs.size());
       for (size_t i = 0; i < specs.size(); ++i) {

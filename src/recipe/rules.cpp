@@ -1,4 +1,4 @@
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 #include <algorithm>
 #include <array>

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "format/format.h"
 #include "model/specs.h"
-#include "quant/format.h"
 
 namespace gptq {
 

@@ -1,12 +1,12 @@
-#include "quant/format.h"
+#include "format/format.h"
 
 #include <algorithm>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "quant/linear_format.h"
-#include "quant/recipe.h"
+#include "format/linear_format.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {
@@ -92,20 +92,21 @@ std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe
   return format_of(recipe).tensors(linear, recipe);
 }
 
-FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory) {
-  FetchedLinear linear{.bits = quantized.bits, .words = {}, .zeros = {}, .scales = {}, .g_idx = quantized.g_idx};
-  const auto download = [&](const Matrix& from) {
-    Matrix to(memory, from.dtype(), from.rows(), from.cols());
+FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, const std::vector<int32_t>& g_idx,
+                    Memory& memory) {
+  FetchedLinear linear{.bits = grid.bits, .words = {}, .zeros = {}, .scales = {}, .g_idx = g_idx};
+  const auto download = [&](ConstMatrixView from) {
+    Matrix to(memory, from.dtype, from.rows, from.cols);
     backend.download(to.view().data, from);
     return to;
   };
   {
-    Matrix words(backend, DType::i32, quantized.codes.cols() * quantized.bits / 32, quantized.codes.rows());
-    backend.pack(quantized.codes, quantized.bits, words);
+    Matrix words(backend, DType::i32, codes.cols * grid.bits / 32, codes.rows);
+    backend.pack(codes, grid.bits, words);
     linear.words = download(words);
   }
-  linear.zeros = download(quantized.zeros);
-  linear.scales = download(quantized.scales);
+  linear.zeros = download(grid.zeros);
+  linear.scales = download(grid.scales);
   return linear;
 }
 

@@ -1,4 +1,4 @@
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 #include <algorithm>
 #include <sstream>
@@ -105,21 +105,6 @@ std::vector<RefineStage> refine_stages(const std::string& refine) {
     stages.push_back({word == "r", sweeps ? word[1] - '0' : 0});
   }
   return stages;
-}
-
-GridSearch grid_search(const Recipe& recipe) {
-  GridSearch search{
-      .bits = recipe.bits, .symmetric = recipe.sym, .signed_scales = recipe.signed_scales.value_or(false)};
-  if (recipe.scale_search == ScaleSearch::diag) {
-    search.candidates = 40;
-    search.shrink_step = 0.0175F;
-    search.search_zeros = !recipe.sym;
-  } else if (recipe.scale_search == ScaleSearch::mse) {
-    search.candidates = 80;
-    search.shrink_step = 0.01F;
-    search.norm = 2.4F;
-  }
-  return search;
 }
 
 CheckpointFormat resolved_format(const Recipe& recipe) {

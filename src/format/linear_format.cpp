@@ -1,11 +1,11 @@
-#include "quant/linear_format.h"
+#include "format/linear_format.h"
 
 #include <algorithm>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 

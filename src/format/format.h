@@ -10,8 +10,7 @@
 #include "backend/backend.h"
 #include "io/checkpoint.h"
 #include "model/block.h"
-#include "quant/rules.h"
-#include "quant/solver.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 
@@ -59,8 +58,10 @@ struct FetchedLinear {
   Matrix zeros, scales;  // [rows, groups] u8 and f32
   std::vector<int32_t> g_idx;
 };
-// The device packs the codes, which takes it the bytes of the words meanwhile. The matrices are of `memory`.
-FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory = host_memory());
+// codes [rows, in] u8, in natural order. The device packs them, which takes it the bytes of the words meanwhile. The
+// matrices are of `memory`.
+FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, const std::vector<int32_t>& g_idx,
+                    Memory& memory = host_memory());
 
 // One of quantized_tensors(): its name after the linear's, and its values.
 struct PackedTensor {

@@ -4,7 +4,6 @@
 #include <string_view>
 #include <vector>
 
-#include "backend/ops.h"
 #include "gptq/gptq.h"
 
 namespace gptq {
@@ -22,10 +21,6 @@ struct RefineStage {
 };
 // Throws InputError for anything but "none" or stages such as "r c2 r".
 std::vector<RefineStage> refine_stages(const std::string& refine);
-
-// The search that a resolved recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates
-// down to 0.2).
-GridSearch grid_search(const Recipe& recipe);
 
 // The format a recipe is written in: never automatic.
 CheckpointFormat resolved_format(const Recipe& recipe);

@@ -4,9 +4,9 @@
 #include <optional>
 #include <vector>
 
+#include "format/format.h"
 #include "gptq/gptq.h"
 #include "model/specs.h"
-#include "quant/format.h"
 
 namespace gptq {
 

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "quant/linear_format.h"
-#include "quant/pack.h"
-#include "quant/recipe.h"
+#include "format/linear_format.h"
+#include "format/pack.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {

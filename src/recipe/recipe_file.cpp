@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "quant/rules.h"
+#include "recipe/rules.h"
 
 namespace gptq {
 namespace {

@@ -1,6 +1,6 @@
 // Packed words against examples worked by hand from the format's rule: code i of a stream at bit i * bits, low bits
 // first.
-#include "quant/pack.h"
+#include "format/pack.h"
 
 #include <random>
 

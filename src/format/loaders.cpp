@@ -1,11 +1,11 @@
-#include "quant/loaders.h"
+#include "format/loaders.h"
 
 #include <algorithm>
 #include <cctype>
 #include <map>
 
 #include "base/error.h"
-#include "quant/recipe.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {
