@@ -123,14 +123,14 @@ without a class need the code of their repository), GPTQModel 7.7, and vLLM (`mo
 backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
 `interop/families.py` tests GPTQModel and transformers. `gptq inspect` lists the loaders that accept a quantized folder.
 
-## What is refused, and why
+## Not supported, and why
 
 * OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
 * gpt-oss in MXFP4: take the bf16 checkpoint.
 
-## What differs from transformers
+## Differences from transformers
 
 * Falcon RW: transformers rounds ALiBi's bias to bfloat16; here it is exact. Both are equal if the bias has at most eight significant bits.
 * DeepSeek-V2: routing weights are never renormalized, as in transformers; released models do not need it.

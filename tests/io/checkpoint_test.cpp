@@ -116,10 +116,10 @@ TEST_F(CheckpointTest, AnIndexThatDoesNotFitItsShardsIsRefused) {
   expect_refusal({index, "'a'", "two.safetensors", "not there"});
   for (const char* outside : {"../model/one.safetensors", "x/../one.safetensors", ""}) {
     write_index(cat(R"({"a": ")", outside, R"("})"));
-    expect_refusal({index, "'a'", "no file of this folder"});
+    expect_refusal({index, "'a'", "not a file of this folder"});
   }
   write_index(R"({"a": ")" + (model_ / "one.safetensors").string() + R"("})");
-  expect_refusal({index, "'a'", "no file of this folder"});
+  expect_refusal({index, "'a'", "not a file of this folder"});
   for (const char* map : {"[]", "{}", "null"}) {
     write_index(map);
     expect_refusal({index, "no weight_map"});
