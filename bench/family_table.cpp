@@ -98,11 +98,12 @@ void run(int argc, char** argv) {
   }
   std::printf(R"(# Model families
 
-Each row of `src/model/architectures.cpp` and `src/model/expert_architectures.cpp` is a family, or a kind of model where one `model_type` has several. A row is proven by tiny
-random checkpoints of that kind, which transformers has answered in float32 (`tests/golden/families/make.py`); the test `GoldenModel` compares
-every block, the logits and the loss, and a row without one fails it. *Logits* is the largest difference from transformers' logits among them,
-relative to their root mean square. Linears are quantized under these names, which are relative to a block; those of one step, between
-semicolons, share a Hessian. `#` is an expert's number. Embeddings, norms, routers and towers for other inputs stay as they are.
+Each row of `src/model/architectures.cpp` and `src/model/expert_architectures.cpp` is a family, or a kind of model if one `model_type` has
+several. A row is tested with tiny random checkpoints of its kind, for which transformers has computed the results in float32
+(`tests/golden/families/make.py`). The test `GoldenModel` compares every block, the logits and the loss, and fails for a row without a
+checkpoint. *Logits* is the largest difference from transformers' logits among them, relative to their root mean square. *Quantized* lists
+the linears by their names within a block; those of one step, between semicolons, share a Hessian. `#` is an expert's number.
+Embeddings, norms, routers and the towers of multimodal models are not quantized.
 
 This file is written by
 
@@ -117,22 +118,22 @@ This file is written by
                 joined(proof.cases).c_str(), proof.difference, proof.names.c_str(), lacks_of(row).c_str());
   }
   std::printf(R"(
-*Not in* names loaders that have no class of the family's own, or say why they do not load it: transformers 5.23 with Optimum 2.3 (models without a class
-need the code of their repository), GPTQModel 7.7, vLLM (`models/registry.py` of early 2026, not run here; its transformers backend may still run
-them). transformers holds a block's experts as one tensor, so quantized experts need GPTQModel or vLLM. `interop/families.py` is what GPTQModel and
-transformers were tried with. `gptq inspect` says for a quantized folder which loaders take it.
+*Not in* lists loaders that have no class for the family, or that do not load it, with the reason: transformers 5.23 with Optimum 2.3 (models
+without a class need the code of their repository), GPTQModel 7.7, and vLLM (`models/registry.py` of early 2026, not run; its transformers
+backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
+`interop/families.py` tests GPTQModel and transformers. `gptq inspect` lists the loaders that accept a quantized folder.
 
-## What is refused, and why
+## Not supported, and why
 
-* OPT-350M: its blocks norm what they have added, and its embeddings are projected; no other model does.
+* OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
-* MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers has no such MPT either.
+* MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
 * gpt-oss in MXFP4: take the bf16 checkpoint.
 
-## What differs from transformers
+## Differences from transformers
 
-* Falcon RW: transformers rounds ALiBi's bias to bfloat16, here it is exact. The two are equal where the bias is a number of eight bits.
-* DeepSeek-V2: routing weights are never renormalized, as in transformers; released models do not ask for it.
+* Falcon RW: transformers rounds ALiBi's bias to bfloat16; here it is exact. Both are equal if the bias has at most eight significant bits.
+* DeepSeek-V2: routing weights are never renormalized, as in transformers; released models do not need it.
 )");
 }
 

@@ -1,4 +1,4 @@
-// A folder that goes away with the test.
+// A folder that is removed after the test.
 #pragma once
 
 #include <cstdlib>
@@ -26,7 +26,7 @@ class TemporaryFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
 
-  // Writes a file of the folder and returns its path.
+  // Writes a file in the folder and returns its path.
   std::string write(const std::string& name, std::string_view content) const {
     std::ofstream(path_ / name, std::ios::binary) << content;
     return (path_ / name).string();

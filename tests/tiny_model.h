@@ -1,5 +1,4 @@
-// A tiny random Llama as a Hugging Face folder, made at run time, for tests that need a whole model and not a
-// particular one.
+// A tiny random Llama as a Hugging Face folder, made at run time, for tests that need some whole model.
 #pragma once
 
 #include <filesystem>
@@ -126,7 +125,7 @@ inline std::string bytes_of(const Checkpoint& checkpoint, const std::string& nam
   return bytes;
 }
 
-// Relative paths and contents of all files of a folder: two folders with the same bytes are equal.
+// Relative paths and contents of all files of a folder, to compare folders byte for byte.
 inline std::map<std::string, std::string> contents(const fs::path& folder) {
   std::map<std::string, std::string> files;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {

@@ -381,7 +381,7 @@ def all_jobs(source):
     add("map/embedding-on-cpu", "deep", "many", "--device-map", '{"": "{a}", "model.embed_tokens": "cpu"}')
     for word in ("auto", "balanced", "balanced_low_0", "sequential"):
         add(f"map/{word}", "deep", "many", "--device-map", word, "--max-memory",
-            '{"{a}": "40MB", "{b}": "40MB", "cpu": "4GB"}', only="two")
+            '{"{a}": "1GB", "{b}": "1GB", "cpu": "4GB"}', only="two")
     for family in ("mixtral", "qwen2_moe"):
         add(f"map/visits-{family}", family, "family", "--device-map", '{"": "{a}", "model.layers.1": "cpu"}')
     add("map/disk", "deep", "many", "--device-map", '{"": "{a}", "model.layers.3": "disk"}', expected=2)

@@ -363,6 +363,8 @@ def main():
         print(f"recorded with {recording['environment']}, run with {chosen}: outputs may differ for that")
     if options.native and recording["machine"] != machine(devices):
         print(f"recorded on {recording['machine']}, run on {machine(devices)}: outputs may differ for that")
+    if not made and any(name.startswith("make_checkpoint/") for name in recording["jobs"]):
+        print("without --make-checkpoint: the jobs made/... are left out")
     whole = not options.jobs and made == any(name.startswith("make_checkpoint/") for name in recording["jobs"])
     return 0 if compare(now, recording["jobs"], whole) else 1
 

@@ -103,7 +103,7 @@ std::map<std::string, fs::path> read_index(const fs::path& folder) {
     const fs::path shard = file.get<std::string>();
     if (shard.empty() || shard.is_absolute() || std::count(shard.begin(), shard.end(), "..") != 0) {
       throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in '", shard.string(),
-                           "', which is no file of this folder"));
+                           "', which is not a file of this folder"));
     }
     if (!is_there(folder / shard)) {
       throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in ", shard.string(),

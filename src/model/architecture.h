@@ -122,7 +122,7 @@ using ReadConfig = void (*)(const Keys& keys, ModelConfig& config);
 struct Architecture {
   std::vector<std::string_view> model_types;  // config.json's model_type
   std::string_view models;                    // covered models, for the documentation
-  std::vector<Lack> lacking;                  // "transformers", "GPTQModel", "vLLM"
+  std::vector<Lack> lacking;                  // loaders without it: "transformers", "GPTQModel", "vLLM"
   std::vector<Condition> when;                // conditions; the first matching row applies
 
   std::string_view root = "model", embedding = "embed_tokens", position_embedding, embedding_norm, blocks = "layers",

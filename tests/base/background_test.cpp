@@ -1,4 +1,4 @@
-// One thread beside the caller's, in order.
+// Tasks run in order on one background thread.
 #include "base/background.h"
 
 #include <stdexcept>
@@ -49,7 +49,7 @@ TEST(BackgroundWorker, DropsWhatHasNotBegunWhenItEnds) {
     });
     second = worker.submit([] {});
     begun.get_future().wait();
-    // The destructor clears the queue first, then waits for the task at work.
+    // The destructor clears the queue first, then waits for the running task.
     opener = std::thread([&] {
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
       released.set_value();

@@ -34,7 +34,7 @@ TEST(ThreadPool, ReturnsOnlyWhenAllBodiesHaveEnded) {
 TEST(ThreadPool, SharesTheWorkAmongThreads) {
   ThreadPool pool(2);
   std::atomic<int> inside = 0;
-  // Each body waits for the other, so one thread alone would never end.
+  // Each body waits for the other, so a single thread would never finish.
   pool.for_each(2, [&](int64_t) {
     ++inside;
     while (inside < 2) std::this_thread::yield();

@@ -1,4 +1,4 @@
-// Text sources: what is cut into which sequences, and the one sentence for each kind of bad input.
+// Text sources: how they are cut into sequences, and the error for each kind of bad input.
 #include "data/calibration.h"
 
 #include <iostream>
@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-// Standard input for as long as it lives.
+// Replaces standard input during its lifetime.
 class StandardInput {
  public:
   explicit StandardInput(const std::string& text) : stream_(text), before_(std::cin.rdbuf(stream_.rdbuf())) {}
@@ -30,7 +30,7 @@ class StandardInput {
   std::streambuf* before_;
 };
 
-// One token per ASCII character: its code. "<s>" is token 128, put before every text.
+// One token per ASCII character, its code. "<s>", token 128, is added before every text.
 json character_tokenizer() {
   json vocabulary = json::object();
   for (int c = 0; c < 128; ++c) vocabulary[std::string(1, static_cast<char>(c))] = c;
@@ -80,7 +80,7 @@ class CalibrationTest : public ::testing::Test {
   std::optional<Tokenizer> tokenizer_;
 };
 
-// Ids 128, 0, 1, ..., 99 with <s>: position p > 0 holds p - 1.
+// Ids 128, 0, 1, ..., 99 with <s>: position p > 0 has id p - 1.
 std::string hundred_characters() {
   std::string text(100, '\0');
   std::iota(text.begin(), text.end(), '\0');

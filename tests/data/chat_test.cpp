@@ -1,4 +1,4 @@
-// Chats rendered natively against what transformers renders from the same templates.
+// Chats rendered natively, compared with transformers' output for the same templates.
 #include "data/chat.h"
 
 #include <filesystem>

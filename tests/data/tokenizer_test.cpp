@@ -1,4 +1,4 @@
-// The tokenizer against frozen answers of the tokenizers library, and its behaviour on broken and on hostile input.
+// The tokenizer, compared with golden results of the tokenizers library, and on broken and hostile input.
 #include "data/tokenizer.h"
 
 #include <chrono>
@@ -38,7 +38,7 @@ class TokenizerTest : public ::testing::Test {
     folder_.write("tokenizer.json", description.dump());
     return Tokenizer(folder_.path());
   }
-  // The message of the Expected that making this tokenizer throws.
+  // The message of the exception of type Expected that this tokenizer's constructor throws.
   template <typename Expected>
   std::string error_of(const json& description) {
     try {
@@ -211,7 +211,7 @@ TEST_F(TokenizerTest, SaysThatTheFileIsMissing) {
   }
 }
 
-// Replaces a random part of a sound tokenizer.json: whatever comes, the only exceptions are ours.
+// Replaces a random part of a valid tokenizer.json: only this project's exceptions may be thrown.
 TEST_F(TokenizerTest, OnlyEverRaisesErrorsOfItsOwnOnMutatedFiles) {
   json all = golden("tokenizers.json");
   std::vector<json> sound;
@@ -241,7 +241,7 @@ TEST_F(TokenizerTest, OnlyEverRaisesErrorsOfItsOwnOnMutatedFiles) {
   EXPECT_GT(refused, 100);
 }
 
-// A megabyte without a place to cut: quadratic code would take minutes.
+// A megabyte without a position to split at: quadratic code would take minutes.
 TEST_F(TokenizerTest, EncodesVeryLongWordsInShortTime) {
   for (const char* name : {"gpt2", "llama3", "llama2"}) {
     Tokenizer tokenizer = make(base_tokenizer(name));
@@ -257,7 +257,7 @@ TEST_F(TokenizerTest, EncodesVeryLongWordsInShortTime) {
   }
 }
 
-// Words longer than the limit at which they are cut and cached must come out as if they were not.
+// Words beyond the limits for splitting and caching must give the same tokens.
 TEST_F(TokenizerTest, EncodesALongWordAsItsPartsWouldBeInOneWord) {
   json description = base_tokenizer("gpt2");
   description["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};

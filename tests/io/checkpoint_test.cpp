@@ -1,4 +1,4 @@
-// Model folders: read with everything that hub caches and interrupted downloads hold, written whole or not at all.
+// Model folders: read in all states of hub caches and interrupted downloads, written completely or not at all.
 #include "io/checkpoint.h"
 
 #include <fstream>
@@ -21,7 +21,7 @@ using testing_model::read_file;
 using testing_model::TemporaryFolder;
 using testing_model::write_file;
 
-// A file of vectors, each holding its name's length and its place in the list.
+// A file of vectors, each with the length of its name and its index.
 void write_tensors(const fs::path& path, const std::vector<std::string>& names) {
   fs::create_directories(path.parent_path());
   std::vector<TensorSpec> specs;
@@ -116,10 +116,10 @@ TEST_F(CheckpointTest, AnIndexThatDoesNotFitItsShardsIsRefused) {
   expect_refusal({index, "'a'", "two.safetensors", "not there"});
   for (const char* outside : {"../model/one.safetensors", "x/../one.safetensors", ""}) {
     write_index(cat(R"({"a": ")", outside, R"("})"));
-    expect_refusal({index, "'a'", "no file of this folder"});
+    expect_refusal({index, "'a'", "not a file of this folder"});
   }
   write_index(R"({"a": ")" + (model_ / "one.safetensors").string() + R"("})");
-  expect_refusal({index, "'a'", "no file of this folder"});
+  expect_refusal({index, "'a'", "not a file of this folder"});
   for (const char* map : {"[]", "{}", "null"}) {
     write_index(map);
     expect_refusal({index, "no weight_map"});
@@ -266,7 +266,7 @@ class CheckpointWriterTest : public CheckpointTest {
       EXPECT_NE(message.find(part), std::string::npos) << "says '" << part << "': " << message;
     EXPECT_EQ(everything(), before) << "nothing was created or removed";
   }
-  // Paths of all that lies in the test's folder.
+  // All paths in the test's folder.
   std::vector<std::string> everything() const {
     std::vector<std::string> paths;
     for (const auto& entry : fs::recursive_directory_iterator(folder_.path())) paths.push_back(entry.path().string());
@@ -481,7 +481,7 @@ TEST_F(CheckpointWriterTest, PlacesThatMayNotBeWrittenAreRefusedInOneSentence) {
 TEST_F(CheckpointWriterTest, AnOldOutputThatCannotBeMovedStays) {
   fs::create_directories(out_);
   write_file(out_ / "config.json", "old");
-  // The sticky parent lets a user create folders in it, but not move those of others.
+  // In a sticky parent a user can create folders, but not move those of others.
   fs::permissions(folder_.path(), fs::perms::all | fs::perms::sticky_bit);
   if (geteuid() != 0) GTEST_SKIP() << "needs a second user, which only root may become";
   const std::vector<std::string> before = everything();

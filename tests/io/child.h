@@ -1,4 +1,4 @@
-// Runs part of a test in a process of its own, so that limits and users changed there do not outlive it.
+// Runs part of a test in a child process, so that changes of limits and user end with it.
 #pragma once
 
 #include <array>
@@ -15,7 +15,7 @@
 
 namespace gptq::testing_io {
 
-// Runs `body` in a child and returns what happened there: "InputError: its message", "other: ...", or "done".
+// Runs `body` in a child and returns the outcome: "InputError: its message", "other: ...", or "done".
 inline std::string in_child(const std::function<void()>& body) {
   std::array<int, 2> ends{};
   if (pipe(ends.data()) != 0) return "no pipe";
@@ -43,14 +43,14 @@ inline std::string in_child(const std::function<void()>& body) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? outcome : "the child died: " + outcome;
 }
 
-// From here on no file of this process may grow beyond `bytes`: the kernel then refuses as on a full disk.
+// Limits files of this process to `bytes`: writes beyond fail as on a full disk.
 inline void limit_file_size(rlim_t bytes) {
   std::signal(SIGXFSZ, SIG_IGN);
   const rlimit limit{bytes, bytes};
   if (setrlimit(RLIMIT_FSIZE, &limit) != 0) throw Error("no limit set");
 }
 
-// From here on this process is a user whom permissions bind. Root is not bound by them.
+// Makes this process an ordinary user, as permissions do not apply to root.
 inline void become_nobody() {
   if (geteuid() == 0 && (setgroups(0, nullptr) != 0 || setegid(65534) != 0 || seteuid(65534) != 0))
     throw Error("cannot change the user");

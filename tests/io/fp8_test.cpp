@@ -1,4 +1,4 @@
-// Weights in FP8: their values, and folders that hold them.
+// FP8 weights: their values, and folders with them.
 #include "io/fp8.h"
 
 #include <cmath>
@@ -47,7 +47,7 @@ TEST(E4m3, HasTheValuesOfTorch) {
   EXPECT_TRUE(std::isnan(e4m3_value(0xff)));
 }
 
-// Folders whose tensor "a.weight" is in FP8.
+// Folders with the FP8 tensor "a.weight".
 class Fp8Folder : public testing::Test {
  protected:
   struct Tensor {
@@ -103,7 +103,7 @@ class Fp8Folder : public testing::Test {
 };
 
 TEST_F(Fp8Folder, BlocksOfAWeightHaveAScaleEach) {
-  // The last blocks are cut off; several matrices lie in one tensor each with blocks of its own.
+  // The last blocks may be partial; each matrix of a tensor has its own blocks.
   struct Case {
     std::vector<int64_t> shape, scales;
     int64_t block_rows, block_cols;
@@ -123,7 +123,7 @@ TEST_F(Fp8Folder, BlocksOfAWeightHaveAScaleEach) {
     EXPECT_EQ(checkpoint.bytes(), codes_.size() + 4 * scales_.size());
     const int64_t rows = c.shape[c.shape.size() - 2], cols = c.shape.back(), scale_rows = c.scales[c.scales.size() - 2],
                   scale_cols = c.scales.back();
-    // In pieces that begin and end anywhere.
+    // In pieces with arbitrary boundaries.
     std::vector<uint16_t> values(codes_.size());
     for (size_t first = 0; first < values.size();) {
       const size_t count = std::min<size_t>(values.size() - first, 1 + random_() % 2000);

@@ -1,4 +1,4 @@
-// Safetensors files: what the format allows is read, what it forbids is refused by name, and what is written is exact.
+// Safetensors files: valid ones are read, invalid ones refused with the reason, and written ones exact.
 #include "io/safetensors.h"
 
 #include <cstring>
@@ -41,7 +41,7 @@ class Safetensors : public ::testing::Test {
     testing_model::write_file(path_, bytes);
     return path_;
   }
-  // The message with which these bytes are refused; empty where they are accepted.
+  // The error for these bytes; empty if they are accepted.
   std::string refusal(const std::string& bytes) { return refusal_of(write(bytes)); }
   static std::string refusal_of(const fs::path& path) {
     try {
@@ -211,7 +211,7 @@ TEST_F(Safetensors, DataThatIsNotAlignedIsRefusedWithTheWayOut) {
   EXPECT_EQ(refusal(little_endian(bytes.size()) + bytes + "ab"), "") << "bytes are aligned anywhere";
 }
 
-// Whatever a header holds, opening the file succeeds or throws InputError, and what it returns lies in the file.
+// For any header, opening the file succeeds or throws InputError, and all tensors lie inside the file.
 TEST_F(Safetensors, MutatedFilesAreReadOrRefused) {
   const std::string sound = file_of(R"({"__metadata__":{"format":"pt"},)"
                                     R"("model.a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
@@ -273,8 +273,7 @@ TEST_F(Safetensors, AFileThatShrinksWhileItIsReadIsAnErrorThatNamesIt) {
     file.load(file.tensors()[0]);
     FAIL() << "no error";
   } catch (const InputError& error) {
-    EXPECT_NE(std::string(error.what()).find(path_.string() + ": became shorter"), std::string::npos)
-        << error.what();
+    EXPECT_NE(std::string(error.what()).find(path_.string() + ": became shorter"), std::string::npos) << error.what();
   }
 }
 

@@ -1,4 +1,4 @@
-// config.json in old and new spelling, and every kind of value that is refused.
+// config.json with old and new spellings, and every kind of invalid value.
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -24,7 +24,7 @@ ModelConfig parse(const Json& config) { return parse_model_config(config, "some/
 
 Json with_rope(Json rope) { return changed("rope_scaling", std::move(rope)); }
 
-// The message of the error of type E that parsing raises, which must name the file.
+// The message of the error of type E that parsing throws; it must name the file.
 template <typename E = InputError>
 std::string refusal(const Json& config) {
   try {
@@ -76,7 +76,7 @@ TEST(Config, FillsInWhatTransformersFillsIn) {
   EXPECT_FALSE(config.tied_embeddings);
 }
 
-// As in google/gemma-3-4b-it, which names only what differs from the defaults of its family.
+// As in google/gemma-3-4b-it, which has only the keys that differ from its family's defaults.
 TEST(Config, ReadsTheInnerConfigOfAModelWithOtherTowers) {
   const Json inner = {{"hidden_size", 2560},         {"intermediate_size", 10240},
                       {"model_type", "gemma3_text"}, {"num_hidden_layers", 34},

@@ -1,4 +1,4 @@
-// Whole models against transformers (tests/golden/models, made by make.py there), and what a model refuses.
+// Whole models, compared with transformers (tests/golden/models, made by its make.py), and invalid models.
 #include "model/model.h"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ using testing_model::TinyTensor;
 
 using Sequences = std::vector<std::vector<int32_t>>;
 
-// A golden folder, opened: the model and the answers of transformers.
+// A golden folder: the model and the results of transformers.
 struct Golden {
   explicit Golden(const fs::path& folder) : checkpoint(folder), file(folder / "golden.safetensors") {
     for (const StoredTensor& tensor : file.tensors()) answers.emplace(tensor.name, file.load(tensor));
@@ -79,8 +79,8 @@ double difference(const std::vector<float>& got, ConstMatrixView golden, int64_t
   return largest / std::sqrt(squares / static_cast<double>(got.size()));
 }
 
-// A sum of K products in f32 is off by about sqrt(K) roundings of its size. A block chains eight such sums, one with
-// latents and experts ten, and both sides round; the largest of some hundred values lies at four deviations:
+// A sum of K products in f32 has an error of about sqrt(K) roundings of its size. A block chains eight such sums, ten
+// with latents and experts, both sides round, and the largest of some hundred errors is at four standard deviations:
 // sqrt(2 * 8 * blocks * K) * 4.
 double limit(const ModelConfig& config, int64_t blocks, double rounding) {
   const auto inner =
@@ -133,7 +133,7 @@ TEST_P(GoldenModel, LossEqualsTransformers) {
   for (size_t s = 0; s < golden.sequences.size(); ++s) {
     const std::vector<int32_t>& ids = golden.sequences[s];
     const auto predicted = static_cast<int64_t>(ids.size()) - 1;
-    const Matrix logits = model.logits(batch, batch.offsets[s], predicted);  // a part of the rows
+    const Matrix logits = model.logits(batch, batch.offsets[s], predicted);  // some of the rows
     const std::vector<float> rows = to_host<float>(*backend, logits);
     for (int64_t t = 0; t < predicted; ++t, ++count) {
       const float* row = rows.data() + t * logits.cols();
@@ -146,11 +146,11 @@ TEST_P(GoldenModel, LossEqualsTransformers) {
   EXPECT_NEAR(sum / static_cast<double>(count), want, want * 1e-6);
 }
 
-// In 16 bits every stored value is rounded once and sums are in f32, so the roundings of a sum's K terms average out;
-// a quarter of the limit, one deviation, leaves room. A wrong formula is off by the size of the values themselves.
+// In 16 bits every stored value is rounded once and sums are in f32, so the roundings of a sum's K terms average out: a
+// quarter of the limit, one standard deviation, suffices. The error of a wrong formula is of the size of the values.
 TEST_P(GoldenModel, SixteenBitArithmeticStaysNear) {
   const Golden golden(folder());
-  // Where a rounding changes which experts a token passes, everything changes.
+  // A rounding that changes the experts of a token changes everything after it.
   if (parse_model_config(golden.checkpoint).experts.count > 0) return;
   compare_with_golden(golden, DType::f16, 0x1p-11 / 4);
   compare_with_golden(golden, DType::bf16, 0x1p-8 / 4);
@@ -173,8 +173,8 @@ TEST(GpuModels, EqualTransformers) {
   }
 }
 
-// Causal: a sequence's beginning gives the same rows, whatever else is in the batch. Lengths may differ where rope does
-// not depend on them.
+// Causality: the beginning of a sequence gives the same rows in any batch. Lengths may differ unless rope depends on
+// them.
 TEST_P(GoldenModel, RaggedBatchesGiveEachSequenceItsOwnRows) {
   const Golden golden(folder());
   const auto backend = open_backend("cpu");
@@ -196,7 +196,7 @@ TEST_P(GoldenModel, RaggedBatchesGiveEachSequenceItsOwnRows) {
   EXPECT_LE(difference(values(*backend, rows.row_range(5, length)), want, 0), allowed);
 }
 
-// Rope tables are kept between batches, but never used for a length they are not for.
+// Rope tables are cached between batches, but not used for lengths that they do not fit.
 TEST_P(GoldenModel, EarlierBatchesOfOtherLengthsLeaveNoTrace) {
   const Golden golden(folder());
   const auto backend = open_backend("cpu");
@@ -215,14 +215,14 @@ TEST_P(GoldenModel, EarlierBatchesOfOtherLengthsLeaveNoTrace) {
   }
 }
 
-// Weights handed over by a reader, as a quantized checkpoint's are, and the names they are asked by.
+// Weights from a reader, as for a quantized checkpoint, and the names that it is asked for.
 TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
   const Golden golden(folder());
   const auto backend = open_backend("cpu");
   std::vector<std::string> asked;
   const auto reader = [&](const LinearSpec& spec) -> PlaceWeight {
     asked.push_back(spec.name);
-    if (spec.transposed || spec.matrix_index >= 0) return nullptr;  // read from the checkpoint after all
+    if (spec.transposed || spec.matrix_index >= 0) return nullptr;  // falls back to the checkpoint
     const auto stored =
         std::make_shared<Matrix>(golden.checkpoint.load(golden.checkpoint.tensor(spec.name + ".weight")));
     return [stored](Backend& device, DType dtype) {
@@ -244,12 +244,12 @@ TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
   EXPECT_EQ(asked, specs);
 }
 
-// Where inputs are not kept between the steps, those made anew have the same bits, and so has what leaves the block.
+// Rebuilt inputs have the same bits as kept ones, and so has the output of the block.
 TEST_P(GoldenModel, RebuiltInputsHaveTheBitsOfKeptOnes) {
   const Golden golden(folder());
   const auto backend = open_backend("cpu");
   Model model(golden.checkpoint, *backend, DType::f32);
-  if (!can_rebuild_inputs(model.config())) return;  // and nobody asks for it
+  if (!can_rebuild_inputs(model.config())) return;  // not used
   Batch kept = model.embed(golden.sequences), rebuilt = model.embed(golden.sequences);
   for (int64_t i = 0; i < std::min<int64_t>(model.config().blocks, 2); ++i) {
     const Block block = model.load_block(i);
@@ -276,7 +276,7 @@ std::string test_name(const testing::TestParamInfo<std::string>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Folders, GoldenModel, testing::ValuesIn(golden_names()), test_name);
 
-// A row of the table without an answer of transformers proves nothing.
+// Every row of the table must have a golden result of transformers.
 TEST(GoldenFolders, EveryRowHasOne) {
   std::set<const Architecture*> proven;
   std::set<std::string> model_types;
@@ -290,7 +290,7 @@ TEST(GoldenFolders, EveryRowHasOne) {
   EXPECT_GE(model_types.size(), 55U);
 }
 
-// The sweep is resumable at every step, and each step's input has the width its linears read.
+// A block can be entered at every step, and each step's input has the width of its linears.
 TEST(Model, AdvancesStepByStepToTheWidthsOfStepSpecs) {
   const Golden golden(fs::path(GPTQ_GOLDEN) / "models" / "biases");
   const auto backend = open_backend("cpu");
@@ -331,7 +331,7 @@ TEST(Model, LogitsNeedNoEmbeddingLookedUpBefore) {
 // Changes a tiny model before it is written, and opens it.
 class BrokenModel : public testing::Test {
  protected:
-  // What Model's constructor, and then all loading, says; empty where nothing is thrown.
+  // The error of Model's constructor or of loading; empty if there is none.
   std::string constructor_message() {
     return message_of([&](const Checkpoint& checkpoint, Backend& backend) { Model(checkpoint, backend, DType::f32); });
   }
@@ -450,7 +450,7 @@ TEST(Model, TakesNoIdOutsideTheVocabulary) {
   EXPECT_THROW(model.embed(Sequences{{0}, {3, -1}}), InputError);
 }
 
-// Every bit pattern of a 16-bit float once, so that all chunk ends and both infinities are met.
+// Every bit pattern of a 16-bit float once, which covers all chunk ends and both infinities.
 TEST(CountNonfinite, CountsExactlyTheFullExponents) {
   std::vector<uint16_t> words(3 * 65536 + 5);
   for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<uint16_t>(i);

@@ -16,8 +16,8 @@ const std::filesystem::path kFolder = std::filesystem::path(GPTQ_GOLDEN) / "mode
 
 class RopeTables : public testing::TestWithParam<Json> {};
 
-// Of math libraries, each may round the power that gives a frequency its own way: an angle of n radians then differs by
-// 2 n roundings. The other four are those of the cosine, its scaling and the table.
+// Math libraries may round the power in a frequency differently: then an angle of n radians differs by 2 n roundings.
+// Four more are from the cosine, its scaling and the table.
 TEST_P(RopeTables, EqualTransformers) {
   const Json& golden = GetParam();
   const std::string name = golden["name"];
@@ -35,7 +35,7 @@ TEST_P(RopeTables, EqualTransformers) {
   for (int64_t row = 0; row < cos.rows; ++row) {
     const auto position = golden["positions"][static_cast<size_t>(row)].get<int64_t>();
     for (int64_t i = 0; i < cos.cols; ++i) {
-      const double base_frequency =  // every kind only lowers it
+      const double base_frequency =  // an upper bound for all kinds
           std::pow(config.ropes[0].theta,
                    -2.0 * static_cast<double>(i) / static_cast<double>(config.ropes[0].rotary_dim));
       const double angle = static_cast<double>(position) * base_frequency;
@@ -74,7 +74,7 @@ TEST(Rope, OnlyDynamicAndLongropeDependOnTheLength) {
   EXPECT_TRUE(depends_on_length({.kind = RopeKind::longrope}));
 }
 
-// Where the frequencies are the same at all lengths, a short table is the beginning of a long one.
+// Unless frequencies depend on the length, a short table is the beginning of a long one.
 TEST(Rope, AShortTableBeginsALongOne) {
   for (const Json& golden : rope_cases()) {
     const Rope rope = parse_model_config(golden["config"], kFolder).ropes[0];

@@ -1,4 +1,4 @@
-// States come back as they were left, wherever they wait.
+// States are returned unchanged from every place of storage.
 #include "run/states.h"
 
 #include <fstream>
@@ -20,7 +20,7 @@ Batch make_batch(Backend& backend, int64_t index) {
   return {{0, kTokens}, to_device(backend, DType::f32, kTokens, kHidden, values.data()), {}};
 }
 
-// A few steps on changing devices, of what a block does: inputs made from residuals, widened, and added back.
+// Some steps of a block on changing devices: make inputs from residuals, widen them, and add them back.
 std::vector<std::vector<float>> residuals_after_steps(StateStore& states, Backend& first, Backend& second) {
   for (int64_t i = 0; i < kBatches; ++i) states.add(make_batch(first, i), first);
   const auto make_input = [](Backend& backend, int64_t width) {
@@ -102,7 +102,7 @@ TEST(StateStore, AVisitThatOnlyLooksLeavesAllAsItWas) {
     float next = 0;
     states.for_each(*backend, {.reads_input = false, .writes_residual = false}, [&](Batch& batch) {
       EXPECT_EQ(values_of(*backend, batch.residual)[0], next++);
-      backend->clear(batch.residual);  // of the copy
+      backend->clear(batch.residual);  // clears the copy
     });
     EXPECT_EQ(next, kBatches);
   }

@@ -23,7 +23,7 @@ Bf16 bf16_of_bits(int bits) {
 uint16_t to_half(double value) { return Half(static_cast<float>(value)).bits; }
 uint16_t to_bf16(double value) { return Bf16(static_cast<float>(value)).bits; }
 
-// The definition: (-1)^sign 2^(exponent - 15) (1 + mantissa / 1024), subnormals with exponent 1 and no leading one.
+// By definition (-1)^sign 2^(exponent - 15) (1 + mantissa / 1024), subnormals with exponent 1 and no leading one.
 TEST(Half, EveryPatternHasTheValueOfTheStandard) {
   for (int bits = 0; bits < 65536; ++bits) {
     const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
@@ -50,7 +50,7 @@ TEST(Half, EveryNumberSurvivesTheRoundTrip) {
   }
 }
 
-// Between two neighbours: the middle goes to the even one, anything else to the nearer one.
+// Between two neighbours the midpoint rounds to the even one, all else to the nearer one.
 TEST(Half, RoundsToNearestTiesToEven) {
   for (int bits = 0; bits < 0x7bff; ++bits) {
     const double low = static_cast<float>(half_of_bits(bits)), high = static_cast<float>(half_of_bits(bits + 1));
@@ -89,11 +89,11 @@ TEST(Bf16, IsTheUpperHalfOfAFloat) {
 }
 
 TEST(Bf16, RoundsToNearestTiesToEven) {
-  EXPECT_EQ(to_bf16(1 + 0x1p-8), 0x3f80);       // between 1 and 1 + 2^-7: down to the even one
-  EXPECT_EQ(to_bf16(1 + 3 * 0x1p-8), 0x3f82);   // up to the even one
-  EXPECT_EQ(to_bf16(1 + 0x1.0002p-8), 0x3f81);  // just above the middle
+  EXPECT_EQ(to_bf16(1 + 0x1p-8), 0x3f80);       // midpoint of 1 and 1 + 2^-7: rounds down to the even one
+  EXPECT_EQ(to_bf16(1 + 3 * 0x1p-8), 0x3f82);   // rounds up to the even one
+  EXPECT_EQ(to_bf16(1 + 0x1.0002p-8), 0x3f81);  // just above the midpoint
   EXPECT_EQ(to_bf16(-1 - 3 * 0x1p-8), 0xbf82);
-  EXPECT_EQ(to_bf16(3.4e38), 0x7f80);  // beyond the largest: infinity
+  EXPECT_EQ(to_bf16(3.4e38), 0x7f80);  // above the largest number: infinity
   EXPECT_EQ(to_bf16(0x1.fep127), 0x7f7f);
 }
 

@@ -7,7 +7,7 @@
 namespace gptq {
 namespace {
 
-// Host memory that counts what is out, and has only so much.
+// Host memory of limited size that counts the bytes in use.
 class CountingMemory final : public Memory {
  public:
   explicit CountingMemory(size_t limit = 1 << 30) : limit_(limit) {}

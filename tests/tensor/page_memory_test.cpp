@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
-// A block whose bytes are all `value`, released in the end, when they must still be that.
+// A block filled with `value`; checks on release that it is unchanged.
 class Block {
  public:
   Block(PageMemory& memory, size_t bytes, int value) : memory_(memory), bytes_(bytes), value_(value) {
@@ -86,14 +86,14 @@ TEST(PageMemory, PagesOfALargerBlockGoIntoSmallerOnesAndBack) {
   }
 }
 
-// What is in use and what is kept were at no time more than what was once in use.
+// Used plus cached bytes never exceed the peak in use.
 TEST(PageMemory, KeepsNoMoreThanWasOnceInUse) {
   PageMemory memory;
   { const Block a(memory, 4 * kMiB, 1), b(memory, 4 * kMiB, 2); }
   EXPECT_EQ(memory.bytes_kept(), 8 * kMiB);
   const Block c(memory, 6 * kMiB, 3);
   EXPECT_EQ(memory.bytes_kept(), 2 * kMiB);
-  const Block d(memory, 7 * kMiB, 4);  // 13 in use: a new peak
+  const Block d(memory, 7 * kMiB, 4);  // 13 MiB in use: a new peak
   EXPECT_EQ(memory.bytes_kept(), 0U);
 }
 
