@@ -106,7 +106,7 @@ semicolons, share a Hessian. `#` is an expert's number. Embeddings, norms, route
 
 This file is written by
 
-    build/release/bench/family_table tests/golden/families tests/golden/models > docs/families.md
+    build/release/tools/family_table tests/golden/families tests/golden/models > docs/families.md
 
 | `model_type` | models | golden checkpoints | logits | quantized | not in |
 |---|---|---|---|---|---|
