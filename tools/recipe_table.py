@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Quantizes one model with many recipes and evaluates each on several texts: the table of docs/recipes.md.
+"""Quantizes one model with many recipes and evaluates each on several texts: the tables of docs/benchmarks.md.
 
     tools/recipe_table.py GPTQ MODEL WORKDIR --calibration ids.jsonl --texts wikitext2-test.jsonl tinystories.jsonl \
         --rows 'default' 'best' 'best|--bits|3' > table.jsonl
