@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Quantizes a model with another tool, from the same calibration ids and with its own default recipe, and writes a
-folder that `gptq eval` reads: the rows of docs/recipes.md beside ours.
+folder that `gptq eval` reads: the rows of docs/benchmarks.md next to ours.
 
     bench/rivals.py MODEL OUT --tool gptqmodel --bits 4 --group-size 64 --calibration ids.jsonl
 

@@ -1,11 +1,40 @@
 # Finds what the CUDA backend needs; it is left out where nvcc or the toolkit's libraries are missing.
-#   GPTQ_CUDA_ARCHITECTURES  compute capabilities to build for, such as 80;90a; PTX of the last one serves newer GPUs
-set(GPTQ_CUDA_ARCHITECTURES 80 86 89 90a 100 120 CACHE STRING "Compute capabilities that the CUDA backend is built for")
+#   GPTQ_CUDA_ARCHITECTURES  compute capabilities to build for, such as 80;90a; PTX of the last one serves newer GPUs.
+#                            "native": those of this machine's GPUs. Where it has none, AUTO leaves CUDA out and ON
+#                            builds for all.
+set(all_architectures 80 86 89 90a 100 120)
+set(GPTQ_CUDA_ARCHITECTURES ${all_architectures} CACHE STRING "Compute capabilities that the CUDA backend is built for")
 set(GPTQ_CUDA_FOUND OFF)
 set(GPTQ_CUDA_LAYER "")
 set(GPTQ_CUDA_LIBRARIES "")
 if(NOT GPTQ_CUDA)
   return()
+endif()
+
+if(GPTQ_CUDA_ARCHITECTURES STREQUAL "native")
+  set(GPTQ_CUDA_ARCHITECTURES "")
+  find_program(GPTQ_NVIDIA_SMI nvidia-smi)
+  if(GPTQ_NVIDIA_SMI)
+    execute_process(COMMAND ${GPTQ_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE found ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+[.][0-9]" found "${found}")
+    foreach(capability IN LISTS found)
+      string(REPLACE "." "" architecture ${capability})
+      if(architecture EQUAL 90)
+        set(architecture 90a)
+      endif()
+      if(NOT capability VERSION_LESS 8.0)
+        list(APPEND GPTQ_CUDA_ARCHITECTURES ${architecture})
+      endif()
+    endforeach()
+    list(REMOVE_DUPLICATES GPTQ_CUDA_ARCHITECTURES)
+    list(SORT GPTQ_CUDA_ARCHITECTURES COMPARE NATURAL)
+  endif()
+  if(NOT GPTQ_CUDA_ARCHITECTURES AND GPTQ_CUDA STREQUAL "AUTO")
+    message(STATUS "No GPU of compute capability 8.0 or higher found: the program is built without its CUDA backend")
+    return()
+  elseif(NOT GPTQ_CUDA_ARCHITECTURES)
+    set(GPTQ_CUDA_ARCHITECTURES ${all_architectures})
+  endif()
 endif()
 
 include(CheckLanguage)

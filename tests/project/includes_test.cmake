@@ -1,7 +1,7 @@
 # The direction of includes: a file of src/ sees its own folder, the folders before it and the public headers, nothing else of this
 # project; nothing sees a backend's own folder; programs see the public headers only.
 #   cmake -DROOT=<repository> -P includes_test.cmake
-cmake_policy(VERSION 3.22)
+cmake_policy(VERSION 3.23)
 set(layers base tensor backend io model data recipe format quant plan report run)
 
 function(check file allowed)

@@ -1,7 +1,7 @@
-# bench/make_checkpoint: what it writes is a model that gptq reads and quantizes, a seed decides every byte, and senseless
+# tools/make_checkpoint: what it writes is a model that gptq reads and quantizes, a seed decides every byte, and senseless
 # arguments leave nothing behind.
 #   cmake -DMAKE_CHECKPOINT=<program> -DGPTQ=<program> -DWORK=<scratch folder> -P make_checkpoint_test.cmake
-cmake_policy(VERSION 3.22)
+cmake_policy(VERSION 3.23)
 
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${WORK} RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output)

@@ -2,7 +2,7 @@
 """Where a job's time went on a GPU, beside the floor of each stage: a Markdown table from the report of a quantize run.
 
     gptq quantize MODEL OUT ... --report report.json
-    bench/stage_table.py report.json [--tflops 760] [--gbytes 3059]
+    tools/stage_table.py report.json [--tflops 760] [--gbytes 3059]
 
 Floors are the operations of Llama-like blocks over the measured product rate (bench_accelerator prints both ceilings), or the
 bytes that must move over the measured copy rate, whichever is longer; factorizations at the rate of plain f32 (50 TFLOP/s

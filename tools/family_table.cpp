@@ -107,7 +107,7 @@ Embeddings, norms, routers and the towers of multimodal models are not quantized
 
 This file is written by
 
-    build/release/bench/family_table tests/golden/families tests/golden/models > docs/families.md
+    build/release/tools/family_table tests/golden/families tests/golden/models > docs/families.md
 
 | `model_type` | models | golden checkpoints | logits | quantized | not in |
 |---|---|---|---|---|---|

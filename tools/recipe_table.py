@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Quantizes one model with many recipes and evaluates each on several texts: the table of docs/recipes.md.
+"""Quantizes one model with many recipes and evaluates each on several texts: the tables of docs/benchmarks.md.
 
-    bench/recipe_table.py GPTQ MODEL WORKDIR --calibration ids.jsonl --texts wikitext2-test.jsonl tinystories.jsonl \
+    tools/recipe_table.py GPTQ MODEL WORKDIR --calibration ids.jsonl --texts wikitext2-test.jsonl tinystories.jsonl \
         --rows 'default' 'best' 'best|--bits|3' > table.jsonl
 
 A row is a preset and further options of `gptq quantize`, with | between words. Standard output gets one JSON object a

@@ -1,0 +1,37 @@
+# One home for measured figures: what README.md and docs/*.md print with two or three decimals (a perplexity, a size, a time)
+# must stand in docs/benchmarks.md, where its command is.
+#   cmake -DROOT=<repository> -P figures_test.cmake
+# Not figures: families.md is generated and has its own; numbers below 5 (options, shares); arXiv's numbers and versions,
+# which have more digits or dots around them.
+cmake_policy(VERSION 3.23)
+set(not_digit "[^0-9.,/-]")
+set(figure "[1-9][0-9]*[.][0-9][0-9][0-9]?")
+
+file(READ ${ROOT}/docs/benchmarks.md home)
+string(REGEX MATCHALL "[0-9]+[.][0-9]+" home "${home}")
+if(NOT home)
+  message(FATAL_ERROR "docs/benchmarks.md has no figures")
+endif()
+file(GLOB documents ${ROOT}/README.md ${ROOT}/docs/*.md ${ROOT}/bench/README.md ${ROOT}/tools/README.md)
+list(REMOVE_ITEM documents ${ROOT}/docs/benchmarks.md ${ROOT}/docs/families.md ${ROOT}/docs/options.md)
+set(seen 0)
+foreach(document IN LISTS documents)
+  file(READ ${document} text)
+  string(REGEX REPLACE "\\]\\([^)]*\\)" "]" text "${text}")  # links
+  string(REGEX REPLACE "Ubuntu [0-9.]+" "" text "${text}")
+  string(REGEX REPLACE "[][\n; ]" "  " text " ${text} ")
+  string(REGEX MATCHALL "${not_digit}${figure}${not_digit}" found "${text}")
+  foreach(match IN LISTS found)
+    string(REGEX MATCH "${figure}" number "${match}")
+    if(number LESS 5)
+      continue()
+    endif()
+    math(EXPR seen "${seen} + 1")
+    if(NOT number IN_LIST home)
+      message(SEND_ERROR "${document} has the figure ${number}, which docs/benchmarks.md has not: move it there, with its command")
+    endif()
+  endforeach()
+endforeach()
+if(seen EQUAL 0)
+  message(FATAL_ERROR "no document has a figure: does this test still find them?")
+endif()
