@@ -7,6 +7,7 @@
 #include "io/checkpoint.h"
 #include "model/specs.h"
 #include "plan/device_map.h"
+#include "plan/module_tree.h"
 
 namespace gptq {
 
@@ -26,9 +27,6 @@ struct Placement {
   const Unit& block(int64_t index) const { return units[static_cast<size_t>(index) + 1]; }
   const Unit& head() const { return units.back(); }
 };
-
-// The modules of a model, from the names of its tensors.
-ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config);
 
 // What the rules make of a map. With `whole_map` false the map asked for no placement, and all of the model computes on
 // the visited device.

@@ -9,28 +9,43 @@
 #include "recipe/rules.h"
 
 namespace gptq {
-
 namespace {
 
+template <typename Items, typename Render>
+Json list_of(const Items& items, const Render& render) {
+  Json list = Json::array();
+  for (const auto& item : items) list.push_back(render(item));
+  return list;
+}
+
+// Pairs of a name and a figure.
+template <typename Pairs>
+Json object_of(const Pairs& pairs) {
+  Json object = Json::object();
+  for (const auto& [name, value] : pairs) object[name] = value;
+  return object;
+}
+
+Json json_of(const Plan::Device& device) {
+  return {{"name", device.name},
+          {"description", device.description},
+          {"peak_bytes", device.peak_bytes},
+          {"limit_bytes", device.limit_bytes}};
+}
+
+Json json_of(const Plan::Unit& unit) {
+  return {{"module", unit.module},
+          {"computes_on", unit.computes_on},
+          {"stays", unit.stays},
+          {"bytes", unit.bytes},
+          {"visits", unit.visits}};
+}
+
+Json json_of(const LoaderVerdict& verdict) {
+  return {{"loader", verdict.loader}, {"accepts", verdict.accepts}, {"reason", verdict.reason}};
+}
+
 Json json_of(const Plan& plan) {
-  const auto device_json = [](const Plan::Device& device) -> Json {
-    return {{"name", device.name},
-            {"description", device.description},
-            {"peak_bytes", device.peak_bytes},
-            {"limit_bytes", device.limit_bytes}};
-  };
-  Json accelerators = Json::array(), units = Json::array(), loaders = Json::array(), stages = Json::object();
-  for (const Plan::Device& device : plan.accelerators) accelerators.push_back(device_json(device));
-  for (const Plan::Unit& unit : plan.units) {
-    units.push_back({{"module", unit.module},
-                     {"computes_on", unit.computes_on},
-                     {"stays", unit.stays},
-                     {"bytes", unit.bytes},
-                     {"visits", unit.visits}});
-  }
-  for (const LoaderVerdict& verdict : plan.loaders)
-    loaders.push_back({{"loader", verdict.loader}, {"accepts", verdict.accepts}, {"reason", verdict.reason}});
-  for (const auto& [stage, seconds] : plan.stage_seconds) stages[stage] = seconds;
   return {{"model", plan.model},
           {"output", plan.output},
           {"device_map", Json::parse(plan.device_map)},
@@ -39,8 +54,8 @@ Json json_of(const Plan& plan) {
           {"states", plan.states},
           {"keeps_inputs", plan.keeps_inputs},
           {"read_ahead", plan.read_ahead},
-          {"accelerators", accelerators},
-          {"host", device_json(plan.host)},
+          {"accelerators", list_of(plan.accelerators, [](const auto& device) { return json_of(device); })},
+          {"host", json_of(plan.host)},
           {"sequences", plan.sequences},
           {"tokens", plan.tokens},
           {"sequences_at_once", plan.sequences_at_once},
@@ -50,48 +65,43 @@ Json json_of(const Plan& plan) {
           {"quantized_weights", plan.quantized_weights},
           {"bits_per_weight", plan.bits_per_weight},
           {"seconds", plan.seconds},
-          {"stage_seconds", stages},
-          {"units", units},
-          {"loaders", loaders},
+          {"stage_seconds", object_of(plan.stage_seconds)},
+          {"units", list_of(plan.units, [](const auto& unit) { return json_of(unit); })},
+          {"loaders", list_of(plan.loaders, [](const auto& verdict) { return json_of(verdict); })},
           {"messages", plan.messages},
           {"warnings", plan.warnings}};
 }
 
-}  // namespace
+Json json_of(const LinearReport& linear) {
+  const auto stage_json = [](const auto& stage) -> Json { return {{"stage", stage.first}, {"loss", stage.second}}; };
+  return {{"name", linear.name},
+          {"out_features", linear.rows},
+          {"in_features", linear.cols},
+          {"bits", linear.bits},
+          {"group_size", linear.group_size},
+          {"loss", linear.loss},
+          {"error", linear.error},
+          {"loss_after", list_of(linear.stages, stage_json)},
+          {"target_shift", linear.target_shift},
+          {"tokens", linear.tokens},
+          {"routed_tokens", linear.routed < 0 ? Json(nullptr) : Json(linear.routed)},
+          {"scales",
+           {{"least", linear.scales.least},
+            {"median", linear.scales.median},
+            {"largest", linear.scales.largest},
+            {"negative", linear.scales.negative}}},
+          {"damp_percent", linear.damp_percent},
+          {"dead_columns", linear.dead_columns}};
+}
 
-std::string to_json(const Plan& plan) { return json_of(plan).dump(2); }
-
-std::string to_json(const Report& report) {
-  Json linears = Json::array();
+// Each block with experts: the tokens that each of them saw, and those that saw too few.
+Json experts_of(const Report& report) {
+  std::map<int64_t, std::map<int64_t, const LinearReport*>> blocks;
   for (const LinearReport& linear : report.linears) {
-    Json losses = Json::array();
-    for (const auto& [stage, loss] : linear.stages) losses.push_back({{"stage", stage}, {"loss", loss}});
-    linears.push_back({{"name", linear.name},
-                       {"out_features", linear.rows},
-                       {"in_features", linear.cols},
-                       {"bits", linear.bits},
-                       {"group_size", linear.group_size},
-                       {"loss", linear.loss},
-                       {"error", linear.error},
-                       {"loss_after", losses},
-                       {"target_shift", linear.target_shift},
-                       {"tokens", linear.tokens},
-                       {"routed_tokens", linear.routed < 0 ? Json(nullptr) : Json(linear.routed)},
-                       {"scales",
-                        {{"least", linear.scales.least},
-                         {"median", linear.scales.median},
-                         {"largest", linear.scales.largest},
-                         {"negative", linear.scales.negative}}},
-                       {"damp_percent", linear.damp_percent},
-                       {"dead_columns", linear.dead_columns}});
-  }
-  // Of each block with experts: the tokens each of them saw, and those that saw too few.
-  std::map<int64_t, std::map<int64_t, const LinearReport*>> experts_of;
-  for (const LinearReport& linear : report.linears) {
-    if (linear.expert >= 0 && linear.routed >= 0) experts_of[linear.block][linear.expert] = &linear;
+    if (linear.expert >= 0 && linear.routed >= 0) blocks[linear.block][linear.expert] = &linear;
   }
   Json experts = Json::array();
-  for (const auto& [block, found] : experts_of) {
+  for (const auto& [block, found] : blocks) {
     Json tokens = Json::array(), few = Json::array();
     for (const auto& [expert, linear] : found) {
       tokens.push_back(linear->routed);
@@ -99,38 +109,44 @@ std::string to_json(const Report& report) {
     }
     experts.push_back({{"block", block}, {"tokens", tokens}, {"quantized_with_all_tokens", few}});
   }
-  Json choices = Json::array();
-  for (const BitChoice& choice : report.bit_choices) {
-    Json divergence = Json::object();
-    for (const auto& [bits, value] : choice.divergence) divergence[std::to_string(bits)] = value;
-    choices.push_back({{"linears", choice.linears}, {"bits", choice.bits}, {"divergence", divergence}});
-  }
-  Json stages = Json::object(), fallbacks = Json::object();
-  for (const auto& [stage, seconds] : report.stage_seconds) stages[stage] = seconds;
-  for (const auto& [op, count] : report.fallbacks) fallbacks[op] = count;
-  Json devices = Json::array(), visits = Json::array(), trims = Json::array();
-  for (const Report::DeviceUse& device : report.devices) {
-    Json ops = Json::array();
-    for (const auto& [stage, op, seconds] : device.op_seconds)
-      ops.push_back({{"stage", stage}, {"op", op}, {"seconds", seconds}});
-    devices.push_back({{"name", device.name},
-                       {"peak_bytes", device.peak_bytes},
-                       {"uploaded_bytes", device.uploaded_bytes},
-                       {"downloaded_bytes", device.downloaded_bytes},
-                       {"op_seconds", ops}});
-  }
-  for (const Report::Visit& visit : report.visits) {
-    visits.push_back({{"module", visit.module},
-                      {"device", visit.device},
-                      {"bytes_in", visit.bytes_in},
-                      {"bytes_out", visit.bytes_out}});
-  }
-  for (const Report::Trim& trim : report.trims) {
-    trims.push_back({{"after", trim.when},
-                     {"device", trim.device},
-                     {"held_before", trim.held_before},
-                     {"held_after", trim.held_after}});
-  }
+  return experts;
+}
+
+Json json_of(const BitChoice& choice) {
+  Json divergence = Json::object();
+  for (const auto& [bits, value] : choice.divergence) divergence[std::to_string(bits)] = value;
+  return {{"linears", choice.linears}, {"bits", choice.bits}, {"divergence", divergence}};
+}
+
+Json json_of(const Report::DeviceUse& device) {
+  const auto op_json = [](const auto& op) -> Json {
+    return {{"stage", op.stage}, {"op", op.op}, {"seconds", op.seconds}};
+  };
+  return {{"name", device.name},
+          {"peak_bytes", device.peak_bytes},
+          {"uploaded_bytes", device.uploaded_bytes},
+          {"downloaded_bytes", device.downloaded_bytes},
+          {"op_seconds", list_of(device.op_seconds, op_json)}};
+}
+
+Json json_of(const Report::Visit& visit) {
+  return {
+      {"module", visit.module}, {"device", visit.device}, {"bytes_in", visit.bytes_in}, {"bytes_out", visit.bytes_out}};
+}
+
+Json json_of(const Report::Trim& trim) {
+  return {{"after", trim.when},
+          {"device", trim.device},
+          {"held_before", trim.held_before},
+          {"held_after", trim.held_after}};
+}
+
+}  // namespace
+
+std::string to_json(const Plan& plan) { return json_of(plan).dump(2); }
+
+std::string to_json(const Report& report) {
+  const auto render = [](const auto& item) { return json_of(item); };
   const Json json = {{"version", version()},
                      {"model", report.model},
                      {"output", report.output},
@@ -141,7 +157,7 @@ std::string to_json(const Report& report) {
                      {"checkpoint_format", report.checkpoint_format},
                      {"recipe", to_json(report.recipe)},
                      {"average_bits", report.average_bits},
-                     {"bit_choices", choices},
+                     {"bit_choices", list_of(report.bit_choices, render)},
                      {"sequences", report.sequences},
                      {"tokens", report.tokens},
                      {"dropped_rows", report.dropped_rows},
@@ -152,16 +168,16 @@ std::string to_json(const Report& report) {
                      {"seconds", report.seconds},
                      {"cpu_seconds", report.cpu_seconds},
                      {"peak_memory_bytes", report.peak_memory_bytes},
-                     {"stage_seconds", stages},
-                     {"fallbacks", fallbacks},
-                     {"devices", devices},
-                     {"visits", visits},
-                     {"cleared_caches", trims},
+                     {"stage_seconds", object_of(report.stage_seconds)},
+                     {"fallbacks", object_of(report.fallbacks)},
+                     {"devices", list_of(report.devices, render)},
+                     {"visits", list_of(report.visits, render)},
+                     {"cleared_caches", list_of(report.trims, render)},
                      {"spill_bytes", report.spill_bytes},
                      {"plan", json_of(report.plan)},
                      {"warnings", report.warnings},
-                     {"experts", experts},
-                     {"linears", linears}};
+                     {"experts", experts_of(report)},
+                     {"linears", list_of(report.linears, render)}};
   return json.dump(2);
 }
 

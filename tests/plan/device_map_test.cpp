@@ -3,6 +3,7 @@
 #include "plan/device_map.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/checkpoint.h"

@@ -1,0 +1,34 @@
+// The modules of a model: what a device map may name, and what it must cover. Units that are never split are the
+// embedding, each block, the final norm and the head.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "model/specs.h"
+
+namespace gptq {
+
+// A unit with the bytes of its weights, in the order of the model.
+struct ModelUnit {
+  std::string module;  // "model.embed_tokens", "model.layers.0", ..., "model.norm", "lm_head"
+  int64_t bytes = 0;
+};
+
+// The modules of a model: what a map may name, and what it must cover.
+struct ModuleTree {
+  std::vector<ModelUnit> units;
+  std::vector<std::string> modules;  // all there are, below the units as well: "model.layers.0.self_attn.q_proj"
+};
+
+// The modules of a model, from the names of its tensors.
+ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config);
+
+// Modules that have modules below them: "model", "model.layers", "model.layers.0", ...
+std::unordered_set<std::string_view> parents_of(const std::vector<std::string>& modules);
+
+}  // namespace gptq
