@@ -33,7 +33,8 @@ class Machine:
 
     def quantize(self, folder, *options):
         report = self.run("quantize", "demo/model", folder, *CALIBRATION, *options, "--overwrite", "--json", "--quiet")
-        self.device, self.dtype = report["device"], report["compute_dtype"]
+        if not self.device:
+            self.device, self.dtype = report["device"], report["compute_dtype"]
         return report
 
     def perplexity(self, folder):

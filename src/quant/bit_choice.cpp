@@ -5,14 +5,14 @@
 namespace gptq {
 namespace {
 
-// A step up of one unit, from the candidate before on its hull.
+// A step of a unit from the previous candidate on its hull to this one.
 struct Upgrade {
   size_t unit = 0, from = 0, to = 0;
-  double gain = 0;  // loss saved by a bit of a weight
+  double gain = 0;  // reduction of loss per bit of a weight
   double cost = 0;  // bits
 };
 
-// The steps of a unit, each gaining less per bit than the one before.
+// The steps of a unit, with descending gain per bit.
 std::vector<Upgrade> upgrades_of(const BitUnit& unit, size_t index) {
   std::vector<Upgrade> steps;
   size_t at = 0;
@@ -40,7 +40,7 @@ std::vector<size_t> choose_bits(const std::vector<BitUnit>& units, double averag
     weights += static_cast<double>(units[i].weights);
     bits += static_cast<double>(units[i].weights) * units[i].candidates[0].bits;
   }
-  // A unit's own steps keep their order: each gains less than the one before.
+  // Stable: the steps of a unit stay in order.
   std::stable_sort(upgrades.begin(), upgrades.end(),
                    [](const Upgrade& a, const Upgrade& b) { return a.gain > b.gain; });
   const double allowed = average_bits * weights * (1 + 1e-12);

@@ -1,4 +1,4 @@
-// Which bits each part of a model gets, for a mean over all of its weights.
+// Chooses the bits of each part of a model for a given mean over all weights.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ struct BitUnit {
     int bits = 0;
     double loss = 0;
   };
-  std::vector<Candidate> candidates;  // by rising bits, at least one
+  std::vector<Candidate> candidates;  // ascending bits, at least one
 };
 
 // A step of a block whose linears get one width, with what each width does to the model's predictions.
@@ -27,10 +27,10 @@ struct ProbedStep {
 // change next to nothing.
 int64_t probed_widths(const std::vector<int>& widths);
 
-// For each unit the index of its candidate: least sum of losses, while the mean of bits over weights stays at or under
-// `average_bits`. Each unit starts with its fewest bits; what a step up gains per bit decides who takes it, along the
-// lower convex hull of a unit's candidates, as long as it fits. That is the optimum but for the last unit that does not
-// fit (Shoham and Gersho, 1988). Where the fewest bits are too many already, they stay.
+// For each unit the index of its candidate, to minimize the sum of losses while the mean of bits over weights is at
+// most `average_bits`. Each unit starts with its fewest bits; steps along the lower convex hulls of the candidates are
+// taken in the order of their gain per bit, as long as they fit. Optimal except for the last step that does not fit
+// (Shoham and Gersho, 1988). If even the fewest bits exceed the mean, they are chosen.
 std::vector<size_t> choose_bits(const std::vector<BitUnit>& units, double average_bits);
 
 }  // namespace gptq

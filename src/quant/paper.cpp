@@ -56,7 +56,7 @@ struct Params {
   int zero;
 };
 
-// The min-max grid of one row of one group; the scale is rounded to fp16, as it will be stored, before it is used.
+// The min-max grid of one row of a group; the scale is rounded to fp16, as it is stored, before it is used.
 Params find_params(std::span<const double> w, const PaperOptions& options) {
   const int maxq = (1 << options.bits) - 1;
   double lo = 0, hi = 0;
@@ -107,10 +107,10 @@ PaperResult paper_gptq(std::span<const double> weights, std::span<const double> 
     const int64_t i2 = std::min(i1 + options.blocksize, n), count = i2 - i1;
     for (int64_t r = 0; r < rows; ++r) {
       double* w_row = &W[r * n];
-      std::vector<double> w(w_row + i1, w_row + i2), err(count);  // this block of the row, corrected as the loop runs
+      std::vector<double> w(w_row + i1, w_row + i2), err(count);  // this block of the row, with the corrections so far
       for (int64_t i = 0; i < count; ++i) {
         const int64_t column = i1 + i, group = column / group_size;
-        if (column % group_size == 0) {  // from weights that earlier blocks, not this one, have corrected
+        if (column % group_size == 0) {  // from weights with the corrections of earlier blocks only
           const auto [scale, zero] = find_params({w_row + column, static_cast<size_t>(group_size)}, options);
           result.scales[r * groups + group] = scale;
           result.zeros[r * groups + group] = static_cast<uint8_t>(zero);

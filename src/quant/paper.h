@@ -1,5 +1,5 @@
 // The GPTQ paper's algorithm (Frantar et al., 2022, Algorithm 1, with the group handling of its published code), in
-// double precision and in its own notation: the oracle that solver.cpp is tested against. It is written to be read.
+// double precision and in the paper's notation: the oracle for tests of solver.cpp, written for readers.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct PaperResult {
   double loss = 0;                  // sum of (w - q)^2 / d^2
 };
 
-// W [rows, cols] and H [cols, cols] row-major; H need not be scaled. Throws Error when the damped H is not positive
+// W [rows, cols] and H [cols, cols] row-major; H need not be scaled. Throws Error if the damped H is not positive
 // definite.
 PaperResult paper_gptq(std::span<const double> W, std::span<const double> H, int64_t rows, int64_t cols,
                        const PaperOptions& options);

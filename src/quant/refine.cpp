@@ -11,9 +11,9 @@ constexpr int64_t kBlock = kMostColumns;
 
 }  // namespace
 
-// With E = T - Q and G = E H, the best value of column k is q_k + G_k / H_kk, and moving it by d takes d H_kj off each
-// later G_j. That is the column loop with Q in the place of W, G in that of the feedback and H in that of its factor.
-// G of a block is one product with all of E, as the blocks before have left it.
+// With E = T - Q and G = E H, the best value of column k is q_k + G_k / H_kk, and moving it by d subtracts d H_kj from
+// each later G_j. That is the column loop with Q in place of W, G in place of the feedback and H in place of the
+// factor. G of a block is one product with all of E after the previous blocks.
 void sweep_codes(Backend& backend, ConstMatrixView T, ConstMatrixView H, Quantized& quantized) {
   const int64_t rows = T.rows, n = T.cols;
   const std::span<const int32_t> groups = quantized.g_idx;
@@ -33,9 +33,9 @@ void sweep_codes(Backend& backend, ConstMatrixView T, ConstMatrixView H, Quantiz
   }
 }
 
-// With C the codes less their zeros, row r wants A s = b: A_gh = c_g' H_gh c_h and b_g = c_g' (H t)_g.
+// With C the codes minus their zeros, the scales s of row r solve A s = b: A_gh = c_g' H_gh c_h and b_g = c_g' (H t)_g.
 void refit_scales(Backend& backend, ConstMatrixView T, ConstMatrixView H, bool negative_allowed, Quantized& quantized) {
-  constexpr int64_t kElements = int64_t{1} << 25;  // of what is computed for some rows at once
+  constexpr int64_t kElements = int64_t{1} << 25;  // of the temporaries of the rows computed at once
   constexpr float kRidge = 1e-6F;
   const int64_t rows = T.rows, n = T.cols, groups = quantized.scales.cols(), size = n / groups;
   const int64_t at_once = std::clamp<int64_t>(kElements / (n + groups * groups), 1, rows);
@@ -50,7 +50,7 @@ void refit_scales(Backend& backend, ConstMatrixView T, ConstMatrixView H, bool n
         quantized.codes.view().row_range(first, count), quantized.g_idx,
         {unit.view().row_range(0, count), quantized.zeros.view().row_range(first, count), quantized.bits}, C);
     for (int64_t g = 0; g < groups; ++g) {
-      const int64_t width = (g + 1) * size;  // of the groups up to g: A's lower triangle
+      const int64_t width = (g + 1) * size;  // columns of groups 0 to g: A's lower triangle
       const MatrixView part = product.view().col_range(0, width);
       backend.linear(C.view().col_range(g * size, size), H.block(0, width, g * size, size), {}, part);
       backend.group_products(C.view().col_range(0, width), part, size, A.view().col_range(g * groups, g + 1));
