@@ -15,8 +15,6 @@
 
 namespace gptq {
 
-std::string version() { return GPTQ_VERSION; }
-
 namespace {
 
 // The value after `key` in a file of "key value" lines, such as /proc/meminfo; -1 where there is none.

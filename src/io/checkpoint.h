@@ -15,6 +15,7 @@
 
 #include "io/fp8.h"
 #include "io/safetensors.h"
+#include "io/sink.h"
 
 namespace gptq {
 
@@ -86,7 +87,7 @@ class Checkpoint {
 
 // Writes a model folder under a temporary name beside `output`, fsynced, and renamed when complete: `output` is whole
 // or absent.
-class CheckpointWriter {
+class CheckpointWriter final : public ModelSink {
  public:
   // Lays the tensors out in shards of at most `max_shard_bytes` (one tensor may exceed it), in the given order:
   // model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
@@ -95,23 +96,23 @@ class CheckpointWriter {
   // numbers said). Missing parent folders are created, and removed again without commit().
   CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite,
                    std::vector<TensorSpec> tensors, size_t max_shard_bytes);
-  ~CheckpointWriter();  // without commit(): removes everything it wrote
+  ~CheckpointWriter() override;  // without commit(): removes everything it wrote
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // As the functions of SafetensorsWriter; any thread may call them.
-  void write(std::string_view tensor, const void* data, size_t bytes);
-  void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes);
-  void write_file(const std::filesystem::path& relative, std::string_view text);
-  void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
+  void write(std::string_view tensor, const void* data, size_t bytes) override;
+  void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes) override;
+  void write_file(const std::filesystem::path& relative, std::string_view text) override;
+  void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative) override;
   // Finishes the shards, writes the index, fsyncs all and renames into place; an old output is moved aside first
   // (OUTPUT.old-PID), put back if the new one cannot take its place, and removed last.
-  void commit();
+  void commit() override;
 
   // Removes what a writer of this process that cannot be destroyed any more has written for `output` so far.
   static void remove_partial(const std::filesystem::path& output) noexcept;
 
-  size_t output_bytes() const { return output_bytes_; }  // of all weight files
+  size_t output_bytes() const override { return output_bytes_; }  // of all weight files
   // The same, without writing anything.
   static size_t output_bytes(std::vector<TensorSpec> tensors, size_t max_shard_bytes);
 

@@ -61,7 +61,8 @@ Matrix gptaq_product(Backend& backend, ConstMatrixView W, const FactoredHessian&
 
 }  // namespace
 
-Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe) {
+Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian,
+                       const ResolvedRecipe& recipe) {
   if (hessian.cross.empty()) throw Error("corrected targets need the original model's inputs");
   std::vector<int32_t> inverse(hessian.order.size());
   for (size_t i = 0; i < inverse.size(); ++i) inverse[hessian.order[i]] = static_cast<int32_t>(i);

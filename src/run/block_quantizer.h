@@ -58,7 +58,7 @@ void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, Back
                     StateStore* originals, BlockObserver& observer);
 
 // Quantizes the output head where the states are those behind the last block; recipe_for_head() has its recipe.
-void quantize_head(Model& model, const Recipe& recipe, Backend& backend, StateStore& states, StateStore* originals,
-                   BlockObserver& observer);
+void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend, StateStore& states,
+                   StateStore* originals, BlockObserver& observer);
 
 }  // namespace gptq

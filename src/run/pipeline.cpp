@@ -14,7 +14,6 @@
 #include "base/parallel.h"
 #include "base/resources.h"
 #include "format/format.h"
-#include "recipe/recipe.h"
 #include "run/bit_probes.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
@@ -74,7 +73,7 @@ class Quantizer final : public BlockObserver {
   void read_calibration_data();
   std::unique_ptr<StateStore> make_store(int64_t tokens);
   void choose_bits();
-  void quantize_head(const Recipe& recipe);
+  void quantize_head(const ResolvedRecipe& recipe);
   void embed_calibration();
   void carry_over();
   void cut_biases(const StoredTensor& tensor, const std::vector<std::string>& linears);
@@ -92,7 +91,9 @@ class Quantizer final : public BlockObserver {
   std::vector<std::pair<std::string, double>> stage_seconds();
 
   bool is_quantized(const LinearSpec& linear) const { return setup_.quantized.count(linear.name + ".weight") != 0; }
-  const Recipe& recipe_of(const std::string& linear) const { return setup_.quantized.at(linear + ".weight").recipe; }
+  const ResolvedRecipe& recipe_of(const std::string& linear) const {
+    return setup_.quantized.at(linear + ".weight").recipe;
+  }
   Backend& backend_of(const Placement::Unit& unit) { return *backends_.at(unit.computes_on); }
   std::future<StagedBlock> read(int64_t index);
   void set_reading(bool reading) {
@@ -153,7 +154,7 @@ class Quantizer final : public BlockObserver {
   std::map<std::string, std::unique_ptr<Backend>> backends_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<StateStore> states_, originals_;  // of the quantized and, where it is wanted, the unquantized model
-  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<ModelSink> writer_;
   std::deque<std::future<void>> writes_;
   std::future<void> carried_over_;
   BackgroundWorker reader_, packer_, carrier_;  // last: they use all of the above
@@ -245,7 +246,7 @@ void Quantizer::solved(const LinearSpec& linear, const Quantized& quantized, con
               .dead_columns = dead};
     writes_.push_back(packer_.submit([this, fetched, entry] {
       entry->scales = scales_of(*fetched);
-      write_linear(*writer_, entry->name, pack(*fetched, recipe_of(entry->name)));
+      write_linear(*writer_, entry->name, setup_.format->encode(*fetched, recipe_of(entry->name)));
     }));
   });
   last_loss_ = quantized.loss;
@@ -445,13 +446,7 @@ void Quantizer::carry_over() {
       refuse_nonfinite(checkpoint, *tensor, bad);
     }
   });
-  const Checkpoint& checkpoint = *setup_.checkpoint;
-  for (const auto& file : checkpoint.side_files()) writer_->copy_file(checkpoint.folder() / file, file);
-  const Json quantization = output_config(job_, setup_);
-  Json model_config = checkpoint.config();
-  model_config["quantization_config"] = quantization;
-  writer_->write_file("config.json", model_config.dump(2) + "\n");
-  if (has_config_file(job_.recipe)) writer_->write_file("quantize_config.json", quantization.dump(2) + "\n");
+  setup_.format->finish(*writer_, *setup_.checkpoint, output_record(job_, setup_));
 }
 
 void Quantizer::trim(const std::string& when) {
@@ -493,7 +488,7 @@ void Quantizer::visit_blocks(const Visit& visit) {
   }
 }
 
-void Quantizer::quantize_head(const Recipe& recipe) {
+void Quantizer::quantize_head(const ResolvedRecipe& recipe) {
   const Placement::Unit& unit = setup_.placement.units.back();
   trim_staging();  // of blocks that have been read
   computing_ = &backend_of(unit);
@@ -506,8 +501,8 @@ void Quantizer::quantize_head(const Recipe& recipe) {
 
 void Quantizer::open_writer() {
   writer_.reset();
-  writer_ = std::make_unique<CheckpointWriter>(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.output,
-                                               static_cast<size_t>(job_.max_shard_bytes));
+  writer_ = setup_.format->open(setup_.checkpoint->folder(), job_.output, job_.overwrite, setup_.layout,
+                                job_.max_shard_bytes);
 }
 
 Report Quantizer::run() {
@@ -610,8 +605,8 @@ Report Quantizer::finish() {
   trim("end");
   report_.model = job_.model;
   report_.output = job_.output;
-  report_.recipe = resolved(job_.recipe);
-  report_.checkpoint_format = name_of(resolved_format(job_.recipe));
+  report_.recipe = resolve(job_.recipe);
+  report_.checkpoint_format = setup_.format->name();
   report_.compute_dtype = name_of(setup_.precision.computed);
   report_.device_map = setup_.placement.map;
   report_.states = name_of(setup_.placement.states);

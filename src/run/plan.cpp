@@ -11,7 +11,6 @@
 #include "base/resources.h"
 #include "format/format.h"
 #include "format/loaders.h"
-#include "recipe/recipe.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
 #include "run/speed.h"
@@ -163,7 +162,7 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
   plan.quantized_weights = setup.quantized_weights;
   plan.bits_per_weight = setup.bits_per_weight;
   plan.compute_dtype = name_of(setup.precision.computed);
-  plan.checkpoint_format = name_of(resolved_format(job.recipe));
+  plan.checkpoint_format = setup.format->name();
   if (!setup.widths.empty()) {
     std::string widths;
     for (const int width : setup.widths) widths += cat(widths.empty() ? "" : ", ", width);
@@ -234,9 +233,8 @@ Plan make_plan(const Job& job, Setup& setup, bool with_time) {
     const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
     plan.spill_bytes = streams * expected.tokens * state_bytes(setup).both();
   }
-  plan.loaders =
-      loader_verdicts(resolved_format(job.recipe),
-                      setup.widths.empty() ? setup.linears : mixture(job, setup.widths, setup.config), setup.config);
+  plan.loaders = loader_verdicts(
+      *setup.format, setup.widths.empty() ? setup.linears : mixture(job, setup.widths, setup.config), setup.config);
   return plan;
 }
 

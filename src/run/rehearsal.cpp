@@ -30,9 +30,9 @@ class CountingObserver final : public BlockObserver {
     backend_.set_stage("pack and write");
     if (writes_.size() == writes_behind_) writes_.pop_front();
     FetchedLinear fetched = fetch(backend_, quantized.codes, quantized.grid(), quantized.g_idx, host_);
-    writes_.push_back(
-        {std::move(fetched),
-         Matrix(host_, DType::u8, 1, packing_bytes(linear, setup_.quantized.at(linear.name + ".weight").recipe))});
+    writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1,
+                                                  setup_.format->encoding_bytes(
+                                                      linear, setup_.quantized.at(linear.name + ".weight").recipe))});
   }
 
  private:

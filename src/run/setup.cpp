@@ -5,8 +5,8 @@
 #include <set>
 
 #include "base/error.h"
-#include "format/format.h"
-#include "recipe/recipe.h"
+#include "format/loaders.h"
+#include "recipe/options.h"
 #include "run/block_quantizer.h"
 #include "run/mixed_bits.h"
 
@@ -24,10 +24,7 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
 void check_numbers(const Job& job) {
   validate(job.recipe);
   validate_rules(job.recipe);
-  if (job.batch_size < 0)
-    throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
-  if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
-  if (job.max_read_rate < 0) throw InputError("--max-read-rate: give a positive size a second, or 0 for no limit");
+  check_ranges(job);
   if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
     throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
 }
@@ -36,11 +33,7 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
   const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
-  if (calibration.samples <= 0)
-    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
-  if (calibration.sequence_length <= 0) {
-    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
-  }
+  check_ranges(calibration);
   if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
   if (calibration.file.empty()) {
     throw InputError(
@@ -61,12 +54,12 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
 void choose_linears(const Job& job, Setup& setup) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
-  const auto choose = [&](const LinearSpec& linear, const std::optional<Recipe>& recipe) {
+  const auto choose = [&](const LinearSpec& linear, const std::optional<ResolvedRecipe>& recipe) {
     setup.linears.push_back({linear, {}});
     if (!recipe) return;
-    check_format(*recipe);
+    setup.format->check(*recipe);
     check_shape(linear, *recipe);
-    setup.linears.back().config = stored_as(*recipe);
+    setup.linears.back().config = stored_as(*setup.format, *recipe);
     setup.quantized.emplace(linear.name + ".weight", QuantizedLinear{linear, *recipe});
     setup.quantized_weights += linear.in_features * linear.out_features;
     setup.replaced[linear.tensor].push_back(linear.name);
@@ -110,31 +103,11 @@ void choose_linears(const Job& job, Setup& setup) {
 }
 
 void plan_output(const Job& job, Setup& setup) {
-  int64_t quantized_bytes = 0;
-  for (const StoredTensor* tensor : setup.checkpoint->tensors()) {
-    const auto linears = setup.replaced.find(tensor->name), biases = setup.cut_biases.find(tensor->name);
-    if (linears == setup.replaced.end() && biases == setup.cut_biases.end()) {
-      setup.output.push_back({tensor->name, tensor->dtype, tensor->shape});
-      continue;
-    }
-    if (biases != setup.cut_biases.end()) {
-      for (const std::string& name : biases->second)
-        setup.output.push_back(
-            {name + ".bias", tensor->dtype, {setup.quantized.at(name + ".weight").spec.out_features}});
-      continue;
-    }
-    for (const std::string& name : linears->second) {
-      const QuantizedLinear& linear = setup.quantized.at(name + ".weight");
-      for (TensorSpec& spec : quantized_tensors(linear.spec, linear.recipe)) {
-        quantized_bytes += static_cast<int64_t>(spec.bytes());
-        setup.output.push_back(std::move(spec));
-      }
-    }
-  }
-  setup.bits_per_weight =
-      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(setup.quantized_weights, 1));
-  setup.output_bytes =
-      static_cast<int64_t>(CheckpointWriter::output_bytes(setup.output, static_cast<size_t>(job.max_shard_bytes)));
+  setup.layout =
+      setup.format->layout({*setup.checkpoint, setup.quantized, setup.replaced, setup.cut_biases}, job.max_shard_bytes);
+  setup.output_bytes = setup.layout.output_bytes;
+  setup.bits_per_weight = 8.0 * static_cast<double>(setup.layout.quantized_bytes) /
+                          static_cast<double>(std::max<int64_t>(setup.quantized_weights, 1));
 }
 
 // The rules for quantizing, in the order in which Optimum applies them.
@@ -180,7 +153,7 @@ void lay_out_average(const Job& job, Setup& setup) {
   lay_out(at_width(job, setup.widths[1]), setup);
   if (!job.loader.empty()) {
     const std::vector<StoredLinear> linears = mixture(job, setup.widths, setup.config);
-    refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), linears, setup.config));
+    refuse_for_loader(job.loader, loader_verdicts(*setup.format, linears, setup.config));
   }
   double free_weights = 0;
   for (const auto& step : all_steps(setup.config)) {
@@ -199,7 +172,6 @@ void lay_out(const Job& job, Setup& setup) {
   setup.replaced.clear();
   setup.cut_biases.clear();
   setup.linears.clear();
-  setup.output.clear();
   setup.quantized_weights = 0;
   choose_linears(job, setup);
   plan_output(job, setup);
@@ -213,20 +185,19 @@ std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config) {
   return steps;
 }
 
-Json output_config(const Job& job, const Setup& setup) {
-  Recipe recipe = job.recipe;
-  recipe.dynamic = setup.written_rules;
-  std::vector<QuantizedLinear> quantized;
-  std::vector<std::string> unquantized;
+OutputRecord output_record(const Job& job, const Setup& setup) {
+  OutputRecord record{.recipe = job.recipe};
+  record.recipe.dynamic = setup.written_rules;
   for (const StoredLinear& linear : setup.linears) {
     const auto found = setup.quantized.find(linear.spec.name + ".weight");
     if (found != setup.quantized.end())
-      quantized.push_back(found->second);
+      record.quantized.push_back(found->second);
     else
-      unquantized.push_back(linear.spec.name);
+      record.unquantized.push_back(linear.spec.name);
   }
-  if (recipe.modules_in_block_to_quantize.empty()) recipe.modules_in_block_to_quantize = kinds_in_every_block(setup);
-  return quantization_config(recipe, quantized, unquantized);
+  auto& kinds = record.recipe.modules_in_block_to_quantize;
+  if (kinds.empty()) kinds = kinds_in_every_block(setup);
+  return record;
 }
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
@@ -283,6 +254,7 @@ StateBytes state_bytes(const Setup& setup) {
 Setup set_up(const Job& job) {
   check_numbers(job);
   Setup setup;
+  setup.format = &format_of(job.recipe);
   setup.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
   const Checkpoint& checkpoint = *setup.checkpoint;
   if (!checkpoint.quantization_config().is_null())
@@ -304,8 +276,7 @@ Setup set_up(const Job& job) {
         "single modules");
   if (job.recipe.average_bits == 0) {
     lay_out(job, setup);
-    if (!job.loader.empty())
-      refuse_for_loader(job.loader, loader_verdicts(resolved_format(job.recipe), setup.linears, setup.config));
+    if (!job.loader.empty()) refuse_for_loader(job.loader, loader_verdicts(*setup.format, setup.linears, setup.config));
   } else {
     lay_out_average(job, setup);
   }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/calibration.h"
-#include "format/loaders.h"
+#include "format/format.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "recipe/rules.h"
@@ -39,6 +39,7 @@ struct Setup {
   Placement placement;
   std::vector<Notice> notices;
 
+  const Format* format = nullptr;                    // of the output
   std::map<std::string, QuantizedLinear> quantized;  // what is quantized, by the name of its weight
   // Tensors of the checkpoint that the output has in another form, and the linears that they become; and those of
   // biases that are cut up with them.
@@ -47,7 +48,7 @@ struct Setup {
   double free_average = 0;                // bits, of the linears whose bits are up for choice
   std::vector<int> widths;                // up for choice; empty where the recipe leaves none
   std::vector<ModuleRule> written_rules;  // the recipe's, with names that loaders fuse
-  std::vector<TensorSpec> output;         // in the output's order
+  OutputLayout layout;                    // of the output
   int64_t batch_tokens = 0;               // of a batch where --batch-size does not say
   int64_t workspace_bytes = 0;            // that each device takes beside its matrices
   int64_t quantized_weights = 0, output_bytes = 0;
@@ -74,8 +75,8 @@ void lay_out(const Job& job, Setup& setup);
 // The steps of all blocks.
 std::vector<std::vector<LinearSpec>> all_steps(const ModelConfig& config);
 
-// The quantization_config of the output.
-Json output_config(const Job& job, const Setup& setup);
+// What the output tells of its making.
+OutputRecord output_record(const Job& job, const Setup& setup);
 
 // Throws InputError for a job that makes no sense.
 Setup set_up(const Job& job);
