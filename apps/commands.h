@@ -7,7 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "gptq/gptq.h"
-#include "terminal.h"
+#include "options.h"
 
 namespace gptq {
 
@@ -15,16 +15,17 @@ struct DemoOptions {
   std::string folder;  // empty: where it is installed, or in the source tree
   std::string keep;    // folder in which the quantized models stay; empty: they are removed
   int threads = 0;
-  bool json = false;
+  bool json = false, quiet = false;
 };
 
 // The demo model unquantized, rounded to nearest and quantized with GPTQ at 4 and 3 bits: one table, some text.
-void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token stop);
+void run_demo(const DemoOptions& options, std::stop_token stop);
 
-// What `gptq eval` and `gptq compare` were told; `quantized` and `positions_file` are compare's.
+// The options of `gptq eval` and `gptq compare`; `quantized` and `positions_file` are compare's.
 struct EvaluationOptions {
   Evaluation evaluation;
   std::string quantized, positions_file;
+  GivenOptions given{evaluation_options()};
   bool json = false, quiet = false;
 };
 
@@ -32,5 +33,17 @@ void add_evaluation_options(CLI::App& command, EvaluationOptions& options);
 void add_comparison_options(CLI::App& command, EvaluationOptions& options);
 void run_eval(EvaluationOptions& options, std::stop_token stop);
 void run_compare(EvaluationOptions& options, std::stop_token stop);
+
+void run_plan(const QuantizeOptions& options);
+
+// The options of `gptq inspect`, `devices` and `tokenize`.
+struct InspectionOptions {
+  std::string model, text;
+  bool json = false, verbose = false;
+};
+
+void run_inspect(const InspectionOptions& options);
+void run_devices(bool as_json);
+void run_tokenize(const std::string& model, const std::string& text);
 
 }  // namespace gptq

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "terminal.h"
 
 namespace gptq {
 namespace {
@@ -81,7 +82,8 @@ void print_table(const std::vector<Row>& rows) {
 
 }  // namespace
 
-void run_demo(const DemoOptions& options, Terminal& terminal, std::stop_token stop) {
+void run_demo(const DemoOptions& options, std::stop_token stop) {
+  Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const fs::path demo = find_demo(options.folder);
   const std::string model = demo / "model";
   const WorkFolder work(options.keep);

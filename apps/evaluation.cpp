@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "options.h"
 #include "output_file.h"
+#include "terminal.h"
 
 namespace gptq {
 namespace {
@@ -107,13 +108,7 @@ void add_evaluation_options(CLI::App& command, EvaluationOptions& o) {
       .add_option("--text", o.evaluation.texts, ".txt, .jsonl (text, messages or input_ids), - for stdin; repeatable")
       ->required()
       ->allow_extra_args(false);
-  command
-      .add_option("--context", o.evaluation.context, "tokens of a window; 0: 2048, or the model's positions if fewer")
-      ->capture_default_str();
-  command.add_option("--windows", o.evaluation.windows, "at most so many windows of a text; 0: all")
-      ->capture_default_str();
-  add_device_options(command, o.evaluation.device_map, o.evaluation.max_memory, o.evaluation.precision,
-                     o.evaluation.threads);
+  o.given.add_to(command);
   command.add_flag("--json", o.json, "print the result as JSON on stdout, nothing else there");
   command.add_flag("--quiet", o.quiet, "no progress");
 }
@@ -125,6 +120,7 @@ void add_comparison_options(CLI::App& command, EvaluationOptions& options) {
 }
 
 void run_eval(EvaluationOptions& options, std::stop_token stop) {
+  options.given.apply(options.evaluation);
   options.evaluation.stop = stop;
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const std::vector<Perplexity> results =
@@ -150,6 +146,7 @@ void run_eval(EvaluationOptions& options, std::stop_token stop) {
 }
 
 void run_compare(EvaluationOptions& options, std::stop_token stop) {
+  options.given.apply(options.evaluation);
   options.evaluation.stop = stop;
   refuse_to_overwrite_a_text(options);
   OutputFile positions("--positions", options.positions_file);

@@ -1,8 +1,10 @@
-// Flags -> Job: the words of the command line.
+// Flags -> Job and Evaluation: the words of the command line, which come from the tables of options (gptq/options.h).
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -11,18 +13,36 @@
 
 namespace gptq {
 
-// What `gptq quantize` was told. Options that a recipe file or a preset also sets are empty unless given.
+// Options of a table that were given on the command line.
+class GivenOptions {
+ public:
+  explicit GivenOptions(const std::vector<OptionInfo>& options);
+  void add_to(CLI::App& command);
+
+  bool has(std::string_view key) const;
+  // Sets the given ones, in the table's order. Throws InputError for words that mean nothing, or that contradict each
+  // other.
+  template <typename Struct>
+  void apply(Struct& target) const;
+
+ private:
+  struct Given {
+    const OptionInfo* info;
+    bool on = false, off = false;
+    std::optional<int64_t> integer;
+    std::optional<uint64_t> natural;
+    std::optional<double> number;
+    std::optional<std::string> text;
+    std::optional<OptionValue> value() const;
+  };
+  std::deque<Given> given_;  // whose elements stay where they are: the parser holds their addresses
+};
+
+// The options of `gptq quantize` and `gptq plan`. The job's own that are not given have their defaults.
 struct QuantizeOptions {
-  Job job;
-  std::string max_shard_size = "5GB", max_read_rate, report_file, recipe_file;
-  std::optional<std::string> preset, scale_search, order, targets, refine, method, checkpoint_format, modules;
-  std::optional<double> damp_percent, alpha, average_bits;
-  std::optional<int> bits;
-  std::optional<int64_t> group_size;
-  std::optional<int64_t> expert_tokens;
-  bool moe_calibrate_all_experts = false;
-  bool asym = false, lm_head = false, signed_scales = false, no_signed_scales = false, no_true_sequential = false,
-       desc_act = false, static_groups = false, no_static_groups = false;
+  std::string model, output, report_file, recipe_file;
+  std::optional<std::string> preset;
+  GivenOptions given{job_options()};
   bool json = false, quiet = false, verbose = false;
   bool presets = false;  // of plan
 };
@@ -30,11 +50,14 @@ struct QuantizeOptions {
 // The options of the job itself, and those of a run of it.
 void add_job_options(CLI::App& command, QuantizeOptions& options);
 void add_run_options(CLI::App& command, QuantizeOptions& options);
-// --device-map, --max-memory, --precision and --threads, as quantize, plan, eval and compare take them.
-void add_device_options(CLI::App& command, std::string& device_map, std::string& max_memory, std::string& precision,
-                        int& threads);
 
 // Throws InputError for words that mean nothing.
 Job make_job(const QuantizeOptions& options);
+
+// A message of the library with its options as flags: "--desc-act".
+std::string with_flags(const std::string& text);
+// The same of all texts in a plan or a report.
+void spell_flags(Plan& plan);
+void spell_flags(Report& report);
 
 }  // namespace gptq

@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "options.h"
+
 namespace gptq {
 namespace {
 
@@ -46,10 +48,10 @@ Terminal::~Terminal() { end_bar(); }
 void Terminal::operator()(const Progress& progress) {
   switch (progress.kind) {
     case Progress::Kind::message:
-      line(progress.text);
+      line(with_flags(progress.text));
       break;
     case Progress::Kind::warning:
-      line("warning: " + progress.text);
+      line("warning: " + with_flags(progress.text));
       break;
     case Progress::Kind::step:
       if (verbosity_ == Verbosity::quiet) return;

@@ -1,17 +1,34 @@
-// The error family: what the library throws on purpose. A message is one sentence that names the file, tensor or flag.
+// The error family: what the library throws on purpose. A message is one sentence. It names options in backquotes, by
+// their keys and perhaps a value: `desc_act`, `sym=false`; spell_options() (gptq/options.h) writes them as a front end
+// has them.
 #pragma once
 
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 namespace gptq {
+
+// What an error is about, as far as it is known; else empty.
+struct ErrorSubject {
+  std::string option;  // its key: "desc_act"
+  std::string file;    // or folder
+  std::string tensor;
+};
 
 // Whatever ends a job.
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& text, ErrorSubject subject = {})
+      : std::runtime_error(text), subject_(std::make_shared<const ErrorSubject>(std::move(subject))) {}
+  const ErrorSubject& subject() const noexcept { return *subject_; }
+
+ private:
+  std::shared_ptr<const ErrorSubject> subject_;  // shared, so that copying an exception cannot throw
 };
 
-// The user can fix it: a file, a flag, a folder.
+// The user can fix it: a file, an option, a folder.
 class InputError : public Error {
  public:
   using Error::Error;

@@ -1,8 +1,11 @@
 // The error family (public, gptq/error.h) and message building.
 #pragma once
 
+#include <algorithm>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "gptq/error.h"
 
@@ -14,6 +17,22 @@ std::string cat(const Args&... args) {
   std::ostringstream out;
   (out << ... << args);
   return std::move(out).str();
+}
+
+// An error about an option, whose sentence starts with its name, perhaps with a value: option_error("bits", " 5: there
+// are 2, 3, 4 and 8"), option_error("sym=false", " needs ...").
+template <typename... Args>
+InputError option_error(std::string_view option, const Args&... args) {
+  return InputError(cat('`', option, '`', args...),
+                    {.option = std::string(option.substr(0, option.find('='))), .file = {}, .tensor = {}});
+}
+
+// "a, b, c", sorted.
+inline std::string listed(std::vector<std::string> words) {
+  std::sort(words.begin(), words.end());
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
 }
 
 }  // namespace gptq

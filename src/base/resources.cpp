@@ -11,8 +11,6 @@
 
 namespace gptq {
 
-std::string version() { return GPTQ_VERSION; }
-
 namespace {
 
 // The value of `key` in a file of "key value" lines, such as /proc/meminfo; -1 if absent.

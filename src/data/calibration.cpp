@@ -28,7 +28,24 @@ struct Documents {
   bool are_ids = false;  // given as ids: each sequence is separate, not part of a stream
 };
 
-std::string name_of(const TextSource& source) { return source.file == "-" ? "stdin" : source.file; }
+std::string name_of(const TextSource& source) {
+  if (source.ids != nullptr) return "the list of token ids";
+  return source.file == "-" ? "stdin" : source.file;
+}
+
+// Ids in memory, held to the rules for those in a file.
+Documents checked_ids(const TextSource& source) {
+  for (size_t i = 0; i < source.ids->size(); ++i) {
+    const TokenSequence& sequence = (*source.ids)[i];
+    const auto negative = std::find_if(sequence.begin(), sequence.end(), [](int32_t id) { return id < 0; });
+    if (sequence.empty() || negative != sequence.end()) {
+      throw InputError(cat(name_of(source), ", sequence ", i, ": found ",
+                           sequence.empty() ? std::string("nothing") : std::to_string(*negative),
+                           " where token ids (integers from 0 on) were expected"));
+    }
+  }
+  return {*source.ids, true};
+}
 
 std::string read_bytes(const TextSource& source) {
   if (source.file == "-") return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
@@ -154,6 +171,7 @@ class LineReader {
 };
 
 Documents read(const TextSource& source) {
+  if (source.ids != nullptr) return checked_ids(source);
   std::string text = read_text(source);
   if (is_jsonl(source, text)) return LineReader(source).read(text);
   return {{source.tokenizer().encode(text)}, false};
@@ -205,15 +223,15 @@ std::vector<int64_t> draw(int64_t count, int64_t samples, uint64_t seed) {
   return numbers;
 }
 
-void require_positive(const char* flag, int64_t value) {
-  if (value <= 0) throw InputError(cat(flag, " is ", value, " where at least 1 was expected"));
+void require_positive(const char* option, int64_t value) {
+  if (value <= 0) throw option_error(option, " is ", value, " where at least 1 was expected");
 }
 
 }  // namespace
 
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request) {
-  require_positive("--samples", request.samples);
-  require_positive("--sequence-length", request.sequence_length);
+  require_positive("samples", request.samples);
+  require_positive("sequence_length", request.sequence_length);
   Documents documents = read(source);
   TokenSequence stream = documents.are_ids ? TokenSequence() : join(documents.sequences);
   int64_t count = documents.are_ids ? static_cast<int64_t>(documents.sequences.size())
@@ -240,8 +258,8 @@ std::vector<TokenSequence> read_calibration(const TextSource& source, const Cali
 }
 
 std::vector<TokenSequence> read_windows(const TextSource& source, int64_t context, int64_t windows) {
-  if (context < 2) throw InputError(cat("--context is ", context, " where at least 2 was expected"));
-  if (windows < 0) throw InputError(cat("--windows is ", windows, " where at least 0 (all) was expected"));
+  if (context < 2) throw option_error("context", " is ", context, " where at least 2 was expected");
+  if (windows < 0) throw option_error("windows", " is ", windows, " where at least 0 (all) was expected");
   Documents documents = read(source);
   std::vector<TokenSequence> sequences;
   if (documents.are_ids) {

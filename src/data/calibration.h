@@ -20,6 +20,7 @@ using TokenSequence = std::vector<int32_t>;
 struct TextSource {
   std::string file;
   std::function<const Tokenizer&()> tokenizer;
+  const std::vector<TokenSequence>* ids = nullptr;  // token ids in memory, as lines of "input_ids"; no file is read
 };
 
 struct CalibrationRequest {

@@ -12,9 +12,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "format/linear_format.h"
+#include "format/huggingface.h"
+#include "format/loaders.h"
 #include "format/pack.h"
-#include "recipe/recipe.h"
+#include "recipe/recipe_file.h"
 
 namespace gptq {
 namespace {
@@ -40,21 +41,28 @@ Json weights_of(const Recipe& recipe) {
           {"observer", "minmax"}};
 }
 
-class CompressedTensorsFormat final : public LinearFormat {
+std::string anything(const QuantizationConfig& /*config*/, const LinearSpec& /*linear*/) { return {}; }
+bool is_asymmetric_eight_bits(const QuantizationConfig& config) { return !config.sym && config.bits == 8; }
+
+class CompressedTensorsFormat final : public HuggingFaceFormat {
  public:
-  void check(const Recipe& recipe) const override {
+  std::string_view name() const override { return "compressed-tensors"; }
+  std::string_view method() const override { return "compressed-tensors"; }
+  bool holds_zeros() const override { return true; }
+
+  void check(const ResolvedRecipe& recipe) const override {
     if (!is_known(recipe.bits)) {
-      throw InputError(cat("--checkpoint-format compressed-tensors with --bits ", recipe.bits,
-                           ": its loaders take 4 and 8; use gptq for 2 and 3"));
+      throw option_error("checkpoint_format", " compressed-tensors with `bits` ", recipe.bits,
+                         ": its loaders take 4 and 8; use gptq for 2 and 3");
     }
     if (recipe.desc_act) {
-      throw InputError(
-          "--checkpoint-format compressed-tensors with --desc-act: the format has no g_idx for shuffled groups; drop "
-          "--desc-act (--order diagonal, the default, is the same order) or use gptq");
+      throw option_error("checkpoint_format",
+                         " compressed-tensors with `desc_act`: the format has no g_idx for shuffled groups; drop "
+                         "`desc_act` (`order` diagonal, the default, is the same order) or use gptq");
     }
   }
 
-  std::vector<TensorSpec> tensors(const LinearSpec& linear, const Recipe& recipe) const override {
+  std::vector<TensorSpec> tensors(const LinearSpec& linear, const ResolvedRecipe& recipe) const override {
     const int64_t in = linear.in_features, out = linear.out_features, groups = groups_of(linear, recipe);
     std::vector<TensorSpec> specs = {{linear.name + ".weight_packed", "I32", {out, in * recipe.bits / 32}},
                                      {linear.name + ".weight_scale", "F16", {out, groups}},
@@ -63,13 +71,13 @@ class CompressedTensorsFormat final : public LinearFormat {
     return specs;
   }
 
-  PackedLinear pack(const FetchedLinear& linear, const Recipe& recipe) const override {
+  EncodedLinear encode(const FetchedLinear& linear, const ResolvedRecipe& recipe) const override {
     const int64_t out = linear.scales.rows(), groups = linear.scales.cols();
     const int64_t in = linear.words.rows() * 32 / linear.bits;
     std::vector<uint16_t> scales;
     scales.reserve(static_cast<size_t>(out * groups));
     for (const float scale : elements<float>(linear.scales)) scales.push_back(Half(scale).bits);
-    PackedLinear packed;
+    EncodedLinear packed;
     packed.push_back(
         {"weight_packed", transposed<uint32_t>(elements<uint32_t>(linear.words), linear.words.rows(), out)});
     packed.push_back({"weight_scale", std::move(scales)});
@@ -82,15 +90,15 @@ class CompressedTensorsFormat final : public LinearFormat {
     return packed;
   }
 
-  int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) const override {
+  int64_t encoding_bytes(const LinearSpec& linear, const ResolvedRecipe& recipe) const override {
     const int64_t grid = linear.out_features * groups_of(linear, recipe);
     const int64_t codes = linear.out_features * linear.in_features * recipe.bits / 8;
     // Codes transposed, scales in fp16, the shape; zeros transposed, packed and transposed again; g_idx as fetched.
     return codes + grid * 2 + 16 + (recipe.sym ? 0 : grid + 2 * grid * recipe.bits / 8) + linear.in_features * 4;
   }
 
-  Json config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears,
-              const std::vector<std::string>& unquantized) const override {
+  Json config(const OutputRecord& record) const override {
+    const std::vector<QuantizedLinear>& linears = record.quantized;
     // One group a scheme. Where there are several, each names its linears, and what vLLM fuses of them: "Linear" would
     // come before such a name there.
     std::vector<std::pair<Json, Json>> groups;  // weights, targets
@@ -110,7 +118,7 @@ class CompressedTensorsFormat final : public LinearFormat {
     }
     if (groups.size() < 2) {
       groups.clear();
-      groups.emplace_back(weights_of(linears.empty() ? recipe : linears[0].recipe), Json::array({"Linear"}));
+      groups.emplace_back(weights_of(linears.empty() ? record.recipe : linears[0].recipe), Json::array({"Linear"}));
     }
     Json config_groups = Json::object();
     for (size_t i = 0; i < groups.size(); ++i) {
@@ -119,18 +127,17 @@ class CompressedTensorsFormat final : public LinearFormat {
                                          {"input_activations", nullptr},
                                          {"output_activations", nullptr}};
     }
-    return {{"quant_method", "compressed-tensors"},
-            {"format", "pack-quantized"},
-            {"quantization_status", "compressed"},
-            {"config_groups", std::move(config_groups)},
-            {"ignore", unquantized},
-            {"kv_cache_scheme", nullptr},
-            {"meta", recipe_record(recipe)}};
+    return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
+            {"quantization_status", "compressed"},  {"config_groups", std::move(config_groups)},
+            {"ignore", record.unquantized},         {"kv_cache_scheme", nullptr},
+            {"meta", recipe_record(record.recipe)}};
   }
 
   bool has_config_file() const override { return false; }
 
   const Parts& parts() const override { return parts_; }
+
+  bool recognizes(const Json& /*config*/) const override { return true; }  // parse() says what it does not read
 
   QuantizationConfig parse(const Json& config, const std::string& where) const override {
     const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": compressed-tensors ", what)); };
@@ -160,8 +167,8 @@ class CompressedTensorsFormat final : public LinearFormat {
     return {};
   }
 
-  StoredSizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
-    StoredSizes sizes;
+  Sizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
+    Sizes sizes;
     if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[1] * 32 / linear.in_features);
     if (scales.shape.size() == 2 && scales.shape[1] > 0) sizes.group_size = linear.in_features / scales.shape[1];
     return sizes;
@@ -214,11 +221,31 @@ class CompressedTensorsFormat final : public LinearFormat {
     return linear;
   }
 
+  std::vector<LoaderVerdict> loaders(const std::vector<StoredLinear>& linears) const override {
+    const char* only_gptq = "it reads the GPTQ format; write that one with `checkpoint_format` gptq";
+    std::vector<LoaderVerdict> verdicts = {
+        verdict_of("transformers + compressed-tensors", anything, false, linears),
+        verdict_of("vLLM", marlin, true, linears),
+        verdict_of("SGLang", marlin, true, linears),
+        {"GPTQModel", only_gptq, false},
+        {"ExLlamaV2", only_gptq, false},
+    };
+    if (any_with(linears, is_asymmetric))
+      remark(verdicts[0], "zero points only with CompressedTensorsConfig(dequantize=True), in transformers 5.23");
+    if (any_with(linears, has_signed_four_bits)) remark(verdicts[1], kInt8Remark);
+    if (any_with(linears, is_asymmetric_eight_bits)) {
+      for (const size_t i : {1U, 2U})
+        remark(verdicts[i],
+               "asymmetric 8 bits are not in its Marlin kernel: only where another one is, such as Machete");
+    }
+    return verdicts;
+  }
+
  private:
   template <typename Fail>
-  static QuantizationConfig parse_weights(const Json& weights, const Fail& fail) {
+  QuantizationConfig parse_weights(const Json& weights, const Fail& fail) const {
     QuantizationConfig result;
-    result.format = CheckpointFormat::compressed_tensors;
+    result.format = this;
     result.bits = weights.at("num_bits").get<int>();
     result.sym = weights.value("symmetric", true);
     if (const std::string type = weights.value("type", std::string("int")); type != "int" || !is_known(result.bits))
@@ -239,7 +266,7 @@ class CompressedTensorsFormat final : public LinearFormat {
 
 }  // namespace
 
-const LinearFormat& compressed_tensors_format() {
+const Format& compressed_tensors_format() {
   static const CompressedTensorsFormat format;
   return format;
 }

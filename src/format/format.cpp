@@ -5,42 +5,75 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "format/linear_format.h"
-#include "recipe/recipe.h"
+#include "format/huggingface.h"
 
 namespace gptq {
+
+// Each is defined in the file of its name.
+const Format& gptq_format();
+const Format& gptq_v2_format();
+const Format& compressed_tensors_format();
+
 namespace {
 
-const LinearFormat& format_of(const Recipe& recipe) { return linear_format(resolved_format(recipe)); }
+// The formats there are. "auto" takes the first that can hold a recipe's zeros.
+constexpr const Format& (*kFormats[])() = {gptq_format, gptq_v2_format, compressed_tensors_format};
+
+constexpr const char* kAutomatic = "auto";
+
+bool has_zeros(const Recipe& recipe) {
+  return !recipe.sym || std::any_of(recipe.dynamic.begin(), recipe.dynamic.end(),
+                                    [](const ModuleRule& rule) { return rule.sym == false; });
+}
 
 std::string method_of(const Json& config) {
   const auto method = config.contains("quant_method") ? config.find("quant_method") : config.find("method");
   return method != config.end() && method->is_string() ? method->get<std::string>() : "gptq";
 }
 
-// The format that a config is of.
-const LinearFormat& format_of(const Json& config, const std::string& where) {
+}  // namespace
+
+const Format& format_of(const Recipe& recipe) {
+  for (const auto format : kFormats) {
+    const bool fits = recipe.checkpoint_format == kAutomatic ? format().holds_zeros() || !has_zeros(recipe)
+                                                             : format().name() == recipe.checkpoint_format;
+    if (fits) return format();
+  }
+  throw option_error("checkpoint_format", " ", recipe.checkpoint_format, ": there are ", listed(format_names()));
+}
+
+std::vector<std::string> format_names() {
+  std::vector<std::string> names = {kAutomatic};
+  for (const auto format : kFormats) names.emplace_back(format().name());
+  return names;
+}
+
+QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe) {
+  return {.bits = recipe.bits,
+          .group_size = recipe.group_size,
+          .sym = recipe.sym,
+          .desc_act = recipe.desc_act,
+          .format = &format,
+          .signed_scales = *recipe.signed_scales};
+}
+
+QuantizationConfig parse_quantization_config(const Json& config, const std::string& where) {
+  if (!config.is_object()) throw InputError(cat(where, ": quantization_config is not a JSON object"));
   const std::string method = method_of(config);
+  std::string versions;  // of this method
+  for (const auto format : kFormats) {
+    if (format().method() != method) continue;
+    if (format().recognizes(config)) return format().parse(config, where);
+    versions += cat(versions.empty() ? "" : " and ", format().name());
+  }
   if (method == "mxfp4") throw InputError(already_quantized(config, where));
-  if (method == "compressed-tensors") return compressed_tensors_format();
-  if (method != "gptq") {
+  if (versions.empty()) {
     throw InputError(
         cat(where, ": quantized with '", method,
             "'; this program reads GPTQ and compressed-tensors folders, FP8 weights and unquantized ones"));
   }
-  const std::string format = config.value("checkpoint_format", config.value("format", std::string("gptq")));
-  if (format == "gptq") return gptq_format();
-  if (format == "gptq_v2") return gptq_v2_format();
-  throw InputError(cat(where, ": checkpoint_format '", format, "' is not read; gptq and gptq_v2 are"));
-}
-
-std::string name_of_part(const std::string& linear, std::string_view part) { return cat(linear, ".", part); }
-
-}  // namespace
-
-QuantizationConfig parse_quantization_config(const Json& config, const std::string& where) {
-  if (!config.is_object()) throw InputError(cat(where, ": quantization_config is not a JSON object"));
-  return format_of(config, where).parse(config, where);
+  const std::string format = config.value("checkpoint_format", config.value("format", std::string()));
+  throw InputError(cat(where, ": checkpoint_format '", format, "' is not read; ", versions, " are"));
 }
 
 std::string already_quantized(const Json& config, const std::string& where) {
@@ -52,44 +85,24 @@ std::string already_quantized(const Json& config, const std::string& where) {
              where, "', quantization_config=Mxfp4Config(dequantize=True)).save_pretrained('NEW_FOLDER')\"");
 }
 
-QuantizationConfig stored_as(const Recipe& recipe) {
-  return {.bits = recipe.bits,
-          .group_size = recipe.group_size,
-          .sym = recipe.sym,
-          .desc_act = recipe.desc_act,
-          .format = resolved_format(recipe),
-          .signed_scales = *resolved(recipe).signed_scales};
-}
-
-Json quantization_config(const Recipe& recipe, const std::vector<QuantizedLinear>& linears,
-                         const std::vector<std::string>& unquantized) {
-  return format_of(recipe).config(recipe, linears, unquantized);
-}
-
-bool has_config_file(const Recipe& recipe) { return format_of(recipe).has_config_file(); }
-
-void check_format(const Recipe& recipe) { format_of(recipe).check(recipe); }
-
 void check_shape(const LinearSpec& linear, const Recipe& recipe) {
   if (recipe.group_size != -1 && linear.in_features % recipe.group_size != 0) {
     std::string divisors;
     for (const int64_t size : {1024, 512, 256, 128, 64, 32, 16}) {
       if (linear.in_features % size == 0) divisors += cat(divisors.empty() ? "" : ", ", size);
     }
-    throw InputError(cat("--group-size ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
-                         linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"));
+    throw InputError(cat("`group_size` ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
+                         linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"),
+                     {.option = "group_size", .file = {}, .tensor = linear.name});
   }
   for (const int64_t size : {linear.in_features, linear.out_features}) {
     if (size * recipe.bits % 32 == 0) continue;
-    throw InputError(cat(linear.name, " [", linear.out_features, ", ", linear.in_features, "]: the format packs ",
-                         recipe.bits, " bits into 32-bit words, so both sizes must be multiples of ",
-                         recipe.bits == 3 ? 32 : 32 / recipe.bits,
-                         "; leave it out with --modules-in-block-to-quantize or choose other --bits"));
+    throw InputError(
+        cat(linear.name, " [", linear.out_features, ", ", linear.in_features, "]: the format packs ", recipe.bits,
+            " bits into 32-bit words, so both sizes must be multiples of ", recipe.bits == 3 ? 32 : 32 / recipe.bits,
+            "; leave it out with `modules_in_block_to_quantize` or choose other `bits`"),
+        {.option = "bits", .file = {}, .tensor = linear.name});
   }
-}
-
-std::vector<TensorSpec> quantized_tensors(const LinearSpec& linear, const Recipe& recipe) {
-  return format_of(recipe).tensors(linear, recipe);
 }
 
 FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, const std::vector<int32_t>& g_idx,
@@ -110,35 +123,37 @@ FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, c
   return linear;
 }
 
-PackedLinear pack(const FetchedLinear& linear, const Recipe& recipe) { return format_of(recipe).pack(linear, recipe); }
-
-int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) {
-  return format_of(recipe).packing_bytes(linear, recipe);
-}
-
-void write_linear(CheckpointWriter& writer, const std::string& name, const PackedLinear& packed) {
-  for (const PackedTensor& tensor : packed) {
+void write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded) {
+  for (const EncodedTensor& tensor : encoded) {
     const auto write = [&](const auto& values) {
-      writer.write(name_of_part(name, tensor.part), values.data(), values.size() * sizeof(values[0]));
+      sink.write(cat(name, ".", tensor.part), values.data(), values.size() * sizeof(values[0]));
     };
     std::visit(write, tensor.values);
   }
 }
 
-bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, CheckpointFormat format) {
-  const std::string name = name_of_part(linear, linear_format(format).parts().scales);
-  const std::vector<float> scales = to_floats(checkpoint, checkpoint.tensor(name));
+Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
+  const auto cols = static_cast<int64_t>(g_idx.size());
+  const Matrix device_codes = to_device(backend, DType::u8, rows, cols, codes.data());
+  const Matrix device_scales = to_device(backend, DType::f32, rows, groups, scales.data());
+  const Matrix device_zeros = to_device(backend, DType::u8, rows, groups, zeros.data());
+  Matrix weight(backend, dtype, rows, cols);
+  backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
+  return weight;
+}
+
+bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format) {
+  const std::vector<float> scales = to_floats(checkpoint, checkpoint.tensor(cat(linear, ".", format.parts().scales)));
   return std::any_of(scales.begin(), scales.end(), [](float scale) { return scale < 0; });
 }
 
 WeightReader quantized_reader(const Checkpoint& checkpoint) {
   const QuantizationConfig config =
       parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
-  const LinearFormat& format = linear_format(config.format);
-  return [&checkpoint, &format, config](const LinearSpec& spec) -> PlaceWeight {
-    if (!checkpoint.has(name_of_part(spec.name, format.parts().codes))) return {};
+  return [&checkpoint, config](const LinearSpec& spec) -> PlaceWeight {
+    if (!checkpoint.has(cat(spec.name, ".", config.format->parts().codes))) return {};
     // Shared, so that copies of the function do not copy the weights.
-    auto linear = std::make_shared<const HostLinear>(format.read(checkpoint, spec, config));
+    auto linear = std::make_shared<const HostLinear>(config.format->read(checkpoint, spec, config));
     return [linear](Backend& backend, DType dtype) { return linear->dequantized(backend, dtype); };
   };
 }

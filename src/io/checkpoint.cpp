@@ -175,13 +175,13 @@ void check_output(const fs::path& output, const fs::path& target, const fs::path
   }
   if (!overwrite)
     throw InputError(
-        cat(output.string(), ": exists already; pass --overwrite to replace it, or choose another folder"));
+        cat(output.string(), ": exists already; pass `overwrite` to replace it, or choose another folder"));
   std::error_code error;
   const bool empty = type == fs::file_type::directory && fs::is_empty(target, error);
   if (error) throw cannot(output, "list it", error.value());
   if (type != fs::file_type::directory || (!empty && !is_there(target / "config.json"))) {
     throw InputError(
-        cat(output.string(), ": is not a model folder, so --overwrite does not replace it; choose another folder"));
+        cat(output.string(), ": is not a model folder, so `overwrite` does not replace it; choose another folder"));
   }
 }
 
@@ -569,7 +569,7 @@ void CheckpointWriter::commit() {
   sync_folder(temporary_);
   const bool replaces = is_there(output_);
   if (replaces && !overwrite_)
-    throw InputError(cat(output_.string(), ": was created during the run; pass --overwrite to replace it"));
+    throw InputError(cat(output_.string(), ": was created during the run; pass `overwrite` to replace it"));
   if (replaces) fs::rename(output_, old_, error);
   if (error) throw cannot(output_, "move the old output aside", error.value());
   fs::rename(temporary_, output_, error);

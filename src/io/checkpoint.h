@@ -15,6 +15,7 @@
 
 #include "io/fp8.h"
 #include "io/safetensors.h"
+#include "io/sink.h"
 
 namespace gptq {
 
@@ -88,7 +89,7 @@ void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, 
 
 // Writes a model folder under a temporary name next to `output`, syncs it to disk and renames it when complete:
 // `output` is complete or absent.
-class CheckpointWriter {
+class CheckpointWriter final : public ModelSink {
  public:
   // Lays the tensors out in the given order, in shards of at most `max_shard_bytes` (a single tensor may exceed it):
   // model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
@@ -97,23 +98,23 @@ class CheckpointWriter {
   // both numbers). Creates missing parent folders, and removes them again without commit().
   CheckpointWriter(const std::filesystem::path& source, std::filesystem::path output, bool overwrite,
                    std::vector<TensorSpec> tensors, size_t max_shard_bytes);
-  ~CheckpointWriter();  // without commit(): removes everything written
+  ~CheckpointWriter() override;  // without commit(): removes everything written
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // As in SafetensorsWriter. Thread-safe.
-  void write(std::string_view tensor, const void* data, size_t bytes);
-  void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes);
-  void write_file(const std::filesystem::path& relative, std::string_view text);
-  void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative);  // byte for byte
+  void write(std::string_view tensor, const void* data, size_t bytes) override;
+  void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes) override;
+  void write_file(const std::filesystem::path& relative, std::string_view text) override;
+  void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative) override;  // byte for byte
   // Finishes the shards, writes the index, syncs and renames into place. An old output is first moved to
   // OUTPUT.old-PID; it is moved back if the rename fails, and removed last.
-  void commit();
+  void commit() override;
 
   // Removes the partial `output` of a writer of this process whose destructor will not run.
   static void remove_partial(const std::filesystem::path& output) noexcept;
 
-  size_t output_bytes() const { return output_bytes_; }  // of all weight files
+  size_t output_bytes() const override { return output_bytes_; }  // of all weight files
   // The same, computed without writing.
   static size_t output_bytes(std::vector<TensorSpec> tensors, size_t max_shard_bytes);
 

@@ -9,7 +9,7 @@
 #include "format/format.h"
 #include "model/model.h"
 #include "plan/mixed_bits.h"
-#include "recipe/recipe.h"
+#include "recipe/options.h"
 
 namespace gptq {
 namespace {
@@ -19,10 +19,7 @@ namespace fs = std::filesystem;
 void check_numbers(const Job& job) {
   validate(job.recipe);
   validate_rules(job.recipe);
-  if (job.batch_size < 0)
-    throw InputError(cat("--batch-size ", job.batch_size, ": give a positive number of sequences, or 0 to choose"));
-  if (job.max_shard_bytes <= 0) throw InputError("--max-shard-size: give a positive size, such as 5GB");
-  if (job.max_read_rate < 0) throw InputError("--max-read-rate: give a positive size a second, or 0 for no limit");
+  check_ranges(job);
   if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
     throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
 }
@@ -31,11 +28,7 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
   const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
-  if (calibration.samples <= 0)
-    throw InputError(cat("--samples ", calibration.samples, ": give a positive number of sequences"));
-  if (calibration.sequence_length <= 0) {
-    throw InputError(cat("--sequence-length ", calibration.sequence_length, ": give a positive number of tokens"));
-  }
+  check_ranges(calibration);
   if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
   if (calibration.file.empty()) {
     throw InputError(
@@ -88,6 +81,7 @@ DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
 Facts find_facts(const Job& job) {
   check_numbers(job);
   Facts facts;
+  facts.format = &format_of(job.recipe);
   facts.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
   const Checkpoint& checkpoint = *facts.checkpoint;
   if (!checkpoint.quantization_config().is_null())

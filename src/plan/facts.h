@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "format/format.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "model/specs.h"
@@ -22,6 +23,7 @@ struct Notice {
 };
 
 struct Facts {
+  const Format* format = nullptr;  // of the output
   std::unique_ptr<Checkpoint> checkpoint;
   ModelConfig config;
   Resources resources;

@@ -23,12 +23,12 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
 void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
-  const auto choose = [&](const LinearSpec& linear, const std::optional<Recipe>& recipe) {
+  const auto choose = [&](const LinearSpec& linear, const std::optional<ResolvedRecipe>& recipe) {
     layout.linears.push_back({linear, {}});
     if (!recipe) return;
-    check_format(*recipe);
+    facts.format->check(*recipe);
     check_shape(linear, *recipe);
-    layout.linears.back().config = stored_as(*recipe);
+    layout.linears.back().config = stored_as(*facts.format, *recipe);
     layout.quantized.emplace(linear.name, QuantizedLinear{linear, *recipe});
     layout.quantized_weights += linear.in_features * linear.out_features;
     layout.replaced[linear.tensor].push_back(linear.name);
@@ -72,30 +72,11 @@ void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
 }
 
 void plan_output(const Job& job, const Facts& facts, Layout& layout) {
-  int64_t quantized_bytes = 0;
-  for (const StoredTensor* tensor : facts.checkpoint->tensors()) {
-    const auto linears = layout.replaced.find(tensor->name), biases = layout.split_biases.find(tensor->name);
-    if (linears == layout.replaced.end() && biases == layout.split_biases.end()) {
-      layout.output.push_back({tensor->name, tensor->dtype, tensor->shape});
-      continue;
-    }
-    if (biases != layout.split_biases.end()) {
-      for (const std::string& name : biases->second)
-        layout.output.push_back({name + ".bias", tensor->dtype, {layout.quantized.at(name).spec.out_features}});
-      continue;
-    }
-    for (const std::string& name : linears->second) {
-      const QuantizedLinear& linear = layout.quantized.at(name);
-      for (TensorSpec& spec : quantized_tensors(linear.spec, linear.recipe)) {
-        quantized_bytes += static_cast<int64_t>(spec.bytes());
-        layout.output.push_back(std::move(spec));
-      }
-    }
-  }
-  layout.bits_per_weight =
-      8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
-  layout.output_bytes =
-      static_cast<int64_t>(CheckpointWriter::output_bytes(layout.output, static_cast<size_t>(job.max_shard_bytes)));
+  layout.output = facts.format->layout({*facts.checkpoint, layout.quantized, layout.replaced, layout.split_biases},
+                                       job.max_shard_bytes);
+  layout.output_bytes = layout.output.output_bytes;
+  layout.bits_per_weight = 8.0 * static_cast<double>(layout.output.quantized_bytes) /
+                           static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
 }
 
 // What Optimum reads in the place of rules, where those skip the same linears in all blocks: the names in a block of
@@ -135,8 +116,7 @@ Layout planned_layout(const Job& job, const Facts& facts) {
   if (!job.loader.empty()) {
     const std::vector<StoredLinear> mixed =
         chooses ? mixture(job, facts.widths, facts.config) : std::vector<StoredLinear>();
-    refuse_for_loader(job.loader,
-                      loader_verdicts(resolved_format(job.recipe), chooses ? mixed : layout.linears, facts.config));
+    refuse_for_loader(job.loader, loader_verdicts(*facts.format, chooses ? mixed : layout.linears, facts.config));
   }
   if (!chooses) return layout;
   double free_weights = 0;
@@ -156,21 +136,19 @@ Setup set_up(const Job& job) {
   return setup;
 }
 
-Json output_config(const Job& job, const Facts& facts, const Layout& layout) {
-  Recipe recipe = job.recipe;
-  recipe.dynamic = layout.written_rules;
-  std::vector<QuantizedLinear> quantized;
-  std::vector<std::string> unquantized;
+OutputRecord output_record(const Job& job, const Facts& facts, const Layout& layout) {
+  OutputRecord record{.recipe = job.recipe};
+  record.recipe.dynamic = layout.written_rules;
   for (const StoredLinear& linear : layout.linears) {
     const auto found = layout.quantized.find(linear.spec.name);
     if (found != layout.quantized.end())
-      quantized.push_back(found->second);
+      record.quantized.push_back(found->second);
     else
-      unquantized.push_back(linear.spec.name);
+      record.unquantized.push_back(linear.spec.name);
   }
-  if (recipe.modules_in_block_to_quantize.empty())
-    recipe.modules_in_block_to_quantize = kinds_in_every_block(facts.config, layout);
-  return quantization_config(recipe, quantized, unquantized);
+  auto& kinds = record.recipe.modules_in_block_to_quantize;
+  if (kinds.empty()) kinds = kinds_in_every_block(facts.config, layout);
+  return record;
 }
 
 }  // namespace gptq

@@ -17,7 +17,7 @@ struct Layout {
   std::map<std::string, std::vector<std::string>> replaced, split_biases;
   std::vector<StoredLinear> linears;      // of all blocks and the head, as the output has them
   std::vector<ModuleRule> written_rules;  // the recipe's, with names that loaders fuse
-  std::vector<TensorSpec> output;         // in the output's order
+  OutputLayout output;                    // its tensors, in their order
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
   std::vector<Notice> notices;
@@ -39,7 +39,7 @@ struct Setup {
 };
 Setup set_up(const Job& job);
 
-// The quantization_config of the output.
-Json output_config(const Job& job, const Facts& facts, const Layout& layout);
+// What the output tells of its making.
+OutputRecord output_record(const Job& job, const Facts& facts, const Layout& layout);
 
 }  // namespace gptq

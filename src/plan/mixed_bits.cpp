@@ -4,7 +4,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "format/format.h"
+#include "format/loaders.h"
 #include "recipe/rules.h"
 
 namespace gptq {
@@ -24,19 +24,20 @@ std::string listed(const std::vector<int>& widths) {
 // Why a width cannot be used; empty where it can.
 std::string refusal(const Job& job, int bits, const StepSpecs& steps) {
   const Recipe recipe = at_width(job, bits).recipe;
+  const Format& format = format_of(recipe);
   std::vector<StoredLinear> linears;
   try {
     for (const auto& step : steps) {
       for (const LinearSpec& linear : step) {
-        const std::optional<Recipe> own = recipe_for(recipe, linear.name);
+        const std::optional<ResolvedRecipe> own = recipe_for(recipe, linear.name);
         linears.push_back({linear, {}});
         if (!own) continue;
-        check_format(*own);
+        format.check(*own);
         check_shape(linear, *own);
-        linears.back().config = stored_as(*own);
+        linears.back().config = stored_as(format, *own);
       }
     }
-    if (!job.loader.empty()) refuse_for_loader(job.loader, loader_verdicts(resolved_format(recipe), linears));
+    if (!job.loader.empty()) refuse_for_loader(job.loader, format.loaders(linears));
   } catch (const InputError& error) {
     return error.what();
   }
@@ -60,7 +61,7 @@ double free_average(const Recipe& recipe, const StepSpecs& steps) {
   for (const auto& step : steps) {
     const std::vector<LinearSpec> free_here = free_linears(recipe, step);
     for (const LinearSpec& linear : step) {
-      const std::optional<Recipe> own = recipe_for(recipe, linear.name);
+      const std::optional<ResolvedRecipe> own = recipe_for(recipe, linear.name);
       if (!own) continue;
       const auto weights = static_cast<double>(linear.in_features * linear.out_features);
       const bool is_free = std::any_of(free_here.begin(), free_here.end(),
@@ -107,7 +108,8 @@ std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths
     const Recipe recipe = at_width(job, widths[turn++ % widths.size()]).recipe;
     for (const LinearSpec& linear : step) {
       linears.push_back({linear, {}});
-      if (const std::optional<Recipe> own = recipe_for(recipe, linear.name)) linears.back().config = stored_as(*own);
+      if (const std::optional<ResolvedRecipe> own = recipe_for(recipe, linear.name))
+        linears.back().config = stored_as(format_of(recipe), *own);
     }
   }
   return linears;

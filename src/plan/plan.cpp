@@ -16,7 +16,6 @@
 #include "plan/speed.h"
 #include "quant/observer.h"
 #include "quant/targets.h"
-#include "recipe/recipe.h"
 #include "tensor/page_memory.h"
 
 namespace gptq {
@@ -156,12 +155,11 @@ Plan plan_of(const Job& job, const Facts& facts, const Layout& layout) {
   plan.quantized_weights = layout.quantized_weights;
   plan.bits_per_weight = layout.bits_per_weight;
   plan.compute_dtype = name_of(facts.precision.computed);
-  plan.checkpoint_format = name_of(resolved_format(job.recipe));
+  plan.checkpoint_format = facts.format->name();
   for (const Placement::Unit& unit : facts.placement.units)
     plan.units.push_back({unit.module, unit.computes_on, unit.stays, unit.bytes, unit.visits});
-  plan.loaders =
-      loader_verdicts(resolved_format(job.recipe),
-                      facts.widths.empty() ? layout.linears : mixture(job, facts.widths, facts.config), facts.config);
+  plan.loaders = loader_verdicts(
+      *facts.format, facts.widths.empty() ? layout.linears : mixture(job, facts.widths, facts.config), facts.config);
   if (!facts.widths.empty()) {
     std::string widths;
     for (const int width : facts.widths) widths += cat(widths.empty() ? "" : ", ", width);

@@ -53,6 +53,20 @@ void Hessian::add(ConstMatrixView x, ConstMatrixView original) {
   backend_.add_cross_gram(x, original, cross_);
 }
 
+void Hessian::merge(const Hessian& other) {
+  const auto add = [&](const Matrix& from, Matrix& to) {
+    if (&other.backend_ == &backend_) return backend_.add(from, 1, to);
+    const std::vector<float> values = to_host<float>(other.backend_, from);
+    backend_.add(to_device(backend_, DType::f32, from.rows(), from.cols(), values.data()), 1, to);
+  };
+  add(other.sum_, sum_);
+  if (!cross_.empty()) add(other.cross_, cross_);
+  const int32_t dropped_rows =
+      to_host<int32_t>(backend_, dropped_)[0] + to_host<int32_t>(other.backend_, other.dropped_)[0];
+  backend_.upload(dropped_.view(), &dropped_rows);
+  tokens_ += other.tokens_;
+}
+
 void Hessian::clear() {
   backend_.clear(sum_);
   backend_.clear(dropped_);
@@ -62,15 +76,15 @@ void Hessian::clear() {
 
 int64_t Hessian::dropped() { return to_host<int32_t>(backend_, dropped_)[0]; }
 
-bool Hessian::shares_factor(const Recipe& a, const Recipe& b) {
+bool Hessian::shares_factor(const ResolvedRecipe& a, const ResolvedRecipe& b) {
   return a.order == b.order && (a.order != Order::group_aware || a.group_size == b.group_size);
 }
 
-FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name) {
-  return factor(recipe, name, {.damped = !refine_stages(resolved(recipe).refine).empty()});
+FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string& name) {
+  return factor(recipe, name, {.damped = !refine_stages(recipe.refine).empty()});
 }
 
-FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name, Wanted wanted) {
+FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string& name, Wanted wanted) {
   const int64_t n = sum_.rows();
   FactoredHessian result;
   result.tokens = tokens_ - dropped();
@@ -106,7 +120,8 @@ FactoredHessian Hessian::factor(const Recipe& recipe, const std::string& name, W
     if (attempt == kDampingSteps) {
       throw InputError(
           cat(name, ": its Hessian cannot be factored even with damping ", result.damp_percent,
-              " of the mean diagonal; look for broken calibration text or weights, or raise --damp-percent"));
+              " of the mean diagonal; look for broken calibration text or weights, or raise `damp_percent`"),
+          {.option = "damp_percent", .file = {}, .tensor = name});
     }
     result.damp_percent *= 10;
   }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "gptq/gptq.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 
@@ -33,6 +33,10 @@ class Hessian {
   // The same, with the input that the unquantized model has in x's place.
   void add(ConstMatrixView x, ConstMatrixView original);
 
+  // Adds the sums and counts of another part of the calibration, which may lie on another device. Both have a cross
+  // product, or neither.
+  void merge(const Hessian& other);
+
   // Damps, orders and factors. Where the factorization fails, the damping rises tenfold, at most kDampingSteps times.
   // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards,
   // unless factor() is to be called again.
@@ -40,11 +44,12 @@ class Hessian {
     bool damped = true;  // FactoredHessian::damped
     bool again = false;
   };
-  FactoredHessian factor(const Recipe& recipe, const std::string& name, Wanted wanted);
-  FactoredHessian factor(const Recipe& recipe, const std::string& name);  // once, for a recipe that refines or not
+  FactoredHessian factor(const ResolvedRecipe& recipe, const std::string& name, Wanted wanted);
+  FactoredHessian factor(const ResolvedRecipe& recipe,
+                         const std::string& name);  // once, for a recipe that refines or not
 
   // Whether linears of both recipes can be solved with one factorization.
-  static bool shares_factor(const Recipe& a, const Recipe& b);
+  static bool shares_factor(const ResolvedRecipe& a, const ResolvedRecipe& b);
 
   void clear();  // as if nothing had been added
   int64_t tokens() const { return tokens_; }

@@ -14,7 +14,7 @@ namespace {
 // Columns that one call of the column loop solves; the rest of the feedback is matrix products.
 constexpr int64_t kBlock = kMostColumns;
 
-// The search that a resolved recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates
+// The search that a recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates
 // down to 0.2).
 GridSearch grid_search(const Recipe& recipe) {
   GridSearch search{
@@ -102,7 +102,8 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
 
 }  // namespace
 
-Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian, const Recipe& recipe) {
+Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian,
+                const ResolvedRecipe& recipe) {
   const int64_t rows = weight.rows, n = weight.cols;
   Quantized result = make_quantized(backend, weight, recipe);
   const std::vector<int32_t>& order = hessian.order;
@@ -170,7 +171,7 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   return result;
 }
 
-Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Recipe& recipe) {
+Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const ResolvedRecipe& recipe) {
   Quantized result = make_quantized(backend, weight, recipe);
   for (int64_t k = 0; k < weight.cols; ++k) result.g_idx[k] = static_cast<int32_t>(k / result.group_size);
   Recipe without_hessian = recipe;

@@ -65,7 +65,8 @@ bool wants_original_states(const Recipe& recipe) {
   return recipe.method == Method::gptq && recipe.targets != Targets::weights;
 }
 
-Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe) {
+Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian,
+                       const ResolvedRecipe& recipe) {
   if (hessian.cross.empty()) throw Error("corrected targets need the original model's inputs");
   std::vector<int32_t> inverse(hessian.order.size());
   for (size_t i = 0; i < inverse.size(); ++i) inverse[hessian.order[i]] = static_cast<int32_t>(i);

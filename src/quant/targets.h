@@ -2,8 +2,8 @@
 #pragma once
 
 #include "backend/backend.h"
-#include "gptq/gptq.h"
 #include "quant/hessian.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 
@@ -17,6 +17,7 @@ bool wants_original_states(const Recipe& recipe);
 //   gptaq: T = W + alpha W P, P = striu(dC U') U with inv(Hd) = U' U, U upper triangular (arXiv 2504.02692),
 //     always taken of the original W.
 // Throws Error for a Hessian without its cross product.
-Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian, const Recipe& recipe);
+Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian,
+                       const ResolvedRecipe& recipe);
 
 }  // namespace gptq

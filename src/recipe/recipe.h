@@ -1,18 +1,25 @@
-// Recipes: presets, names of choices, and what contradicts what.
+// Recipes: presets, contradictions, and the choices that are made for a module's bits.
 #pragma once
 
-#include <string_view>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "gptq/gptq.h"
+#include "gptq/recipe.h"
+#include "recipe/words.h"
 
 namespace gptq {
 
-// Throws InputError naming the flag for bits, group sizes, damping or combinations that make no sense.
+// Throws InputError, about the option, for values out of range or combinations that make no sense.
 void validate(const Recipe& recipe);
 
-// The same recipe with everything that was left open decided, for its bits and method.
-Recipe resolved(Recipe recipe);
+// A recipe whose open choices are made for its bits and method: each optional has a value, and refine is not empty.
+class ResolvedRecipe : public Recipe {
+ private:
+  explicit ResolvedRecipe(Recipe recipe) : Recipe(std::move(recipe)) {}
+  friend ResolvedRecipe resolve(Recipe recipe);
+};
+ResolvedRecipe resolve(Recipe recipe);
 
 // One stage of Recipe::refine.
 struct RefineStage {
@@ -21,14 +28,5 @@ struct RefineStage {
 };
 // Throws InputError for anything but "none" or stages such as "r c2 r".
 std::vector<RefineStage> refine_stages(const std::string& refine);
-
-// The format a recipe is written in: never automatic.
-CheckpointFormat resolved_format(const Recipe& recipe);
-
-std::string_view name_of(Method method);
-std::string_view name_of(ScaleSearch search);
-std::string_view name_of(Order order);
-std::string_view name_of(Targets targets);
-std::string_view name_of(CheckpointFormat format);
 
 }  // namespace gptq

@@ -105,26 +105,24 @@ std::array<std::string, 3> parts_of(const std::string& module) {
 }
 
 // What the rules alone make of a module.
-std::optional<Recipe> ruled(const Recipe& recipe, const std::string& module) {
+std::optional<ResolvedRecipe> ruled(const Recipe& recipe, const std::string& module) {
   const ModuleRule* rule = rule_for(recipe.dynamic, module);
   if (rule != nullptr && rule->skip) return std::nullopt;
-  Recipe result = rule != nullptr ? with(recipe, *rule) : recipe;
-  result.checkpoint_format = resolved_format(recipe);  // a folder has one
-  return resolved(std::move(result));
+  return resolve(rule != nullptr ? with(recipe, *rule) : recipe);
 }
 
 }  // namespace
 
-std::optional<Recipe> recipe_for(const Recipe& recipe, const std::string& module) {
+std::optional<ResolvedRecipe> recipe_for(const Recipe& recipe, const std::string& module) {
   return is_selected(recipe, module) ? ruled(recipe, module) : std::nullopt;
 }
 
-std::optional<Recipe> recipe_for_head(const Recipe& recipe, const std::string& head) {
+std::optional<ResolvedRecipe> recipe_for_head(const Recipe& recipe, const std::string& head) {
   return recipe.lm_head ? ruled(recipe, head) : std::nullopt;
 }
 
-std::vector<std::optional<Recipe>> recipes_for(const Recipe& recipe, const std::vector<LinearSpec>& step) {
-  std::vector<std::optional<Recipe>> recipes;
+std::vector<std::optional<ResolvedRecipe>> recipes_for(const Recipe& recipe, const std::vector<LinearSpec>& step) {
+  std::vector<std::optional<ResolvedRecipe>> recipes;
   for (const LinearSpec& linear : step) recipes.push_back(recipe_for(recipe, linear.name));
   return recipes;
 }
@@ -143,16 +141,14 @@ void validate_rules(const Recipe& recipe) {
     const Pattern compiles(rule.pattern, kDynamic);
     if (rule.skip) continue;
     try {
-      Recipe changed = with(recipe, rule);
-      changed.checkpoint_format = resolved_format(recipe);
-      validate(changed);
+      validate(with(recipe, rule));
     } catch (const InputError& error) {
-      throw InputError(cat("for the modules of the rule '", rule.pattern, "': ", error.what()));
+      throw InputError(cat("for the modules of the rule '", rule.pattern, "': ", error.what()), error.subject());
     }
   }
 }
 
-bool fit_together(const std::optional<Recipe>& a, const std::optional<Recipe>& b) {
+bool fit_together(const std::optional<ResolvedRecipe>& a, const std::optional<ResolvedRecipe>& b) {
   if (!a || !b) return !a && !b;
   return a->bits == b->bits && a->group_size == b->group_size && a->sym == b->sym && a->desc_act == b->desc_act;
 }
@@ -179,7 +175,7 @@ std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const StepSpecs& 
       if (!linear.fused.empty()) fused[linear.fused].push_back(linear.name);
     }
     for (const auto& [name, parts] : fused) {
-      const std::optional<Recipe> wanted = ruled(recipe, parts[0]);
+      const std::optional<ResolvedRecipe> wanted = ruled(recipe, parts[0]);
       const bool equal = std::all_of(parts.begin(), parts.end(), [&](const std::string& part) {
         return fit_together(wanted, ruled(recipe, part));
       });
@@ -207,13 +203,14 @@ std::vector<ModuleRule> with_fused_names(const Recipe& recipe, const StepSpecs& 
 std::vector<ModuleRule> parse_rules(const Json& dynamic, const std::string& where, bool lenient) {
   std::vector<ModuleRule> rules;
   if (dynamic.is_null() || (dynamic.is_boolean() && !dynamic.get<bool>())) return rules;
+  const std::string prefix = where.empty() ? "" : where + ": ";
   if (!dynamic.is_object())
-    throw InputError(cat(where, ": dynamic is an object of patterns, such as {\"-:.*down_proj\": {}}"));
+    throw InputError(cat(prefix, "rules are an object of patterns, such as {\"-:.*down_proj\": {}}"));
   for (const auto& [key, overrides] : dynamic.items()) {
     ModuleRule rule{.pattern = key};
     rule.skip = key.starts_with("-:");
     if (rule.skip || key.starts_with("+:")) rule.pattern = key.substr(2);
-    const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": dynamic '", key, "': ", what)); };
+    const auto fail = [&](const std::string& what) { throw InputError(cat(prefix, "'", key, "': ", what)); };
     if (!overrides.is_object() && !overrides.is_null()) fail("its overrides are an object, such as {\"bits\": 8}");
     try {
       for (const auto& [name, value] : overrides.items()) {

@@ -250,8 +250,8 @@ void Collector::tell_of_experts() {
 Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes) {
   report_.model = job_.model;
   report_.output = job_.output;
-  report_.recipe = resolved(job_.recipe);
-  report_.checkpoint_format = name_of(resolved_format(job_.recipe));
+  report_.recipe = resolve(job_.recipe);
+  report_.checkpoint_format = facts.format->name();
   report_.compute_dtype = name_of(facts.precision.computed);
   report_.device_map = facts.placement.map;
   report_.states = report_.plan.states;

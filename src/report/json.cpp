@@ -6,7 +6,7 @@
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
-#include "recipe/rules.h"
+#include "recipe/recipe_file.h"
 
 namespace gptq {
 namespace {

@@ -10,7 +10,7 @@
 namespace gptq {
 namespace {
 
-using StepRecipes = std::vector<std::optional<Recipe>>;  // of its linears; none for one that stays as it is
+using StepRecipes = std::vector<std::optional<ResolvedRecipe>>;  // of its linears; none for one that stays as it is
 
 std::vector<StepRecipes> recipes_of(const Recipe& recipe, const StepSpecs& steps) {
   std::vector<StepRecipes> recipes;
@@ -284,7 +284,8 @@ void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, cons
   recipe.true_sequential ? run.sweep_sequential() : run.sweep_at_once();
 }
 
-void quantize_head(Model& model, const Recipe& recipe, Backend& backend, Streams streams, BlockObserver& observer) {
+void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend, Streams streams,
+                   BlockObserver& observer) {
   StateStore* const originals = streams.originals;
   const LinearSpec spec = head_spec(model.config());
   observer.begin_step({spec});

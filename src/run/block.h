@@ -23,6 +23,7 @@ void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, cons
                     BlockObserver& observer);
 
 // Quantizes the output head after the last block; recipe_for_head() has its recipe.
-void quantize_head(Model& model, const Recipe& recipe, Backend& backend, Streams streams, BlockObserver& observer);
+void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend, Streams streams,
+                   BlockObserver& observer);
 
 }  // namespace gptq

@@ -10,6 +10,7 @@
 #include "base/stopwatch.h"
 #include "data/batches.h"
 #include "gptq/gptq.h"
+#include "recipe/options.h"
 #include "run/comparison.h"
 #include "run/forward.h"
 
@@ -137,8 +138,7 @@ void tell_text(const Text& text, const std::vector<Text>& texts, const ProgressF
 }
 
 void check(const Evaluation& evaluation) {
-  if (evaluation.windows < 0)
-    throw InputError(cat("--windows ", evaluation.windows, ": give a positive number, or 0 for all"));
+  check_ranges(evaluation);
   if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give --text FILE");
   if (std::count(evaluation.texts.begin(), evaluation.texts.end(), "-") > 1)
     throw InputError("--text - is given twice, but stdin can be read only once: put one of the texts into a file");
@@ -148,7 +148,6 @@ void check(const Evaluation& evaluation) {
 int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, const ProgressFunction& progress) {
   const int64_t positions = config.max_positions, context = evaluation.context;
   if (context == 0) return std::min<int64_t>(2048, positions);
-  if (context < 2) throw InputError(cat("--context ", context, ": a window needs at least 2 tokens to predict one"));
   if (context > positions && progress) {
     progress({.kind = Progress::Kind::warning,
               .text = cat("--context ", context, " is longer than the ", positions,

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "format/linear_format.h"
 #include "format/loaders.h"
 #include "gptq/gptq.h"
 #include "model/specs.h"
@@ -25,7 +24,8 @@ int64_t element_count(const StoredTensor& tensor) {
 namespace {
 
 // How one linear is stored, in a folder with this config.
-QuantizationConfig stored_config(const QuantizationConfig& folder, const StoredSizes& sizes, const LinearSpec& linear) {
+QuantizationConfig stored_config(const QuantizationConfig& folder, const Format::Sizes& sizes,
+                                 const LinearSpec& linear) {
   QuantizationConfig config = folder;
   for (const ModuleRule& rule : folder.dynamic) {
     if (!matches(rule, linear.name)) continue;
@@ -67,11 +67,11 @@ Inspection inspect(const std::string& folder) {
   }
   by_name.emplace(head_spec(config).name, linears.size());
   linears.push_back({head_spec(config), {}});
-  QuantizationConfig quantization;
+  QuantizationConfig quantization{.format = &format_of({})};
   const bool is_quantized = !checkpoint.quantization_config().is_null();
   if (is_quantized) quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
-  const LinearFormat& format = linear_format(quantization.format);
-  const LinearFormat::Parts& parts = format.parts();
+  const Format& format = *quantization.format;
+  const Format::Parts& parts = format.parts();
   std::vector<std::string_view> beside = parts.others;  // the tensors of a linear that come with its codes
   beside.push_back(parts.scales);
 
@@ -92,15 +92,14 @@ Inspection inspect(const std::string& folder) {
     if (const auto found = by_name.find(module); part == parts.codes && found != by_name.end()) {
       StoredLinear& linear = linears[found->second];
       const LinearSpec& spec = linear.spec;
-      const StoredSizes sizes = format.sizes(*tensor, checkpoint.tensor(cat(module, ".", parts.scales)), spec);
+      const Format::Sizes sizes = format.sizes(*tensor, checkpoint.tensor(cat(module, ".", parts.scales)), spec);
       linear.config = stored_config(quantization, sizes, spec);
       const auto known = signed_scales.find(sizes.bits);
       linear.config->signed_scales =
-          known != signed_scales.end()
-              ? known->second
-              : (signed_scales[sizes.bits] = has_negative_scales(checkpoint, module, quantization.format));
+          known != signed_scales.end() ? known->second
+                                       : (signed_scales[sizes.bits] = has_negative_scales(checkpoint, module, format));
       entry.name = module;
-      entry.dtype = quantization.format == CheckpointFormat::compressed_tensors ? "compressed-tensors" : "gptq";
+      entry.dtype = format.method();
       entry.bits = sizes.bits;
       entry.group_size = sizes.group_size;
       entry.shape = {spec.out_features, spec.in_features};
@@ -115,13 +114,13 @@ Inspection inspect(const std::string& folder) {
     result.modules.push_back(std::move(entry));
   }
   if (is_quantized) {
-    result.checkpoint_format = name_of(quantization.format);
+    result.checkpoint_format = format.name();
     result.bits = quantization.bits;
     result.group_size = quantization.group_size;
     result.sym = quantization.sym;
     result.desc_act = quantization.desc_act;
     for (const auto& [bits, has_negative] : signed_scales) result.signed_scales = result.signed_scales || has_negative;
-    result.loaders = loader_verdicts(quantization.format, linears, config);
+    result.loaders = loader_verdicts(format, linears, config);
   }
   return result;
 }

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "tensor/nonfinite.h"
 
 namespace gptq {
@@ -13,8 +11,8 @@ Output::Output(const Job& job, const Facts& facts, const Layout& layout, ReadGat
     : facts_(facts),
       layout_(layout),
       gate_(gate),
-      writer_(facts.checkpoint->folder(), job.output, job.overwrite, layout.output,
-              static_cast<size_t>(job.max_shard_bytes)) {}
+      writer_(facts.format->open(facts.checkpoint->folder(), job.output, job.overwrite, layout.output,
+                                 job.max_shard_bytes)) {}
 
 Output::~Output() {
   ended_ = true;
@@ -31,7 +29,7 @@ void Output::write(const std::string& linear, std::shared_ptr<FetchedLinear> fet
                    std::function<void(const FetchedLinear&)> look) {
   writes_.push_back(packer_.submit([this, linear, fetched = std::move(fetched), look = std::move(look)] {
     look(*fetched);
-    write_linear(writer_, linear, pack(*fetched, layout_.quantized.at(linear).recipe));
+    write_linear(*writer_, linear, facts_.format->encode(*fetched, layout_.quantized.at(linear).recipe));
   }));
 }
 
@@ -49,7 +47,7 @@ void Output::split_biases(const StoredTensor& tensor, const std::vector<std::str
     for (int64_t i = 0; i < spec.out_features; ++i)
       columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
     reference().gather_columns(all.view().row_range(spec.matrix_index, 1), columns, bias);
-    writer_.write(name + ".bias", bias.view().data, bias.bytes());
+    writer_->write(name + ".bias", bias.view().data, bias.bytes());
   }
 }
 
@@ -70,7 +68,7 @@ void Output::copy_tensors() {
       checkpoint.read(*tensor, first, bytes, piece.data());
       const DType dtype = parse_safetensors_dtype(tensor->dtype).value_or(DType::u8);
       bad += count_nonfinite({piece.data(), dtype, 1, static_cast<int64_t>(bytes / size_of(dtype))});
-      writer_.write_part(tensor->name, first, piece.data(), bytes);
+      writer_->write_part(tensor->name, first, piece.data(), bytes);
       if (ended_) return;
     }
     refuse_nonfinite(checkpoint, *tensor, bad);
@@ -79,19 +77,13 @@ void Output::copy_tensors() {
 
 void Output::carry_over(const Job& job) {
   carried_over_ = carrier_.submit([this] { copy_tensors(); });
-  const Checkpoint& checkpoint = *facts_.checkpoint;
-  for (const auto& file : checkpoint.side_files()) writer_.copy_file(checkpoint.folder() / file, file);
-  const Json quantization = output_config(job, facts_, layout_);
-  Json model_config = checkpoint.config();
-  model_config["quantization_config"] = quantization;
-  writer_.write_file("config.json", model_config.dump(2) + "\n");
-  if (has_config_file(job.recipe)) writer_.write_file("quantize_config.json", quantization.dump(2) + "\n");
+  facts_.format->finish(*writer_, *facts_.checkpoint, output_record(job, facts_, layout_));
 }
 
 void Output::commit() {
   wait_for_writes(0);
   carried_over_.get();
-  writer_.commit();
+  writer_->commit();
 }
 
 }  // namespace gptq

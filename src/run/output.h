@@ -33,7 +33,7 @@ class Output {
   void carry_over(const Job& job);
   // Waits for all that is written, and makes it the output.
   void commit();
-  int64_t bytes() const { return static_cast<int64_t>(writer_.output_bytes()); }
+  int64_t bytes() const { return static_cast<int64_t>(writer_->output_bytes()); }
 
  private:
   void wait_for_writes(size_t may_wait);
@@ -43,7 +43,7 @@ class Output {
   const Facts& facts_;
   const Layout& layout_;
   ReadGate& gate_;
-  CheckpointWriter writer_;
+  std::unique_ptr<ModelSink> writer_;
   std::atomic<bool> ended_ = false;  // the run is over, or has failed
   std::deque<std::future<void>> writes_;
   std::future<void> carried_over_;

@@ -149,11 +149,11 @@ void BitMeasurement::probe_step(Block& block, int64_t step, const std::vector<Li
   recipe.targets = Targets::weights;
   recipe.refine = "none";
   const FactoredHessian factored =
-      in_stage(observer_, kMeasureStage, [&] { return hessian.factor(recipe, linears[0].name); });
+      in_stage(observer_, kMeasureStage, [&] { return hessian.factor(resolve(recipe), linears[0].name); });
   for (size_t w = 0; w < widths_.size(); ++w) {
     recipe.bits = widths_[w];
     recipe.signed_scales = recipe_.signed_scales;
-    const Recipe decided = resolved(recipe);
+    const ResolvedRecipe decided = resolve(recipe);
     const bool probed = static_cast<int64_t>(w) < probed_widths(widths_);
     std::vector<Matrix> originals;
     double error = 0;

@@ -20,7 +20,10 @@ namespace {
 class CountingObserver final : public RunObserver {
  public:
   CountingObserver(const Setup& setup, Memory& host)
-      : layout_(setup.layout), host_(host), writes_behind_(writes_behind(setup.facts.placement)) {}
+      : format_(*setup.facts.format),
+        layout_(setup.layout),
+        host_(host),
+        writes_behind_(writes_behind(setup.facts.placement)) {}
   void begin_stage(const char* stage) override { backend_->set_stage(stage); }
   void end_stage() override {}
   void begin_step(const std::vector<LinearSpec>& /*step*/) override {}
@@ -32,7 +35,7 @@ class CountingObserver final : public RunObserver {
     backend.set_stage(kPackStage);
     if (writes_.size() == writes_behind_) writes_.pop_front();
     FetchedLinear fetched = fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, host_);
-    const int64_t packing = packing_bytes(linear, layout_.quantized.at(linear.name).recipe);
+    const int64_t packing = format_.encoding_bytes(linear, layout_.quantized.at(linear.name).recipe);
     writes_.push_back({std::move(fetched), Matrix(host_, DType::u8, 1, packing)});
   }
   void begin_unit(const Placement::Unit& /*unit*/, int64_t /*block*/, Backend& backend) override {
@@ -48,6 +51,7 @@ class CountingObserver final : public RunObserver {
     Matrix packed;
   };
 
+  const Format& format_;
   const Layout& layout_;
   Memory& host_;
   const size_t writes_behind_;

@@ -19,7 +19,7 @@ Descriptor open_nameless(const fs::path& folder) {
   if (Descriptor file(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)); file) return file;
   const fs::path path = folder / cat("gptq-states-", getpid());  // a file system without O_TMPFILE
   Descriptor file(open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
-  if (!file) throw InputError(cat("--spill-dir ", cannot(folder, "create a file in it", errno).what()));
+  if (!file) throw option_error("spill_dir", " ", cannot(folder, "create a file in it", errno).what());
   unlink(path.c_str());
   return file;
 }
@@ -30,7 +30,7 @@ void naming_the_flag(Body body) {
   try {
     body();
   } catch (const InputError& error) {
-    throw InputError(cat("--spill-dir ", error.what()));
+    throw option_error("spill_dir", " ", error.what());
   }
 }
 
@@ -52,9 +52,9 @@ StateStore::StateStore(const fs::path& spill_folder, int64_t tokens, int64_t res
   } while (error == EINTR);
   if (error != 0) {
     const std::optional<uint64_t> room = free_bytes(spill_folder);
-    throw InputError(cat("--spill-dir ", spill_folder.string(), ": the states need ", spill_bytes_, " bytes (",
-                         std::strerror(error), ")", room ? cat(", and its disk has ", *room, " free") : "",
-                         ": choose another folder, or fewer --samples"));
+    throw option_error("spill_dir", " ", spill_folder.string(), ": the states need ", spill_bytes_, " bytes (",
+                       std::strerror(error), ")", room ? cat(", and its disk has ", *room, " free") : "",
+                       ": choose another folder, or fewer `samples`");
   }
   worker_.emplace();
 }

@@ -126,6 +126,29 @@ TEST_F(CalibrationTest, JoinsJsonlDocumentsEachWithItsSpecialTokens) {
   EXPECT_EQ(read_windows(source, 4, 1), (std::vector<TokenSequence>{{128, 'a', 'b', 'c'}}));
 }
 
+TEST_F(CalibrationTest, IdsInMemoryAreCutAsThoseOfAFile) {
+  std::vector<TokenSequence> ids;
+  std::string lines;
+  for (int32_t i = 0; i < 12; ++i) {
+    ids.emplace_back();
+    for (int32_t k = 0; k < 3 + i % 5; ++k) ids.back().push_back(10 * i + k);
+    lines += "{\"input_ids\": [";
+    for (size_t k = 0; k < ids.back().size(); ++k) lines += (k == 0 ? "" : ", ") + std::to_string(ids.back()[k]);
+    lines += "]}\n";
+  }
+  const TextSource in_file = ids_only("ids.jsonl", lines);
+  const TextSource in_memory{.file = "none", .tokenizer = in_file.tokenizer, .ids = &ids};
+  for (const uint64_t seed : {0U, 5U}) {
+    for (const int64_t samples : {4, 40})
+      EXPECT_EQ(read_calibration(in_memory, {samples, 5, seed}), read_calibration(in_file, {samples, 5, seed}));
+  }
+  EXPECT_EQ(read_documents(in_memory), ids);
+  ids[3][1] = -7;
+  expect_in(error_of(in_memory), {"token ids", "sequence 3", "-7"});
+  ids[3].clear();
+  expect_in(error_of(in_memory), {"sequence 3", "nothing"});
+}
+
 TEST_F(CalibrationTest, TakesIdsLineByLineWithoutATokenizer) {
   auto source =
       ids_only("a.jsonl", "{\"input_ids\": [1, 2, 3, 4]}\n[5]\n{\"input_ids\": [6, 7]}\n{\"input_ids\": [8, 9]}\n");

@@ -1,10 +1,9 @@
 // The checkpoint format: words and zeros as loaders expect them, configs, shapes and who loads what.
-#include "format/format.h"
-
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "format/huggingface.h"
 #include "format/loaders.h"
 #include "format/pack.h"
 #include "recipe/recipe.h"
@@ -38,16 +37,30 @@ FetchedLinear fetched_of(Backend& backend, const Sample& linear) {
   return fetch(backend, linear.codes, {linear.scales.view(), linear.zeros.view(), linear.bits}, linear.g_idx);
 }
 
-Recipe recipe_of(CheckpointFormat format) {
+Recipe recipe_of(const std::string& format) {
   Recipe recipe;
   recipe.checkpoint_format = format;
   return recipe;
 }
 
+EncodedLinear encode(const FetchedLinear& linear, const Recipe& recipe) {
+  return format_of(recipe).encode(linear, resolve(recipe));
+}
+
+std::vector<TensorSpec> tensors_of(const LinearSpec& linear, const Recipe& recipe) {
+  return format_of(recipe).tensors(linear, resolve(recipe));
+}
+
+void check_format(const Recipe& recipe) { format_of(recipe).check(resolve(recipe)); }
+
+Json config_of(const Recipe& recipe, const std::vector<std::string>& unquantized = {}) {
+  return dynamic_cast<const HuggingFaceFormat&>(format_of(recipe)).config({recipe, {}, unquantized});
+}
+
 // The values of one tensor of a linear.
 template <typename Values>
-Values values_of(const PackedLinear& packed, const std::string& part) {
-  for (const PackedTensor& tensor : packed) {
+Values values_of(const EncodedLinear& packed, const std::string& part) {
+  for (const EncodedTensor& tensor : packed) {
     if (tensor.part == part) return std::get<Values>(tensor.values);
   }
   ADD_FAILURE() << part;
@@ -55,8 +68,8 @@ Values values_of(const PackedLinear& packed, const std::string& part) {
 }
 using Words = std::vector<uint32_t>;
 
-Words zeros_of(Backend& backend, const Sample& quantized, CheckpointFormat format) {
-  return values_of<Words>(pack(fetched_of(backend, quantized), recipe_of(format)), "qzeros");
+Words zeros_of(Backend& backend, const Sample& quantized, const std::string& format) {
+  return values_of<Words>(encode(fetched_of(backend, quantized), recipe_of(format)), "qzeros");
 }
 
 TEST(Format, SymmetricZerosAreTheWordsThatEveryLoaderKnows) {
@@ -65,15 +78,14 @@ TEST(Format, SymmetricZerosAreTheWordsThatEveryLoaderKnows) {
       {2, {0x55555555U, 0xAAAAAAAAU}}, {4, {0x77777777U, 0x88888888U}}, {8, {0x7F7F7F7FU, 0x80808080U}}};
   for (const auto& [bits, expected] : words) {
     const Sample quantized = sample(*backend, bits, static_cast<uint8_t>(1U << (bits - 1)));
-    for (const uint32_t word : zeros_of(*backend, quantized, CheckpointFormat::gptq)) EXPECT_EQ(word, expected.first);
-    for (const uint32_t word : zeros_of(*backend, quantized, CheckpointFormat::gptq_v2))
-      EXPECT_EQ(word, expected.second);
+    for (const uint32_t word : zeros_of(*backend, quantized, "gptq")) EXPECT_EQ(word, expected.first);
+    for (const uint32_t word : zeros_of(*backend, quantized, "gptq_v2")) EXPECT_EQ(word, expected.second);
   }
 }
 
 TEST(Format, ThreeBitZerosAreAStreamOfThrees) {
   const auto backend = open_backend("cpu");
-  const Words v1 = zeros_of(*backend, sample(*backend, 3, 4), CheckpointFormat::gptq);
+  const Words v1 = zeros_of(*backend, sample(*backend, 3, 4), "gptq");
   EXPECT_EQ(unpack_cols(v1, 2, 32, 3), std::vector<uint8_t>(64, 3));
   EXPECT_EQ(v1[0], 0xDB6DB6DBU);  // 011 repeated, low bits first
 }
@@ -82,7 +94,7 @@ TEST(Format, QweightIsTransposedAndScalesAreHalves) {
   const auto backend = open_backend("cpu");
   const Sample quantized = sample(*backend, 4, 8);
   const FetchedLinear fetched = fetched_of(*backend, quantized);
-  const PackedLinear packed = pack(fetched, recipe_of(CheckpointFormat::gptq));
+  const EncodedLinear packed = encode(fetched, recipe_of("gptq"));
   const auto qweight = values_of<std::span<const uint32_t>>(packed, "qweight");
   ASSERT_EQ(qweight.size(), 64U * 4 / 32 * 32);
   const std::vector<uint8_t> codes = to_host<uint8_t>(*backend, quantized.codes);
@@ -100,7 +112,7 @@ TEST(Format, CompressedTensorsHasARowOfWordsForEachOutput) {
   codes[3 * 64 + 63] = 15;
   quantized.codes = to_device(*backend, DType::u8, 32, 64, codes.data());
   const FetchedLinear fetched = fetched_of(*backend, quantized);
-  const PackedLinear packed = pack(fetched, recipe_of(CheckpointFormat::compressed_tensors));
+  const EncodedLinear packed = encode(fetched, recipe_of("compressed-tensors"));
   ASSERT_EQ(packed.size(), 3U) << "symmetric: no zero points";
   const Words words = values_of<Words>(packed, "weight_packed");
   ASSERT_EQ(words.size(), 32U * 8);
@@ -124,11 +136,11 @@ TEST(Format, CompressedTensorsStoresZerosAsTheyAreDownTheOutputs) {
     for (int r = 0; r < 8; ++r) zeros[2 * (8 + r) + 1] = static_cast<uint8_t>(r + 1);
     zeros[2 * 31] = 15;
     quantized.zeros = to_device(*backend, DType::u8, 32, 2, zeros.data());
-    Recipe recipe = recipe_of(CheckpointFormat::compressed_tensors);
+    Recipe recipe = recipe_of("compressed-tensors");
     recipe.bits = bits;
     recipe.sym = false;
     const FetchedLinear fetched = fetched_of(*backend, quantized);
-    const Words words = values_of<Words>(pack(fetched, recipe), "weight_zero_point");
+    const Words words = values_of<Words>(encode(fetched, recipe), "weight_zero_point");
     // [32 * bits / 32, 2 groups]: group 1 of outputs 8 to 15, group 0 of output 31, and nothing else.
     Words expected(static_cast<size_t>(2 * bits));
     if (bits == 4) {
@@ -147,10 +159,10 @@ TEST(Format, CompressedTensorsIsGptqTransposed) {
   const auto backend = open_backend("cpu");
   for (const int bits : {4, 8}) {
     const FetchedLinear fetched = fetched_of(*backend, sample(*backend, bits, 3));
-    Recipe v2 = recipe_of(CheckpointFormat::gptq_v2), other = recipe_of(CheckpointFormat::compressed_tensors);
+    Recipe v2 = recipe_of("gptq_v2"), other = recipe_of("compressed-tensors");
     v2.bits = other.bits = bits;
     v2.sym = other.sym = false;
-    const PackedLinear a = pack(fetched, v2), b = pack(fetched, other);
+    const EncodedLinear a = encode(fetched, v2), b = encode(fetched, other);
     const auto qweight = values_of<std::span<const uint32_t>>(a, "qweight");
     EXPECT_EQ(values_of<Words>(b, "weight_packed"), transposed<uint32_t>(qweight, 2 * bits, 32));
     EXPECT_EQ(values_of<Words>(b, "weight_zero_point"), transposed<uint32_t>(values_of<Words>(a, "qzeros"), 2, bits));
@@ -161,15 +173,14 @@ TEST(Format, CompressedTensorsIsGptqTransposed) {
 
 TEST(Format, TensorsArePackedInTheOrderAndSizesThatWereAnnounced) {
   const auto backend = open_backend("cpu");
-  for (const CheckpointFormat format :
-       {CheckpointFormat::gptq, CheckpointFormat::gptq_v2, CheckpointFormat::compressed_tensors}) {
+  for (const char* format : {"gptq", "gptq_v2", "compressed-tensors"}) {
     for (const bool sym : {true, false}) {
       Recipe recipe = recipe_of(format);
       recipe.group_size = 32;
       recipe.sym = sym;
-      const auto specs = quantized_tensors({"l", 32, 64, false}, recipe);
+      const auto specs = tensors_of({"l", 32, 64, false}, recipe);
       const FetchedLinear fetched = fetched_of(*backend, sample(*backend, 4, 8));
-      const PackedLinear packed = pack(fetched, recipe);
+      const EncodedLinear packed = encode(fetched, recipe);
       ASSERT_EQ(packed.size(), specs.size());
       for (size_t i = 0; i < specs.size(); ++i) {
         EXPECT_EQ("l." + packed[i].part, specs[i].name);
@@ -185,7 +196,7 @@ TEST(Format, SizesFollowFromShapeAndBits) {
   Recipe recipe;
   recipe.bits = 3;
   recipe.group_size = 64;
-  const auto specs = quantized_tensors({"a.b", 96, 128, false}, recipe);
+  const auto specs = tensors_of({"a.b", 96, 128, false}, recipe);
   ASSERT_EQ(specs.size(), 4U);
   EXPECT_EQ(specs[0].name, "a.b.qweight");
   EXPECT_EQ(specs[0].shape, (std::vector<int64_t>{12, 96}));
@@ -220,7 +231,7 @@ TEST(Format, OneConfigSaysWhatTheTensorsAre) {
   Recipe recipe;
   recipe.bits = 2;
   recipe.sym = false;
-  const Json config = quantization_config(recipe);
+  const Json config = config_of(recipe);
   EXPECT_EQ(config["checkpoint_format"], "gptq_v2");
   EXPECT_EQ(config["format"], "gptq_v2");
   EXPECT_EQ(config["quant_method"], "gptq");
@@ -229,35 +240,49 @@ TEST(Format, OneConfigSaysWhatTheTensorsAre) {
   EXPECT_EQ(read.bits, 2);
   EXPECT_EQ(read.group_size, 128);
   EXPECT_FALSE(read.sym);
-  EXPECT_EQ(read.format, CheckpointFormat::gptq_v2);
+  EXPECT_EQ(read.format->name(), "gptq_v2");
 }
 
 TEST(Format, CompressedTensorsRefusesWhatItsLoadersCannotHave) {
-  Recipe recipe = recipe_of(CheckpointFormat::compressed_tensors);
+  Recipe recipe = recipe_of("compressed-tensors");
   for (const int bits : {4, 8}) {
     recipe.bits = bits;
     EXPECT_EQ(message_of([&] { check_format(recipe); }), "") << bits;
   }
   for (const int bits : {2, 3}) {
     recipe.bits = bits;
-    EXPECT_NE(message_of([&] { check_format(recipe); }).find(cat("--bits ", bits)), std::string::npos);
+    EXPECT_NE(message_of([&] { check_format(recipe); }).find(cat("`bits` ", bits)), std::string::npos);
   }
   recipe.bits = 4;
   recipe.desc_act = true;
   recipe.static_groups = false;
-  EXPECT_NE(message_of([&] { check_format(recipe); }).find("--desc-act"), std::string::npos);
-  recipe.checkpoint_format = CheckpointFormat::gptq;
+  EXPECT_NE(message_of([&] { check_format(recipe); }).find("`desc_act`"), std::string::npos);
+  recipe.checkpoint_format = "gptq";
   recipe.bits = 3;
   EXPECT_EQ(message_of([&] { check_format(recipe); }), "");
 }
 
+TEST(Format, TheAutomaticOneHoldsTheZerosOfAllModules) {
+  Recipe recipe;
+  EXPECT_EQ(format_of(recipe).name(), "gptq");
+  recipe.dynamic = {{.pattern = ".*v_proj", .sym = false}};
+  EXPECT_EQ(format_of(recipe).name(), "gptq_v2") << "one module has zeros";
+  recipe.dynamic.clear();
+  recipe.sym = false;
+  EXPECT_EQ(format_of(recipe).name(), "gptq_v2");
+  recipe.checkpoint_format = "gptq";
+  EXPECT_NE(message_of([&] { check_format(recipe); }).find("gptq_v2"), std::string::npos);
+  recipe.checkpoint_format = "marlin";
+  EXPECT_NE(message_of([&] { format_of(recipe); }).find("auto, compressed-tensors, gptq, gptq_v2"), std::string::npos);
+}
+
 TEST(Format, TheConfigOfCompressedTensorsNamesWhatStaysUnquantized) {
-  Recipe recipe = recipe_of(CheckpointFormat::compressed_tensors);
+  Recipe recipe = recipe_of("compressed-tensors");
   recipe.bits = 8;
   recipe.sym = false;
   recipe.group_size = 64;
-  Json config = quantization_config(recipe, {}, {"model.layers.0.mlp.up_proj", "lm_head"});
-  EXPECT_FALSE(has_config_file(recipe));
+  Json config = config_of(recipe, {"model.layers.0.mlp.up_proj", "lm_head"});
+  EXPECT_FALSE(dynamic_cast<const HuggingFaceFormat&>(format_of(recipe)).has_config_file());
   EXPECT_EQ(config["quant_method"], "compressed-tensors");
   EXPECT_EQ(config["format"], "pack-quantized");
   EXPECT_EQ(config["quantization_status"], "compressed");
@@ -270,17 +295,17 @@ TEST(Format, TheConfigOfCompressedTensorsNamesWhatStaysUnquantized) {
   EXPECT_EQ(read.bits, 8);
   EXPECT_EQ(read.group_size, 64);
   EXPECT_FALSE(read.sym);
-  EXPECT_EQ(read.format, CheckpointFormat::compressed_tensors);
+  EXPECT_EQ(read.format->name(), "compressed-tensors");
 
   recipe.group_size = -1;
-  config = quantization_config(recipe, {}, {"lm_head"});
+  config = config_of(recipe, {"lm_head"});
   EXPECT_EQ(config["config_groups"]["group_0"]["weights"]["strategy"], "channel");
   EXPECT_TRUE(config["config_groups"]["group_0"]["weights"]["group_size"].is_null());
   EXPECT_EQ(parse_quantization_config(config, "here").group_size, -1);
 }
 
 TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
-  const Json good = quantization_config(recipe_of(CheckpointFormat::compressed_tensors), {}, {"lm_head"});
+  const Json good = config_of(recipe_of("compressed-tensors"), {"lm_head"});
   const auto refusal = [&](const std::function<void(Json&, Json&)>& change) {
     Json config = good;
     change(config, config["config_groups"]["group_0"]);
@@ -346,7 +371,7 @@ TEST(Format, RefusesConfigsOfOtherKinds) {
 std::vector<LoaderVerdict> verdicts_of(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   std::vector<StoredLinear> stored;
   for (const LinearSpec& linear : linears) stored.push_back({linear, config});
-  return loader_verdicts(config.format, stored);
+  return config.format->loaders(stored);
 }
 
 bool accepts(const std::vector<LoaderVerdict>& verdicts, const std::string& loader) {
@@ -359,7 +384,7 @@ bool accepts(const std::vector<LoaderVerdict>& verdicts, const std::string& load
 
 TEST(Loaders, FollowTheirRules) {
   const std::vector<LinearSpec> linears = {{"q", 256, 256, false}};
-  const QuantizationConfig plain{.bits = 4, .group_size = 128};
+  const QuantizationConfig plain{.bits = 4, .group_size = 128, .format = &format_of({})};
   for (const char* loader : {"transformers + Optimum", "GPTQModel", "vLLM", "SGLang", "ExLlamaV2"}) {
     EXPECT_TRUE(accepts(verdicts_of(plain, linears), loader)) << loader;
   }
@@ -379,7 +404,7 @@ TEST(Loaders, FollowTheirRules) {
 
 TEST(Loaders, OfCompressedTensorsTakeZerosTooButGptqProgramsTakeNothing) {
   const std::vector<LinearSpec> linears = {{"q", 256, 256, false}};
-  QuantizationConfig config{.bits = 4, .group_size = 128, .format = CheckpointFormat::compressed_tensors};
+  QuantizationConfig config{.bits = 4, .group_size = 128, .format = &format_of(recipe_of("compressed-tensors"))};
   for (const bool sym : {true, false}) {
     for (const int bits : {4, 8}) {
       config.sym = sym;
@@ -394,30 +419,6 @@ TEST(Loaders, OfCompressedTensorsTakeZerosTooButGptqProgramsTakeNothing) {
   config.group_size = 16;
   EXPECT_FALSE(accepts(verdicts_of(config, linears), "vLLM"));
   EXPECT_TRUE(accepts(verdicts_of(config, linears), "transformers + compressed-tensors"));
-}
-
-TEST(Recipe, RefusesContradictions) {
-  const auto refused = [](auto change) {
-    Recipe recipe;
-    change(recipe);
-    return !message_of([&] { validate(recipe); }).empty();
-  };
-  EXPECT_FALSE(refused([](Recipe&) {}));
-  EXPECT_TRUE(refused([](Recipe& r) { r.bits = 5; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.group_size = 0; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.group_size = -2; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.damp_percent = 0; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.damp_percent = 1; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.damp_percent = std::nan(""); }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.desc_act = true; }));
-  EXPECT_TRUE(refused([](Recipe& r) { r.static_groups = false; }));
-  EXPECT_TRUE(refused([](Recipe& r) {
-    r.sym = false;
-    r.checkpoint_format = CheckpointFormat::gptq;
-  }));
-  EXPECT_THROW(recipe_preset("fast"), InputError);
-  for (const char* preset : {"default", "paper", "group-aware"})
-    EXPECT_NO_THROW(validate(recipe_preset(preset))) << preset;
 }
 
 }  // namespace

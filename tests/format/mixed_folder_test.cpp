@@ -4,8 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "format/format.h"
+#include "format/huggingface.h"
 #include "format/loaders.h"
+#include "recipe/recipe_file.h"
 #include "recipe/rules.h"
 #include "temporary_folder.h"
 
@@ -19,6 +20,10 @@ Recipe with_rules(const std::string& dynamic) {
 }
 
 LinearSpec part(const std::string& name, const std::string& fused = {}) { return {name, 256, 256, false, fused}; }
+
+Json config_of(const OutputRecord& record) {
+  return dynamic_cast<const HuggingFaceFormat&>(format_of(record.recipe)).config(record);
+}
 
 // Two blocks of q, k, v | o.
 std::vector<std::vector<LinearSpec>> attention_steps() {
@@ -39,10 +44,11 @@ TEST(MixedFolder, AModuleThatIsSkippedOrHasOtherBitsMakesAFusedLoaderRefuse) {
     for (const auto& step : attention_steps()) {
       for (const LinearSpec& linear : step) {
         linears.push_back({linear, {}});
-        if (const auto own = recipe_for(recipe, linear.name)) linears.back().config = stored_as(*own);
+        if (const auto own = recipe_for(recipe, linear.name))
+          linears.back().config = stored_as(format_of(recipe), *own);
       }
     }
-    for (const LoaderVerdict& found : loader_verdicts(resolved_format(recipe), linears)) {
+    for (const LoaderVerdict& found : format_of(recipe).loaders(linears)) {
       if (found.loader == loader) return found;
     }
     return LoaderVerdict{};
@@ -65,12 +71,12 @@ TEST(MixedFolder, AModuleThatIsSkippedOrHasOtherBitsMakesAFusedLoaderRefuse) {
 
 TEST(MixedFolder, RulesBecomeGroupsOfCompressedTensors) {
   Recipe recipe = with_rules(R"({".*o_proj": {"bits": 8, "group_size": -1}})");
-  recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  recipe.checkpoint_format = "compressed-tensors";
   std::vector<QuantizedLinear> linears;
   for (const auto& step : attention_steps()) {
     for (const LinearSpec& linear : step) linears.push_back({linear, *recipe_for(recipe, linear.name)});
   }
-  const Json groups = quantization_config(recipe, linears, {"lm_head"})["config_groups"];
+  const Json groups = config_of({recipe, linears, {"lm_head"}})["config_groups"];
   ASSERT_EQ(groups.size(), 2U);
   EXPECT_EQ(groups["group_0"]["weights"]["num_bits"], 4);
   EXPECT_EQ(groups["group_1"]["weights"]["num_bits"], 8);
@@ -89,7 +95,8 @@ TEST(RecipeFile, OfAWrittenConfigIsTheSameRecipe) {
   recipe.damp_percent = 0.02;
   recipe.modules_in_block_to_quantize = {{"mlp.down_proj"}};
   recipe.dynamic = {{.pattern = "a", .skip = true}, {.pattern = "b", .bits = 8, .sym = false}};
-  std::ofstream(path) << quantization_config(recipe).dump();
+  recipe.checkpoint_format = format_of(recipe).name();  // as the config has it
+  std::ofstream(path) << config_of({recipe}).dump();
   const Recipe again = read_recipe(path);
   EXPECT_EQ(to_json(again), to_json(recipe));
   EXPECT_EQ(again.modules_in_block_to_quantize, recipe.modules_in_block_to_quantize);

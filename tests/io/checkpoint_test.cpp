@@ -362,7 +362,7 @@ TEST_F(CheckpointWriterTest, MissingParentsAreCreated) {
 
 TEST_F(CheckpointWriterTest, AnExistingOutputIsReplacedOnlyWhenAskedAndOnlyWhenItIsAModel) {
   fs::create_directory(out_);
-  expect_refused(out_, false, {out_.string(), "--overwrite"});
+  expect_refused(out_, false, {out_.string(), "`overwrite`"});
   write_file(out_ / "thesis.txt", "years of work");
   expect_refused(out_, true, {out_.string(), "not a model folder"});
   write_file(folder_ / "file", "x");
@@ -403,7 +403,7 @@ TEST_F(CheckpointWriterTest, AnOutputThatAppearsMeanwhileIsLeftAlone) {
     fs::create_directory(out_);
     write_file(out_ / "theirs", "x");
     const std::string message = refusal([&] { writer->commit(); });
-    EXPECT_NE(message.find("--overwrite"), std::string::npos) << message;
+    EXPECT_NE(message.find("`overwrite`"), std::string::npos) << message;
   }
   EXPECT_EQ(contents(out_), (std::map<std::string, std::string>{{"theirs", "x"}}));
   for (const std::string& path : everything()) EXPECT_EQ(path.find("partial"), std::string::npos) << path;

@@ -81,15 +81,15 @@ TEST_P(GoldenGptq, SolverGivesTheSameCodes) {
     recipe.targets = Targets::corrected;
     recipe.alpha = options.at("alpha").get<double>();
   }
-  recipe = resolved(recipe);
+  const ResolvedRecipe resolved = resolve(recipe);
   const auto backend = open_backend("cpu");
   const bool corrected = recipe.targets == Targets::corrected;
   Hessian hessian(*backend, cols, corrected);
   const Matrix x = to_device(*backend, DType::f32, tokens, cols, inputs().data());
   corrected ? hessian.add(x, to_device(*backend, DType::f32, tokens, cols, inputs("Xo").data())) : hessian.add(x);
   const Matrix W = to_device(*backend, DType::f32, rows, cols, of_case("W").data);
-  const FactoredHessian factored = hessian.factor(recipe, golden.name());
-  const Quantized quantized = solve(*backend, W, factored, recipe);
+  const FactoredHessian factored = hessian.factor(resolved, golden.name());
+  const Quantized quantized = solve(*backend, W, factored, resolved);
 
   const ConstMatrixView g_idx = of_case("g_idx"), order = of_case("order");
   EXPECT_EQ(quantized.g_idx, std::vector<int32_t>(g_idx.row<int32_t>(0), g_idx.row<int32_t>(0) + cols));

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "quant/hessian.h"
 #include "quant/targets.h"
 #include "recipe/recipe.h"
@@ -31,7 +32,7 @@ struct Problem {
       }
     }
   }
-  FactoredHessian factored(Backend& backend, const Recipe& recipe) const {
+  FactoredHessian factored(Backend& backend, const ResolvedRecipe& recipe) const {
     Hessian hessian(backend, kCols, true);
     hessian.add(to_device(backend, DType::f32, kTokens, kCols, X.data()),
                 to_device(backend, DType::f32, kTokens, kCols, Xo.data()));
@@ -40,12 +41,12 @@ struct Problem {
   Matrix weight(Backend& backend) const { return to_device(backend, DType::f32, kRows, kCols, W.data()); }
 };
 
-Recipe recipe_for(int bits, const std::string& refine) {
+ResolvedRecipe recipe_for(int bits, const std::string& refine) {
   Recipe recipe;
   recipe.bits = bits;
   recipe.group_size = 32;
   recipe.refine = refine;
-  return resolved(recipe);
+  return resolve(recipe);
 }
 
 TEST(Refinement, NeverRaisesTheLoss) {
@@ -53,8 +54,8 @@ TEST(Refinement, NeverRaisesTheLoss) {
   const Problem problem;
   const Matrix W = problem.weight(*backend);
   for (const int bits : {2, 3, 4}) {
-    const Recipe recipe = recipe_for(bits, "c1 c1 r c2 r");
-    const Quantized quantized = solve(*backend, W, problem.factored(*backend, recipe), recipe);
+    const ResolvedRecipe recipe = recipe_for(bits, "c1 c1 r c2 r");
+    const Quantized quantized = solve(*backend, W, problem.factored(*backend, resolve(recipe)), recipe);
     ASSERT_EQ(quantized.stages.size(), 7U);
     EXPECT_EQ(quantized.stages[0].first, "rounded");
     EXPECT_EQ(quantized.stages[1].first, "columns");
@@ -71,9 +72,9 @@ TEST(Refinement, OfScalesFindsThoseThatMadeTheWeights) {
   // Weights that are codes times other scales than the grid has: a refit finds these.
   const auto backend = open_backend("cpu");
   const Problem problem;
-  const Recipe recipe = recipe_for(3, "r");
-  const FactoredHessian hessian = problem.factored(*backend, recipe);
-  Quantized quantized = solve(*backend, problem.weight(*backend), hessian, recipe);
+  const ResolvedRecipe recipe = recipe_for(3, "r");
+  const FactoredHessian hessian = problem.factored(*backend, resolve(recipe));
+  Quantized quantized = solve(*backend, problem.weight(*backend), hessian, resolve(recipe));
   std::vector<float> scales = to_host<float>(*backend, quantized.scales), others = scales;
   for (size_t i = 0; i < others.size(); ++i)
     others[i] = static_cast<float>(Half(scales[i] * (i % 2 == 0 ? 1.25F : 0.5F)));
@@ -90,9 +91,9 @@ TEST(Refinement, KeepsScalesThatNothingSpeaksFor) {
   // A group whose codes are all zero, and scales that would turn negative where that is not allowed.
   const auto backend = open_backend("cpu");
   const Problem problem;
-  const Recipe recipe = recipe_for(3, "r");
-  const FactoredHessian hessian = problem.factored(*backend, recipe);
-  Quantized quantized = solve(*backend, problem.weight(*backend), hessian, recipe);
+  const ResolvedRecipe recipe = recipe_for(3, "r");
+  const FactoredHessian hessian = problem.factored(*backend, resolve(recipe));
+  Quantized quantized = solve(*backend, problem.weight(*backend), hessian, resolve(recipe));
   std::vector<uint8_t> codes = to_host<uint8_t>(*backend, quantized.codes);
   for (int64_t k = 32; k < 64; ++k) codes[k] = 4;  // row 0, group 1: zero
   backend->upload(quantized.codes, codes.data());
@@ -129,9 +130,9 @@ TEST(Targets, AtAlphaOneGiveTheOriginalOutputsAsNearAsInputsAllow) {
   Recipe recipe = recipe_for(4, "none");
   recipe.targets = Targets::corrected;
   recipe.alpha = 1;
-  const FactoredHessian hessian = problem.factored(*backend, recipe);
+  const FactoredHessian hessian = problem.factored(*backend, resolve(recipe));
   const std::vector<float> T =
-      to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, recipe));
+      to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, resolve(recipe)));
   const std::vector<double> H = product(problem.X, problem.X), original = product(problem.Xo, problem.X);
   double mean = 0;
   for (int64_t k = 0; k < kCols; ++k) mean += H[k * (kCols + 1)] / kCols;
@@ -156,9 +157,9 @@ TEST(Targets, OfGptaqAnswerOnlyForEarlierColumns) {
   recipe.order = Order::natural;
   recipe.targets = Targets::gptaq;
   recipe.alpha = 0.5;
-  const FactoredHessian hessian = problem.factored(*backend, recipe);
+  const FactoredHessian hessian = problem.factored(*backend, resolve(recipe));
   const std::vector<float> T =
-      to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, recipe));
+      to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, resolve(recipe)));
   const std::vector<float> F = to_host<float>(*backend, hessian.factor);  // U = inv(F')
   const std::vector<double> xx = product(problem.X, problem.X), ox = product(problem.Xo, problem.X);
   std::vector<double> U(static_cast<size_t>(kCols * kCols)), Z = U, P = U;
@@ -199,10 +200,10 @@ TEST(Targets, OfEqualStreamsAreTheWeights) {
   for (const Targets targets : {Targets::corrected, Targets::gptaq}) {
     Recipe recipe = recipe_for(4, "none");
     recipe.targets = targets;
-    const FactoredHessian hessian = problem.factored(*backend, recipe);
-    EXPECT_EQ(to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, recipe)),
+    const FactoredHessian hessian = problem.factored(*backend, resolve(recipe));
+    EXPECT_EQ(to_host<float>(*backend, correct_targets(*backend, problem.weight(*backend), hessian, resolve(recipe))),
               problem.W);
-    EXPECT_EQ(solve(*backend, problem.weight(*backend), hessian, recipe).target_shift, 0);
+    EXPECT_EQ(solve(*backend, problem.weight(*backend), hessian, resolve(recipe)).target_shift, 0);
   }
 }
 
@@ -210,7 +211,7 @@ TEST(Recipes, DecideByBitsWhatWasLeftOpen) {
   const auto decided = [](const std::string& preset, int bits) {
     Recipe recipe = recipe_preset(preset);
     recipe.bits = bits;
-    return resolved(recipe);
+    return resolve(recipe);
   };
   EXPECT_FALSE(*decided("default", 4).signed_scales);
   EXPECT_EQ(decided("default", 4).refine, "none");
@@ -239,15 +240,15 @@ TEST(Recipes, RefuseWhatContradictsItself) {
     return std::string();
   };
   EXPECT_EQ(refusal([](Recipe&) {}), "");
-  EXPECT_NE(refusal([](Recipe& r) { r.refine = "r c10"; }).find("--refine"), std::string::npos);
-  EXPECT_NE(refusal([](Recipe& r) { r.signed_scales = true, r.sym = false; }).find("--signed-scales"),
+  EXPECT_NE(refusal([](Recipe& r) { r.refine = "r c10"; }).find("`refine`"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.signed_scales = true, r.sym = false; }).find("`signed_scales`"),
             std::string::npos);
-  EXPECT_NE(refusal([](Recipe& r) { r.alpha = 0.5; }).find("--alpha"), std::string::npos);
-  EXPECT_NE(refusal([](Recipe& r) { r.alpha = 2, r.targets = Targets::corrected; }).find("--alpha 2"),
+  EXPECT_NE(refusal([](Recipe& r) { r.alpha = 0.5; }).find("`alpha`"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.alpha = 2, r.targets = Targets::corrected; }).find("`alpha` 2"),
             std::string::npos);
-  EXPECT_NE(refusal([](Recipe& r) { r.method = Method::rtn, r.refine = "c1"; }).find("--method rtn"),
+  EXPECT_NE(refusal([](Recipe& r) { r.method = Method::rtn, r.refine = "c1"; }).find("`method` rtn"),
             std::string::npos);
-  EXPECT_NE(refusal([](Recipe& r) { r.desc_act = true, r.static_groups = false, r.refine = "r"; }).find("--desc-act"),
+  EXPECT_NE(refusal([](Recipe& r) { r.desc_act = true, r.static_groups = false, r.refine = "r"; }).find("`desc_act`"),
             std::string::npos);
 }
 

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "quant/paper.h"
 #include "recipe/recipe.h"
 
@@ -49,7 +50,7 @@ struct Problem {
     const Matrix w = to_device(backend, DType::f32, rows, cols, W.data());
     Hessian hessian(backend, cols);
     hessian.add(x);
-    return solve(backend, w, hessian.factor(recipe, "test"), recipe);
+    return solve(backend, w, hessian.factor(resolve(recipe), "test"), resolve(recipe));
   }
 
   // mean over tokens of |(W - Q) x|^2
@@ -159,7 +160,8 @@ TEST(Solver, IsNeverWorseThanRoundingToNearestOnTheSameGrid) {
     recipe.group_size = 64;
     recipe.scale_search = ScaleSearch::minmax;
     const Matrix w = to_device(*backend, DType::f32, problem.rows, problem.cols, problem.W.data());
-    const Quantized rounded = round_to_nearest(*backend, w, recipe), solved = problem.solve_with(*backend, recipe);
+    const Quantized rounded = round_to_nearest(*backend, w, resolve(recipe)),
+                    solved = problem.solve_with(*backend, recipe);
     EXPECT_LE(problem.output_error(*backend, solved), problem.output_error(*backend, rounded)) << bits;
   }
 }
@@ -223,11 +225,11 @@ TEST(Hessian, RaisesTheDampingWhenTheFactorizationFailsAndSaysSo) {
   Hessian hessian(*backend, 64);
   hessian.add(to_device(*backend, DType::f32, 1, 64, x.data()));
   try {
-    const FactoredHessian factored = hessian.factor(recipe, "layer");
+    const FactoredHessian factored = hessian.factor(resolve(recipe), "layer");
     EXPECT_GE(factored.damp_percent, recipe.damp_percent);
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what()).find("layer"), std::string::npos);
-    EXPECT_NE(std::string(error.what()).find("--damp-percent"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("`damp_percent`"), std::string::npos);
   }
 }
 
@@ -242,10 +244,11 @@ TEST(Hessian, DropsAndCountsRowsThatAreNotFinite) {
   Hessian hessian(*backend, 64);
   hessian.add(to_device(*backend, DType::f32, 301, 64, X.data()));
   EXPECT_EQ(hessian.dropped(), 1);
-  const FactoredHessian factored = hessian.factor(recipe, "layer");
+  const FactoredHessian factored = hessian.factor(resolve(recipe), "layer");
   EXPECT_EQ(factored.tokens, 300);
   const Matrix w = to_device(*backend, DType::f32, 8, 64, problem.W.data());
-  const Quantized with_bad_row = solve(*backend, w, factored, recipe), clean = problem.solve_with(*backend, recipe);
+  const Quantized with_bad_row = solve(*backend, w, factored, resolve(recipe)),
+                  clean = problem.solve_with(*backend, recipe);
   EXPECT_EQ(to_host<uint8_t>(*backend, with_bad_row.codes), to_host<uint8_t>(*backend, clean.codes));
 }
 
@@ -254,7 +257,7 @@ TEST(Hessian, RefusesToFactorNothing) {
   Hessian hessian(*backend, 32);
   Recipe recipe;
   recipe.group_size = 32;
-  EXPECT_THROW(hessian.factor(recipe, "layer"), InputError);
+  EXPECT_THROW(hessian.factor(resolve(recipe), "layer"), InputError);
 }
 
 TEST(ColumnOrder, SortsAsItsNameSays) {

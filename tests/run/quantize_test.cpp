@@ -170,7 +170,7 @@ TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
   quantize(asym);
   EXPECT_EQ(Checkpoint(folder_ / "asym").quantization_config().at("checkpoint_format"), "gptq_v2");
   Job v2 = job("v2");
-  v2.recipe.checkpoint_format = CheckpointFormat::gptq_v2;
+  v2.recipe.checkpoint_format = "gptq_v2";
   quantize(v2);
   quantize(job("v1"));
   EXPECT_EQ(perplexity_of("v1"), perplexity_of("v2")) << "the same codes, zeros stored differently";
@@ -210,7 +210,7 @@ TEST_F(Quantize, CompressedTensorsHoldTheSameWeightsBitForBit) {
         first.recipe.group_size = group_size;
         Job second = first;
         second.output = folder_ / "ct";
-        second.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+        second.recipe.checkpoint_format = "compressed-tensors";
         quantize(first);
         quantize(second);
         const auto expected = dequantized(folder_ / "gptq");
@@ -223,7 +223,7 @@ TEST_F(Quantize, CompressedTensorsHoldTheSameWeightsBitForBit) {
 
 TEST_F(Quantize, CompressedTensorsFoldersAreWholeAndReadBack) {
   Job some = job("ct");
-  some.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  some.recipe.checkpoint_format = "compressed-tensors";
   some.recipe.sym = false;
   some.recipe.modules_in_block_to_quantize = {{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}};
   const Report report = quantize(some);
@@ -243,7 +243,7 @@ TEST_F(Quantize, CompressedTensorsFoldersAreWholeAndReadBack) {
 
   Job v2 = some;
   v2.output = folder_ / "v2";
-  v2.recipe.checkpoint_format = CheckpointFormat::automatic;
+  v2.recipe.checkpoint_format = "auto";
   quantize(v2);
   EXPECT_EQ(perplexity_of("ct"), perplexity_of("v2"));
   const Inspection found = inspect(folder_ / "ct"), plain = inspect(folder_ / "model");
@@ -268,7 +268,7 @@ TEST_F(Quantize, CompressedTensorsFoldersAreWholeAndReadBack) {
 
 TEST_F(Quantize, BrokenCompressedTensorsAreRefused) {
   Job ct = job("ct");
-  ct.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  ct.recipe.checkpoint_format = "compressed-tensors";
   ct.recipe.sym = false;
   quantize(ct);
   const std::string module = "model.layers.0.self_attn.q_proj";  // [64, 64] in groups of 32
@@ -390,14 +390,14 @@ TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
 }
 
 TEST_F(Quantize, RulesBecomeGroupsOfCompressedTensorsThatAreReadBack) {
-  const auto with_format = [&](const std::string& name, CheckpointFormat format) {
+  const auto with_format = [&](const std::string& name, const std::string& format) {
     Job mixed = job(name);
     mixed.recipe.checkpoint_format = format;
     mixed.recipe.dynamic = {{.pattern = ".*down", .bits = 8, .group_size = -1}, {.pattern = ".*o_proj", .skip = true}};
     quantize(mixed);
   };
-  with_format("gptq", CheckpointFormat::gptq);
-  with_format("ct", CheckpointFormat::compressed_tensors);
+  with_format("gptq", "gptq");
+  with_format("ct", "compressed-tensors");
   EXPECT_EQ(perplexity_of("ct"), perplexity_of("gptq"));
   const Json config = read_json(folder_ / "ct" / "config.json").at("quantization_config");
   EXPECT_EQ(config.at("config_groups").size(), 2U);
@@ -519,7 +519,7 @@ TEST_F(Quantize, TheHeadIsQuantizedOnRequestFromWhatTheQuantizedBlocksGive) {
             1);
 
   Job other = with_head("other");
-  other.recipe.checkpoint_format = CheckpointFormat::compressed_tensors;
+  other.recipe.checkpoint_format = "compressed-tensors";
   quantize(other);
   EXPECT_EQ(perplexity_of("other"), perplexity_of("head"));
   EXPECT_TRUE(read_json(folder_ / "other" / "config.json").at("quantization_config").at("ignore").empty());
@@ -559,7 +559,7 @@ TEST_F(Quantize, OnlyWidthsThatALoaderTakesAreUpForChoice) {
   EXPECT_NE(refusal(5, "exllamav2").find("4 bits only"), std::string::npos);
   EXPECT_NE(refusal(3.5, "vllm").find("multiples"), std::string::npos) << "this model's sizes do not fit its kernels";
   EXPECT_NE(refusal(0, "llama.cpp").find("exllamav2"), std::string::npos);
-  EXPECT_NE(refusal(9, "").find("--average-bits"), std::string::npos);
+  EXPECT_NE(refusal(9, "").find("`average_bits`"), std::string::npos);
   Job three = job("three");
   three.recipe.bits = 3;
   three.loader = "exllamav2";

@@ -119,10 +119,10 @@ TEST(StateStore, AFolderThatIsMissingOrRefusesOrIsFullIsAnInputErrorThatNamesThe
     return "";
   };
   const std::string missing = message(folder / "nowhere", 1);
-  EXPECT_NE(missing.find("--spill-dir"), std::string::npos) << missing;
+  EXPECT_NE(missing.find("`spill_dir`"), std::string::npos) << missing;
   EXPECT_NE(missing.find("nowhere"), std::string::npos) << missing;
   const std::string full = message(folder.path(), int64_t{1} << 30);  // 2 PiB
-  EXPECT_NE(full.find("--spill-dir"), std::string::npos) << full;
+  EXPECT_NE(full.find("`spill_dir`"), std::string::npos) << full;
   EXPECT_NE(full.find("2251799813685248 bytes"), std::string::npos) << full;
 }
 

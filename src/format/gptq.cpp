@@ -1,23 +1,78 @@
 // The GPTQ format, both versions: qweight I32 [in * bits / 32, out], qzeros I32 [groups, out * bits / 32], scales F16
 // [groups, out], g_idx I32 [in]. Reference: https://garden.danieldk.eu/GPTQ-Checkpoint-Format, and the loaders of
 // AutoGPTQ, GPTQModel, vLLM and ExLlamaV2.
+#include <map>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "format/linear_format.h"
+#include "format/huggingface.h"
+#include "format/loaders.h"
 #include "format/pack.h"
-#include "recipe/recipe.h"
+#include "recipe/recipe_file.h"
 
 namespace gptq {
 namespace {
 
-class GptqFormat final : public LinearFormat {
+std::string vllm(const QuantizationConfig& config, const LinearSpec& linear) {
+  if (!config.sym) return "it takes symmetric weights only";
+  if (config.bits != 4 && config.bits != 8) return cat("it takes 4 and 8 bits only, not ", config.bits);
+  if (config.desc_act && config.group_size != -1) return "it refuses desc_act with groups";
+  return marlin(config, linear);
+}
+
+std::string gptqmodel(const QuantizationConfig& /*config*/, const LinearSpec& linear) {
+  return odd_size(linear, 32, 32);
+}
+
+std::string sglang(const QuantizationConfig& config, const LinearSpec& linear) {
+  if (config.bits == 3 && !config.sym) return "3 bits asymmetric is not among its kernels";
+  return odd_size(linear, 32, 32);
+}
+
+std::string exllamav2(const QuantizationConfig& config, const LinearSpec& linear) {
+  if (config.bits != 4) return cat("it takes 4 bits only, not ", config.bits);
+  const int64_t group_size = config.group_size;
+  if (group_size != -1 && (group_size & (group_size - 1)) != 0)
+    return cat("its groups are powers of two, not ", group_size);
+  return odd_size(linear, 32, 32);
+}
+
+// Optimum, through which transformers loads, builds all linears of one kind alike and does not read `dynamic`.
+std::string not_uniform(const std::vector<StoredLinear>& linears) {
+  std::map<std::string, const StoredLinear*> firsts;
+  const StoredLinear* first = nullptr;
+  for (const StoredLinear& linear : linears) {
+    const StoredLinear* same_kind = firsts.emplace(name_in_any_block(linear.spec.name), &linear).first->second;
+    if (!linear.config == !same_kind->config) {
+      if (!linear.config) continue;
+      if (first == nullptr) first = &linear;
+      const QuantizationConfig &a = *first->config, &b = *linear.config;
+      if (a.bits == b.bits && a.group_size == b.group_size && a.sym == b.sym) continue;
+    }
+    return cat("Optimum 2.3 does not read rules for single modules, as for ", linear.spec.name,
+               "; GPTQModel.load() reads them");
+  }
+  return {};
+}
+
+// Version 1 stores zeros less one, version 2 as they are.
+class GptqFormat final : public HuggingFaceFormat {
  public:
-  explicit GptqFormat(CheckpointFormat version) : version_(version) {}
+  explicit GptqFormat(int version) : version_(version) {}
 
-  void check(const Recipe& /*recipe*/) const override {}  // validate() knows what GPTQ's grids can be
+  std::string_view name() const override { return version_ == 1 ? "gptq" : "gptq_v2"; }
+  std::string_view method() const override { return "gptq"; }
+  bool holds_zeros() const override { return version_ == 2; }
 
-  std::vector<TensorSpec> tensors(const LinearSpec& linear, const Recipe& recipe) const override {
+  void check(const ResolvedRecipe& recipe) const override {
+    if (recipe.sym || holds_zeros()) return;
+    throw option_error("sym=false",
+                       " with `checkpoint_format` gptq: its stored zero - 1 is read differently by different loaders "
+                       "when a zero is 0; use gptq_v2");
+  }
+
+  std::vector<TensorSpec> tensors(const LinearSpec& linear, const ResolvedRecipe& recipe) const override {
     const int64_t in = linear.in_features, out = linear.out_features, groups = groups_of(linear, recipe);
     return {{linear.name + ".qweight", "I32", {in * recipe.bits / 32, out}},
             {linear.name + ".qzeros", "I32", {groups, out * recipe.bits / 32}},
@@ -25,7 +80,7 @@ class GptqFormat final : public LinearFormat {
             {linear.name + ".g_idx", "I32", {in}}};
   }
 
-  PackedLinear pack(const FetchedLinear& linear, const Recipe& /*recipe*/) const override {
+  EncodedLinear encode(const FetchedLinear& linear, const ResolvedRecipe& /*recipe*/) const override {
     const int64_t out = linear.scales.rows(), groups = linear.scales.cols();
     const int mask = (1 << linear.bits) - 1;
     std::vector<uint8_t> zeros = transposed<uint8_t>(elements<uint8_t>(linear.zeros), out, groups);
@@ -40,15 +95,15 @@ class GptqFormat final : public LinearFormat {
             {"g_idx", linear.g_idx}};
   }
 
-  int64_t packing_bytes(const LinearSpec& linear, const Recipe& recipe) const override {
+  int64_t encoding_bytes(const LinearSpec& linear, const ResolvedRecipe& recipe) const override {
     const int64_t grid = linear.out_features * groups_of(linear, recipe);
     // Zeros transposed and packed, scales in fp16; g_idx as fetched and as packed.
     return grid + grid * recipe.bits / 8 + grid * 2 + 2 * linear.in_features * 4;
   }
 
-  Json config(const Recipe& recipe, const std::vector<QuantizedLinear>& /*linears*/,
-              const std::vector<std::string>& /*unquantized*/) const override {
-    const std::string format(name_of(version_));
+  Json config(const OutputRecord& record) const override {
+    const Recipe& recipe = record.recipe;
+    const std::string format(name());
     Json config = {{"quant_method", "gptq"},
                    {"method", "gptq"},
                    {"checkpoint_format", format},
@@ -74,6 +129,10 @@ class GptqFormat final : public LinearFormat {
 
   const Parts& parts() const override { return parts_; }
 
+  bool recognizes(const Json& config) const override {
+    return config.value("checkpoint_format", config.value("format", std::string("gptq"))) == name();
+  }
+
   QuantizationConfig parse(const Json& config, const std::string& where) const override {
     QuantizationConfig result;
     try {
@@ -87,13 +146,13 @@ class GptqFormat final : public LinearFormat {
               ": quantization_config needs the numbers bits and group_size, and true or false for sym and desc_act"));
     }
     if (const auto dynamic = config.find("dynamic"); dynamic != config.end())
-      result.dynamic = parse_rules(*dynamic, where, true);
-    result.format = version_;
+      result.dynamic = parse_rules(*dynamic, cat(where, ": dynamic"), true);
+    result.format = this;
     return result;
   }
 
-  StoredSizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
-    StoredSizes sizes;
+  Sizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
+    Sizes sizes;
     if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[0] * 32 / linear.in_features);
     if (scales.shape.size() == 2 && scales.shape[0] > 0) sizes.group_size = linear.in_features / scales.shape[0];
     return sizes;
@@ -131,9 +190,25 @@ class GptqFormat final : public LinearFormat {
             .g_idx = std::move(g_idx)};
   }
 
+  std::vector<LoaderVerdict> loaders(const std::vector<StoredLinear>& linears) const override {
+    std::vector<LoaderVerdict> verdicts = {
+        verdict_of("transformers + Optimum", gptqmodel, false, linears),
+        verdict_of("GPTQModel", gptqmodel, false, linears),
+        verdict_of("vLLM", vllm, true, linears),
+        verdict_of("SGLang", sglang, true, linears),
+        verdict_of("ExLlamaV2", exllamav2, false, linears),
+    };
+    if (std::string reason = not_uniform(linears); verdicts[0].accepts && !reason.empty())
+      verdicts[0] = {"transformers + Optimum", std::move(reason), false};
+    if (any_with(linears, has_signed_four_bits)) remark(verdicts[2], kInt8Remark);
+    if (version_ == 2 && !any_with(linears, is_asymmetric))
+      remark(verdicts[1],
+             "some GPTQModel versions refuse symmetric gptq_v2 in their Marlin kernel; gptq loads everywhere");
+    return verdicts;
+  }
+
  private:
-  // v1 stores zero - 1, field by field; v2 stores zero.
-  int zero_offset() const { return version_ == CheckpointFormat::gptq ? 1 : 0; }
+  int zero_offset() const { return version_ == 1 ? 1 : 0; }
 
   // As stored, or in order where there is none.
   static std::vector<int32_t> read_g_idx(const Checkpoint& checkpoint, const LinearSpec& spec, int64_t groups) {
@@ -154,19 +229,19 @@ class GptqFormat final : public LinearFormat {
     return g_idx;
   }
 
-  const CheckpointFormat version_;
+  const int version_;
   const Parts parts_{"qweight", "scales", {"qzeros", "g_idx"}};
 };
 
 }  // namespace
 
-const LinearFormat& gptq_format() {
-  static const GptqFormat format(CheckpointFormat::gptq);
+const Format& gptq_format() {
+  static const GptqFormat format(1);
   return format;
 }
 
-const LinearFormat& gptq_v2_format() {
-  static const GptqFormat format(CheckpointFormat::gptq_v2);
+const Format& gptq_v2_format() {
+  static const GptqFormat format(2);
   return format;
 }
 

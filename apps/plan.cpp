@@ -1,0 +1,99 @@
+// gptq plan: what it prints.
+#include <algorithm>
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "commands.h"
+#include "options.h"
+#include "terminal.h"
+
+namespace gptq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void print_plan(const Plan& plan) {
+  const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
+  for (const std::string& text : plan.messages) std::printf("%s\n", text.c_str());
+  for (const std::string& text : plan.warnings) std::printf("warning: %s\n", text.c_str());
+  std::printf("\n%-26s %-12s %-28s %10s\n", "module", "computes on", "stays", "weights");
+  // Neighbours that differ in their number only are one line.
+  for (size_t i = 0; i < plan.units.size();) {
+    const Plan::Unit& first = plan.units[i];
+    const std::string stem = first.module.substr(0, first.module.rfind('.') + 1);
+    size_t end = i + 1;
+    int64_t total = first.bytes;
+    const auto is_block = [&](const Plan::Unit& unit) {
+      return unit.module.starts_with(stem) &&
+             unit.module.find_first_not_of("0123456789", stem.size()) == std::string::npos;
+    };
+    for (; end < plan.units.size() && is_block(first) && is_block(plan.units[end]) &&
+           plan.units[end].computes_on == first.computes_on && plan.units[end].stays == first.stays;
+         ++end)
+      total += plan.units[end].bytes;
+    const std::string name =
+        end - i == 1 ? first.module : first.module + " ... " + plan.units[end - 1].module.substr(stem.size());
+    const std::string stays = first.visits            ? "cpu, visits " + first.computes_on
+                              : first.stays == "disk" ? "checkpoint"
+                                                      : "checkpoint, streams";
+    std::printf("%-26s %-12s %-28s %10s\n", name.c_str(), first.computes_on.c_str(), stays.c_str(),
+                bytes(total).c_str());
+    i = end;
+  }
+  std::printf("\ncalibration  %lld sequences, %lld tokens; states wait %s\n", static_cast<long long>(plan.sequences),
+              static_cast<long long>(plan.tokens),
+              plan.states == "spill"  ? ("in a spill file of " + bytes(plan.spill_bytes)).c_str()
+              : plan.states == "host" ? "in host memory"
+                                      : "where they are computed");
+  const auto print_memory = [&](const Plan::Device& device) {
+    std::printf("%-12s peak %s%s (%s)\n", device.name.c_str(), bytes(device.peak_bytes).c_str(),
+                device.limit_bytes > 0 ? (" of " + bytes(device.limit_bytes)).c_str() : "", device.description.c_str());
+  };
+  for (const Plan::Device& device : plan.accelerators) print_memory(device);
+  print_memory(plan.host);
+  std::printf("weights      %s -> %s on disk (%lld bytes), %.3f bits per weight, %s%s\n",
+              bytes(plan.source_bytes).c_str(), bytes(plan.output_bytes).c_str(),
+              static_cast<long long>(plan.output_bytes), plan.bits_per_weight, plan.checkpoint_format.c_str(),
+              plan.read_ahead ? "" : "; blocks are not read ahead, for want of memory");
+  std::printf("time         about %s:", format_seconds(plan.seconds).c_str());
+  for (const auto& [stage, seconds] : plan.stage_seconds) std::printf(" %s %.1f s,", stage.c_str(), seconds);
+  std::printf(" in %s\n", plan.compute_dtype.c_str());
+  for (const LoaderVerdict& verdict : plan.loaders) {
+    std::printf("  %-34s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
+                verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
+  }
+}
+
+// What each preset would take of this machine, everything else being as asked for.
+void run_plan_of_presets(QuantizeOptions options) {
+  Json rows = Json::array();
+  if (!options.json) std::printf("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");
+  for (const char* preset : {"default", "best", "paper", "group-aware"}) {
+    options.preset = preset;
+    Plan result = plan(make_job(options));
+    spell_flags(result);
+    int64_t device = 0;  // the fullest
+    for (const Plan::Device& accelerator : result.accelerators) device = std::max(device, accelerator.peak_bytes);
+    if (options.json) {
+      rows.push_back({{"preset", preset}, {"plan", Json::parse(to_json(result))}});
+      continue;
+    }
+    const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
+    std::printf("%-12s %10s %12s %12s %10s\n", preset, format_seconds(result.seconds).c_str(),
+                device > 0 ? bytes(device).c_str() : "-", bytes(result.host.peak_bytes).c_str(),
+                bytes(result.output_bytes).c_str());
+  }
+  if (options.json) std::printf("%s\n", rows.dump(2).c_str());
+}
+
+}  // namespace
+
+void run_plan(const QuantizeOptions& options) {
+  if (options.presets) return run_plan_of_presets(options);
+  Plan result = plan(make_job(options));
+  spell_flags(result);
+  options.json ? static_cast<void>(std::printf("%s\n", to_json(result).c_str())) : print_plan(result);
+}
+
+}  // namespace gptq

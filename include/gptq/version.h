@@ -1,0 +1,15 @@
+// The version of the library: of the headers as macros, of the linked code as a string.
+#pragma once
+
+#include <string>
+
+// CMakeLists.txt reads these lines.
+#define GPTQ_VERSION_MAJOR 0
+#define GPTQ_VERSION_MINOR 1
+#define GPTQ_VERSION_PATCH 0
+
+namespace gptq {
+
+std::string version();  // "0.1.0"
+
+}  // namespace gptq

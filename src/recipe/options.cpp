@@ -1,0 +1,319 @@
+#include "recipe/options.h"
+
+#include <algorithm>
+
+#include "recipe/access.h"
+#include "recipe/recipe.h"
+
+namespace gptq {
+namespace {
+
+using Group = OptionInfo::Group;
+
+bool has_few_bits(const Recipe& recipe) { return recipe.bits <= 3 && recipe.method == Method::gptq; }
+
+void decide_refine(Recipe& recipe) {
+  // A refit needs groups of neighbouring columns.
+  const char* at_two = recipe.desc_act ? "c4" : "r c2 r c2 r";
+  recipe.refine = !has_few_bits(recipe) ? "none" : recipe.bits == 2 ? at_two : "c4";
+}
+
+void imply_desc_act(Recipe& recipe) {
+  if (!recipe.desc_act) return;
+  recipe.static_groups = false;
+  recipe.order = Order::diagonal;
+}
+
+std::vector<Option<Recipe>> recipe_rows() {
+  using R = Recipe;
+  return {
+      {.key = "method",
+       .access = access(&R::method),
+       .help = "gptq, or rtn: round to nearest",
+       .more = "Rounding takes no calibration.",
+       .alias = "quantization_method",
+       .recorded = true},
+      {.key = "bits",
+       .access = access(&R::bits),
+       .help = "2, 3, 4 or 8",
+       .fits = [](const R& r) { return r.bits == 2 || r.bits == 3 || r.bits == 4 || r.bits == 8; },
+       .range = "the GPTQ format holds 2, 3, 4 or 8",
+       .implies = [](R& r) { r.average_bits = 0; }},
+      {.key = "average_bits",
+       .access = access(&R::average_bits),
+       .help = "bits on average, such as 3.5: what fewer bits cost is measured, and chosen step by step",
+       .initial = kNoInitial,
+       .more = "See [recipes](recipes.md#bits-that-are-chosen).",
+       .fits = [](const R& r) { return r.average_bits == 0 || (r.average_bits >= 2 && r.average_bits <= 8); },
+       .range = "give a number from 2 to 8, such as 3.5"},
+      {.key = "group_size",
+       .access = access(&R::group_size),
+       .help = "inputs that share a scale; -1: all",
+       .more = "A divisor of the input sizes.",
+       .fits = [](const R& r) { return r.group_size == -1 || r.group_size > 0; },
+       .range = "give a positive divisor of the input sizes, or -1 for one group per row"},
+      {.key = "sym",
+       .access = access(&R::sym),
+       .off_help = "zero points of their own (default: symmetric)",
+       .off = "asym",
+       .more = "Zero points are stored as `gptq_v2`."},
+      {.key = "desc_act",
+       .access = access(&R::desc_act),
+       .help = "groups in the order of columns: shuffled g_idx",
+       .more = "As in Optimum; not every loader takes it.",
+       .implies = imply_desc_act},
+      {.key = "scale_search",
+       .access = access(&R::scale_search),
+       .help = "diag, mse or minmax",
+       .more = "`diag` weights errors with the Hessian's diagonal.",
+       .recorded = true},
+      {.key = "order",
+       .access = access(&R::order),
+       .help = "of columns: diagonal, group-aware or natural",
+       .recorded = true},
+      {.key = "static_groups",
+       .access = access(&R::static_groups),
+       .help = "all scales before any column",
+       .off_help = "a group's scale when its first column comes",
+       .initial = "yes"},
+      {.key = "targets",
+       .access = access(&R::targets),
+       .help = "what codes reproduce: weights, corrected (for what blocks before have lost; a second stream) or gptaq",
+       .recorded = true},
+      {.key = "signed_scales",
+       .access = access(&R::signed_scales),
+       .help = "scales may be negative, code 0 standing for the largest weight",
+       .off_help = "scales are positive",
+       .initial = "at 2 and 3 bits",
+       .decide = [](R& r) { r.signed_scales = r.sym && has_few_bits(r); },
+       .recorded = true},
+      {.key = "refine",
+       .access = access(&R::refine),
+       .help = "after the columns: r (refit scales) and cN (N sweeps over the codes), as in 'r c2 r', or none",
+       .initial = "c4 at 3 bits, r c2 r c2 r at 2",
+       .decide = decide_refine,
+       .recorded = true},
+      {.key = "alpha",
+       .access = access(&R::alpha),
+       .help = "share of the correction",
+       .initial = "0.5, at 2 bits 0.25",
+       .fits = [](const R& r) { return !r.alpha || (*r.alpha > 0 && *r.alpha <= 1); },
+       .range = "it is a share of the correction, more than 0 and at most 1",
+       .decide = [](R& r) { r.alpha = r.bits == 2 ? 0.25 : 0.5; },
+       .counts = [](const R& r) { return r.targets != Targets::weights; },
+       .recorded = true},
+      {.key = "damp_percent",
+       .access = access(&R::damp_percent),
+       .help = "damping, a share of the mean diagonal",
+       .fits = [](const R& r) { return r.damp_percent > 0 && r.damp_percent < 1; },
+       .range = "it is a share of the mean diagonal, more than 0 and less than 1"},
+      {.key = "true_sequential",
+       .access = access(&R::true_sequential),
+       .off_help = "all Hessians of a block before any rounding"},
+      {.key = "modules_in_block_to_quantize",
+       .access = access(&R::modules_in_block_to_quantize),
+       .help = "names with commas, or Optimum's JSON lists",
+       .initial = "all"},
+      {.key = "expert_tokens",
+       .access = access(&R::expert_tokens),
+       .help = "experts that see fewer are calibrated with all tokens",
+       .more = "The run warns, and the report lists them.",
+       .fits = [](const R& r) { return r.expert_tokens >= 1; },
+       .range = "give a positive number of tokens"},
+      {.key = "moe_calibrate_all_experts",
+       .access = access(&R::moe_calibrate_all_experts),
+       .help = "every expert is calibrated with all tokens",
+       .more = "In the statistics only: the router still decides which experts a token passes."},
+      {.key = "lm_head",
+       .access = access(&R::lm_head),
+       .help = "quantize the output head too (not where it is the embedding)"},
+      {.key = "checkpoint_format", .access = access(&R::checkpoint_format), .alias = "format"},
+      {.key = "dynamic", .access = access(&R::dynamic)},
+  };
+}
+
+std::vector<Option<Calibration>> calibration_rows() {
+  using C = Calibration;
+  return {
+      {.key = "calibration",
+       .access = access(&C::file),
+       .group = Group::calibration,
+       .help = ".txt, .jsonl (text, messages or input_ids), - for stdin",
+       .more = "The demo model brings its own."},
+      {.key = "samples",
+       .access = access(&C::samples),
+       .group = Group::calibration,
+       .help = "calibration sequences",
+       .fits = [](const C& c) { return c.samples > 0; },
+       .range = "give a positive number of sequences"},
+      {.key = "sequence_length",
+       .access = access(&C::sequence_length),
+       .group = Group::calibration,
+       .help = "tokens of a sequence",
+       .fits = [](const C& c) { return c.sequence_length > 0; },
+       .range = "give a positive number of tokens"},
+      {.key = "seed",
+       .access = access(&C::seed),
+       .group = Group::calibration,
+       .help = "which sequences; 0: spread evenly"},
+  };
+}
+
+// The rows that a Job and an Evaluation have in common.
+template <typename Struct>
+std::vector<Option<Struct>> device_rows() {
+  using S = Struct;
+  return {
+      {.key = "device_map",
+       .access = access(&S::device_map),
+       .group = Group::devices,
+       .help = "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, sequential",
+       .more = "Without it: the current accelerator, or the CPU. See [offload](offload.md)."},
+      {.key = "max_memory",
+       .access = access(&S::max_memory),
+       .group = Group::devices,
+       .help = R"(JSON of devices to sizes: {"cuda:0": "20GiB", "cpu": "64GiB"})"},
+      {.key = "precision",
+       .access = access(&S::precision),
+       .group = Group::devices,
+       .help = "fp32, bf16, fp16; auto: the checkpoint's if fast",
+       .more = "Of the forward pass."},
+      {.key = "threads",
+       .access = access(&S::threads),
+       .group = Group::devices,
+       .help = "0: all cores",
+       .fits = [](const S& s) { return s.threads >= 0; },
+       .range = "give a positive number, or 0 for all cores"},
+  };
+}
+
+std::vector<Option<Job>> job_rows() {
+  using J = Job;
+  std::vector<Option<J>> rows = device_rows<J>();
+  const std::vector<Option<J>> others = {
+      {.key = "batch_size",
+       .access = access(&J::batch_size),
+       .group = Group::devices,
+       .help = "sequences at a time; 0: 2048 tokens or 8192",
+       .more = "8192 tokens on a GPU or a CPU with AMX.",
+       .fits = [](const J& j) { return j.batch_size >= 0; },
+       .range = "give a positive number of sequences, or 0 to choose"},
+      {.key = "spill_dir",
+       .access = access(&J::spill_dir),
+       .group = Group::devices,
+       .help = "folder for hidden states that find no room in memory"},
+      {.key = "max_read_rate",
+       .access = bytes_access(&J::max_read_rate),
+       .group = Group::devices,
+       .help = "bytes a second read from the model's disk, such as 200MB",
+       .initial = kNoInitial,
+       .fits = [](const J& j) { return j.max_read_rate >= 0; },
+       .range = "give a positive size a second, or 0 for no limit"},
+      {.key = "loader",
+       .access = access(&J::loader),
+       .group = Group::output,
+       .help = "a loader that must take the output: vllm, sglang, transformers, gptqmodel, exllamav2",
+       .on = "for",
+       .more = "A job that it would not take is refused before it runs, and chosen bits keep to its widths."},
+      {.key = "max_shard_size",
+       .access = bytes_access(&J::max_shard_bytes),
+       .group = Group::output,
+       .help = "of one safetensors file",
+       .initial = "5GB",
+       .fits = [](const J& j) { return j.max_shard_bytes > 0; },
+       .range = "give a positive size, such as 5GB"},
+      {.key = "overwrite",
+       .access = access(&J::overwrite),
+       .group = Group::output,
+       .help = "replace OUT once the new one is whole"},
+  };
+  rows.insert(rows.end(), others.begin(), others.end());
+  return rows;
+}
+
+std::vector<Option<Evaluation>> evaluation_rows() {
+  using E = Evaluation;
+  std::vector<Option<E>> rows = {
+      {.key = "context",
+       .access = access(&E::context),
+       .group = Group::evaluation,
+       .help = "tokens of a window; 0: 2048, or the model's positions if fewer",
+       .fits = [](const E& e) { return e.context == 0 || e.context >= 2; },
+       .range = "a window needs at least 2 tokens to predict one"},
+      {.key = "windows",
+       .access = access(&E::windows),
+       .group = Group::evaluation,
+       .help = "at most so many windows of a text; 0: all",
+       .fits = [](const E& e) { return e.windows >= 0; },
+       .range = "give a positive number, or 0 for all"},
+  };
+  const std::vector<Option<E>> devices = device_rows<E>();
+  rows.insert(rows.end(), devices.begin(), devices.end());
+  return rows;
+}
+
+// A value as people read it.
+std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+std::string with_dashes(std::string key) {
+  std::replace(key.begin(), key.end(), '_', '-');
+  return key;
+}
+
+}  // namespace
+
+template <>
+const std::vector<Option<Recipe>>& option_rows() {
+  static const auto rows = recipe_rows();
+  return rows;
+}
+template <>
+const std::vector<Option<Calibration>>& option_rows() {
+  static const auto rows = calibration_rows();
+  return rows;
+}
+template <>
+const std::vector<Option<Job>>& option_rows() {
+  static const auto rows = job_rows();
+  return rows;
+}
+template <>
+const std::vector<Option<Evaluation>>& option_rows() {
+  static const auto rows = evaluation_rows();
+  return rows;
+}
+
+template <typename Struct>
+void check_ranges(const Struct& options) {
+  for (const Option<Struct>& row : option_rows<Struct>()) {
+    if (row.fits == nullptr || row.fits(options)) continue;
+    throw option_error(row.key, " ", text_of(row.access.get(options)), ": ", row.range);
+  }
+}
+
+template <typename Struct>
+OptionInfo info_of(const Option<Struct>& row) {
+  OptionInfo info{.key = std::string(row.key), .kind = row.access.kind, .group = row.group, .words = row.access.words};
+  const Json value = row.access.get(Struct{});
+  if (row.initial != kNoInitial && !row.initial.empty())
+    info.initial = row.initial;
+  else if (row.initial.empty() && info.kind != OptionInfo::Kind::flag && !value.is_null())
+    info.initial = text_of(value);
+  if (!row.help.empty()) info.on = row.on.empty() ? with_dashes(info.key) : std::string(row.on);
+  if (!row.off_help.empty()) info.off = row.off.empty() ? "no-" + with_dashes(info.key) : std::string(row.off);
+  info.help = row.help;
+  info.off_help = row.off_help;
+  info.more = row.more;
+  return info;
+}
+
+template void check_ranges(const Recipe&);
+template void check_ranges(const Calibration&);
+template void check_ranges(const Job&);
+template void check_ranges(const Evaluation&);
+template OptionInfo info_of(const Option<Recipe>&);
+template OptionInfo info_of(const Option<Calibration>&);
+template OptionInfo info_of(const Option<Job>&);
+template OptionInfo info_of(const Option<Evaluation>&);
+
+}  // namespace gptq

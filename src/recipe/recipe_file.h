@@ -1,0 +1,17 @@
+// Recipes as JSON: read from a user's file or a quantize_config.json (read_recipe(), gptq/recipe.h), written into
+// reports and configs.
+#pragma once
+
+#include "gptq/recipe.h"
+#include "io/checkpoint.h"
+
+namespace gptq {
+
+// All choices of a recipe, the open ones as they are made for its bits, by the names that read_recipe() knows. Lists
+// and rules that are empty are left out, and so is what has no meaning beside the other choices.
+Json to_json(const Recipe& recipe);
+
+// How the codes of an output were found: the `meta` of its config, from which read_recipe() reads them again.
+Json recipe_record(const Recipe& recipe);
+
+}  // namespace gptq
