@@ -2,7 +2,7 @@
 # project; nothing sees a backend's own folder; programs see the public headers only.
 #   cmake -DROOT=<repository> -P includes_test.cmake
 cmake_policy(VERSION 3.22)
-set(layers base tensor backend io model data quant run)
+set(layers base tensor ops backend io model data quant run)
 
 function(check file allowed)
   file(STRINGS ${file} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
