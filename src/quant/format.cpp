@@ -99,7 +99,7 @@ FetchedLinear fetch(Backend& backend, const Quantized& quantized, Memory& memory
   };
   {
     Matrix words(backend, DType::i32, quantized.codes.cols() * quantized.bits / 32, quantized.codes.rows());
-    backend.pack(quantized.codes, quantized.bits, words);
+    backend.run(ops::Pack{.codes = quantized.codes, .bits = quantized.bits, .words = words});
     linear.words = download(words);
   }
   linear.zeros = download(quantized.zeros);

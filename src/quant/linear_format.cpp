@@ -13,7 +13,8 @@ Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
   const Matrix device_scales = to_device(backend, DType::f32, rows, groups, scales.data());
   const Matrix device_zeros = to_device(backend, DType::u8, rows, groups, zeros.data());
   Matrix weight(backend, dtype, rows, cols);
-  backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
+  backend.run(ops::Dequantize{
+      .codes = device_codes, .groups = g_idx, .grid = {device_scales.view(), device_zeros.view(), bits}, .w = weight});
   return weight;
 }
 

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "backend/ops.h"
+#include "ops/grid.h"
 #include "gptq/gptq.h"
 
 namespace gptq {

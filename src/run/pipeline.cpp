@@ -310,7 +310,7 @@ void Quantizer::embed_calibration() {
     if (originals_ != nullptr) {
       Batch original{.offsets = batch.offsets,
                      .residual = Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols())};
-      backend.convert(batch.residual, original.residual);
+      backend.run(ops::Convert{.x = batch.residual, .y = original.residual});
       originals_->add(std::move(original), backend);
     }
     states_->add(std::move(batch), backend);
@@ -414,7 +414,7 @@ void Quantizer::cut_biases(const StoredTensor& tensor, const std::vector<std::st
     std::vector<int32_t> columns;
     for (int64_t i = 0; i < spec.out_features; ++i)
       columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
-    reference().gather_columns(all.view().row_range(spec.slab, 1), columns, bias);
+    reference(ops::GatherColumns{.x = all.view().row_range(spec.slab, 1), .ids = columns, .y = bias});
     writer_->write(name + ".bias", bias.view().data, bias.bytes());
   }
 }

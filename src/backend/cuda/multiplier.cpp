@@ -3,15 +3,11 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cuda/library_errors.h"
 #include "base/error.h"
 
 namespace gptq::cuda {
 namespace {
-
-void check(cublasStatus_t status, const std::string& device, const char* doing) {
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
-}
 
 cudaDataType_t cuda_type(DType dtype) {
   return dtype == DType::f16 ? CUDA_R_16F : dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -37,7 +33,7 @@ int32_t pieces_of(const cublasLtMatmulAlgo_t& algorithm) {
   return pieces;
 }
 
-// Rows in view of which an algorithm is chosen where their number is free.
+// Row count assumed when choosing an algorithm for any number of rows.
 constexpr int64_t kTypicalRows = 8192;
 
 }  // namespace
@@ -67,6 +63,11 @@ struct Multiplier::Operation {
     cublasLtMatmulDescSetAttribute(description.get(), attribute, &value, sizeof(value));
   }
 };
+
+int64_t alignment_of(const ConstMatrixView& m) {
+  const auto bits = reinterpret_cast<uintptr_t>(m.data) | static_cast<uintptr_t>(m.stride) * size_of(m.dtype) | 16U;
+  return static_cast<int64_t>(bits & (~bits + 1));
+}
 
 Multiplier::Multiplier(std::string device, cudaStream_t stream, void* workspace, size_t workspace_bytes)
     : device_(std::move(device)), stream_(stream), workspace_(workspace), workspace_bytes_(workspace_bytes) {

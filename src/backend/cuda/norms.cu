@@ -3,8 +3,9 @@
 // and from the cache when it is read again.
 #include <cstdint>
 
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/gpu.h"
 #include "backend/cuda/rows.cuh"
+#include "ops/norms.h"
 
 namespace gptq::cuda {
 namespace {
@@ -168,25 +169,31 @@ void with_readers(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bia
   });
 }
 
-}  // namespace
-
-void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y, cudaStream_t stream) {
-  if (x.empty()) return;
-  with_readers(x, weight, {}, y, [&](auto from, auto to, auto scales, auto) {
+void rms_norm(Gpu& gpu, const ops::RmsNorm& op) {
+  if (op.x.empty()) return;
+  const int64_t width = op.weight.cols;
+  with_readers(op.x, op.weight, {}, op.y, [&](auto from, auto to, auto scales, auto) {
     using Norm = RmsNorm<decltype(from), decltype(scales)>;
-    launch_groups(x.rows, x.cols / weight.cols, weight.cols, stream,
-                  Norm{from, to, scales, weight.cols, weight.rows, eps});
+    launch_groups(op.x.rows, op.x.cols / width, width, gpu.stream(),
+                  Norm{from, to, scales, width, op.weight.rows, op.eps});
   });
 }
 
-void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y,
-                cudaStream_t stream) {
-  if (x.empty()) return;
-  with_readers(x, weight, bias, y, [&](auto from, auto to, auto scales, auto shifts) {
+void layer_norm(Gpu& gpu, const ops::LayerNorm& op) {
+  if (op.x.empty()) return;
+  const int64_t width = op.weight.cols;
+  with_readers(op.x, op.weight, op.bias, op.y, [&](auto from, auto to, auto scales, auto shifts) {
     using Norm = LayerNorm<decltype(from), decltype(scales)>;
-    launch_groups(x.rows, x.cols / weight.cols, weight.cols, stream,
-                  Norm{from, to, scales, shifts, !bias.empty(), weight.cols, weight.rows, eps});
+    launch_groups(op.x.rows, op.x.cols / width, width, gpu.stream(),
+                  Norm{from, to, scales, shifts, !op.bias.empty(), width, op.weight.rows, op.eps});
   });
+}
+
+}  // namespace
+
+void add_norm_ops(GpuOps& table) {
+  table.add<rms_norm>();
+  table.add<layer_norm>();
 }
 
 }  // namespace gptq::cuda

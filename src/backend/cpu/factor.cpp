@@ -1,4 +1,4 @@
-// The factorization and triangular systems: tiles of OpenBLAS calls, each the work of one thread.
+// The factorization and systems of equations: OpenBLAS calls on tiles, one per task.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -16,15 +16,14 @@ void dposv_(const char* triangle, const blasint* n, const blasint* right_sides, 
             double* b, const blasint* ldb, blasint* info);
 }
 
-namespace gptq {
+namespace gptq::cpu {
 namespace {
 
 blasint as_blas(int64_t value) { return static_cast<blasint>(value); }
 
-}  // namespace
-
+// Lower triangle of h -= x' x.   x [rows, n] f32, h [n, n] f32
 // Columns are cut into about 8 pieces; a tile is a pair of them. The tiles on the diagonal cost half and come last.
-void CpuBackend::subtract_gram(ConstMatrixView x, MatrixView h) {
+void subtract_gram(CpuBackend& cpu, ConstMatrixView x, MatrixView h) {
   if (x.empty()) return;
   const Cut cut(h.rows, std::clamp<int64_t>(h.rows / 8, 144, 512));
   std::vector<std::pair<int64_t, int64_t>> tiles;
@@ -32,7 +31,7 @@ void CpuBackend::subtract_gram(ConstMatrixView x, MatrixView h) {
     for (int64_t j = 0; j < i; ++j) tiles.emplace_back(i, j);
   }
   for (int64_t i = 0; i < cut.count; ++i) tiles.emplace_back(i, i);
-  pool_.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
+  cpu.pool.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
     const auto [i, j] = tiles[task];
     const float *a = x.row<float>(0) + cut.start(i), *b = x.row<float>(0) + cut.start(j);
     float* tile = h.row<float>(cut.start(i)) + cut.start(j);
@@ -48,17 +47,17 @@ void CpuBackend::subtract_gram(ConstMatrixView x, MatrixView h) {
 
 // Blocked, from the last rows upwards. With K a block of rows, J the columns before it, and all later blocks done:
 //   h[K, K] = F[K, K]' F[K, K],  F[K, J] = inv(F[K, K]') h[K, J],  then h[J, J] -= F[K, J]' F[K, J].
-bool CpuBackend::factor(MatrixView h) {
+bool factor(CpuBackend& cpu, const ops::Factor& op) {
   constexpr int64_t kBlock = 256;
-  const int64_t n = h.rows;
+  const int64_t n = op.h.rows;
   for (int64_t end = n; end > 0; end -= std::min(kBlock, end)) {
     const int64_t size = std::min(kBlock, end), start = end - size;
-    const MatrixView diagonal = h.block(start, size, start, size);
+    const MatrixView diagonal = op.h.block(start, size, start, size);
     {
-      // Reversed in rows and columns, h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
-      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of h becomes the
+      // Reversed in rows and columns, op.h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
+      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of op.h becomes the
       // column-major lower triangle that LAPACK wants.
-      ScratchPool::Lease lease = scratch_.borrow(size * size);
+      ScratchPool::Lease lease = cpu.scratch.borrow(size * size);
       float* reversed = lease.take(size * size);
       for (int64_t r = 0; r < size; ++r) {
         std::reverse_copy(diagonal.row<float>(r), diagonal.row<float>(r) + size, reversed + (size - 1 - r) * size);
@@ -77,41 +76,41 @@ bool CpuBackend::factor(MatrixView h) {
       }
     }
     if (start == 0) break;
-    const MatrixView panel = h.block(start, size, 0, start);
+    const MatrixView panel = op.h.block(start, size, 0, start);
     const Cut cut(start, 128);
-    pool_.for_each(cut.count, [&](int64_t i) {
+    cpu.pool.for_each(cut.count, [&](int64_t i) {
       cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, as_blas(size), as_blas(cut.length(i)),
                   1, diagonal.row<float>(0), as_blas(diagonal.stride), panel.row<float>(0) + cut.start(i),
                   as_blas(panel.stride));
     });
-    subtract_gram(panel, h.block(0, start, 0, start));
+    subtract_gram(cpu, panel, op.h.block(0, start, 0, start));
   }
   return true;
 }
 
 // Rows are independent: each task solves for some of them in place.
-void CpuBackend::solve_triangle(ConstMatrixView factor, bool transposed, MatrixView x) {
-  if (x.empty()) return;
-  const Cut cut(x.rows, 128);
-  pool_.for_each(cut.count, [&](int64_t task) {
-    const MatrixView part = x.row_range(cut.start(task), cut.length(task));
-    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
-                as_blas(part.rows), as_blas(part.cols), 1, factor.row<float>(0), as_blas(factor.stride),
+void solve_triangle(CpuBackend& cpu, const ops::SolveTriangle& op) {
+  if (op.x.empty()) return;
+  const Cut cut(op.x.rows, 128);
+  cpu.pool.for_each(cut.count, [&](int64_t task) {
+    const MatrixView part = op.x.row_range(cut.start(task), cut.length(task));
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, op.transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
+                as_blas(part.rows), as_blas(part.cols), 1, op.factor.row<float>(0), as_blas(op.factor.stride),
                 part.row<float>(0), as_blas(part.stride));
   });
 }
 
 // A task is a system; row-major's lower triangle is LAPACK's upper one.
-void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
-  const int64_t n = x.cols;
-  if (x.empty()) return;
-  pool_.for_each(x.rows, [&](int64_t row) {
-    const float* from = a.row<float>(row);
-    float* to = x.row<float>(row);
+void solve_systems(CpuBackend& cpu, const ops::SolveSystems& op) {
+  const int64_t n = op.x.cols;
+  if (op.x.empty()) return;
+  cpu.pool.for_each(op.x.rows, [&](int64_t row) {
+    const float* from = op.a.row<float>(row);
+    float* to = op.x.row<float>(row);
     std::vector<double> matrix(from, from + n * n), solution(to, to + n);
     double trace = 0;
     for (int64_t i = 0; i < n; ++i) trace += matrix[i * (n + 1)];
-    for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += ridge * trace / static_cast<double>(n);
+    for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += op.ridge * trace / static_cast<double>(n);
     const blasint order = as_blas(n), one = 1;
     blasint info = 0;
     if (std::isfinite(trace)) dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
@@ -120,4 +119,12 @@ void CpuBackend::solve_systems(ConstMatrixView a, float ridge, MatrixView x) {
   });
 }
 
-}  // namespace gptq
+}  // namespace
+
+void add_factor_ops(CpuOps& table) {
+  table.add<factor>();
+  table.add<solve_triangle>();
+  table.add<solve_systems>();
+}
+
+}  // namespace gptq::cpu

@@ -1,0 +1,156 @@
+// Products with weights. Weights are packed a few MiB at a time, then tasks multiply tiles.
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "backend/cpu/gates.h"
+#include "backend/cpu/products.h"
+
+namespace gptq::cpu {
+namespace {
+
+// B panels per epilogue call.
+constexpr int64_t kCachedPanels = 2;
+
+struct TileShape {
+  int64_t rows, cols;
+};
+
+// Left panels are 256 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut
+// across the columns, where there would be too few tasks to share.
+TileShape tile_shape(const CpuBackend& cpu, int64_t m, int64_t n, const ProductKernel& kernel) {
+  const int64_t wanted = cpu.pool.size() == 1 ? 1 : 4 * cpu.pool.size();
+  TileShape shape{std::max<int64_t>(256 / kernel.rows, 1) * kernel.rows, n};
+  const auto tasks = [&] { return pieces_of(m, shape.rows) * pieces_of(n, shape.cols); };
+  while (tasks() < wanted && shape.cols > 8 * kernel.cols) shape.cols = (shape.cols + 1) / 2;
+  while (tasks() < wanted && shape.rows > 2 * kernel.rows) shape.rows = (shape.rows + 1) / 2;
+  while (tasks() < wanted && shape.cols > kernel.cols) shape.cols = (shape.cols + 1) / 2;
+  return shape;
+}
+
+// One weight of several with as many rows each, and its bias.
+struct Side {
+  ConstMatrixView w, bias;
+};
+
+// x w' + bias of each side: packs the weights and cuts the result into tasks, each of which calls
+// body(first row, rows, first column, columns, multiply), with multiply(side, first column, to).
+template <typename Body>
+void for_products(CpuBackend& cpu, const ProductKernel& kernel, ConstMatrixView x, std::span<const Side> sides,
+                  const Body& body) {
+  const auto count = std::ssize(sides);
+  const int64_t n_all = sides[0].w.rows, panel_words = kernel.cols * kernel.words_of(x.cols);
+  const int64_t at_once = std::max<int64_t>(1, kPackedWords / count / std::max<int64_t>(panel_words, 1));
+  std::vector<std::vector<float>> biases;
+  for (const Side& side : sides) biases.push_back(cpu.widened(side.bias));
+  for (int64_t first = 0; first < n_all; first += at_once * kernel.cols) {
+    const int64_t n = std::min(at_once * kernel.cols, n_all - first),
+                  side_words = pieces_of(n, kernel.cols) * panel_words;
+    ScratchPool::Lease lease = cpu.scratch.borrow(count * side_words);
+    auto* const packed = lease.take_words(count * side_words);
+    for (int64_t side = 0; side < count; ++side)
+      pack_weight(cpu, kernel, sides[static_cast<size_t>(side)].w.row_range(first, n), packed + side * side_words);
+    const TileShape shape = tile_shape(cpu, x.rows, n, kernel);
+    const EvenCut rows(x.rows, rounded_up(pieces_of(x.rows, shape.rows), cpu.pool.size()), kernel.rows);
+    const Cut cols(n, shape.cols, kernel.cols);
+    cpu.pool.for_each(rows.count * cols.count, [&](int64_t task) {
+      const int64_t i = task % rows.count, j = task / rows.count;
+      const ConstMatrixView part = x.row_range(rows.start(i), rows.length(i));
+      ScratchPool::Lease room = cpu.scratch.borrow(left_room(kernel, part));
+      const LeftPanels left = pack_left(cpu, kernel, part, room.take_words(left_room(kernel, part)));
+      // Columns [col, col + to.cols) of a side; col is a multiple of kernel.cols away from the task's first one.
+      const auto multiply = [&](int64_t side, int64_t col, MatrixView to) {
+        const std::vector<float>& of_side = biases[static_cast<size_t>(side)];
+        multiply_panels(cpu, kernel, kernel.words_of(x.cols), left,
+                        packed + side * side_words + (col - first) / kernel.cols * panel_words,
+                        of_side.empty() ? nullptr : of_side.data() + col, to);
+      };
+      cpu.products.begin();
+      body(rows.start(i), rows.length(i), first + cols.start(j), cols.length(j), multiply);
+      cpu.products.end();
+    });
+  }
+}
+
+// The same in bf16: calls finish(row, first column, columns, values of each side), a few columns at a time, while they
+// are in the cache.
+template <typename Finish>
+void multiply_in_cache(CpuBackend& cpu, ConstMatrixView x, std::span<const Side> sides, const Finish& finish) {
+  const ProductKernel& kernel = cpu.products.bf16;
+  const auto count = std::ssize(sides);
+  for_products(
+      cpu, kernel, x, sides, [&](int64_t first, int64_t rows, int64_t col, int64_t cols, const auto& multiply) {
+        const int64_t width = kCachedPanels * kernel.cols, room_words = rows * width / kernel.word, end = col + cols;
+        ScratchPool::Lease room = cpu.scratch.borrow(count * room_words, 2);
+        float* const places[2] = {room.take(room_words), count > 1 ? room.take(room_words) : nullptr};
+        for (; col < end; col += width) {
+          MatrixView values[2];
+          for (int64_t side = 0; side < count; ++side) {
+            values[side] = {places[side], DType::bf16, rows, std::min(width, end - col)};
+            multiply(side, col, values[side]);
+          }
+          for (int64_t row = 0; row < rows; ++row) {
+            finish(first + row, col, values[0].cols, values[0].row<uint16_t>(row),
+                   count > 1 ? values[1].row<uint16_t>(row) : nullptr);
+          }
+        }
+      });
+}
+
+void linear(CpuBackend& cpu, const ops::Linear& op) {
+  if (op.y.empty()) return;
+  const Side sides[] = {{op.w, op.bias}};
+  if (cpu.fuses_linears(op.x.dtype) && are_bf16(op.w, op.y)) {
+    return multiply_in_cache(cpu, op.x, sides,
+                             [&](int64_t row, int64_t col, int64_t count, const uint16_t* values, const uint16_t*) {
+                               std::memcpy(op.y.row<uint16_t>(row) + col, values, static_cast<size_t>(2 * count));
+                             });
+  }
+  for_products(cpu, product_kernel(cpu, op.x, op.w), op.x, sides,
+               [&](int64_t row, int64_t rows, int64_t col, int64_t cols, const auto& multiply) {
+                 multiply(0, col, op.y.block(row, rows, col, cols));
+               });
+}
+
+void gated_linear(CpuBackend& cpu, const ops::GatedLinear& op) {
+  if (op.y.empty()) return;
+  const bool all_bf16 = are_bf16(op.x, op.weights.gate) && are_bf16(op.y, op.weights.up);
+  if (!cpu.fuses_linears(op.x.dtype) || !all_bf16 || op.weights.up.empty()) return op.compose(cpu);
+  const auto kernel = gate_bf16(cpu, op.weights.activation);
+  const Side sides[] = {{op.weights.gate, op.weights.gate_bias}, {op.weights.up, op.weights.up_bias}};
+  multiply_in_cache(cpu, op.x, sides,
+                    [&](int64_t row, int64_t col, int64_t count, const uint16_t* gate, const uint16_t* up) {
+                      kernel(gate, up, op.y.row<uint16_t>(row) + col, count);
+                    });
+}
+
+void add_linear(CpuBackend& cpu, const ops::AddLinear& op) {
+  if (op.y.empty()) return;
+  if (!cpu.fuses_linears(op.x.dtype) || op.w.dtype != DType::bf16 || op.y.dtype != DType::f32) return op.compose(cpu);
+  const Side sides[] = {{op.w, op.bias}};
+  multiply_in_cache(cpu, op.x, sides,
+                    [&](int64_t row, int64_t col, int64_t count, const uint16_t* values, const uint16_t*) {
+                      cpu.kernels.add_bf16(values, op.factor, op.y.row<float>(row) + col, count);
+                    });
+}
+
+// Of packed weights.
+int64_t scratch_of(const CpuBackend& cpu, const OpCall& call, int64_t sides) {
+  const auto [m, n, k, unused] = call.sizes;
+  const ProductKernel& kernel = product_kernel(cpu, call.dtype);
+  return kWordBytes *
+         std::min(sides * right_words(kernel, n, k), std::max(kPackedWords, sides * right_words(kernel, 1, k)));
+}
+
+}  // namespace
+
+void add_linear_ops(CpuOps& table) {
+  const CpuOps::Scratch of_one = [](const CpuBackend& cpu, const OpCall& call) { return scratch_of(cpu, call, 1); };
+  const CpuOps::Scratch of_two = [](const CpuBackend& cpu, const OpCall& call) { return scratch_of(cpu, call, 2); };
+  table.add<linear>(of_one);
+  table.add<gated_linear>(of_two);
+  table.add<add_linear>(of_one);
+}
+
+}  // namespace gptq::cpu
