@@ -64,7 +64,8 @@ CudaBackend::CudaBackend(int index, const BackendOptions& options)
       limited_(memory_, name_, options.memory_bytes),
       staging_(options.memory != nullptr ? *options.memory : host_memory(), index, name_, stream_.get()),
       clock_(name_, stream_.get()),
-      gpu_(*this, name_, stream_.get()) {
+      libraries_(*this, name_, stream_.get()),
+      gpu_(*this, name_.c_str(), stream_.get(), libraries_) {
   cudaDeviceProp properties = {};
   check(cudaGetDeviceProperties(&properties, index), name_, "opening it");
   int driver = 0;

@@ -12,6 +12,7 @@
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/device_clock.h"
 #include "backend/cuda/gpu.h"
+#include "backend/cuda/library_handles.h"
 #include "backend/cuda/owned.h"
 #include "tensor/memory_pool.h"
 
@@ -30,7 +31,7 @@ class CudaBackend final : public Backend {
   void trim_staging() noexcept override { staging_.trim(); }
   MemoryUse memory_use() const override { return {limited_.bytes(), memory_.bytes_held(), limited_.peak_bytes()}; }
   int64_t batch_tokens(DType /*computed*/) const override { return 8192; }
-  int64_t workspace_bytes() const override { return Gpu::kWorkspace; }
+  int64_t workspace_bytes() const override { return LibraryHandles::kWorkspace; }
   Memory& staging_memory() override { return staging_; }
   void set_stage(const char* stage) override;
   std::vector<DeviceSeconds> device_seconds() override;
@@ -55,6 +56,7 @@ class CudaBackend final : public Backend {
   LimitedMemory limited_;
   StagingMemory staging_;
   DeviceClock clock_;
+  LibraryHandles libraries_;
   Gpu gpu_;
 };
 

@@ -2,7 +2,6 @@
 // the kernels that prepare their operands, which memory bandwidth limits.
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include <cublas_v2.h>
 #include <cusolverDn.h>
@@ -61,7 +60,7 @@ void finish_factor(MatrixView h, int32_t* ok, cudaStream_t stream) {
                                                                       ok);
 }
 
-// One block a system. Its first warp sums the diagonal, in the order of the lanes.
+// One block per system. Its first warp sums the diagonal, in the order of the lanes.
 __global__ void widen_systems_kernel(const float* a, int64_t a_stride, const float* x, int64_t x_stride, int64_t n,
                                      float ridge, double* matrices, double* sides, double** addresses) {
   __shared__ double shift;
@@ -87,7 +86,7 @@ __global__ void widen_systems_kernel(const float* a, int64_t a_stride, const flo
   for (int64_t i = threadIdx.x; i < n; i += kThreads) side[i] = x[system * x_stride + i];
 }
 
-// One block a system.
+// One block per system.
 __global__ void narrow_solutions_kernel(const double* sides, const int32_t* info, int64_t n, float* x,
                                         int64_t x_stride) {
   const double* side = sides + blockIdx.x * n;
@@ -115,7 +114,7 @@ void narrow_solutions(const double* sides, const int32_t* info, MatrixView x, cu
       sides, info, x.cols, static_cast<float*>(x.data), x.stride);
 }
 
-// h = F' F with F lower: of h reversed, cuSOLVER's lower triangle is row-major's upper, and reversed again it is F.
+// h = F' F with F lower: with h reversed, cuSOLVER's lower triangle is the row-major upper one; reversed back it is F.
 bool factor(Gpu& gpu, const ops::Factor& op) {
   const MatrixView h = op.h;
   if (h.empty()) return true;
@@ -130,7 +129,8 @@ bool factor(Gpu& gpu, const ops::Factor& op) {
         gpu.name(), "factor");
   reverse(h, gpu.stream());
   finish_factor(h, verdict.row<int32_t>(0) + 1, gpu.stream());
-  const std::vector<int32_t> said = gpu.fetch(verdict);
+  int32_t said[2] = {};
+  gpu.fetch(verdict, said);
   return said[0] == 0 && said[1] == 1;
 }
 

@@ -1,13 +1,10 @@
-// What the ops of a GPU work with: its stream, memory for temporaries, and the libraries, which start when they are
-// first needed. Ops queue kernels; they neither synchronize nor look for errors of launches, which the backend does
-// after each op. Matrices are in device memory with no alignment beyond their elements'. Sizes of zero queue nothing.
+// A GPU as its ops use it: its stream, memory for temporaries, and the libraries. Ops queue kernels; they neither
+// synchronize nor look for errors of launches, which the backend does after each op. Matrices are in device memory with
+// no alignment beyond their elements'. Sizes of zero queue nothing.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <string>
-#include <vector>
 
 #include <cuda_runtime_api.h>
 
@@ -23,20 +20,16 @@ class Backend;
 
 namespace cuda {
 
+class LibraryHandles;
 class Multiplier;
 
 class Gpu {
  public:
-  // Memory that cuBLAS may use in addition to its operands: NVIDIA's recommended workspace for Hopper.
-  static constexpr int64_t kWorkspace = int64_t{32} << 20;
+  // The backend, whose memory and transfers it uses, and the others must outlive it.
+  Gpu(Backend& backend, const char* name, cudaStream_t stream, LibraryHandles& libraries)
+      : backend_(backend), name_(name), stream_(stream), libraries_(libraries) {}
 
-  // The backend, whose memory and transfers it uses, must outlive it.
-  Gpu(Backend& backend, std::string name, cudaStream_t stream);
-  ~Gpu();
-  Gpu(const Gpu&) = delete;
-  Gpu& operator=(const Gpu&) = delete;
-
-  const std::string& name() const { return name_; }
+  const char* name() const { return name_; }
   cudaStream_t stream() const { return stream_; }
   Memory& memory();
   // Host values on the device, as words of 32 bits.
@@ -44,26 +37,24 @@ class Gpu {
   Matrix on_device(std::span<const T> values) {
     return copy_of(values.data(), values.size_bytes());
   }
-  // A matrix of i32, once all that is queued is done.
-  std::vector<int32_t> fetch(const Matrix& matrix);
+  // Copies a matrix to the host, once all that is queued is done.
+  void fetch(const Matrix& matrix, void* to);
 
   Multiplier& multiplier();
   cublasContext* blas();
   cusolverDnContext* solver();
 
  private:
-  struct Libraries;
   Matrix copy_of(const void* data, size_t bytes);
-  void* workspace();
 
   Backend& backend_;
-  const std::string name_;
+  const char* const name_;
   const cudaStream_t stream_;
-  std::unique_ptr<Libraries> libraries_;
+  LibraryHandles& libraries_;
 };
 
 using GpuOps = OpTable<Gpu>;
-// Each adds the ops of the file of its name.
+// Each adds the ops of one file: add_norm_ops() those of norms.cu.
 void add_attention_ops(GpuOps& table);
 void add_column_ops(GpuOps& table);
 void add_copy_ops(GpuOps& table);
