@@ -52,7 +52,7 @@ void Backend::fall_back(const ops::OpRef& op) {
     if constexpr (is_composed<Op>()) {
       typed.compose(*this);
     } else {
-      ++fallbacks_[Op::name];
+      ++fallbacks_[Op::kName];
       return compute_on_host(*this, typed);
     }
   });

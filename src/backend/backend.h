@@ -30,21 +30,21 @@ class Backend : public Memory {
     if constexpr (std::is_void_v<ops::ResultOf<Op>>) {
       compute(ops::OpRef(op));
     } else {
-      ops::ResultOf<Op> result = Op::expected;
+      ops::ResultOf<Op> result = Op::kExpected;
       compute(ops::OpRef(op, &result));
       return result;
     }
   }
-  // What run() does with an op of any type.
+  // run() for an op of any type.
   virtual void compute(const ops::OpRef& op) { fall_back(op); }
-  // Calls per op that ran on the host because the backend lacks them. Slowness is never silent.
+  // Calls per op that ran on the host because the backend lacks the op; reports list them.
   const std::map<std::string, int64_t>& fallbacks() const { return fallbacks_; }
 
   // Copies a dense host array of to.rows * to.cols elements to the device, or back. Both return when the host side is
   // free to use; an array in staging_memory() must not be written until it is released, which may be at once.
   void upload(MatrixView to, const void* from);
   void download(void* to, ConstMatrixView from);
-  // Bytes that crossed in either direction so far.
+  // Bytes copied in either direction so far.
   struct Traffic {
     int64_t uploaded = 0, downloaded = 0;
   };
@@ -60,7 +60,7 @@ class Backend : public Memory {
   virtual MemoryUse memory_use() const = 0;
   // Memory that it takes for itself when work begins, in addition to its matrices.
   virtual int64_t workspace_bytes() const { return 0; }
-  // What a call takes for itself while it runs, beyond that.
+  // Memory that a call takes for itself while it runs, in addition to that.
   virtual int64_t scratch_bytes(const OpCall& /*call*/) const { return 0; }
   // Host memory from which, and to which, this device copies fastest; any thread may allocate from it. Blocks that it
   // holds for reuse outlive trim(), because weights are read into them all the time, and go with trim_staging().
@@ -81,7 +81,7 @@ class Backend : public Memory {
   virtual int64_t batch_tokens(DType /*computed*/) const { return 2048; }
   // The dtype in which a model stored as `stored` is computed here, unless the user asks otherwise.
   virtual DType compute_dtype(DType stored) const = 0;
-  // And the one of the hidden states between its blocks, to which every block adds.
+  // The dtype of the hidden states between its blocks, to which every block adds.
   virtual DType residual_dtype(DType computed) const { return computed; }
   // Whether GatedLinear and AddLinear are one op here, without a matrix between, for models computed in `dtype`.
   virtual bool fuses_linears(DType /*dtype*/) const { return false; }
@@ -89,7 +89,7 @@ class Backend : public Memory {
  protected:
   // Computes an op by others, where it can be composed of them, or else on the host, which is counted.
   void fall_back(const ops::OpRef& op);
-  // What upload() and download() do, besides counting.
+  // upload() and download() without the counting.
   virtual void copy_in(MatrixView to, const void* from) = 0;
   virtual void copy_out(void* to, ConstMatrixView from) = 0;
 

@@ -14,7 +14,7 @@ void CountingBackend::compute(const ops::OpRef& op) {
       if (!fuses_linears_) return fall_back(op);
     }
     ++calls_[stage_][ops::call_of(typed)];
-    if constexpr (!std::is_void_v<ops::ResultOf<Op>>) return Op::expected;
+    if constexpr (!std::is_void_v<ops::ResultOf<Op>>) return Op::kExpected;
   });
 }
 

@@ -48,7 +48,7 @@ class OpTable {
                                      scratch};
   }
 
-  std::array<Entry, ops::AllOps::count> entries_;
+  std::array<Entry, ops::AllOps::kCount> entries_;
 };
 
 }  // namespace gptq

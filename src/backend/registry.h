@@ -16,7 +16,7 @@ class Backend;
 
 struct DeviceTraits {
   bool is_host = false;              // the host itself: its matrices are in host memory
-  bool is_simulated = false;         // an accelerator that exists when it is named, and computes on the host
+  bool is_simulated = false;         // an accelerator that exists once it is named
   bool computes_on_host = false;     // its ops keep the host's processors busy
   bool memory_is_the_hosts = false;  // what it allocates is host memory
   bool pool_counts = false;          // blocks that its pool holds for reuse count as allocated
@@ -54,7 +54,7 @@ DeviceTraits traits_of(std::string_view device);
 // machine lacks.
 std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOptions& options = {});
 
-// What this machine has for this build: accelerators first, "cpu" last. Simulated ones are not listed.
+// The devices of this machine that this build can use: accelerators first, "cpu" last, no simulated ones.
 std::vector<DeviceInfo> list_devices();
 // Why list_devices() has no accelerator: "cuda:0: no NVIDIA driver is installed; ..."
 std::string why_no_accelerator();

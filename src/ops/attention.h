@@ -23,8 +23,8 @@ namespace ops {
 // probabilities may be rounded to v's dtype before the second product.
 // q, y [tokens, heads * head_dim]; k, v [tokens, kv_heads * head_dim]
 struct Attention {
-  static constexpr const char* name = "attention";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "attention";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView q, k, v;
   SequenceOffsets offsets;
   AttentionShape shape;

@@ -18,8 +18,8 @@ namespace ops {
 // w, feedback, errors [rows, n] f32, n at most kMostColumns; factor [n, n] f32 (a diagonal block of F); groups[k]:
 // column of the grid that k uses; codes [rows, n] u8; loss [rows, 1] f32
 struct QuantizeColumns {
-  static constexpr const char* name = "quantize_columns";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "quantize_columns";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView w, feedback, factor;
   std::span<const int32_t> groups;
   Grid grid;

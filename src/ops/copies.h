@@ -7,7 +7,7 @@ namespace gptq::ops {
 
 // y[i, :] = table[ids[i], :].   table [n, width], y [ids.size(), width]; ids lie in [0, n)
 struct GatherRows {
-  static constexpr const char* name = "gather_rows";
+  static constexpr const char* kName = "gather_rows";
   ConstMatrixView table;
   std::span<const int32_t> ids;
   MatrixView y;
@@ -24,7 +24,7 @@ void reference(const GatherRows& op);
 
 // y[:, i] = x[:, ids[i]].   x [rows, n], y [rows, ids.size()]; x and y have the same dtype, any
 struct GatherColumns {
-  static constexpr const char* name = "gather_columns";
+  static constexpr const char* kName = "gather_columns";
   ConstMatrixView x;
   std::span<const int32_t> ids;
   MatrixView y;
@@ -41,7 +41,7 @@ void reference(const GatherColumns& op);
 
 // y = x in y's dtype.   x, y [rows, cols] float
 struct Convert {
-  static constexpr const char* name = "convert";
+  static constexpr const char* kName = "convert";
   ConstMatrixView x;
   MatrixView y;
 
@@ -57,7 +57,7 @@ void reference(const Convert& op);
 
 // y = 0.   y [rows, cols] of any dtype
 struct Clear {
-  static constexpr const char* name = "clear";
+  static constexpr const char* kName = "clear";
   MatrixView y;
 
   auto reads() { return no_reads(); }

@@ -1,4 +1,4 @@
-// What the reference implementations share: single elements of host matrices of any dtype, as doubles.
+// Single elements of host matrices of any dtype, as doubles: for the reference implementations.
 #pragma once
 
 #include <algorithm>

@@ -51,7 +51,7 @@ void reference(const SolveSystems& op) {
     double trace = 0;
     for (int64_t i = 0; i < n; ++i) trace += L[i * n + i];
     bool positive = true;
-    for (int64_t i = 0; i < n; ++i) {  // Cholesky's L, row by row, and L z = op.x with it
+    for (int64_t i = 0; i < n; ++i) {  // Cholesky's L, row by row, and L z = x with it
       L[i * n + i] += op.ridge * trace / static_cast<double>(n);
       for (int64_t j = 0; j <= i; ++j) {
         for (int64_t k = 0; k < j; ++k) L[i * n + j] -= L[i * n + k] * L[j * n + k];

@@ -9,10 +9,10 @@ namespace gptq::ops {
 // upper triangular factor of h = R R', and inv(R) is the GPTQ paper's cholesky(inverse(h), upper). Gives false, with h
 // undefined, where h is not positive definite.   h [n, n] f32, upper triangle zero before and after
 struct Factor {
-  static constexpr const char* name = "factor";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "factor";
+  static constexpr bool kIsProduct = true;
   using Result = bool;
-  static constexpr bool expected = true;
+  static constexpr bool kExpected = true;
   MatrixView h;
 
   auto reads() { return no_reads(); }
@@ -32,8 +32,8 @@ bool reference(const Factor& op);
 // In place: x becomes the y with y F = x, or y F' = x where `transposed`.
 // factor [n, n] f32, of which the lower triangle F is read; x [rows, n] f32
 struct SolveTriangle {
-  static constexpr const char* name = "solve_triangle";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "solve_triangle";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView factor;
   bool transposed = false;
   MatrixView x;
@@ -53,8 +53,8 @@ void reference(const SolveTriangle& op);
 // matrix is not positive definite, x_r becomes 0.
 // a [rows, n * n] f32: the lower triangle of row r, as n rows of n, is that of the symmetric A_r; x [rows, n] f32
 struct SolveSystems {
-  static constexpr const char* name = "solve_systems";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "solve_systems";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView a;
   float ridge = 0;
   MatrixView x;

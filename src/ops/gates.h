@@ -13,7 +13,7 @@ namespace ops {
 
 // y = activation(gate) * up, or activation(gate) where up is empty.   all [tokens, width]
 struct Gate {
-  static constexpr const char* name = "gate";
+  static constexpr const char* kName = "gate";
   ConstMatrixView gate, up;
   Activation activation = Activation::silu;
   MatrixView y;
@@ -30,7 +30,7 @@ void reference(const Gate& op);
 
 // Bounds each element of x, in place: clamp(x, -bound, bound), or bound tanh(x / bound).   x [rows, cols]
 struct Cap {
-  static constexpr const char* name = "cap";
+  static constexpr const char* kName = "cap";
   enum Kind : uint8_t { hard, soft };
   Kind kind = hard;
   float bound = 0;

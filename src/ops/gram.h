@@ -17,8 +17,8 @@ OpSizes trial_sizes_of_gram(OpSizes sizes, const TrialLimits& limits) {
 // Rows of x that hold NaN or infinity add nothing and are counted: dropped[0, 0] += their number.
 // x [tokens, n], h [n, n] f32, dropped [1, 1] i32
 struct AddGram {
-  static constexpr const char* name = "add_gram";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "add_gram";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView x;
   MatrixView h, dropped;
 
@@ -39,8 +39,8 @@ void reference(const AddGram& op);
 // c += x' (original - x), the differences rounded to x's dtype, products exact or in f32, sums in f32. Rows that hold
 // NaN or infinity in either add nothing.   x, original [tokens, n] of the same dtype, c [n, n] f32
 struct AddCrossGram {
-  static constexpr const char* name = "add_cross_gram";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "add_cross_gram";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView x, original;
   MatrixView c;
 

@@ -42,7 +42,7 @@ inline Grid trial_grid(TrialOperands& t, int64_t rows) {
 // w [rows, cols] f32, cols a multiple of group_size; importance [1, cols] f32, or empty for all ones;
 // scales [rows, cols / group_size] f32, zeros [same] u8
 struct FindGrid {
-  static constexpr const char* name = "find_grid";
+  static constexpr const char* kName = "find_grid";
   ConstMatrixView w, importance;
   int64_t group_size = 0;
   GridSearch search;
@@ -52,7 +52,7 @@ struct FindGrid {
   auto writes() { return std::array{&scales, &zeros}; }
   // Rows, columns, group size, grids that are tried.
   OpSizes sizes() const {
-    const int each = search.signed_scales ? 2 : search.search_zeros ? 3 : 1;
+    const int64_t each = search.signed_scales ? 2 : search.search_zeros ? 3 : 1;
     return {w.rows, w.cols, group_size, search.candidates * each};
   }
   DType dtype() const { return w.dtype; }
@@ -75,7 +75,7 @@ void reference(const FindGrid& op);
 // codes = clamp(round(w / scale) + zero).   w [rows, cols] f32, codes [rows, cols] u8; groups[k] is the grid column of
 // k
 struct RoundColumns {
-  static constexpr const char* name = "round_columns";
+  static constexpr const char* kName = "round_columns";
   ConstMatrixView w;
   std::span<const int32_t> groups;
   Grid grid;
@@ -94,7 +94,7 @@ void reference(const RoundColumns& op);
 // w = scale * (code - zero), rounded to w's dtype.   codes [rows, cols] u8, w [rows, cols]; groups[k] is the grid
 // column of k
 struct Dequantize {
-  static constexpr const char* name = "dequantize";
+  static constexpr const char* kName = "dequantize";
   ConstMatrixView codes;
   std::span<const int32_t> groups;
   Grid grid;

@@ -34,8 +34,8 @@ OpSizes trial_sizes_of_linear(OpSizes sizes, const TrialLimits& limits) {
 
 // y = x w' + bias. Products of f32 inputs keep f32 accuracy.   x [m, k], w [n, k], bias [1, n] or empty, y [m, n]
 struct Linear {
-  static constexpr const char* name = "linear";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "linear";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView x, w, bias;
   MatrixView y;
 
@@ -56,8 +56,8 @@ void reference(const Linear& op);
 // y = activation(x gate' + gate_bias) * (x up' + up_bias), each side rounded to y's dtype first: Linear and Gate, bit
 // for bit.   x [m, k], y [m, n]
 struct GatedLinear {
-  static constexpr const char* name = "gated_linear";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "gated_linear";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView x;
   GatedWeights weights;
   MatrixView y;
@@ -92,8 +92,8 @@ struct GatedLinear {
 // y += factor (x w' + bias), the bracket rounded to x's dtype first: Linear and Add, bit for bit.
 // x [m, k], w [n, k], bias [1, n] or empty, y [m, n]
 struct AddLinear {
-  static constexpr const char* name = "add_linear";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "add_linear";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView x, w, bias;
   float factor = 1;
   MatrixView y;

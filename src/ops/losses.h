@@ -7,7 +7,7 @@ namespace gptq::ops {
 
 // losses[i] = log(sum(exp(logits[i, :]))) - logits[i, targets[i]].   logits [n, vocabulary], losses [n, 1] f32
 struct TokenLosses {
-  static constexpr const char* name = "token_losses";
+  static constexpr const char* kName = "token_losses";
   ConstMatrixView logits;
   std::span<const int32_t> targets;
   MatrixView losses;
@@ -25,7 +25,7 @@ void reference(const TokenLosses& op);
 // For each row: divergence = KL(softmax(p) || softmax(q)); same_top = 1 where both have their (first) maximum in the
 // same place, else 0.   p, q [n, vocabulary]; divergence, same_top [n, 1] f32
 struct CompareLogits {
-  static constexpr const char* name = "compare_logits";
+  static constexpr const char* kName = "compare_logits";
   ConstMatrixView p, q;
   MatrixView divergence, same_top;
 

@@ -8,7 +8,7 @@ namespace gptq::ops {
 // y = x / sqrt(mean(x^2) + eps) * weight over each group of `width` columns of each row; group g has row g mod n of
 // weight.   x, y [tokens, groups * width], weight [n, width]
 struct RmsNorm {
-  static constexpr const char* name = "rms_norm";
+  static constexpr const char* kName = "rms_norm";
   ConstMatrixView x, weight;
   float eps = 0;
   MatrixView y;
@@ -26,7 +26,7 @@ void reference(const RmsNorm& op);
 // y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias, over the same groups as RmsNorm.
 // x, y [tokens, groups * width], weight [n, width], bias [n, width] or empty
 struct LayerNorm {
-  static constexpr const char* name = "layer_norm";
+  static constexpr const char* kName = "layer_norm";
   ConstMatrixView x, weight, bias;
   float eps = 0;
   MatrixView y;

@@ -1,10 +1,10 @@
 // An op is a value: a small struct whose fields are its operands and parameters. Each struct also says
-//   name                     its name in reports and errors
+//   kName                    its name in reports and errors
 //   reads(), writes()        pointers to its views, so that generic code can check them or put others in their place
 //   sizes(), dtype()         with the name, the key of calls that cost the same
 //   trial(operands, sizes, dtype)   an op with that key, to measure its speed
-// and, where it differs from the defaults below: is_product, work(), trial_sizes(); compose(), which computes the op by
-// others where a backend lacks it; Result and expected, the type that run() returns and its usual value.
+// and, where it differs from the defaults below: kIsProduct, work(), trial_sizes(); compose(), which computes the op by
+// others where a backend lacks it; Result and kExpected, the type that run() returns and its usual value.
 // Next to the struct stands reference(op): plain loops on host memory, sums in double.
 //
 // Rules for all ops:
@@ -41,7 +41,7 @@ inline std::array<ConstMatrixView*, 0> no_reads() { return {}; }
 // The ops of a header, and those of several.
 template <typename... Op>
 struct OpList {
-  static constexpr int count = sizeof...(Op);
+  static constexpr int kCount = sizeof...(Op);
 };
 template <typename... Lists>
 struct Concatenation;
@@ -68,7 +68,7 @@ using ResultOf = typename ResultType<Op>::Type;
 // Whether the work of an op is multiply-adds of a product rather than elements.
 template <typename Op>
 constexpr bool is_product() {
-  if constexpr (requires { Op::is_product; }) return Op::is_product;
+  if constexpr (requires { Op::kIsProduct; }) return Op::kIsProduct;
   return false;
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 template <typename... Op>
 constexpr std::array<OpFacts, sizeof...(Op)> facts_in(OpList<Op...> /*all*/) {
-  return {OpFacts{Op::name, is_product<Op>(), &work<Op>, &trial_sizes<Op>}...};
+  return {OpFacts{Op::kName, is_product<Op>(), &work<Op>, &trial_sizes<Op>}...};
 }
 
 }  // namespace

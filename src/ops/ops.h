@@ -37,7 +37,7 @@ constexpr int index_in(OpList<All...> /*all*/) {
 template <typename Op>
 constexpr int index_of() {
   constexpr int index = index_in<Op>(AllOps());
-  static_assert(index < AllOps::count, "no op, or one that its header's list lacks");
+  static_assert(index < AllOps::kCount, "no op, or one that its header's list lacks");
   return index;
 }
 
@@ -53,7 +53,7 @@ void visit_type(int index, Visit&& visit) {
   visit_in(AllOps(), index, visit);
 }
 
-// What is known of an op without one.
+// Facts of an op that do not depend on operands.
 struct OpFacts {
   const char* name;
   bool is_product;
@@ -68,7 +68,7 @@ inline const OpFacts& facts_of(std::string_view name) { return all_facts()[stati
 
 template <typename Op>
 OpCall call_of(const Op& op) {
-  return {Op::name, op.sizes(), op.dtype()};
+  return {Op::kName, op.sizes(), op.dtype()};
 }
 
 // An op of any type, and the place for its result. Refers to both.

@@ -10,7 +10,7 @@ namespace gptq::ops {
 // codes [rows, cols] u8, below 2^bits, bits 2, 3, 4 or 8; words [cols * bits / 32, rows] i32; cols * bits is a multiple
 // of 32
 struct Pack {
-  static constexpr const char* name = "pack";
+  static constexpr const char* kName = "pack";
   ConstMatrixView codes;
   int bits = 4;
   MatrixView words;

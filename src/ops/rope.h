@@ -16,7 +16,7 @@ namespace ops {
 // Rotates the first 2 * cos.cols elements of each head in pairs, in place. A row's position counts from the start of
 // its sequence.   cos, sin [positions, rotary_dim / 2] f32; x [tokens, heads * head_dim]
 struct Rope {
-  static constexpr const char* name = "rope";
+  static constexpr const char* kName = "rope";
   ConstMatrixView cos, sin;
   SequenceOffsets offsets;
   RotaryOrder order = RotaryOrder::halves;

@@ -8,7 +8,7 @@ namespace gptq::ops {
 // products[r, g] = sum of x_rk y_rk over the columns k of group g, in f32.
 // x, y [rows, groups * group_size] f32; products [rows, groups] f32
 struct GroupProducts {
-  static constexpr const char* name = "group_products";
+  static constexpr const char* kName = "group_products";
   ConstMatrixView x, y;
   int64_t group_size = 0;
   MatrixView products;
@@ -26,7 +26,7 @@ void reference(const GroupProducts& op);
 
 // norms[r, 0] += sum_k x[r, k]^2.   x [rows, n], norms [rows, 1] f32
 struct AddRowNorms {
-  static constexpr const char* name = "add_row_norms";
+  static constexpr const char* kName = "add_row_norms";
   ConstMatrixView x;
   MatrixView norms;
 
@@ -44,8 +44,8 @@ void reference(const AddRowNorms& op);
 // statistic: w and R may be rounded to bf16.
 // w [rows, n] f32; factor [n, n] f32, of which the lower triangle is read; norms [rows, 1] f32
 struct AddProductNorms {
-  static constexpr const char* name = "add_product_norms";
-  static constexpr bool is_product = true;
+  static constexpr const char* kName = "add_product_norms";
+  static constexpr bool kIsProduct = true;
   ConstMatrixView w, factor;
   MatrixView norms;
 

@@ -7,7 +7,7 @@ namespace gptq::ops {
 
 // y += factor x.   x, y [rows, cols]
 struct Add {
-  static constexpr const char* name = "add";
+  static constexpr const char* kName = "add";
   ConstMatrixView x;
   float factor = 1;
   MatrixView y;
@@ -24,7 +24,7 @@ void reference(const Add& op);
 
 // y[ids[i], :] += weights[i] x[i, :].   x [ids.size(), width], y [n, width]; ids are distinct and lie in [0, n)
 struct AddRows {
-  static constexpr const char* name = "add_rows";
+  static constexpr const char* kName = "add_rows";
   ConstMatrixView x;
   std::span<const int32_t> ids;
   std::span<const float> weights;

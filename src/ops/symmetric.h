@@ -7,7 +7,7 @@ namespace gptq::ops {
 
 // h[i, j] = h[j, i] for j > i.   h [n, n] f32
 struct Mirror {
-  static constexpr const char* name = "mirror";
+  static constexpr const char* kName = "mirror";
   MatrixView h;
 
   auto reads() { return no_reads(); }
@@ -28,7 +28,7 @@ void reference(const Mirror& op);
 // y[i, j] = h[order[i], order[j]] for j <= i, plus `damp` on the diagonal; y's upper triangle is zero. h is symmetric
 // and its lower triangle is read.   h, y [n, n] f32; order is a permutation of [0, n)
 struct PermuteSymmetric {
-  static constexpr const char* name = "permute_symmetric";
+  static constexpr const char* kName = "permute_symmetric";
   ConstMatrixView h;
   std::span<const int32_t> order;
   float damp = 0;

@@ -512,7 +512,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
   EXPECT_EQ(to_host<float>(device, square), ones);
   size_t on_host = 0;
-  for (int index = 0; index < ops::AllOps::count; ++index)
+  for (int index = 0; index < ops::AllOps::kCount; ++index)
     ops::visit_type(index, [&](auto type) { on_host += is_composed<typename decltype(type)::type>() ? 0 : 1; });
   EXPECT_EQ(device.fallbacks().size(), GetParam().complete ? 0 : on_host);
   for (const auto& [op, calls] : device.fallbacks()) EXPECT_EQ(calls, 1) << op;

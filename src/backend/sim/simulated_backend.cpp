@@ -51,8 +51,8 @@ class SimulatedBackend final : public Backend {
 
   void compute(const ops::OpRef& op) override {
     op.visit([&]<typename Op>(Op typed) -> ops::ResultOf<Op> {
-      for (const ConstMatrixView* view : typed.reads()) check(Op::name, *view);
-      for (const MatrixView* view : typed.writes()) check(Op::name, *view);
+      for (const ConstMatrixView* view : typed.reads()) check(Op::kName, *view);
+      for (const MatrixView* view : typed.writes()) check(Op::kName, *view);
       if constexpr (is_composed<Op>())
         return fall_back(op);
       else
