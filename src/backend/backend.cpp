@@ -74,4 +74,10 @@ Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, cons
   return matrix;
 }
 
+Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
+  Matrix matrix(backend, dtype, rows, cols);
+  backend.run(ops::Clear{.y = matrix});
+  return matrix;
+}
+
 }  // namespace gptq

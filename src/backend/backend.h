@@ -107,6 +107,9 @@ constexpr bool is_composed() {
 // A matrix of `backend` holding the host values (dense, rows * cols of dtype).
 Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host);
 
+// A matrix of zeros.
+Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols);
+
 // The view's elements as a dense host vector. T must be the element type.
 template <typename T>
 std::vector<T> to_host(Backend& backend, ConstMatrixView view) {

@@ -10,12 +10,6 @@
 
 namespace gptq {
 
-Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
-  Matrix matrix(backend, dtype, rows, cols);
-  backend.run(ops::Clear{.y = matrix});
-  return matrix;
-}
-
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size) {
   std::vector<int32_t> columns(diagonal.size());
   std::iota(columns.begin(), columns.end(), 0);
