@@ -1,7 +1,7 @@
-// Causal attention without a matrix of scores: a task takes some queries of the heads that share a key head, and goes
-// over the keys in blocks. A block's scores are exponentiated against the largest so far and multiplied with its values
-// at once; when a later block has a larger one, the sums are scaled down (Dao et al. 2022, FlashAttention). Tiles that
-// none of their queries see are skipped.
+// Causal attention without a matrix of scores (Dao et al. 2022, FlashAttention): a task takes some queries of the heads
+// that share a key head, and goes over the keys in blocks. The scores of a block are exponentiated against the largest
+// so far and multiplied by its values at once; when a later block has a larger score, the sums are scaled down. Tiles
+// of keys that none of the queries see are skipped.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -50,8 +50,8 @@ PackedKeys pack_keys(CpuBackend& cpu, const ProductKernel& kernel, ConstMatrixVi
                      SequenceOffsets offsets, const AttentionShape& shape, ScratchPool::Lease& room) {
   const int64_t width = shape.head_dim, words = kernel.words_of(width);
   PackedKeys packed;
-  struct Piece {                              // of a key head: a task
-    int64_t token, first_key, keys, kv_head;  // token: the first key's row
+  struct Piece {                              // of a key head: one task
+    int64_t token, first_key, keys, kv_head;  // token: row of the first key
     PackedKeys::Head to;
   };
   std::vector<Piece> pieces;

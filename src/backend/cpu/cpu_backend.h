@@ -45,7 +45,7 @@ class CpuBackend final : public Backend {
   int64_t batch_tokens(DType computed) const override { return uses_amx(computed) ? 8192 : 2048; }
   void compute(const ops::OpRef& op) override;
 
-  // What its ops work with.
+  // Its ops work with these.
   const Kernels& kernels;
   const ProductKernels& products;
   ThreadPool pool;
@@ -75,7 +75,7 @@ class CpuBackend final : public Backend {
 };
 
 using CpuOps = OpTable<CpuBackend>;
-// Each adds the ops of the file of its name.
+// Each adds the ops of one file: add_norm_ops() those of norms.cpp.
 void add_attention_ops(CpuOps& table);
 void add_column_ops(CpuOps& table);
 void add_copy_ops(CpuOps& table);

@@ -10,11 +10,13 @@
 #include "backend/cpu/cut.h"
 
 // LAPACK, part of OpenBLAS; the arguments are Fortran's.
+// NOLINTBEGIN(readability-identifier-naming)
 extern "C" {
 void spotrf_(const char* triangle, const blasint* n, float* a, const blasint* lda, blasint* info);
 void dposv_(const char* triangle, const blasint* n, const blasint* right_sides, double* a, const blasint* lda,
             double* b, const blasint* ldb, blasint* info);
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace gptq::cpu {
 namespace {
@@ -54,8 +56,8 @@ bool factor(CpuBackend& cpu, const ops::Factor& op) {
     const int64_t size = std::min(kBlock, end), start = end - size;
     const MatrixView diagonal = op.h.block(start, size, start, size);
     {
-      // Reversed in rows and columns, op.h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
-      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of op.h becomes the
+      // Reversed in rows and columns, h[K, K] = L L' is an ordinary Cholesky factorization, L the reversal of
+      // F[K, K]'. Reading a dense array backwards does both; the row-major lower triangle of h becomes the
       // column-major lower triangle that LAPACK wants.
       ScratchPool::Lease lease = cpu.scratch.borrow(size * size);
       float* reversed = lease.take(size * size);

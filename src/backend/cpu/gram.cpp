@@ -62,7 +62,7 @@ struct StepCut {
   static int64_t edge(int64_t panels, int64_t splits, int threads) {
     int64_t edge = kEdge;
     const auto tasks = [&] { return pieces_of(panels, edge) * (pieces_of(panels, edge) + 1) / 2 * splits; };
-    while (threads > 1 && edge > kLeastEdge && tasks() < 2 * threads) edge -= 2;
+    while (threads > 1 && edge > kLeastEdge && tasks() < int64_t{2} * threads) edge -= 2;
     return edge;
   }
   StepCut(const StepPanels& operand, int threads)
@@ -78,7 +78,7 @@ struct StepCut {
   }
 };
 
-// Of the packed operands, and of copies of them.
+// Bytes of the packed operands and of copies of them.
 int64_t gram_scratch(const CpuBackend& cpu, const OpCall& call, bool is_cross) {
   const int64_t n = call.sizes[1];
   const ProductKernel& kernel = columns_kernel(cpu, call.dtype);
@@ -235,7 +235,7 @@ bool add_column_products(CpuBackend& cpu, ConstMatrixView left, ConstMatrixView 
   const Cut blocks = stretches(kernel, words);
   // A task's panels of a k-block stay in L2; with smaller tasks, threads end together.
   int64_t edge = 192;
-  while (cpu.pool.size() > 1 && edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) / 2 < 8 * cpu.pool.size())
+  while (cpu.pool.size() > 1 && edge > 48 && pieces_of(n, edge) * pieces_of(n, edge) / 2 < int64_t{8} * cpu.pool.size())
     edge /= 2;
   const Cut rows(n, edge, kernel.rows), cols(n, edge, kernel.cols);
   const std::vector<TileIndex> tiles = tiles_of(rows, cols, only_lower);

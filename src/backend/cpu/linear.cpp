@@ -17,8 +17,8 @@ struct TileShape {
   int64_t rows, cols;
 };
 
-// Left panels are 256 rows or so: then both they and a right panel stay in the cache of a core. Smaller ones, and a cut
-// across the columns, where there would be too few tasks to share.
+// A panels of about 256 rows, which stay in a core's cache together with a B panel. Smaller ones, and a cut across the
+// columns, where there would be too few tasks.
 TileShape tile_shape(const CpuBackend& cpu, int64_t m, int64_t n, const ProductKernel& kernel) {
   const int64_t wanted = cpu.pool.size() == 1 ? 1 : 4 * cpu.pool.size();
   TileShape shape{std::max<int64_t>(256 / kernel.rows, 1) * kernel.rows, n};
@@ -29,7 +29,7 @@ TileShape tile_shape(const CpuBackend& cpu, int64_t m, int64_t n, const ProductK
   return shape;
 }
 
-// One weight of several with as many rows each, and its bias.
+// One of several weights with the same number of rows, and its bias.
 struct Side {
   ConstMatrixView w, bias;
 };
@@ -135,7 +135,7 @@ void add_linear(CpuBackend& cpu, const ops::AddLinear& op) {
                     });
 }
 
-// Of packed weights.
+// Bytes of packed weights.
 int64_t scratch_of(const CpuBackend& cpu, const OpCall& call, int64_t sides) {
   const auto [m, n, k, unused] = call.sizes;
   const ProductKernel& kernel = product_kernel(cpu, call.dtype);

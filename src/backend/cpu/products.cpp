@@ -82,7 +82,7 @@ void pack_columns(const CpuBackend& cpu, const ProductKernel& kernel, ConstMatri
 
 void pack_weight(CpuBackend& cpu, const ProductKernel& kernel, ConstMatrixView w, uint32_t* packed) {
   const int64_t panels = pieces_of(w.rows, kernel.cols), panel_words = kernel.cols * kernel.words_of(w.cols);
-  const EvenCut packing(panels, 4 * cpu.pool.size(), 1);
+  const EvenCut packing(panels, int64_t{4} * cpu.pool.size(), 1);
   cpu.pool.for_each(packing.count, [&](int64_t task) {
     for (int64_t panel = packing.start(task); panel < packing.start(task + 1); ++panel) {
       const int64_t row = panel * kernel.cols;

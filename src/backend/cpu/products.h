@@ -20,7 +20,7 @@ inline bool are_bf16(ConstMatrixView a, ConstMatrixView b) { return a.dtype == D
 // The kernel for products of the rows of a and b, or of their columns.
 const ProductKernel& product_kernel(const CpuBackend& cpu, ConstMatrixView a, ConstMatrixView b);
 const ProductKernel& columns_kernel(const CpuBackend& cpu, ConstMatrixView a, ConstMatrixView b);
-// And those of matrices of one dtype.
+// The same for matrices of one dtype.
 inline const ProductKernel& product_kernel(const CpuBackend& cpu, DType dtype) {
   const ConstMatrixView like(nullptr, dtype, 0, 0);
   return product_kernel(cpu, like, like);

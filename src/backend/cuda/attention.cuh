@@ -38,11 +38,11 @@ struct Arguments {
 
   // The first key that a query sees.
   __device__ int first_seen(int query) const { return max(query - window + 1, query / chunk * chunk); }
-  // Times log2(e), of the block's head.
+  // For the block's head, times log2(e).
   __device__ float slope() const { return slopes == nullptr ? 0 : slopes[blockIdx.y] * kLog2E; }
   __device__ float sink() const { return sinks == nullptr ? -INFINITY : sinks[blockIdx.y] * kLog2E; }
 
-  // Of the block's head and sequence.
+  // Rows of the block's head and sequence.
   __device__ Head<const T> queries(int64_t start) const {
     return {q + start * q_stride + static_cast<int64_t>(blockIdx.y) * head_dim, q_stride};
   }
@@ -57,7 +57,7 @@ struct Arguments {
   }
 };
 
-// The factor that makes shares of a row's sums, where `sink` joins the scores of which `top` is the highest.
+// The factor from a row's sums to results, where `sink` joins the scores, the highest of which is `top`.
 __device__ inline float share_with_sink(float sink, float top, float total) {
   const float highest = fmaxf(top, sink), shrink = exp2f(top - highest);
   return shrink / (total * shrink + exp2f(sink - highest));

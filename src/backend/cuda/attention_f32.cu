@@ -4,10 +4,10 @@
 namespace gptq::cuda {
 namespace {
 
-// A block computes 32 queries of one head, each of its 8 warps 4 of them. For scores a lane is a key, for results it is
-// every 32nd column. Rows in shared memory are an odd number of quads, which zeros fill up: lanes that read one quad of
-// their rows meet each bank once. Limited by f32 arithmetic and shared memory. Heads of more than 256 elements, of any
-// dtype, are computed like this too, but 8 queries at a time, and keys and values take turns in shared memory.
+// A block computes 32 queries of one head, 4 per warp. For scores a lane has one key, for results every 32nd column.
+// Rows in shared memory are padded with zeros to an odd number of quads, so that lanes reading one quad each of their
+// rows have no bank conflicts. Limited by f32 arithmetic and shared memory. Heads of more than 256 elements, of any
+// dtype, are computed in the same way, but 8 queries at a time, and keys and values share one buffer in shared memory.
 constexpr int kWarps = 8, kWideThreads = 32 * kWarps, kWideKeys = 32;
 
 template <bool kLongHeads>
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Argument
       }
       if (!seen) scaled = -INFINITY;
       const float highest = fmaxf(top[i], warp_max(scaled));
-      // Of modified scores a row may have seen none so far: then any finite number is as good.
+      // With modified scores a row may have seen no key so far: any finite base will do.
       const float base = kModified && highest == -INFINITY ? 0 : highest;
       const float shrink = exp2f(top[i] - base);
       probability[i] = exp2f(scaled - base);

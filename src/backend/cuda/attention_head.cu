@@ -4,16 +4,16 @@
 namespace gptq::cuda {
 namespace {
 
-// One block computes 128 queries of one head. Each of its warps has 32 of them, or 16 where heads are long: the more,
-// the more products follow each read of shared memory. One tile of keys and one of values stay there; the values are
-// copied while scores are computed, the next keys while results are. Rows are 16 bytes longer than the head, so that
-// ldmatrix meets no bank twice. Probabilities are rounded to the inputs' dtype for the second product; row sums keep
-// them in f32. Limited by tensor cores and, where a warp has 16 queries, by the shared memory that feeds them.
+// One block computes 128 queries of one head. A warp has 32 of them, or 16 where heads are long: more queries mean more
+// products per read of shared memory, which holds one tile of keys and one of values. Values are copied while scores
+// are computed, the next keys while results are. Rows are padded by 16 bytes, so that ldmatrix has no bank conflicts.
+// Probabilities are rounded to the inputs' dtype for the second product; row sums keep them in f32. Limited by tensor
+// cores and, with 16 queries per warp, by shared memory.
 template <int kDim>
 struct Tiles {
   static constexpr int kFragments = kDim > 128 ? 1 : 2;  // of 16 queries, in a warp
   static constexpr int kThreads = kQueries / (16 * kFragments) * 32;
-  static constexpr int kBlocks = kDim > 128 ? 1 : 2;  // on a multiprocessor, as registers go
+  static constexpr int kBlocks = kDim > 128 ? 1 : 2;  // on a multiprocessor, limited by registers
   static constexpr int kKeys = kDim > 160 ? 32 : 64;
   static constexpr int kRow = kDim + 8;  // elements from row to row
   static constexpr int kTile = kKeys * kRow;
@@ -108,7 +108,7 @@ __device__ inline void wait_for_copies() {
   __syncthreads();
 }
 
-// From products to modified scores, times log2(e). Of 16 queries by kCount * 8 keys a thread has the elements that
+// Turns products into modified scores, times log2(e). A thread has the elements of 16 queries by kCount * 8 keys that
 // mma.sync gives it, the first of them at (row, column).
 template <typename T, int kCount>
 __device__ inline void modify(const Arguments<T>& a, float slope, int row, int column, float (&score)[kCount][4]) {
@@ -134,7 +134,7 @@ __device__ inline void modify(const Arguments<T>& a, float slope, int row, int c
   }
 }
 
-// Keys that a query does not see get no share.
+// Keys that a query does not see get a score of -infinity.
 template <typename T, int kCount>
 __device__ inline void hide(const Arguments<T>& a, int row, int column, float (&score)[kCount][4]) {
 #pragma unroll
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
   copy_rows<T, kDim, kQueries, kWide>(query_rows, a.queries(start), first_query, length, a.head_dim);
   copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_tile, length, a.head_dim);
 
-  // Of 16 queries a thread has rows lane / 4 and lane / 4 + 8; of 8 columns, lane % 4 * 2 and the next.
+  // A thread has rows lane / 4 and lane / 4 + 8 of each 16 queries, columns lane % 4 * 2 and the next of each 8.
   float result[kFragments][kDim / 8][4] = {};
   float top[kFragments][2], sum[kFragments][2] = {};
 #pragma unroll
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
 
   const int all_keys = min(first_query + kQueries, length);
   for (int first_key = first_tile; first_key < all_keys; first_key += kKeys) {
-    wait_for_copies();  // the keys are there, and all warps are done with the values before
+    wait_for_copies();  // keys are in shared memory, and all warps are done with the previous values
     if (kQueriesStay && first_key == first_tile) {
 #pragma unroll
       for (int d = 0; d < kDim / 16; ++d) load_matrices(query[kQueriesStay ? d : 0][0], query_place + d * 16);
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
         }
       }
     }
-    wait_for_copies();  // the values are there, and all warps are done with the keys
+    wait_for_copies();  // values are in shared memory, and all warps are done with the keys
     if (first_key + kKeys < all_keys)
       copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_key + kKeys, length, a.head_dim);
 
@@ -248,8 +248,8 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
           highest = fmaxf(highest, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1]));
         highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 1));
         highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 2));
-        // Plain scores: every row sees key 0, so from the first tile on `highest` is finite. Modified ones: a row may
-        // have seen no key so far, and then any finite number is as good.
+        // With plain scores every row sees key 0, so `highest` is finite from the first tile on. With modified ones a
+        // row may have seen no key so far, and any finite base will do.
         const float base = kModified && highest == -INFINITY ? 0 : highest;
         const float shrink = power_of_two(top[m][half] - base);
         top[m][half] = highest;
@@ -325,7 +325,7 @@ __global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) a
 
 }  // namespace
 
-// Operands that cannot be read 16 bytes at a time are rare: one kernel does for their plain scores too.
+// Operands that cannot be read 16 bytes at a time are rare: one kernel serves plain and modified scores.
 template <typename T, int kDim>
 void launch_attention(const Arguments<T>& arguments, bool wide, bool modified, dim3 blocks, cudaStream_t stream) {
   static_assert(Tiles<kDim>::kBytes <= 99 * 1024, "what a block may have where multiprocessors have least");

@@ -17,10 +17,10 @@ struct ColumnGroups {
   int32_t of[kMostColumns];
 };
 
-// Eight lanes share a row: lane l has columns l, 8 + l, 16 + l, ..., their weights and feedback in registers. Column
-// after column, the lane that has it finds code and error, which goes to the other seven by a shuffle, and each adds it
-// to the feedback of its later columns. The factor's block lies in shared memory as pieces of four registers' columns,
-// the eight lanes' pieces side by side. Limited by the chain from one column to the next: a division, a rounding and a
+// Eight lanes share a row: lane l has columns l, 8 + l, 16 + l, ..., with weights and feedback in registers. Column
+// after column, its lane computes code and error and sends the error to the other seven by a shuffle; each adds it to
+// the feedback of its later columns. The factor's block is in shared memory as pieces of four registers' columns, the
+// eight lanes' pieces next to each other. Limited by the latency from one column to the next: a division, a rounding, a
 // shuffle.
 constexpr int kLanesPerRow = 8;
 constexpr int kColumns = 128;
@@ -31,7 +31,7 @@ constexpr int kRowPieces =
     kColumns / 4 + 1;  // from one row of R to the next: one more, so that its writers' banks differ
 constexpr size_t kFactorBytes = sizeof(float4) * kColumns * kRowPieces;
 
-// a / b, given 1 / b: one step of Newton's makes it the nearest float but for the rarest cases.
+// a / b, given 1 / b: one Newton step makes it the nearest float in all but the rarest cases.
 __device__ float quotient(float a, float b, float inverse) {
   const float q = a * inverse;
   return fmaf(fmaf(-q, b, a), inverse, q);
@@ -43,7 +43,7 @@ __device__ float nearest(float x) {
   return (x + kShift) - kShift;
 }
 
-// Where R_kj = F_jk lies, for column j = 8 r + l: piece r / 4 of row k, lane l, element r % 4.
+// Place of R_kj = F_jk for column j = 8 r + l: piece r / 4 of row k, lane l, element r % 4.
 __device__ int factor_place(int k, int j) {
   const int r = j / kLanesPerRow, l = j % kLanesPerRow;
   return (k * kRowPieces + r / 4 * kLanesPerRow + l) * 4 + r % 4;
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kColumnThreads)
 #pragma unroll
       for (int piece = r / 4; piece < kPerLane / 4; ++piece) {
         const float4 f = pieces[k * kRowPieces + piece * kLanesPerRow + lane];
-        // Columns that are done are added to as well, and not looked at again.
+        // Finished columns are added to as well, and not read again.
         sum[piece * 4 + 0] = fmaf(error, f.x, sum[piece * 4 + 0]);
         sum[piece * 4 + 1] = fmaf(error, f.y, sum[piece * 4 + 1]);
         sum[piece * 4 + 2] = fmaf(error, f.z, sum[piece * 4 + 2]);

@@ -36,7 +36,7 @@ struct Convert {
   __device__ void operator()(int64_t r, int64_t c) const { to.set(r, c, from.get(r, c)); }
 };
 
-// Between f32 and a narrower type, the one way or the other.
+// From f32 to a narrower type, or back.
 template <typename From, typename To>
 struct ConvertWide {
   Rows<const From> from;
@@ -63,7 +63,7 @@ void convert_wide(ConstMatrixView x, MatrixView y, cudaStream_t stream) {
   launch_places(y.rows, y.cols, kWide, stream, ConvertWide<From, To>{rows_of<From>(x), rows_of<To>(y)});
 }
 
-// Exists to be asked for.
+// probe() asks for its attributes.
 __global__ void probe_kernel() {}
 
 void gather_rows(Gpu& gpu, const ops::GatherRows& op) {

@@ -35,7 +35,7 @@ __device__ float gated(Activation activation, float gate, float up) {
   return activated(activation, gate) * (activation == Activation::clamped_swiglu ? clamped(up, 7) + 1 : up);
 }
 
-// Without `up`, that is 1.
+// `up` is 1 where there is none.
 struct Gate {
   AnyRows gate, up, y;
   bool has_up;

@@ -20,7 +20,7 @@ __device__ bool is_finite(T value) {
   return isfinite(widened(value));
 }
 
-// One block a row; the row is read twice, the second time from cache.
+// One block per row; the row is read twice, the second time from cache.
 template <typename From, typename To>
 __global__ void keep_finite_rows_kernel(const From* x, int64_t x_stride, int64_t cols, To* y, int64_t y_stride,
                                         int32_t* dropped) {
@@ -74,7 +74,7 @@ bool keep_finite_rows_in_pieces(ConstMatrixView x, MatrixView y, int32_t* droppe
   return true;
 }
 
-// One block a row, as above, of two inputs.
+// One block per row, as above, for two inputs.
 template <typename T>
 __global__ void keep_finite_differences_kernel(const T* x, int64_t x_stride, const T* original, int64_t original_stride,
                                                int64_t cols, T* y, int64_t y_stride, T* difference,
@@ -120,9 +120,9 @@ void keep_finite_differences(ConstMatrixView x, ConstMatrixView original, Matrix
   });
 }
 
-// The lower triangle as squares: the matrix is halved as long as the pieces keep the device busy; at each level the
-// squares below the diagonal are one batch, and so are those on the diagonal in the end (whose upper halves are
-// computed in vain). Tokens are summed in chunks, each added to h once: long sums on tensor cores lose bits.
+// Computes the lower triangle as squares: the matrix is halved while the pieces keep the device busy. At each level the
+// squares below the diagonal are one batch, and finally those on the diagonal, whose upper halves are wasted. Tokens
+// are summed in chunks, each added to h once: long sums on tensor cores lose bits.
 void add_gram_blocks(Gpu& gpu, ConstMatrixView x, MatrixView h) {
   constexpr int64_t kTokens = 8192, kLeast = 1024, kGranularity = 16;
   const int64_t n = h.rows;
@@ -175,7 +175,7 @@ void add_gram(Gpu& gpu, const ops::AddGram& op) {
   }
 }
 
-// What is finite in both, then one product; sums over more tokens than a chunk lose bits on tensor cores.
+// Copies rows that are finite in both, then multiplies, chunk by chunk: longer sums lose bits on tensor cores.
 void add_cross_gram(Gpu& gpu, const ops::AddCrossGram& op) {
   if (op.c.empty() || op.x.rows == 0) return;
   if (alignment_of(op.c) < 16) {

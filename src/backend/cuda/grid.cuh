@@ -1,4 +1,4 @@
-// What kernels on grids share.
+// Operands of kernels on grids.
 #pragma once
 
 #include <cstdint>

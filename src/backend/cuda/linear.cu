@@ -33,8 +33,8 @@ void linear(Gpu& gpu, const ops::Linear& op) {
     convert(sums, y, gpu.stream());
     return;
   }
-  // The column loop's products are narrow and long, and their rows are those of a weight, always as many: there the
-  // inner dimension may be split by their number.
+  // The column loop's products are narrow and long, and their rows are those of a weight, whose number never varies:
+  // the split of the inner dimension may depend on it.
   constexpr int64_t kNarrow = 128, kLong = 512;
   const bool of_column_loop = x.dtype == DType::f32 && w.rows <= kNarrow && x.cols >= kLong;
   const Product product{.input = x.dtype,

@@ -38,7 +38,7 @@ constexpr int64_t kTypicalRows = 8192;
 
 }  // namespace
 
-// A product as cuBLASLt is told of it.
+// The descriptors of a product for cuBLASLt.
 struct Multiplier::Operation {
   Owned<cublasLtMatmulDesc_t, &cublasLtMatmulDescDestroy> description;
   Layout a, b, d;
@@ -76,8 +76,8 @@ Multiplier::Multiplier(std::string device, cudaStream_t stream, void* workspace,
   handle_.reset(handle);
 }
 
-// cuBLASLt's first proposal. Where the number of rows is free it is not asked about: the proposal for a typical number
-// is taken, and none that splits the inner dimension, so a row's sums are the same however many others go with it.
+// cuBLASLt's first proposal. Where the number of rows may vary, the proposal for a typical number is taken, and none
+// that splits the inner dimension, so that a row's sums do not depend on the number of rows.
 cublasLtMatmulAlgo_t Multiplier::algorithm(const Product& product, bool bias, const Operation& operation) {
   Product typical = product;
   if (product.rows_are_free) typical.n = kTypicalRows;

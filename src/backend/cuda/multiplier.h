@@ -24,7 +24,7 @@ struct Product {
   int64_t batch = 1, step_a = 0, step_b = 0, step_d = 0;
   float beta = 0;
   int64_t alignment = 16;  // bytes, of all addresses and columns
-  // n counts independent rows of the input: its value must not change what becomes of each.
+  // n counts independent rows of the input: results of a row must not depend on it.
   bool rows_are_free = false;
 };
 

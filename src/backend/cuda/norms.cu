@@ -1,6 +1,6 @@
-// Norms over groups of columns. A group is the work of a block, or, where it is as short as an attention head, of 1 to
-// 32 neighbouring lanes of a warp, so that no lane idles. Limited by memory bandwidth: a group comes from memory once,
-// and from the cache when it is read again.
+// Norms over groups of columns. A group is the work of a block, or of 1 to 32 neighbouring lanes of a warp where it is
+// as short as an attention head, so that no lane idles. Limited by memory bandwidth: a group is read from memory once,
+// then from the cache.
 #include <cstdint>
 
 #include "backend/cuda/gpu.h"
@@ -10,7 +10,7 @@
 namespace gptq::cuda {
 namespace {
 
-// Groups of at most so many columns are for lanes: one pack of each.
+// Groups of at most this many columns are handled by lanes of a warp, one pack each.
 constexpr int64_t kMostOfLanes = 32 * kWide;
 
 // Threads that handle one group together. sum() is the sum over them, in each; its order is fixed.
@@ -89,8 +89,7 @@ struct RmsNorm {
   }
 };
 
-// A mean that rounding has moved away from the true one is corrected by the mean of what is left, so that large means
-// cost no accuracy.
+// The rounded mean is corrected by the mean of the residuals, so that large means cost no accuracy.
 template <typename X, typename Weight>
 struct LayerNorm {
   static constexpr int kEach = X::kEach;
@@ -159,7 +158,7 @@ void launch_groups(int64_t rows, int64_t groups, int64_t width, cudaStream_t str
 // Calls body(x, y, weight, bias) with the fastest readers that these matrices allow.
 template <typename Body>
 void with_readers(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, MatrixView y, Body body) {
-  if (bias.empty()) bias = weight;  // of the same kind, and not read
+  if (bias.empty()) bias = weight;  // the same type of reader, which is not used
   if (!in_packs({x, y}) || !in_packs({weight, bias}) || (weight.dtype != x.dtype && weight.dtype != DType::f32))
     return body(Singles(x), Singles(y), Singles(weight), Singles(bias));
   with_element(x.dtype, [&](auto element) {

@@ -8,7 +8,7 @@
 namespace gptq::cuda {
 namespace {
 
-// The position of row r in its sequence, of which the last one that starts at or before r is its own.
+// The position of row r in its sequence, the last one that starts at or before r.
 __device__ int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequences) {
   int64_t low = 0, high = sequences;
   while (high - low > 1) {
@@ -18,7 +18,7 @@ __device__ int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequen
   return r - offsets[low];
 }
 
-// Where the halves of pair i of a head are: `pairs` apart, or neighbours.
+// The elements of pair i of a head: `pairs` apart, or neighbours.
 template <RotaryOrder kOrder>
 __device__ int64_t first_of(int64_t i) {
   return kOrder == RotaryOrder::halves ? i : 2 * i;

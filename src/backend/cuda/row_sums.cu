@@ -11,7 +11,7 @@
 namespace gptq::cuda {
 namespace {
 
-// One warp a row and group; limited by memory bandwidth.
+// One warp per row and group; limited by memory bandwidth.
 __global__ void group_products_kernel(const float* x, int64_t x_stride, const float* y, int64_t y_stride,
                                       int64_t group_size, int64_t rows, int64_t groups, float* products,
                                       int64_t product_stride) {
