@@ -116,7 +116,7 @@ std::string read_map_file(const std::string& path) {
   std::error_code ignored;
   if (path.empty() || !std::filesystem::exists(path, ignored)) {
     throw InputError(cat("--device-map '", path, "' is neither JSON, nor one of the words ", kMapWordList,
-                         ", nor a device, nor a file that exists; ", kDeviceList));
+                         ", nor a device, nor a file that exists; ", device_words()));
   }
   std::ifstream file(path, std::ios::binary);
   if (std::filesystem::is_directory(path, ignored) || !file) {
@@ -128,17 +128,17 @@ std::string read_map_file(const std::string& path) {
 DeviceMap read_map(std::string_view text, const std::string& where, const Machine& machine,
                    const MaxMemory& max_memory) {
   const bool simulated = std::any_of(max_memory.begin(), max_memory.end(),
-                                     [](const auto& limit) { return limit.first.starts_with("sim:"); });
+                                     [](const auto& limit) { return traits_of(limit.first).is_simulated; });
   DeviceMap map;
   for (const Setting& setting : read_settings(text, where)) {
     const std::string here = cat(where, ": entry '", setting.key, "'");
     const bool is_number = setting.value.is_number_integer();
     if (!is_number && !setting.value.is_string()) {
-      throw InputError(cat(here, " is ", setting.value.dump(), ": ", kDeviceList, "; ", there_is(machine)));
+      throw InputError(cat(here, " is ", setting.value.dump(), ": ", device_words(), "; ", there_is(machine)));
     }
     const std::string device =
         find_device(is_number ? setting.value.dump() : setting.value.get<std::string>(), machine, here);
-    if (simulated && device.starts_with("sim:") && limit_of(max_memory, device) == nullptr) {
+    if (simulated && traits_of(device).is_simulated && limit_of(max_memory, device) == nullptr) {
       throw InputError(cat(here, ": --max-memory names the simulated accelerators, and ", device,
                            " is none of them; this machine has: ", list_of(machine)));
     }

@@ -63,7 +63,7 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
 
 size_t writes_behind(const Placement& placement) {
   constexpr size_t kLinears = 8;
-  const auto computes = [](const std::string& name) { return name == "cpu" || name.starts_with("sim"); };
+  const auto computes = [](const std::string& name) { return traits_of(name).computes_on_host; };
   return std::all_of(placement.devices.begin(), placement.devices.end(), computes) ? 1 : kLinears;
 }
 

@@ -33,7 +33,8 @@ const int64_t* limit_of(const MaxMemory& max_memory, std::string_view device);
 // devices that the machine lacks (it lists what there is).
 MaxMemory parse_max_memory(std::string_view text, Machine& machine);
 
-inline constexpr std::string_view kDeviceList = "a device is cuda, cuda:N, N, xpu, xpu:N, sim:N, cpu or disk";
+// "a device is cuda, cuda:N, N, xpu, xpu:N, sim:N, cpu or disk": for messages.
+std::string device_words();
 
 // Whether `text` is the name of a device, on whichever machine.
 bool is_device_word(std::string_view text);

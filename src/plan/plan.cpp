@@ -179,7 +179,7 @@ void add_memory(const Facts& facts, const Rehearsal& expected, const ProcessMemo
     for (const DeviceInfo& device : machine.accelerators) {
       if (device.name == name) return device.description;
     }
-    return name.starts_with("sim") ? "simulated accelerator" : machine.cpu.description;
+    return traits_of(name).is_simulated ? "simulated accelerator" : machine.cpu.description;
   };
   for (const std::string& name : facts.placement.devices) {
     if (name == "cpu") continue;

@@ -29,7 +29,8 @@ class Speeds {
  private:
   const double* nearest(const OpCall& call) const;
 
-  double max_products_ = 0, max_elements_ = 0, seconds_per_byte_ = 0;
+  ops::TrialLimits limits_;
+  double seconds_per_byte_ = 0;
   std::map<OpCall, double> speeds_;  // work a second
 };
 

@@ -70,7 +70,4 @@ class Hessian {
 // maximum).
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size);
 
-// A matrix of zeros.
-Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols);
-
 }  // namespace gptq

@@ -105,7 +105,7 @@ class BlockRun {
 Matrix BlockRun::copy_of(const Matrix& from) {
   if (from.empty()) return {};
   Matrix copy(backend_, from.dtype(), from.rows(), from.cols());
-  backend_.convert(from, copy);
+  backend_.run(ops::Convert{.x = from, .y = copy});
   return copy;
 }
 

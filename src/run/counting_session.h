@@ -54,7 +54,7 @@ class CountingSession final : public Session {
   const RehearsalOptions options_;
   NoMemory nothing_;
   LimitedMemory host_;
-  bool simulated_ = false;
+  bool widens_ = false;  // an accelerator that the host simulates sums in f32
   std::map<std::string, Device> devices_;
   std::unique_ptr<Model> model_;
   Matrix in_flight_, widened_;

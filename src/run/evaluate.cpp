@@ -102,7 +102,7 @@ void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& v
 
 std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
   Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
-  backend.token_losses(logits, targets, losses);
+  backend.run(ops::TokenLosses{.logits = logits, .targets = targets, .losses = losses});
   return to_host<float>(backend, losses);
 }
 
@@ -232,7 +232,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
           const Matrix p = first.model().logits(first_batch, row, count),
                        q = second.model().logits(second_batch, row, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-          head.compare_logits(p, q, divergence, same_top);
+          head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           sums.add(position, losses_of(head, p, targets), losses_of(head, q, targets), to_host<float>(head, divergence),
                    to_host<float>(head, same_top));
         });

@@ -46,7 +46,7 @@ void Output::split_biases(const StoredTensor& tensor, const std::vector<std::str
     std::vector<int32_t> columns;
     for (int64_t i = 0; i < spec.out_features; ++i)
       columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
-    reference().gather_columns(all.view().row_range(spec.matrix_index, 1), columns, bias);
+    reference(ops::GatherColumns{.x = all.view().row_range(spec.matrix_index, 1), .ids = columns, .y = bias});
     writer_->write(name + ".bias", bias.view().data, bias.bytes());
   }
 }

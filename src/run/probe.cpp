@@ -17,7 +17,7 @@ constexpr int64_t kLogitRows = 256;
 
 Matrix copy_of(ConstMatrixView from, Backend& backend) {
   Matrix copy(backend, from.dtype, from.rows, from.cols);
-  backend.convert(from, copy);
+  backend.run(ops::Convert{.x = from, .y = copy});
   return copy;
 }
 
@@ -195,7 +195,7 @@ std::vector<double> BitMeasurement::divergences(Backend& head) {
         in_stage(observer_, kProbeStage, [&] {
           const Matrix q = model_.logits(probe, first, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-          head.compare_logits(p, q, divergence, same_top);
+          head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           const std::vector<float> values = to_host<float>(head, divergence);
           sums[static_cast<size_t>(i)] = std::accumulate(values.begin(), values.end(), sums[static_cast<size_t>(i)]);
         });

@@ -101,8 +101,8 @@ TEST(Refinement, KeepsScalesThatNothingSpeaksFor) {
   backend->upload(quantized.scales, positive.data());
   Matrix T(*backend, DType::f32, kRows, kCols), negative(*backend, DType::f32, kRows, kCols);
   dequantize(*backend, quantized, T);
-  backend->clear(negative);
-  backend->add(T, -1, negative);
+  backend->run(ops::Clear{.y = negative});
+  backend->run(ops::Add{.x = T, .factor = -1, .y = negative});
   refit_scales(*backend, negative, hessian.damped, false, quantized);
   for (const float scale : to_host<float>(*backend, quantized.scales)) EXPECT_EQ(scale, 0.02F);
   refit_scales(*backend, negative, hessian.damped, true, quantized);
