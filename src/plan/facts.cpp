@@ -45,7 +45,7 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   return calibration;
 }
 
-// The rules for quantizing, in the order in which Optimum applies them.
+// Applies the rules for quantizing in Optimum's order.
 Placement placement_for_quantizing(const std::string& text, const Resources& resources, const ModuleTree& tree,
                                    std::vector<Notice>& notices) {
   const Machine& machine = resources.machine;
@@ -95,7 +95,7 @@ Facts find_facts(const Job& job) {
   facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
   facts.notices.push_back({Progress::Kind::message, message_of(facts.precision)});
-  const Model checked(checkpoint, *backend, facts.precision.computed);  // every tensor is there, of the right shape
+  const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(

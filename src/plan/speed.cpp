@@ -13,8 +13,8 @@
 namespace gptq {
 namespace {
 
-// A tried call has at most so many multiply-adds or elements: a few milliseconds. Of a large job, where the speed of
-// large calls is wanted, it may have this share of the whole.
+// The most multiply-adds or elements of a trial: a few milliseconds; for a large job, whose large calls matter, this
+// share of the job.
 struct TrialLimits {
   double min_products = 4e8, max_products = 1e10, elements = 1 << 20;
 };
@@ -28,18 +28,18 @@ bool is_product(std::string_view op) {
          op == "add_product_norms" || op == "quantize_columns";
 }
 
-// The nearest power of two below.
+// The largest power of two that is not above n.
 int64_t rounded_down(int64_t n) {
   int64_t power = 1;
   while (power * 2 <= n) power *= 2;
   return power;
 }
 
-// The call that is tried for `call`: of its op and kind, and small. Sizes that do not change the speed are cut first.
+// The small call that is timed for `call`. Sizes that do not change the speed are reduced first.
 OpCall tried_for(OpCall call, double max_products, double max_elements) {
   auto& [a, b, c, d] = call.sizes;
   if (call.op == "linear" || call.op == "gated_linear" || call.op == "add_linear") {
-    // The column loop multiplies by every length: these stand for each other.
+    // The column loop multiplies with all lengths: powers of two represent them.
     if (b <= 256 && c > 0) c = rounded_down(c);
     while (work_of(call) > max_products && a > 256) a /= 2;
     while (work_of(call) > max_products && b > 256) b /= 2;
@@ -58,7 +58,7 @@ OpCall tried_for(OpCall call, double max_products, double max_elements) {
     return call;
   }
   if (call.op == "factor" || call.op == "permute_symmetric" || call.op == "mirror") {
-    // Factorizations reach their speed late.
+    // Factorizations need large sizes for full speed.
     while ((is_product(call.op) ? work_of(call) > 2 * max_products : work_of(call) > max_elements) && a > 256) a /= 2;
     return call;
   }
@@ -69,9 +69,9 @@ OpCall tried_for(OpCall call, double max_products, double max_elements) {
   return call;
 }
 
-// Random values on a device, the same every time.
+// Random values on a device, the same in every run.
 Matrix random_matrix(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
-  constexpr int64_t kFresh = 1 << 18;  // values, then the same again
+  constexpr int64_t kFresh = 1 << 18;  // distinct values, then repeated
   std::vector<float> values(static_cast<size_t>(std::min(kFresh, rows * cols)));
   std::minstd_rand random(1);
   for (float& value : values) value = static_cast<float>(random()) / static_cast<float>(random.max()) - 0.5F;
@@ -102,7 +102,7 @@ Matrix identity(Backend& backend, int64_t n) {
   return matrix;
 }
 
-// Calls the op with operands of its sizes, for `patience` seconds but at least twice; the shortest time, in seconds.
+// The shortest time of the op with operands of these sizes, called for `patience` seconds, but at least twice.
 double try_call(Backend& backend, const OpCall& call, double patience) {
   const auto [a, b, c, d] = call.sizes;
   const auto matrix = [&](int64_t rows, int64_t cols) { return random_matrix(backend, call.dtype, rows, cols); };
@@ -237,7 +237,7 @@ double try_call(Backend& backend, const OpCall& call, double patience) {
   return best;
 }
 
-// Seconds for a byte between staging memory and the device, the mean of both directions.
+// Seconds per byte between staging memory and the device, averaged over both directions.
 double try_transfers(Backend& backend) {
   constexpr int64_t kBytes = int64_t{32} << 20;
   Matrix host(backend.staging_memory(), DType::u8, 1, kBytes);
@@ -261,7 +261,7 @@ double work_of(const OpCall& call) {
   const auto size = [&](int i) { return static_cast<double>(call.sizes[static_cast<size_t>(i)]); };
   if (call.op == "linear" || call.op == "add_linear") return size(0) * size(1) * std::max(size(2), 16.0);
   if (call.op == "gated_linear") return 2 * size(0) * size(1) * size(2);
-  if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // the half of both products
+  if (call.op == "attention") return size(0) * size(1) * size(2) * size(3);  // half of both products (causal)
   if (call.op == "add_gram") return size(0) * size(1) * size(1) / 2;
   if (call.op == "add_cross_gram") return size(0) * size(1) * size(1);
   if (call.op == "solve_triangle" || call.op == "add_product_norms" || call.op == "quantize_columns")
@@ -284,7 +284,7 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   const TrialLimits& limits = is_processor ? kOfProcessors : kOfAccelerators;
   max_products_ = std::clamp(kShare * products, limits.min_products, limits.max_products);
   max_elements_ = limits.elements;
-  std::map<OpCall, double> totals;  // work that each tried call stands for
+  std::map<OpCall, double> totals;  // work represented by each trial
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) > 0)
@@ -293,12 +293,12 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   }
   std::vector<std::pair<double, OpCall>> order;
   for (const auto& [call, total] : totals) {
-    // Elements are slower than multiply-adds by about this much: what costs most comes first.
+    // An element takes about as long as this many multiply-adds; the most expensive trials come first.
     order.emplace_back(total * (is_product(call.op) ? 1 : 20), call);
   }
   std::sort(order.begin(), order.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
 
-  // Threads that have slept find cores of their own, and cores their clock, only after a while.
+  // After sleep, threads take a while to spread over cores, and cores to raise their clock.
   constexpr double kWarmUp = 0.1;
   if (!order.empty()) try_call(backend, order.front().second, kWarmUp);
   double all = 0;
@@ -314,7 +314,7 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   backend.trim();
 }
 
-// Of the same op and dtype, the one whose sizes differ least.
+// The trial of the same op and dtype whose sizes are most similar.
 const double* Speeds::nearest(const OpCall& call) const {
   const double* speed = nullptr;
   double least = INFINITY;

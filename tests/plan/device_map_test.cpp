@@ -195,9 +195,9 @@ TEST(DeviceMapTest, ABrokenFileIsNamed) {
   const std::string broken = folder.write("broken.json", "{\n  \"\": \"cuda:0\",\n}");
   EXPECT_SAYS(refusal(broken), cat("--device-map ", broken, ": not valid JSON at line 3, column 1"));
   const std::string list = folder.write("list.json", "[\"cuda:0\"]");
-  EXPECT_SAYS(refusal(list), cat(list, ": holds no JSON object"));
+  EXPECT_SAYS(refusal(list), cat(list, ": not a JSON object"));
   const std::string word = folder.write("word.json", "\"auto\"");
-  EXPECT_SAYS(refusal(word), cat(word, ": holds no JSON object"));
+  EXPECT_SAYS(refusal(word), cat(word, ": not a JSON object"));
   const std::string empty = folder.write("empty.json", "");
   EXPECT_SAYS(refusal(empty), cat(empty, ": not valid JSON"));
   const std::string lacking = folder.write("lacking.json", "{\"\": \"xpu:0\"}");
@@ -208,7 +208,7 @@ TEST(DeviceMapTest, ABrokenFileIsNamed) {
 TEST(DeviceMapTest, AnEmptyObjectIsRefused) { EXPECT_SAYS(refusal("{ }"), "the object is empty"); }
 
 TEST(DeviceMapTest, DuplicateKeysAreRefused) {
-  EXPECT_SAYS(refusal(R"({"lm_head": "cpu", "": 0, "lm_head": "cpu"})"), "the entry 'lm_head' comes twice");
+  EXPECT_SAYS(refusal(R"({"lm_head": "cpu", "": 0, "lm_head": "cpu"})"), "the entry 'lm_head' appears twice");
 }
 
 TEST(DeviceMapTest, NestedObjectsAndListsAreRefused) {
@@ -232,7 +232,7 @@ TEST(DeviceMapTest, ValuesThatAreNoDeviceAreRefused) {
     EXPECT_SAYS(said, "cuda:1 (NVIDIA H100, 80 GB), cpu (AMD EPYC, 25 GB)");
   }
   for (const char* value : {"gpu", "", "cuda:", "cuda:x", "cuda:1x", "cuda:+1", "cuda:1:1", "CPU", "mps", "auto"}) {
-    EXPECT_SAYS(refusal(cat(R"({"lm_head": ")", value, "\"}")), cat("'", value, "' is no device: a device is cuda"));
+    EXPECT_SAYS(refusal(cat(R"({"lm_head": ")", value, "\"}")), cat("'", value, "' is not a device: a device is cuda"));
   }
 }
 
@@ -314,7 +314,7 @@ TEST(MaxMemoryTest, ARefusalLeavesTheMachineAsItWas) {
 TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
   for (const char* size : {"\"20 apples\"", "\"\"", "\"GiB\"", "\"-1GB\"", "\"0\"", "\"0.1\"", "\"nan\"", "0"}) {
     const std::string said = memory_refusal(cat(R"({"cuda:0": )", size, "}"));
-    EXPECT_SAYS(said, cat("--max-memory: the size of 'cuda:0' is ", size, ", which is no positive size"));
+    EXPECT_SAYS(said, cat("--max-memory: the size of 'cuda:0' is ", size, ", which is not a positive size"));
     EXPECT_SAYS(said, "write it as \"20GiB\", \"800MB\" or a number of bytes");
   }
   for (const char* size : {"-5", "1.5", "true", "null", "18446744073709551615"}) {
@@ -323,9 +323,9 @@ TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
 }
 
 TEST(MaxMemoryTest, DuplicateDevicesAreRefused) {
-  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "--max-memory: the entry 'cpu' comes twice");
-  EXPECT_SAYS(memory_refusal(R"({"cuda": 1, "0": 2})"), "'0' names cuda:0 once more");
-  EXPECT_SAYS(memory_refusal(R"({"sim": 1, "sim:0": 2})"), "'sim:0' names sim:0 once more");
+  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "--max-memory: the entry 'cpu' appears twice");
+  EXPECT_SAYS(memory_refusal(R"({"cuda": 1, "0": 2})"), "'0' names cuda:0 twice");
+  EXPECT_SAYS(memory_refusal(R"({"sim": 1, "sim:0": 2})"), "'sim:0' names sim:0 twice");
 }
 
 TEST(MaxMemoryTest, DevicesThatTheMachineLacksAreRefused) {
@@ -333,13 +333,13 @@ TEST(MaxMemoryTest, DevicesThatTheMachineLacksAreRefused) {
   EXPECT_SAYS(memory_refusal(R"({"2": 1})"), "there is no device '2'");
   EXPECT_SAYS(memory_refusal(R"({"cuda:-1": 1})"), "'cuda:-1' is negative");
   EXPECT_SAYS(memory_refusal(R"({"sim:64": 1})"), "sim:0 to sim:63");
-  EXPECT_SAYS(memory_refusal(R"({"gpu": 1})"), "'gpu' is no device");
+  EXPECT_SAYS(memory_refusal(R"({"gpu": 1})"), "'gpu' is not a device");
   EXPECT_SAYS(memory_refusal(R"({"disk": "1TB"})"), "'disk' takes no size");
 }
 
 TEST(MaxMemoryTest, WhatIsNoObjectOfSizesIsRefused) {
-  EXPECT_SAYS(memory_refusal("20GiB"), R"(is no JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
-  EXPECT_SAYS(memory_refusal("[1]"), "is no JSON object");
+  EXPECT_SAYS(memory_refusal("20GiB"), R"(is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
+  EXPECT_SAYS(memory_refusal("[1]"), "is not a JSON object");
   EXPECT_SAYS(memory_refusal("{}"), "the object is empty");
   EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "--max-memory: not valid JSON");
   EXPECT_SAYS(memory_refusal(R"({"cpu": {"bytes": 1}})"), "the entry 'cpu' holds an object or a list");
