@@ -10,11 +10,11 @@ CountingSession::CountingSession(const Facts& facts, const RehearsalOptions& opt
   for (const std::string& name : facts.placement.devices) {
     Device& device = devices_[name];
     simulated_ = simulated_ || name.starts_with("sim");
-    // A simulated accelerator's memory is the host's.
+    // A simulated accelerator uses host memory.
     Memory& source = name.starts_with("sim") ? static_cast<Memory&>(host_) : nothing_;
     if (name != "cpu") device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
     LimitedMemory& memory = name == "cpu" ? host_ : *device.memory;
-    // What a GPU's pool holds is the driver's, and does not count as taken.
+    // Memory cached by a GPU's pool belongs to the driver and does not count as taken.
     const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
     device.backend = std::make_unique<CountingBackend>(name, memory, max_held, facts.precision.computed,
                                                        facts.precision.residual, facts.precision.fuses_linears);
@@ -42,7 +42,7 @@ Batch CountingSession::embed(const std::vector<TokenSequence>& sequences, Thread
   return model_->blank_batch(std::move(offsets), first(), host_);
 }
 
-// States in a file take no memory but for the batches on their way.
+// States in a file take memory only for batches in transfer.
 std::unique_ptr<StateStore> CountingSession::make_store(int64_t /*tokens*/) {
   const bool spills = options_.strategy.states == StatePlace::spill;
   auto store = std::make_unique<StateStore>(spills ? StatePlace::host : options_.strategy.states,

@@ -382,7 +382,7 @@ TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
   EXPECT_FALSE(inspection.loaders[0].accepts) << "transformers does not read rules";
   EXPECT_TRUE(inspection.loaders[1].accepts) << "GPTQModel does";
 
-  // Its own config is the recipe that makes it once more.
+  // Its own config is a recipe that reproduces it.
   Job again = job("again");
   again.recipe = read_recipe(folder_ / "mixed" / "quantize_config.json");
   quantize(again);
