@@ -1,5 +1,5 @@
-// What --device-map and --max-memory accept, what they refuse and how, and the maps that words stand for, against
-// accelerate's (tests/golden/device_maps/make_device_maps.py).
+// Valid and invalid --device-map and --max-memory, and automatic maps, compared with accelerate's
+// (tests/golden/device_maps/make_device_maps.py).
 #include "plan/device_map.h"
 
 #include <gtest/gtest.h>
@@ -70,8 +70,6 @@ std::string memory_refusal(const std::string& text, Machine machine = kTwoGpus) 
 
 #define EXPECT_SAYS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
-// ---- Reading a map ----
-
 TEST(DeviceMapTest, AJsonObjectKeepsItsOrder) {
   const DeviceMap map = parse(R"( {"": "cuda:1", "model.norm": "cpu", "lm_head": 0} )");
   EXPECT_EQ(map.to_json(), R"({"": "cuda:1", "model.norm": "cpu", "lm_head": "cuda:0"})");
@@ -121,8 +119,6 @@ TEST(DeviceMapTest, WhereMaxMemoryNamesSimulatedAcceleratorsThereAreNoOthers) {
   EXPECT_SAYS(refusal("cuda:0", machine, limits), "there is no device 'cuda:0'");
 }
 
-// ---- Which entry a module follows ----
-
 TEST(DeviceMapTest, TheLongestEntryWins) {
   const DeviceMap map{{{"model.layers.1", "cuda:1"}, {"", "cuda:0"}, {"model", "cpu"}}};
   EXPECT_EQ(*map.find("model.layers.1.mlp.up_proj"), "cuda:1");
@@ -169,8 +165,6 @@ TEST(DeviceMapTest, PartsOfABlockThatAgreeCoverTheBlock) {
   ASSERT_NE(parts.find("model.layers.0"), nullptr);
   EXPECT_EQ(*parts.find("model.layers.0"), "cuda:1");
 }
-
-// ---- Refusals of maps ----
 
 TEST(DeviceMapTest, WhatIsNeitherJsonNorWordNorDeviceNorFileIsRefused) {
   const std::string said = refusal("balance");
@@ -283,8 +277,6 @@ TEST(DeviceMapTest, EntriesThatSplitABlockAreRefused) {
               "'model.layers.4' on cuda:0 and 'model.layers.4.mlp.up_proj' on cpu would split model.layers.4");
 }
 
-// ---- --max-memory ----
-
 TEST(MaxMemoryTest, SizesAreTextOrBytes) {
   Machine machine = kTwoGpus;
   const MaxMemory limits = parse_max_memory(R"({"cpu": "64GiB", "1": "800MB", "cuda": 123})", machine);
@@ -345,8 +337,6 @@ TEST(MaxMemoryTest, WhatIsNoObjectOfSizesIsRefused) {
   EXPECT_SAYS(memory_refusal(R"({"cpu": {"bytes": 1}})"), "the entry 'cpu' holds an object or a list");
 }
 
-// ---- Words ----
-
 const char* const kMapWords[] = {"auto", "balanced", "balanced_low_0", "sequential"};
 
 TEST(DeviceMapWordTest, WithoutAnAcceleratorAllIsOnTheCpu) {
@@ -378,7 +368,7 @@ TEST(DeviceMapWordTest, EveryUnitHasAnEntryInTheOrderOfTheModel) {
 
 TEST(DeviceMapWordTest, FreeMemoryIsTheBudgetOfADeviceWithoutALimit) {
   Machine machine = kTwoGpus;
-  machine.accelerators[0].free_bytes = 250;  // of 801 bytes: the embedding, one block, and room for the head
+  machine.accelerators[0].free_bytes = 250;  // of 801 bytes: enough for the embedding, one block and the head
   machine.accelerators[1].free_bytes = 300;
   machine.cpu.free_bytes = 100;
   EXPECT_EQ(*parse("sequential", machine).find("model.layers.0"), "cuda:0");
@@ -389,7 +379,7 @@ TEST(DeviceMapWordTest, FreeMemoryIsTheBudgetOfADeviceWithoutALimit) {
 
 TEST(DeviceMapWordTest, BalancedLeavesATenthOfTheOnlyDeviceFreeUnlessItsMemoryIsGiven) {
   Machine machine = machine_of({"cuda:0"});
-  machine.accelerators[0].free_bytes = 801;  // just the model's bytes
+  machine.accelerators[0].free_bytes = 801;  // exactly the model's bytes
   EXPECT_EQ(parse("sequential", machine).to_json(), R"({"": "cuda:0"})");
   EXPECT_TRUE(parse("balanced", machine).uses("cpu"));
   EXPECT_EQ(parse("balanced", machine, {{"cuda:0", 801}}).to_json(), R"({"": "cuda:0"})");
