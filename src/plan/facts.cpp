@@ -27,9 +27,9 @@ void check_numbers(const Job& job) {
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
-  const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  const fs::path found = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
-  if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
+  if (calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
   if (calibration.file.empty()) {
     throw InputError(
         "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "

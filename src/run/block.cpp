@@ -96,7 +96,7 @@ class BlockRun {
   const StepSpecs specs_;
   const std::vector<StepRecipes> recipes_;
   const bool head_follows_;  // needs the states after the last block
-  const bool every_token_;   // calibrates every expert on all tokens on all tokens on all tokens
+  const bool every_token_;   // calibrates every expert on all tokens
   const int64_t least_tokens_;
   Block block_;     // solved steps have dequantized weights
   Block original_;  // original weights, for a second stream
@@ -228,10 +228,11 @@ void BlockRun::sweep_at_once() {
       Batch original_copy;
       if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
       for (int64_t s = 0; s < steps(); ++s) {
-        Batch* const beside = original != nullptr ? &original_copy : nullptr;
+        Batch* const original_input = original != nullptr ? &original_copy : nullptr;
         in_stage(observer_, "forward", [&] { model_.enter(block_, s, copy); });
-        if (beside != nullptr) in_stage(observer_, "original forward", [&] { model_.enter(original_, s, *beside); });
-        if (wanted(s)) add_entered(s, block_, copy, beside, all_tokens, hessians[s]);
+        if (original_input != nullptr)
+          in_stage(observer_, "original forward", [&] { model_.enter(original_, s, *original_input); });
+        if (wanted(s)) add_entered(s, block_, copy, original_input, all_tokens, hessians[s]);
         if (!all_tokens || every_token_) observer_.swept(specs_[s], batch.tokens());
       }
     });

@@ -111,7 +111,7 @@ TEST_F(Compare, FindsOnEachTextWhatEvalFinds) {
     EXPECT_EQ(both[i].model.windows, plain[i].windows);
     EXPECT_NEAR(std::exp(both[i].loss_change), quantized[i].perplexity / plain[i].perplexity, 1e-12);
     EXPECT_EQ(perplexity(evaluation("model", {texts[i]})).front().perplexity, plain[i].perplexity)
-        << "a text beside another counts as it does alone";
+        << "a text counts the same together with another";
     EXPECT_LT(both[i].mean_kl, both[i].kl_99);
     EXPECT_LE(both[i].kl_99, both[i].max_kl);
   }
