@@ -1,4 +1,4 @@
-// Device maps: reading what people write, and checking it against the machine and the model.
+// Device maps: parsing, and checks against the machine and the model.
 #include "plan/device_map.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 namespace gptq {
 namespace {
 
-// Whether `module` lies below `ancestor`; all lie below "".
+// Whether `module` is inside `ancestor`; "" contains all.
 bool is_below(std::string_view module, std::string_view ancestor) {
   if (ancestor.empty()) return !module.empty();
   return module.size() > ancestor.size() && module.starts_with(ancestor) && module[ancestor.size()] == '.';
@@ -38,7 +38,7 @@ const DeviceMap::Entry* longest_entry(const std::vector<DeviceMap::Entry>& entri
   return longest;
 }
 
-// Maps made with transformers name these even though they own no weights, or none that a checkpoint stores.
+// Maps made with transformers name these although they have no weights in a checkpoint.
 bool may_lack_weights(std::string_view module) {
   const std::string_view last = module.substr(module.rfind('.') + 1);
   return last == "rotary_emb" || last == "embed_positions" || last == "wpe";
@@ -68,8 +68,8 @@ void require_known_modules(const DeviceMap& map, const ModuleTree& tree, const s
   }
 }
 
-// Every unit is covered and on one device. Where its parts have entries of their own that agree, as in a map that lists
-// modules one by one, an entry for the unit is added.
+// Requires that every unit is covered and on one device. Adds an entry for a unit whose parts have separate entries
+// that agree, as in a map that lists all modules.
 void require_whole_units(DeviceMap& map, const ModuleTree& tree, const std::string& where) {
   const std::unordered_set<std::string_view> parents = parents_of(tree.modules);
   std::vector<std::string> uncovered;

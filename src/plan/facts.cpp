@@ -27,9 +27,9 @@ void check_numbers(const Job& job) {
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
-  const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  const fs::path found = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
-  if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
+  if (calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
   if (calibration.file.empty()) {
     throw InputError(
         "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
@@ -45,7 +45,7 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   return calibration;
 }
 
-// The rules for quantizing, in the order in which Optimum applies them.
+// Applies the rules for quantizing in Optimum's order.
 Placement placement_for_quantizing(const std::string& text, const Resources& resources, const ModuleTree& tree,
                                    std::vector<Notice>& notices) {
   const Machine& machine = resources.machine;
@@ -95,7 +95,7 @@ Facts find_facts(const Job& job) {
   facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
   facts.notices.push_back({Progress::Kind::message, message_of(facts.precision)});
-  const Model checked(checkpoint, *backend, facts.precision.computed);  // every tensor is there, of the right shape
+  const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(

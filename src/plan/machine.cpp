@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kSimulatedDevices = 64;
 
 struct AcceleratorName {
-  std::string_view kind, number;  // as written; "" is the kind of a number alone, "0" the number of a kind alone
+  std::string_view kind, number;  // as written; kind "" for a plain number, number "0" for a plain kind
 };
 
 std::optional<AcceleratorName> split_accelerator(std::string_view text) {
@@ -41,14 +41,14 @@ int64_t read_size(const Setting& setting, const std::string& where) {
     try {
       bytes = parse_bytes(setting.value.get<std::string>());
     } catch (const InputError&) {
-      throw fail(cat("is ", setting.value.dump(), ", which is no positive size"));
+      throw fail(cat("is ", setting.value.dump(), ", which is not a positive size"));
     }
   } else if (setting.value.is_number_unsigned() && setting.value.get<uint64_t>() <= INT64_MAX) {
     bytes = setting.value.get<int64_t>();
   } else {
     throw fail(cat("is ", setting.value.dump()));
   }
-  if (bytes <= 0) throw fail(cat("is ", setting.value.dump(), ", which is no positive size"));
+  if (bytes <= 0) throw fail(cat("is ", setting.value.dump(), ", which is not a positive size"));
   return bytes;
 }
 
@@ -90,7 +90,7 @@ std::string there_is(const Machine& machine) {
 std::string find_device(std::string_view text, const Machine& machine, const std::string& where) {
   if (text == "cpu" || text == "disk") return std::string(text);
   const auto no_device = [&] {
-    return InputError(cat(where, ": '", text, "' is no device: ", device_words(), "; ", there_is(machine)));
+    return InputError(cat(where, ": '", text, "' is not a device: ", device_words(), "; ", there_is(machine)));
   };
   const std::optional<AcceleratorName> name = split_accelerator(text);
   if (!name) throw no_device();
@@ -128,7 +128,8 @@ const int64_t* limit_of(const MaxMemory& max_memory, std::string_view device) {
 MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
   const std::string where = "--max-memory";
   if (!trimmed(text).starts_with('{')) {
-    throw InputError(cat(where, " '", text, R"(' is no JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"}; )",
+    throw InputError(cat(where, " '", text,
+                         R"(' is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"}; )",
                          there_is(machine)));
   }
   const std::vector<Setting> settings = read_settings(text, where);
@@ -155,7 +156,7 @@ MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
     const std::string device = find_device(setting.key, limited, where);
     if (device == "disk") throw InputError(cat(where, ": 'disk' takes no size; limit accelerators and cpu"));
     if (limit_of(max_memory, device) != nullptr) {
-      throw InputError(cat(where, ": '", setting.key, "' names ", device, " once more; keep one of its sizes"));
+      throw InputError(cat(where, ": '", setting.key, "' names ", device, " twice; keep one of its sizes"));
     }
     max_memory.emplace_back(device, read_size(setting, where));
   }

@@ -38,7 +38,7 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   }
   const TrialRange& range = backend.traits().computes_on_host ? kOfProcessors : kOfAccelerators;
   limits_ = {std::clamp(kShare * products, range.min_products, range.max_products), range.elements};
-  std::map<OpCall, double> totals;  // work that each tried call stands for
+  std::map<OpCall, double> totals;  // work represented by each trial
   for (const auto& [stage, of_stage] : calls) {
     for (const auto& [call, count] : of_stage) {
       if (work_of(call) > 0) totals[tried_for(call, limits_)] += work_of(call) * static_cast<double>(count);
@@ -46,12 +46,12 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   }
   std::vector<std::pair<double, OpCall>> order;
   for (const auto& [call, total] : totals) {
-    // Elements are slower than multiply-adds by about this much: what costs most comes first.
+    // An element takes about as long as this many multiply-adds; the most expensive trials come first.
     order.emplace_back(total * (is_product(call) ? 1 : 20), call);
   }
   std::sort(order.begin(), order.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
 
-  // Threads that have slept find cores of their own, and cores their clock, only after a while.
+  // After sleep, threads take a while to spread over cores, and cores to raise their clock.
   constexpr double kWarmUp = 0.1;
   if (!order.empty()) time_op(backend, order.front().second, kWarmUp);
   double all = 0;
@@ -67,7 +67,7 @@ Speeds::Speeds(Backend& backend, const Calls& calls, double budget) {
   backend.trim();
 }
 
-// Of the same op and dtype, the one whose sizes differ least.
+// The trial of the same op and dtype whose sizes are most similar.
 const double* Speeds::nearest(const OpCall& call) const {
   const double* speed = nullptr;
   double least = INFINITY;

@@ -86,7 +86,7 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   if (result.tokens <= 0)
     throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
 
-  // The diagonal is a strided view of one element a row.
+  // The diagonal as a strided view with one element per row.
   const auto diagonal_of = [n](Matrix& matrix) {
     MatrixView view = matrix.view();
     view.cols = 1;

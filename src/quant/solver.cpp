@@ -11,10 +11,10 @@
 namespace gptq {
 namespace {
 
-// Columns that one call of the column loop solves; the rest of the feedback is matrix products.
+// Columns per call of the column loop; feedback between blocks is a matrix product.
 constexpr int64_t kBlock = kMostColumns;
 
-// The search that a recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates
+// The parameters of a recipe's scale_search (mse: the paper's code, |error|^2.4 over 80 candidates
 // down to 0.2).
 GridSearch grid_search(const Recipe& recipe) {
   GridSearch search{
@@ -48,7 +48,7 @@ double sum_of(Backend& backend, const Matrix& column) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-// weight in f32 with dead columns zero, as the paper has it.
+// The weight in f32 with dead columns set to zero, as in the paper.
 Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<int32_t>& dead) {
   Matrix result(backend, DType::f32, weight.rows, weight.cols);
   backend.run(ops::Convert{.x = weight, .y = result});
@@ -58,8 +58,8 @@ Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<i
 }
 
 // The column loop over T [rows, n], whose columns are in the order of solving; groups[i] is the grid column of the
-// i-th. Writes codes [rows, n], and the grid's columns where groups are found on the way. Returns tr((T - Q) Hd (T -
-// Q)').
+// i-th. Writes codes [rows, n], and the grid's columns if groups are determined during the loop. Returns tr((T - Q) Hd
+// (T - Q)').
 double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian& hessian, const Recipe& recipe,
                      std::span<const int32_t> groups, MatrixView codes, Quantized& result) {
   const int64_t rows = T.rows, n = T.cols, group_size = result.group_size;
@@ -68,11 +68,11 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
   Matrix importance(backend, DType::f32, 1, n);
   backend.run(ops::GatherColumns{.x = hessian.importance, .ids = hessian.order, .y = importance});
   Matrix loss = zeros(backend, DType::f32, rows, 1);
-  Matrix E(backend, DType::f32, rows, n);  // t - q of the columns solved so far
+  Matrix E(backend, DType::f32, rows, n);  // t - q of solved columns
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
-    // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of
-    // their columns.
+    // Groups that start inside this block may extend beyond it; they need the feedback of earlier blocks for all their
+    // columns.
     const int64_t group_start = (first + group_size - 1) / group_size * group_size;
     int64_t reach = first + count;
     if (!recipe.static_groups) {
@@ -83,7 +83,8 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
     backend.run(
         ops::Linear{.x = E.view().col_range(0, first), .w = F.block(first, reach - first, 0, first), .y = feedback});
     if (!recipe.static_groups && group_start < first + count) {
-      Matrix corrected(backend, DType::f32, rows, reach - first);  // what earlier blocks leave of the groups
+      // The groups' weights with the corrections of earlier blocks.
+      Matrix corrected(backend, DType::f32, rows, reach - first);
       backend.run(ops::Convert{.x = feedback, .y = corrected});
       backend.run(ops::SolveTriangle{
           .factor = F.block(first, reach - first, first, reach - first), .transposed = true, .x = corrected});
@@ -119,7 +120,7 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   const std::vector<int32_t>& order = hessian.order;
   const auto tokens = static_cast<double>(hessian.tokens);
 
-  // groups[i]: grid column of the column solved i-th. Only desc_act forms its groups in the order of solving.
+  // groups[i]: the grid column of the column solved i-th. Only desc_act has groups in the order of solving.
   std::vector<int32_t> groups(order.size()), inverse(order.size());
   for (int64_t i = 0; i < n; ++i) {
     inverse[order[i]] = static_cast<int32_t>(i);
@@ -202,7 +203,7 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Resol
 
   Matrix loss = zeros(backend, DType::f32, weight.rows, 1), power = zeros(backend, DType::f32, weight.rows, 1);
   backend.run(ops::AddRowNorms{.x = W, .norms = power});
-  constexpr int64_t kRows = 256;  // whose differences are in memory at once
+  constexpr int64_t kRows = 256;  // rows whose differences are in memory at a time
   for (int64_t first = 0; first < weight.rows; first += kRows) {
     const int64_t count = std::min(kRows, weight.rows - first);
     const Grid grid = {result.scales.view().row_range(first, count), result.zeros.view().row_range(first, count),

@@ -8,9 +8,9 @@
 namespace gptq {
 namespace {
 
-// Z becomes its strictly upper triangle. Z [n, n]
+// Keeps the strictly upper triangle of Z [n, n].
 void keep_strict_upper(Backend& backend, MatrixView Z) {
-  constexpr int64_t kTile = 256;  // on the diagonal; these pass through the host
+  constexpr int64_t kTile = 256;  // tiles on the diagonal, which are processed on the host
   for (int64_t first = 0; first < Z.rows; first += kTile) {
     const int64_t count = std::min(kTile, Z.rows - first);
     const MatrixView diagonal = Z.block(first, count, first, count);
@@ -21,7 +21,7 @@ void keep_strict_upper(Backend& backend, MatrixView Z) {
   }
 }
 
-// A' [n, n], as the product of the identity with A, which is exact.
+// A' [n, n], computed exactly as the product of the identity with A.
 Matrix transposed(Backend& backend, ConstMatrixView A) {
   Matrix identity = zeros(backend, DType::f32, A.rows, A.rows), result(backend, DType::f32, A.rows, A.rows);
   MatrixView diagonal = identity.view();
@@ -40,8 +40,8 @@ Matrix exact_product(Backend& backend, ConstMatrixView W, const FactoredHessian&
   return sorted;
 }
 
-// W striu(dC U') [rows, n], in the order of solving: what the exact product becomes when a column answers only
-// for those before it. With F = inv(U'), Z = dC U' solves Z F = dC.
+// W striu(dC U') [rows, n], in the order of solving: the exact product restricted so that a column compensates only
+// earlier ones. With F = inv(U'), Z = dC U' solves Z F = dC.
 Matrix gptaq_product(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian) {
   const int64_t n = W.cols;
   Matrix Z(backend, DType::f32, n, n);

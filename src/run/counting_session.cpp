@@ -41,7 +41,7 @@ Batch CountingSession::embed(const std::vector<TokenSequence>& sequences, Thread
   return model_->blank_batch(std::move(offsets), first(), host_);
 }
 
-// States in a file take no memory but for the batches on their way.
+// States in a file take memory only for batches in transfer.
 std::unique_ptr<StateStore> CountingSession::make_store(int64_t /*tokens*/) {
   const bool spills = options_.strategy.states == StatePlace::spill;
   auto store = std::make_unique<StateStore>(spills ? StatePlace::host : options_.strategy.states,

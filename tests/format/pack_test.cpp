@@ -1,5 +1,4 @@
-// Packed words against examples worked by hand from the format's rule: code i of a stream at bit i * bits, low bits
-// first.
+// Packed words, compared with examples worked by hand: code i of a stream is at bit i * bits, low bits first.
 #include "format/pack.h"
 
 #include <random>

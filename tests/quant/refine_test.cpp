@@ -1,4 +1,4 @@
-// Corrected targets, sweeps and refitted scales: what each of them promises, on its own.
+// Corrected targets, sweeps and refitted scales, each tested separately.
 #include "quant/refine.h"
 
 #include <cmath>
@@ -60,7 +60,7 @@ TEST(Refinement, NeverRaisesTheLoss) {
     EXPECT_EQ(quantized.stages[0].first, "rounded");
     EXPECT_EQ(quantized.stages[1].first, "columns");
     EXPECT_EQ(quantized.stages[4].first, "refit");
-    // Scales are rounded to fp16 after a refit: 2^-11 of them, squared, of the energy.
+    // After a refit scales are rounded to fp16: an error of 2^-11, squared, relative to the energy.
     for (size_t i = 1; i < quantized.stages.size(); ++i)
       EXPECT_LE(quantized.stages[i].second, quantized.stages[i - 1].second * 1.0001) << bits << " bits, stage " << i;
     EXPECT_LT(quantized.stages.back().second, 0.99 * quantized.stages[1].second) << bits;
@@ -69,7 +69,7 @@ TEST(Refinement, NeverRaisesTheLoss) {
 }
 
 TEST(Refinement, OfScalesFindsThoseThatMadeTheWeights) {
-  // Weights that are codes times other scales than the grid has: a refit finds these.
+  // Weights that are codes times other scales than the grid's: a refit finds those scales.
   const auto backend = open_backend("cpu");
   const Problem problem;
   const ResolvedRecipe recipe = recipe_for(3, "r");
@@ -88,7 +88,7 @@ TEST(Refinement, OfScalesFindsThoseThatMadeTheWeights) {
 }
 
 TEST(Refinement, KeepsScalesThatNothingSpeaksFor) {
-  // A group whose codes are all zero, and scales that would turn negative where that is not allowed.
+  // A group whose codes are all zero, and scales that would become negative although that is not allowed.
   const auto backend = open_backend("cpu");
   const Problem problem;
   const ResolvedRecipe recipe = recipe_for(3, "r");
