@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,10 @@ template <typename... Args>
 InputError option_error(std::string_view option, const Args&... args) {
   return InputError(cat('`', option, '`', args...),
                     {.option = std::string(option.substr(0, option.find('='))), .file = {}, .tensor = {}});
+}
+
+inline void check_stop(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Cancelled();
 }
 
 // "a, b, c", sorted.

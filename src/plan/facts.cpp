@@ -37,9 +37,9 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   }
   const int64_t positions = config.max_positions;
   if (calibration.sequence_length > positions) {
-    notices.push_back({Progress::Kind::message,
-                       cat("calibration: sequences of ", positions,
-                           " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
+    notices.push_back(
+        {Level::message, cat("calibration: sequences of ", positions,
+                             " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
     calibration.sequence_length = positions;
   }
   return calibration;
@@ -50,12 +50,12 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
                                    std::vector<Notice>& notices) {
   const Machine& machine = resources.machine;
   if (text.empty()) {
-    notices.push_back({Progress::Kind::message, default_device_map_message(machine)});
+    notices.push_back({Level::message, default_device_map_message(machine)});
     return place(default_device_map(machine), machine, tree, true);
   }
   const DeviceMap map = parse_device_map(text, machine, tree, resources.max_memory);
   refuse_disk_offload(map);
-  if (offloads_to_cpu(map)) notices.push_back({Progress::Kind::warning, kCpuOffloadWarning});
+  if (offloads_to_cpu(map)) notices.push_back({Level::warning, kCpuOffloadWarning});
   return place(map, machine, tree, !asks_for_no_placement(map));
 }
 
@@ -94,7 +94,7 @@ Facts find_facts(const Job& job) {
   if (job.recipe.method == Method::gptq) facts.workspace_bytes = backend->workspace_bytes();
   facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
-  facts.notices.push_back({Progress::Kind::message, message_of(facts.precision)});
+  facts.notices.push_back({Level::message, message_of(facts.precision)});
   const Model checked(checkpoint, *backend, facts.precision.computed);  // every tensor is there, of the right shape
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
@@ -119,7 +119,7 @@ Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig&
     const Machine only_the_map{.accelerators = {}, .cpu = resources.machine.cpu};
     return place(parse_device_map(device_map, resources.machine, tree, resources.max_memory), only_the_map, tree, true);
   }
-  notices.push_back({Progress::Kind::message, default_device_map_message(resources.machine)});
+  notices.push_back({Level::message, default_device_map_message(resources.machine)});
   return place(default_device_map(resources.machine), resources.machine, tree, true);
 }
 

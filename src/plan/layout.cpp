@@ -64,8 +64,7 @@ void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
     const bool used = std::any_of(layout.linears.begin(), layout.linears.end(),
                                   [&](const StoredLinear& linear) { return matches(rule, linear.spec.name); });
     if (used) continue;
-    layout.notices.push_back(
-        {Progress::Kind::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
+    layout.notices.push_back({Level::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
   }
   if (layout.quantized.empty())
     throw InputError("the recipe quantizes nothing: its rules skip every linear of the model");

@@ -168,7 +168,7 @@ Plan plan_of(const Job& job, const Facts& facts, const Layout& layout) {
   }
   for (const std::vector<Notice>* notices : {&facts.notices, &layout.notices}) {
     for (const Notice& notice : *notices)
-      (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
+      (notice.level == Level::warning ? plan.warnings : plan.messages).push_back(notice.text);
   }
   return plan;
 }

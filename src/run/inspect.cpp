@@ -41,7 +41,7 @@ QuantizationConfig stored_config(const QuantizationConfig& folder, const Format:
 
 }  // namespace
 
-Inspection inspect(const std::string& folder) {
+Inspection inspect(const std::string& folder, std::stop_token stop) {
   const Checkpoint checkpoint(folder);
   const ModelConfig config = parse_model_config(checkpoint);
   Inspection result{.model = folder, .model_type = config.model_type};
@@ -78,6 +78,7 @@ Inspection inspect(const std::string& folder) {
   std::map<int, bool>
       signed_scales;  // by bits; of one linear each: where scales may be negative, about half of them are
   for (const StoredTensor* tensor : checkpoint.tensors()) {
+    check_stop(stop);
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
                       part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);

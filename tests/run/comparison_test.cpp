@@ -172,7 +172,7 @@ TEST_F(Compare, AModelIsLikeItself) {
 
 TEST_F(Compare, TextsThatCannotBeReadEndTheWorkBeforeItBegins) {
   bool began = false;
-  const auto told = [&](const Progress& progress) { began |= progress.kind == Progress::Kind::step; };
+  const Listener told{.on_message = {}, .on_progress = [&](const Progress&) { began = true; }};
   const auto refusal = [&](std::vector<std::string> texts) -> std::string {
     try {
       compare(evaluation("model", std::move(texts)), folder_ / "quantized", told);

@@ -31,10 +31,9 @@ class PlacedJob : public testing::Test {
   }
   Report run(const Job& job) {
     told_.clear();
-    return quantize(job, [&](const Progress& progress) {
-      if (progress.kind == Progress::Kind::message) told_.push_back(progress.text);
-      if (progress.kind == Progress::Kind::warning) told_.push_back("warning: " + progress.text);
-    });
+    return quantize(job, {.on_message = [&](Level level, const std::string& text) {
+                      told_.push_back(level == Level::warning ? "warning: " + text : text);
+                    }});
   }
   bool told(const std::string& text) const { return std::count(told_.begin(), told_.end(), text) == 1; }
   std::string refusal(const Job& job) const {
@@ -378,9 +377,10 @@ class PlacedEvaluation : public PlacedJob {
                        .max_memory = max_memory,
                        .context = 40,
                        .threads = 1},
-                      [&](const Progress& progress) {
-                        if (progress.kind == Progress::Kind::message) told_.push_back(progress.text);
-                      })
+                      {.on_message =
+                           [&](Level level, const std::string& text) {
+                             if (level == Level::message) told_.push_back(text);
+                           }})
         .front()
         .perplexity;
   }

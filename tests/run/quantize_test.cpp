@@ -604,10 +604,11 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
   Job stopped = job("out");
   stopped.stop = stop.get_token();
   int steps = 0;
-  EXPECT_THROW(quantize(stopped,
-                        [&](const Progress& progress) {
-                          if (progress.kind == Progress::Kind::step && ++steps == 3) stop.request_stop();
-                        }),
+  EXPECT_THROW(quantize(stopped, {.on_message = {},
+                                  .on_progress =
+                                      [&](const Progress&) {
+                                        if (++steps == 3) stop.request_stop();
+                                      }}),
                Cancelled);
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   for (const auto& entry : fs::directory_iterator(folder_.path())) {
@@ -618,15 +619,15 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
 TEST_F(Quantize, TellsHowFarItIs) {
   double last = 0;
   bool finished = false;
-  quantize(job("out"), [&](const Progress& progress) {
-    if (progress.kind != Progress::Kind::step) return;
+  const auto on_progress = [&](const Progress& progress) {
     EXPECT_GE(progress.fraction, last);
     EXPECT_LE(progress.fraction, 1);
     EXPECT_EQ(progress.blocks, 2);
     EXPECT_GT(progress.memory_bytes, 0);
     last = progress.fraction;
     finished = progress.fraction > 0.999;
-  });
+  };
+  quantize(job("out"), {.on_message = {}, .on_progress = on_progress});
   EXPECT_TRUE(finished);
 }
 
