@@ -6,7 +6,6 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 namespace gptq {
 
@@ -20,8 +19,8 @@ struct ErrorSubject {
 // Whatever ends a job.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& text, ErrorSubject subject = {})
-      : std::runtime_error(text), subject_(std::make_shared<const ErrorSubject>(std::move(subject))) {}
+  // Where the subject does not say it, the option is the one that the sentence starts with.
+  explicit Error(const std::string& text, ErrorSubject subject = {});
   const ErrorSubject& subject() const noexcept { return *subject_; }
 
  private:

@@ -58,15 +58,12 @@ int64_t groups_of(const LinearSpec& linear, const Recipe& recipe) {
 const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
                             const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape) {
   const StoredTensor& tensor = checkpoint.tensor(name);
-  const std::string folder = checkpoint.folder().string();
-  const ErrorSubject subject{.option = {}, .file = folder, .tensor = name};
   if (tensor.shape != shape) {
-    throw InputError(cat(folder, ": ", name, " has shape ", shape_string(tensor.shape), ", where the linear needs ",
-                         shape_string(shape)),
-                     subject);
+    throw tensor_error(checkpoint.folder(), name, name, " has shape ", shape_string(tensor.shape),
+                       ", where the linear needs ", shape_string(shape));
   }
   if (std::find(dtypes.begin(), dtypes.end(), tensor.dtype) == dtypes.end())
-    throw InputError(cat(folder, ": ", name, " is ", tensor.dtype, ", where the format has ", dtypes[0]), subject);
+    throw tensor_error(checkpoint.folder(), name, name, " is ", tensor.dtype, ", where the format has ", dtypes[0]);
   return tensor;
 }
 

@@ -21,7 +21,7 @@ void check_numbers(const Job& job) {
   validate_rules(job.recipe);
   check_ranges(job);
   if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
-    throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
+    throw option_error("spill_dir", " ", job.spill_dir, ": no such folder");
 }
 
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
@@ -29,11 +29,14 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   Calibration calibration = job.calibration;
   const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
-  if (calibration.file.empty() && fs::exists(beside)) calibration.file = beside.lexically_normal().string();
-  if (calibration.file.empty()) {
+  const bool in_memory = !calibration.ids.empty();
+  if (!in_memory && calibration.file.empty() && fs::exists(beside))
+    calibration.file = beside.lexically_normal().string();
+  if (!in_memory && calibration.file.empty()) {
     throw InputError(
-        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
-        "rtn, which needs none");
+        "no calibration text: pass `calibration` FILE (.txt, or .jsonl with text, messages or input_ids), or `method` "
+        "rtn, which needs none",
+        {.option = "calibration", .file = {}, .tensor = {}});
   }
   const int64_t positions = config.max_positions;
   if (calibration.sequence_length > positions) {
@@ -99,9 +102,9 @@ Facts find_facts(const Job& job) {
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(
-          "--average-bits measures step by step, which a model with experts has too many of: give --bits, and rules "
-          "for "
-          "single modules");
+          "`average_bits` measures step by step, which a model with experts has too many of: give `bits`, and rules "
+          "for single modules",
+          {.option = "average_bits", .file = {}, .tensor = {}});
     }
     facts.free_average = free_average(job.recipe, all_steps(facts.config));
     facts.widths = candidate_widths(job, all_steps(facts.config));

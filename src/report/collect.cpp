@@ -55,14 +55,14 @@ void Collector::opened(const std::string& devices) {
 }
 
 void Collector::calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences) {
+  const std::string source = calibration.ids.empty() ? calibration.file : "the given token ids";
   report_.sequences = static_cast<int64_t>(sequences.size());
   report_.tokens = count_tokens(sequences);
   if (report_.sequences < calibration.samples) {
-    tell(Level::warning, cat("calibration: ", calibration.file, " gives ", report_.sequences, " sequences (",
-                             report_.tokens, " tokens), fewer than the ", calibration.samples, " of --samples"));
+    tell(Level::warning, cat("calibration: ", source, " gives ", report_.sequences, " sequences (", report_.tokens,
+                             " tokens), fewer than the ", calibration.samples, " of `samples`"));
   }
-  tell(Level::message,
-       cat("calibration: ", report_.sequences, " sequences, ", report_.tokens, " tokens of ", calibration.file));
+  tell(Level::message, cat("calibration: ", report_.sequences, " sequences, ", report_.tokens, " tokens of ", source));
 }
 
 void Collector::expect(const Facts& facts, const Layout& layout, double multiply_adds) {
@@ -243,7 +243,7 @@ void Collector::tell_of_experts() {
   if (few.size() > kNamed) names += cat(" and ", few.size() - kNamed, " more, which the report lists");
   tell(Level::warning, cat(few.size(), " linears of experts saw fewer than ", job_.recipe.expert_tokens,
                            " tokens and were quantized with what they would do to all tokens: ", names,
-                           "; take more --samples, or --moe-calibrate-all-experts"));
+                           "; take more `samples`, or `moe_calibrate_all_experts`"));
 }
 
 Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes) {
@@ -277,7 +277,7 @@ std::string Collector::place() const { return unit_ != nullptr ? cat(unit_->modu
 OutOfMemory Collector::located(const OutOfMemory& error) const {
   if (unit_ == nullptr) return error;
   return OutOfMemory(cat(place(), ": ", error.what(),
-                         "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
+                         "; give it more with `max_memory`, or take fewer `samples` or a smaller `batch_size`"));
 }
 
 DeviceError Collector::located(const DeviceError& error) const {

@@ -140,9 +140,9 @@ void tell_text(const Text& text, const std::vector<Text>& texts, const Listener&
 
 void check(const Evaluation& evaluation) {
   check_ranges(evaluation);
-  if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give --text FILE");
+  if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give `text` FILE");
   if (std::count(evaluation.texts.begin(), evaluation.texts.end(), "-") > 1)
-    throw InputError("--text - is given twice, but stdin can be read only once: put one of the texts into a file");
+    throw InputError("`text` - is given twice, but stdin can be read only once: put one of the texts into a file");
 }
 
 // Tokens in a window, checked.

@@ -106,9 +106,12 @@ void Run::open_session() {
 
 std::vector<TokenSequence> Run::read_calibration_data() {
   const Calibration& calibration = facts().calibration;
+  const TextSource source{.file = calibration.file,
+                          .tokenizer = tokenizer_of(facts().checkpoint->folder()),
+                          .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
+                          .stop = job_.stop};
   std::vector<TokenSequence> sequences =
-      read_calibration({calibration.file, tokenizer_of(facts().checkpoint->folder())},
-                       {calibration.samples, calibration.sequence_length, calibration.seed});
+      read_calibration(source, {calibration.samples, calibration.sequence_length, calibration.seed});
   collector_.calibrated(calibration, sequences);
   return sequences;
 }

@@ -183,7 +183,7 @@ TEST_F(Compare, TextsThatCannotBeReadEndTheWorkBeforeItBegins) {
   };
   EXPECT_NE(refusal({folder_ / "a.jsonl", folder_ / "none.jsonl"}).find("none.jsonl"), std::string::npos);
   EXPECT_NE(refusal({"-", folder_ / "a.jsonl", "-"}).find("stdin"), std::string::npos);
-  EXPECT_NE(refusal({}).find("--text"), std::string::npos);
+  EXPECT_NE(refusal({}).find("`text`"), std::string::npos);
   EXPECT_FALSE(began);
 }
 

@@ -319,7 +319,7 @@ TEST_F(PlacedJob, HostMemoryTooSmallIsRefusedAndASpillFolderIsOffered) {
   large.calibration.samples = 12;
   const std::string message = refusal(large);
   EXPECT_NE(message.find("cpu may use 1 MB (1000000 bytes)"), std::string::npos) << message;
-  EXPECT_NE(message.find("--spill-dir"), std::string::npos) << message;
+  EXPECT_NE(message.find("`spill_dir`"), std::string::npos) << message;
 }
 
 TEST_F(PlacedJob, APlanReadsNoWeightsAndWritesNothing) {

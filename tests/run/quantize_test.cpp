@@ -616,6 +616,32 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
   }
 }
 
+TEST_F(Quantize, PlansInspectionsAndTextsStopWhenAsked) {
+  std::stop_source stop;
+  stop.request_stop();
+  Job stopped = job("out");
+  stopped.stop = stop.get_token();
+  EXPECT_THROW(plan(stopped), Cancelled);
+  EXPECT_THROW(inspect(folder_ / "model", stop.get_token()), Cancelled);
+  EXPECT_THROW(tokenize(folder_ / "model", folder_ / "ids.jsonl", stop.get_token()), Cancelled);
+  const fs::path demo = fs::path(GPTQ_SOURCE) / "demo" / "model";
+  EXPECT_THROW(generate(demo, "Once", 2, 1, stop.get_token()), Cancelled);
+}
+
+TEST_F(Quantize, CalibrationFromMemoryGivesTheBytesOfItsFile) {
+  quantize(job("from_file"));
+  Job from_memory = job("from_memory");
+  from_memory.calibration.ids = tokenize(folder_ / "model", from_memory.calibration.file);
+  from_memory.calibration.file = "";
+  const Plan planned = plan(from_memory);
+  const Report report = quantize(from_memory);
+  EXPECT_EQ(report.sequences, planned.sequences);
+  EXPECT_EQ(contents(folder_ / "from_memory"), contents(folder_ / "from_file"));
+  from_memory.calibration.ids = {{1, -2, 3}};
+  from_memory.overwrite = true;
+  EXPECT_THROW(quantize(from_memory), InputError);
+}
+
 TEST_F(Quantize, TellsHowFarItIs) {
   double last = 0;
   bool finished = false;
