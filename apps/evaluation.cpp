@@ -25,7 +25,7 @@ Json to_json(const Perplexity& result) {
 }
 
 double percent_change(const Comparison& comparison) { return 100 * std::expm1(comparison.loss_change); }
-// Of percent_change, from that of its logarithm.
+// The standard error of percent_change, from that of its logarithm.
 double percent_error(const Comparison& comparison) {
   return 100 * std::exp(comparison.loss_change) * comparison.loss_change_error;
 }

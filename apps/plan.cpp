@@ -73,7 +73,7 @@ Plan plan_of(const QuantizeOptions& options, const std::stop_token& stop) {
   return result;
 }
 
-// What each preset would take of this machine, everything else being as asked for.
+// Time, memory and disk of each preset, with all other options as given.
 void run_plan_of_presets(QuantizeOptions options, const std::stop_token& stop) {
   Json rows = Json::array();
   if (!options.json) std::printf("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");

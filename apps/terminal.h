@@ -1,4 +1,4 @@
-// What people see: a progress bar on a terminal, plain lines in a pipe, nothing when quiet. All of it goes to stderr.
+// Terminal output: a progress bar on a terminal, plain lines in a pipe, nothing when quiet. All of it goes to stderr.
 #pragma once
 
 #include <string>

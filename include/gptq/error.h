@@ -9,7 +9,7 @@
 
 namespace gptq {
 
-// What an error is about, as far as it is known; else empty.
+// The subject of an error, as far as it is known; else empty.
 struct ErrorSubject {
   std::string option;  // its key: "desc_act"
   std::string file;    // or folder

@@ -28,7 +28,7 @@ bool says(const Json& config, const char* key) {
   return found != config.end() && !found->is_null() && !found->empty();
 }
 
-// What a config_group says of weights with this recipe.
+// The weights of a config_group, for this recipe.
 Json weights_of(const Recipe& recipe) {
   const bool channel = recipe.group_size == -1;
   return {{"num_bits", recipe.bits},

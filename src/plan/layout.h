@@ -39,7 +39,7 @@ struct Setup {
 };
 Setup set_up(const Job& job);
 
-// What the output tells of its making.
+// The record of how the output was made.
 OutputRecord output_record(const Job& job, const Facts& facts, const Layout& layout);
 
 }  // namespace gptq

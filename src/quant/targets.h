@@ -1,4 +1,4 @@
-// What GPTQ's codes are to reproduce when the inputs of a linear are no longer those of the original model.
+// The targets of GPTQ's codes where the inputs of a linear are no longer those of the original model.
 #pragma once
 
 #include "backend/backend.h"
