@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cctype>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "format/format.h"
 #include "gptq/gptq.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 
 namespace gptq {
 namespace {

@@ -9,7 +9,7 @@
 #include "format/format.h"
 #include "model/model.h"
 #include "plan/mixed_bits.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 
 namespace gptq {
 namespace {

@@ -200,8 +200,4 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Resol
   return result;
 }
 
-void dequantize(Backend& backend, const Quantized& quantized, MatrixView weight) {
-  backend.dequantize(quantized.codes, quantized.g_idx, quantized.grid(), weight);
-}
-
 }  // namespace gptq

@@ -10,7 +10,7 @@
 #include "base/stopwatch.h"
 #include "data/batches.h"
 #include "gptq/gptq.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "run/comparison.h"
 #include "run/forward.h"
 

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {

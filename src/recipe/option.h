@@ -7,8 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 
@@ -59,11 +57,7 @@ template <>
 const std::vector<Option<Evaluation>>& option_rows();
 
 // Whether the choice of a row with `decide` is still to be made.
-template <typename Struct>
-bool is_open(const Option<Struct>& row, const Struct& options) {
-  const Json value = row.access.get(options);
-  return value.is_null() || value == "";
-}
+bool is_open(const Option<Recipe>& row, const Recipe& recipe);
 
 // Throws InputError, about the option, for a value out of its range.
 template <typename Struct>
