@@ -34,7 +34,7 @@ void add_comparison_options(CLI::App& command, EvaluationOptions& options);
 void run_eval(EvaluationOptions& options, std::stop_token stop);
 void run_compare(EvaluationOptions& options, std::stop_token stop);
 
-void run_plan(const QuantizeOptions& options);
+void run_plan(const QuantizeOptions& options, std::stop_token stop);
 
 // The options of `gptq inspect`, `devices` and `tokenize`.
 struct InspectionOptions {
@@ -42,8 +42,8 @@ struct InspectionOptions {
   bool json = false, verbose = false;
 };
 
-void run_inspect(const InspectionOptions& options);
+void run_inspect(const InspectionOptions& options, std::stop_token stop);
 void run_devices(bool as_json);
-void run_tokenize(const std::string& model, const std::string& text);
+void run_tokenize(const InspectionOptions& options, std::stop_token stop);
 
 }  // namespace gptq

@@ -87,16 +87,14 @@ void run_demo(const DemoOptions& options, std::stop_token stop) {
   const fs::path demo = find_demo(options.folder);
   const std::string model = demo / "model";
   const WorkFolder work(options.keep);
-  const auto progress = [&](const Progress& p) {
-    if (p.kind != Progress::Kind::message) terminal(p);
-  };
+  const Listener listener = terminal.listener(false);
   const auto measure = [&](const std::string& folder) {
     return perplexity({.model = folder,
                        .texts = {demo / "heldout.txt"},
                        .context = 256,
                        .threads = options.threads,
                        .stop = stop},
-                      progress)
+                      listener)
         .front();
   };
 
@@ -113,7 +111,7 @@ void run_demo(const DemoOptions& options, std::stop_token stop) {
       job.calibration = {.file = demo / "calibration.txt", .samples = 128, .sequence_length = 256};
       job.recipe.method = method;
       job.recipe.bits = bits;
-      const Report report = quantize(job, progress);
+      const Report report = quantize(job, listener);
       row.seconds = report.seconds;
       row.bytes = report.output_bytes;
       row.perplexity = measure(row.folder).perplexity;
@@ -129,7 +127,7 @@ void run_demo(const DemoOptions& options, std::stop_token stop) {
   std::printf("\nWhat each of them writes (most likely words):\n");
   for (const Row& row : rows) {
     const std::string text =
-        generate(row.folder, "<|endoftext|>Once upon a time, there was a little fox who", 40, options.threads);
+        generate(row.folder, "<|endoftext|>Once upon a time, there was a little fox who", 40, options.threads, stop);
     std::printf("\n%s\n  %s\n", name_of(row).c_str(), text.c_str());
   }
   std::printf("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");

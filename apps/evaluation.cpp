@@ -25,7 +25,7 @@ Json to_json(const Perplexity& result) {
 }
 
 double percent_change(const Comparison& comparison) { return 100 * std::expm1(comparison.loss_change); }
-// Of percent_change, from that of its logarithm.
+// The standard error of percent_change, from that of its logarithm.
 double percent_error(const Comparison& comparison) {
   return 100 * std::exp(comparison.loss_change) * comparison.loss_change_error;
 }
@@ -123,8 +123,7 @@ void run_eval(EvaluationOptions& options, std::stop_token stop) {
   options.given.apply(options.evaluation);
   options.evaluation.stop = stop;
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
-  const std::vector<Perplexity> results =
-      perplexity(options.evaluation, [&](const Progress& progress) { terminal(progress); });
+  const std::vector<Perplexity> results = perplexity(options.evaluation, terminal.listener());
   terminal.end_bar();
   const bool several = results.size() > 1;
   Json json = {{"texts", Json::array()}};
@@ -151,8 +150,7 @@ void run_compare(EvaluationOptions& options, std::stop_token stop) {
   refuse_to_overwrite_a_text(options);
   OutputFile positions("--positions", options.positions_file);
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
-  const std::vector<Comparison> results =
-      compare(options.evaluation, options.quantized, [&](const Progress& progress) { terminal(progress); });
+  const std::vector<Comparison> results = compare(options.evaluation, options.quantized, terminal.listener());
   terminal.end_bar();
   const std::string warning = disagreement(results);
   if (options.json) {

@@ -1,4 +1,4 @@
-// The command line of gptq: flags -> Job, Progress -> terminal, errors -> one sentence and an exit code
+// The command line of gptq: flags -> Job, messages and progress -> terminal, errors -> one sentence and an exit code
 // (0 done, 1 device or internal error, 2 bad input, 130 interrupted).
 #include <algorithm>
 #include <chrono>
@@ -114,7 +114,7 @@ void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   OutputFile report_file("--report", options.report_file);
   using Verbosity = Terminal::Verbosity;
   Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
-  Report report = quantize(job, [&](const Progress& progress) { terminal(progress); });
+  Report report = quantize(job, terminal.listener());
   terminal.end_bar();
   spell_flags(report);
   report_file.write(to_json(report) + "\n", "the quantized model is complete");
@@ -174,7 +174,8 @@ void Program::add_jobs() {
       add("quantize", "a model folder in, a GPTQ folder out", [this] { run_quantize(quantize_, *interrupt_); });
   add_job_options(*command, quantize_);
   add_run_options(*command, quantize_);
-  command = add("plan", "what quantizing would take of time, memory and disk", [this] { run_plan(plan_); });
+  command = add("plan", "what quantizing would take of time, memory and disk",
+                [this] { run_plan(plan_, interrupt_->token()); });
   add_job_options(*command, plan_);
   add_run_options(*command, plan_);
   command->get_option("OUT")->required(false);
@@ -196,13 +197,13 @@ void Program::add_evaluations() {
 }
 
 void Program::add_inspections() {
-  CLI::App* command =
-      add("inspect", "what is in a folder, and which loaders accept it", [this] { run_inspect(inspection_); });
+  CLI::App* command = add("inspect", "what is in a folder, and which loaders accept it",
+                          [this] { run_inspect(inspection_, interrupt_->token()); });
   command->add_option("MODEL", inspection_.model, "model folder")->required();
   command->add_flag("--json", inspection_.json, "everything as JSON on stdout");
   command->add_flag("--verbose", inspection_.verbose, "list every module");
   command = add("tokenize", "token ids of a text, one JSON array a line",
-                [this] { run_tokenize(inspection_.model, inspection_.text); });
+                [this] { run_tokenize(inspection_, interrupt_->token()); });
   command->add_option("MODEL", inspection_.model, "folder with tokenizer.json")->required();
   command->add_option("--text", inspection_.text, ".txt, .jsonl (text, messages or input_ids), - for stdin")
       ->required();

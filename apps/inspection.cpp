@@ -1,6 +1,7 @@
 // gptq inspect, devices and tokenize: what they print.
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -52,8 +53,8 @@ Json to_json(const Inspection& inspection) {
 
 }  // namespace
 
-void run_inspect(const InspectionOptions& options) {
-  Inspection found = inspect(options.model);
+void run_inspect(const InspectionOptions& options, std::stop_token stop) {
+  Inspection found = inspect(options.model, std::move(stop));
   for (LoaderVerdict& verdict : found.loaders) verdict.reason = with_flags(verdict.reason);
   if (options.json) {
     std::printf("%s\n", to_json(found).dump(2).c_str());
@@ -113,8 +114,9 @@ void run_devices(bool as_json) {
   std::printf("sim:N    simulated accelerators, as many as a --device-map names: a rehearsal on the CPU\n");
 }
 
-void run_tokenize(const std::string& model, const std::string& text) {
-  for (const auto& document : tokenize(model, text)) std::printf("%s\n", Json(document).dump().c_str());
+void run_tokenize(const InspectionOptions& options, std::stop_token stop) {
+  for (const auto& document : tokenize(options.model, options.text, std::move(stop)))
+    std::printf("%s\n", Json(document).dump().c_str());
 }
 
 }  // namespace gptq

@@ -65,14 +65,21 @@ void print_plan(const Plan& plan) {
   }
 }
 
-// What each preset would take of this machine, everything else being as asked for.
-void run_plan_of_presets(QuantizeOptions options) {
+Plan plan_of(const QuantizeOptions& options, const std::stop_token& stop) {
+  Job job = make_job(options);
+  job.stop = stop;
+  Plan result = plan(job);
+  spell_flags(result);
+  return result;
+}
+
+// Time, memory and disk of each preset, with all other options as given.
+void run_plan_of_presets(QuantizeOptions options, const std::stop_token& stop) {
   Json rows = Json::array();
   if (!options.json) std::printf("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");
   for (const char* preset : {"default", "best", "paper", "group-aware"}) {
     options.preset = preset;
-    Plan result = plan(make_job(options));
-    spell_flags(result);
+    const Plan result = plan_of(options, stop);
     int64_t device = 0;  // the fullest
     for (const Plan::Device& accelerator : result.accelerators) device = std::max(device, accelerator.peak_bytes);
     if (options.json) {
@@ -89,10 +96,9 @@ void run_plan_of_presets(QuantizeOptions options) {
 
 }  // namespace
 
-void run_plan(const QuantizeOptions& options) {
-  if (options.presets) return run_plan_of_presets(options);
-  Plan result = plan(make_job(options));
-  spell_flags(result);
+void run_plan(const QuantizeOptions& options, std::stop_token stop) {
+  if (options.presets) return run_plan_of_presets(options, stop);
+  const Plan result = plan_of(options, stop);
   options.json ? static_cast<void>(std::printf("%s\n", to_json(result).c_str())) : print_plan(result);
 }
 

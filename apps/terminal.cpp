@@ -45,19 +45,20 @@ Terminal::Terminal(Verbosity verbosity) : verbosity_(verbosity), is_terminal_(is
 
 Terminal::~Terminal() { end_bar(); }
 
-void Terminal::operator()(const Progress& progress) {
-  switch (progress.kind) {
-    case Progress::Kind::message:
-      line(with_flags(progress.text));
-      break;
-    case Progress::Kind::warning:
-      line("warning: " + with_flags(progress.text));
-      break;
-    case Progress::Kind::step:
-      if (verbosity_ == Verbosity::quiet) return;
-      is_terminal_ ? draw_bar(progress) : plain_line(progress);
-      break;
-  }
+Listener Terminal::listener(bool messages) {
+  return {.on_message =
+              [this, messages](Level level, const std::string& text) {
+                if (level == Level::warning)
+                  line("warning: " + with_flags(text));
+                else if (messages)
+                  line(with_flags(text));
+              },
+          .on_progress = [this](const Progress& progress) { show(progress); }};
+}
+
+void Terminal::show(const Progress& progress) {
+  if (verbosity_ == Verbosity::quiet) return;
+  is_terminal_ ? draw_bar(progress) : plain_line(progress);
 }
 
 void Terminal::line(const std::string& text) {

@@ -1,4 +1,4 @@
-// What people see: a progress bar on a terminal, plain lines in a pipe, nothing when quiet. All of it goes to stderr.
+// Terminal output: a progress bar on a terminal, plain lines in a pipe, nothing when quiet. All of it goes to stderr.
 #pragma once
 
 #include <string>
@@ -15,11 +15,13 @@ class Terminal {
   Terminal(const Terminal&) = delete;
   Terminal& operator=(const Terminal&) = delete;
 
-  void operator()(const Progress& progress);
+  // Shows messages and progress; warnings and progress alone where `messages` is false.
+  Listener listener(bool messages = true);
   void line(const std::string& text);  // a message of the program itself
   void end_bar();
 
  private:
+  void show(const Progress& progress);
   void draw_bar(const Progress& progress);
   void plain_line(const Progress& progress);
 

@@ -2,6 +2,7 @@
 //   quantize_and_compare MODEL OUTPUT CALIBRATION TEXT
 #include <cstdio>
 #include <exception>
+#include <string>
 
 #include <gptq/gptq.h>
 
@@ -20,9 +21,8 @@ void run(const char* model, const char* output, const char* calibration, const c
               gptq::format_bytes(static_cast<double>(plan.host.peak_bytes)).c_str(),
               gptq::format_bytes(static_cast<double>(plan.output_bytes)).c_str());
 
-  const gptq::Report report = gptq::quantize(job, [](const gptq::Progress& progress) {
-    if (progress.kind != gptq::Progress::Kind::step) std::fprintf(stderr, "%s\n", progress.text.c_str());
-  });
+  const auto print = [](gptq::Level /*level*/, const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); };
+  const gptq::Report report = gptq::quantize(job, {.on_message = print});
   std::printf("%d linears, %.2f bits per weight\n", static_cast<int>(report.linears.size()), report.bits_per_weight);
 
   const gptq::Evaluation evaluation{.model = model, .texts = {text}, .context = 128, .windows = 16};

@@ -6,11 +6,10 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 namespace gptq {
 
-// What an error is about, as far as it is known; else empty.
+// The subject of an error, as far as it is known; else empty.
 struct ErrorSubject {
   std::string option;  // its key: "desc_act"
   std::string file;    // or folder
@@ -20,8 +19,8 @@ struct ErrorSubject {
 // Whatever ends a job.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& text, ErrorSubject subject = {})
-      : std::runtime_error(text), subject_(std::make_shared<const ErrorSubject>(std::move(subject))) {}
+  // Where the subject does not say it, the option is the one that the sentence starts with.
+  explicit Error(const std::string& text, ErrorSubject subject = {});
   const ErrorSubject& subject() const noexcept { return *subject_; }
 
  private:

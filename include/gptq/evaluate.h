@@ -30,7 +30,7 @@ struct Perplexity {
 
 // Windows of `context` tokens without overlap; exp of the mean loss of each window's context - 1 predictions. One
 // result a text, in their order; the model is opened once.
-std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressFunction& progress = {});
+std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener& listener = {});
 
 // Two models on one text. Losses and KL(model || quantized) in nats per predicted token.
 struct Comparison {
@@ -53,7 +53,7 @@ struct Comparison {
 // Both models on the same tokens, as the first model's tokenizer makes them. One result a text, in their order; both
 // models are opened once.
 std::vector<Comparison> compare(const Evaluation& evaluation, const std::string& quantized,
-                                const ProgressFunction& progress = {});
+                                const Listener& listener = {});
 
 // A sentence that names two texts which judge the quantized model differently: its perplexity is clearly higher on one
 // (2 % or more) and at most a third as much, or not at all, on another, by more than two standard errors of the
@@ -76,12 +76,14 @@ struct Inspection {
   std::vector<Module> modules;
   std::vector<LoaderVerdict> loaders;
 };
-Inspection inspect(const std::string& model);
+Inspection inspect(const std::string& model, std::stop_token stop = {});
 
 // Token ids of each document of `text` (a .txt is one document).
-std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text);
+std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text,
+                                           std::stop_token stop = {});
 
 // Greedy text: the prompt and the `tokens` most likely next tokens, decoded together.
-std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0);
+std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0,
+                     std::stop_token stop = {});
 
 }  // namespace gptq

@@ -49,7 +49,7 @@ struct Job {
 // Throws InputError for a job that cannot run: it says what does not fit, and the smallest that would.
 Plan plan(const Job& job);
 
-Report quantize(const Job& job, const ProgressFunction& progress = {});
+Report quantize(const Job& job, const Listener& listener = {});
 
 // Removes what a quantize() of this process that cannot end in time has written for `output` so far: for a program
 // that is about to exit.

@@ -7,9 +7,10 @@
 
 namespace gptq {
 
+enum class Level : uint8_t { message, warning };
+
 struct Progress {
-  enum class Kind : uint8_t { message, warning, step } kind = Kind::step;
-  std::string text;               // message, warning; for a step its linears: "q_proj,k_proj,v_proj"
+  std::string text;               // the linears of the step at work: "q_proj,k_proj,v_proj"
   int64_t block = 0, blocks = 0;  // the block at work, from 0
   double fraction = 0;            // of the whole job's arithmetic
   double loss = 0;                // of the linear solved last
@@ -17,6 +18,11 @@ struct Progress {
   double seconds = 0, remaining_seconds = 0;
   int64_t memory_bytes = 0;  // resident now
 };
-using ProgressFunction = std::function<void(const Progress&)>;
+
+// Called on the thread that works; either may be empty. Texts name options as errors do (gptq/error.h).
+struct Listener {
+  std::function<void(Level level, const std::string& text)> on_message;
+  std::function<void(const Progress& progress)> on_progress;
+};
 
 }  // namespace gptq

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <filesystem>
 #include <sstream>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,8 +25,21 @@ std::string cat(const Args&... args) {
 // are 2, 3, 4 and 8"), option_error("sym=false", " needs ...").
 template <typename... Args>
 InputError option_error(std::string_view option, const Args&... args) {
-  return InputError(cat('`', option, '`', args...),
-                    {.option = std::string(option.substr(0, option.find('='))), .file = {}, .tensor = {}});
+  return InputError(cat('`', option, '`', args...));
+}
+
+// An error about a file or folder, whose sentence starts with its path; and one about a tensor there.
+template <typename... Args>
+InputError file_error(const std::filesystem::path& file, const Args&... args) {
+  return InputError(cat(file.string(), ": ", args...), {.option = {}, .file = file.string(), .tensor = {}});
+}
+template <typename... Args>
+InputError tensor_error(const std::filesystem::path& file, const std::string& tensor, const Args&... args) {
+  return InputError(cat(file.string(), ": ", args...), {.option = {}, .file = file.string(), .tensor = tensor});
+}
+
+inline void check_stop(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Cancelled();
 }
 
 // "a, b, c", sorted.

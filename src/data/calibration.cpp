@@ -86,6 +86,7 @@ class LineReader {
   Documents read(std::string_view text) {
     Documents documents;
     for (size_t start = 0; start < text.size();) {
+      check_stop(source_.stop);
       size_t end = std::min(text.find('\n', start), text.size());
       ++line_;
       std::string_view line = text.substr(start, end - start);
@@ -174,6 +175,7 @@ Documents read(const TextSource& source) {
   if (source.ids != nullptr) return checked_ids(source);
   std::string text = read_text(source);
   if (is_jsonl(source, text)) return LineReader(source).read(text);
+  check_stop(source.stop);
   return {{source.tokenizer().encode(text)}, false};
 }
 

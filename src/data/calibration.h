@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct TextSource {
   std::string file;
   std::function<const Tokenizer&()> tokenizer;
   const std::vector<TokenSequence>* ids = nullptr;  // token ids in memory, as lines of "input_ids"; no file is read
+  std::stop_token stop = {};                        // asked document by document; Cancelled is thrown
 };
 
 struct CalibrationRequest {

@@ -15,6 +15,7 @@
 #include "format/huggingface.h"
 #include "format/loaders.h"
 #include "format/pack.h"
+#include "format/stored.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {
@@ -28,7 +29,7 @@ bool says(const Json& config, const char* key) {
   return found != config.end() && !found->is_null() && !found->empty();
 }
 
-// What a config_group says of weights with this recipe.
+// The weights of a config_group, for this recipe.
 Json weights_of(const Recipe& recipe) {
   const bool channel = recipe.group_size == -1;
   return {{"num_bits", recipe.bits},
@@ -43,6 +44,57 @@ Json weights_of(const Recipe& recipe) {
 
 std::string anything(const QuantizationConfig& /*config*/, const LinearSpec& /*linear*/) { return {}; }
 bool is_asymmetric_eight_bits(const QuantizationConfig& config) { return !config.sym && config.bits == 8; }
+
+Json config_groups_of(const OutputRecord& record) {
+  const std::vector<QuantizedLinear>& linears = record.quantized;
+  // One group a scheme. Where there are several, each names its linears, and what vLLM fuses of them: "Linear" would
+  // come before such a name there.
+  std::vector<std::pair<Json, Json>> groups;  // weights, targets
+  for (const QuantizedLinear& linear : linears) {
+    const Json weights = weights_of(linear.recipe);
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& other) { return other.first == weights; });
+    if (group == groups.end()) {
+      groups.emplace_back(weights, Json::array());
+      group = groups.end() - 1;
+    }
+    for (const std::string& name : {linear.spec.name, linear.spec.fused}) {
+      const bool known =
+          name.empty() || std::find(group->second.begin(), group->second.end(), name) != group->second.end();
+      if (!known) group->second.push_back(name);
+    }
+  }
+  if (groups.size() < 2) {
+    groups.clear();
+    groups.emplace_back(weights_of(linears.empty() ? record.recipe : linears[0].recipe), Json::array({"Linear"}));
+  }
+  Json config_groups = Json::object();
+  for (size_t i = 0; i < groups.size(); ++i) {
+    config_groups[cat("group_", i)] = {{"targets", groups[i].second},
+                                       {"weights", groups[i].first},
+                                       {"input_activations", nullptr},
+                                       {"output_activations", nullptr}};
+  }
+  return config_groups;
+}
+
+// The weights of a config_group; `fail` throws.
+template <typename Fail>
+QuantizationConfig parse_weights(const Json& weights, const Fail& fail) {
+  QuantizationConfig result;
+  result.bits = weights.at("num_bits").get<int>();
+  result.sym = weights.value("symmetric", true);
+  if (const std::string type = weights.value("type", std::string("int")); type != "int" || !is_known(result.bits))
+    fail(cat("with weights of ", result.bits, " bits, type ", type, ", is not read; int of 4 and 8 bits is"));
+  const std::string strategy = weights.at("strategy").get<std::string>();
+  if (strategy != "group" && strategy != "channel")
+    fail(cat("with strategy '", strategy, "' is not read; group and channel are"));
+  result.group_size = strategy == "channel" ? -1 : weights.at("group_size").get<int64_t>();
+  if (strategy == "group" && result.group_size <= 0) fail(cat("has a group_size of ", result.group_size));
+  const auto order = weights.find("actorder");
+  if (order != weights.end() && (*order == Json(true) || *order == "group" || *order == "dynamic"))
+    fail("with actorder group is not read: its groups are shuffled");
+  return result;
+}
 
 class CompressedTensorsFormat final : public HuggingFaceFormat {
  public:
@@ -98,37 +150,8 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
   }
 
   Json config(const OutputRecord& record) const override {
-    const std::vector<QuantizedLinear>& linears = record.quantized;
-    // One group a scheme. Where there are several, each names its linears, and what vLLM fuses of them: "Linear" would
-    // come before such a name there.
-    std::vector<std::pair<Json, Json>> groups;  // weights, targets
-    for (const QuantizedLinear& linear : linears) {
-      const Json weights = weights_of(linear.recipe);
-      auto group =
-          std::find_if(groups.begin(), groups.end(), [&](const auto& other) { return other.first == weights; });
-      if (group == groups.end()) {
-        groups.emplace_back(weights, Json::array());
-        group = groups.end() - 1;
-      }
-      for (const std::string& name : {linear.spec.name, linear.spec.fused}) {
-        const bool known =
-            name.empty() || std::find(group->second.begin(), group->second.end(), name) != group->second.end();
-        if (!known) group->second.push_back(name);
-      }
-    }
-    if (groups.size() < 2) {
-      groups.clear();
-      groups.emplace_back(weights_of(linears.empty() ? record.recipe : linears[0].recipe), Json::array({"Linear"}));
-    }
-    Json config_groups = Json::object();
-    for (size_t i = 0; i < groups.size(); ++i) {
-      config_groups[cat("group_", i)] = {{"targets", groups[i].second},
-                                         {"weights", groups[i].first},
-                                         {"input_activations", nullptr},
-                                         {"output_activations", nullptr}};
-    }
     return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
-            {"quantization_status", "compressed"},  {"config_groups", std::move(config_groups)},
+            {"quantization_status", "compressed"},  {"config_groups", config_groups_of(record)},
             {"ignore", record.unquantized},         {"kv_cache_scheme", nullptr},
             {"meta", recipe_record(record.recipe)}};
   }
@@ -159,7 +182,10 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
         if (!first) first = weights;
         if (weights.sym != first->sym) first->sym = true;  // not all linears have zeros
       }
-      if (first) return *first;
+      if (first) {
+        first->format = this;
+        return *first;
+      }
       fail("has no config_groups");
     } catch (const nlohmann::json::exception&) {
       fail("needs config_groups whose weights say num_bits, strategy and, for groups, group_size");
@@ -178,7 +204,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
                   const QuantizationConfig& config) const override {
     const int64_t in = spec.in_features, out = spec.out_features;
     const auto refuse = [&](const std::string& what) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, what));
+      throw tensor_error(checkpoint.folder(), spec.name, spec.name, what);
     };
     // Linears may be of different config_groups: the shapes say which bits and groups.
     const auto [bits, group_size] =
@@ -242,25 +268,6 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
   }
 
  private:
-  template <typename Fail>
-  QuantizationConfig parse_weights(const Json& weights, const Fail& fail) const {
-    QuantizationConfig result;
-    result.format = this;
-    result.bits = weights.at("num_bits").get<int>();
-    result.sym = weights.value("symmetric", true);
-    if (const std::string type = weights.value("type", std::string("int")); type != "int" || !is_known(result.bits))
-      fail(cat("with weights of ", result.bits, " bits, type ", type, ", is not read; int of 4 and 8 bits is"));
-    const std::string strategy = weights.at("strategy").get<std::string>();
-    if (strategy != "group" && strategy != "channel")
-      fail(cat("with strategy '", strategy, "' is not read; group and channel are"));
-    result.group_size = strategy == "channel" ? -1 : weights.at("group_size").get<int64_t>();
-    if (strategy == "group" && result.group_size <= 0) fail(cat("has a group_size of ", result.group_size));
-    const auto order = weights.find("actorder");
-    if (order != weights.end() && (*order == Json(true) || *order == "group" || *order == "dynamic"))
-      fail("with actorder group is not read: its groups are shuffled");
-    return result;
-  }
-
   const Parts parts_{"weight_packed", "weight_scale", {"weight_shape", "weight_zero_point"}};
 };
 

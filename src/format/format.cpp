@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "format/huggingface.h"
+#include "format/stored.h"
 
 namespace gptq {
 

@@ -92,7 +92,7 @@ struct OutputModel {
   const std::map<std::string, std::vector<std::string>>&replaced, split_biases;  // tensor: its linears
 };
 
-// What an output tells of its making.
+// The record of how an output was made.
 struct OutputRecord {
   Recipe recipe;
   std::vector<QuantizedLinear> quantized = {};
@@ -131,7 +131,7 @@ class Format {
   virtual const Parts& parts() const = 0;
   virtual bool recognizes(const Json& config) const = 0;  // of its method()
   virtual QuantizationConfig parse(const Json& config, const std::string& where) const = 0;
-  // Of a stored linear, from the shapes of its tensors.
+  // A stored linear's bits and group size, from the shapes of its tensors.
   struct Sizes {
     int bits = 0;
     int64_t group_size = 0;

@@ -9,6 +9,7 @@
 #include "format/huggingface.h"
 #include "format/loaders.h"
 #include "format/pack.h"
+#include "format/stored.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {
@@ -166,8 +167,8 @@ class GptqFormat final : public HuggingFaceFormat {
     // Modules may differ in bits ("dynamic"): the shapes say which.
     const int bits = qweight.shape.size() == 2 && in > 0 ? static_cast<int>(qweight.shape[0] * 32 / in) : 0;
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
-      throw InputError(cat(checkpoint.folder().string(), ": ", spec.name, ".qweight has shape ",
-                           shape_string(qweight.shape), ", which is no 2, 3, 4 or 8 bit packing of ", in, " inputs"));
+      throw tensor_error(checkpoint.folder(), spec.name, spec.name, ".qweight has shape ", shape_string(qweight.shape),
+                         ", which is no 2, 3, 4 or 8 bit packing of ", in, " inputs");
     }
     checked(checkpoint, spec.name + ".qweight", {"I32"}, {in * bits / 32, out});
     const int64_t groups = scales.shape.empty() ? 0 : scales.shape[0];
@@ -222,8 +223,7 @@ class GptqFormat final : public HuggingFaceFormat {
     }
     for (const int32_t group : g_idx) {
       if (group < 0 || group >= groups) {
-        throw InputError(
-            cat(checkpoint.folder().string(), ": ", spec.name, ".g_idx names group ", group, " of ", groups));
+        throw tensor_error(checkpoint.folder(), spec.name, spec.name, ".g_idx names group ", group, " of ", groups);
       }
     }
     return g_idx;

@@ -1,10 +1,8 @@
 #include "format/huggingface.h"
 
-#include <algorithm>
+#include <utility>
 
 #include <nlohmann/json.hpp>
-
-#include "base/error.h"
 
 namespace gptq {
 
@@ -49,36 +47,6 @@ void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const 
   model_config["quantization_config"] = quantization;
   sink.write_file("config.json", model_config.dump(2) + "\n");
   if (has_config_file()) sink.write_file("quantize_config.json", quantization.dump(2) + "\n");
-}
-
-int64_t groups_of(const LinearSpec& linear, const Recipe& recipe) {
-  return recipe.group_size == -1 ? 1 : linear.in_features / recipe.group_size;
-}
-
-const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
-                            const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape) {
-  const StoredTensor& tensor = checkpoint.tensor(name);
-  const std::string folder = checkpoint.folder().string();
-  const ErrorSubject subject{.option = {}, .file = folder, .tensor = name};
-  if (tensor.shape != shape) {
-    throw InputError(cat(folder, ": ", name, " has shape ", shape_string(tensor.shape), ", where the linear needs ",
-                         shape_string(shape)),
-                     subject);
-  }
-  if (std::find(dtypes.begin(), dtypes.end(), tensor.dtype) == dtypes.end())
-    throw InputError(cat(folder, ": ", name, " is ", tensor.dtype, ", where the format has ", dtypes[0]), subject);
-  return tensor;
-}
-
-std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return elements<float>(checkpoint, tensor);
-  std::vector<float> values;
-  if (tensor.dtype == "BF16") {
-    for (const Bf16 value : elements<Bf16>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
-  } else {
-    for (const Half value : elements<Half>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
-  }
-  return values;
 }
 
 }  // namespace gptq

@@ -22,7 +22,7 @@ void refuse_for_loader(const std::string& loader, const std::vector<LoaderVerdic
 
 // Rules that formats share (Format::loaders()).
 
-// Why a loader refuses a linear that is stored so; empty where it does not.
+// A loader's reason to refuse a linear that is stored like this; empty where it accepts.
 using LoaderRule = std::string (*)(const QuantizationConfig& config, const LinearSpec& linear);
 
 // The first reason of all linears. fuses: the loader needs the parts of a fused module to be stored alike.

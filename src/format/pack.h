@@ -10,7 +10,7 @@
 
 namespace gptq {
 
-// What Ops::pack() has packed: words [length * bits / 32, count], one stream a column -> codes [count, length].
+// The inverse of the op pack: words [length * bits / 32, count], one stream a column -> codes [count, length].
 std::vector<uint8_t> unpack_streams(std::span<const uint32_t> words, int64_t length, int64_t count, int bits,
                                     ThreadPool& pool);
 

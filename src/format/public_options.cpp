@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cctype>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "format/format.h"
 #include "gptq/gptq.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 
 namespace gptq {
 namespace {
@@ -15,7 +17,7 @@ void append(std::vector<OptionInfo>& list) {
   for (const Option<Struct>& row : option_rows<Struct>()) list.push_back(info_of(row));
 }
 
-// Of checkpoint_format, whose words are the registry's.
+// The words of checkpoint_format are the registry's.
 void describe_formats(OptionInfo& info) {
   Recipe with_zeros;
   with_zeros.sym = false;

@@ -74,7 +74,7 @@ template <typename AnyJson>
 AnyJson parse_json_file(const fs::path& path) {
   const std::string text = read_text(path);
   const auto watch = [&](int depth, typename AnyJson::parse_event_t /*event*/, AnyJson& /*value*/) {
-    if (depth > kMaxJsonDepth) throw InputError(cat(path.string(), ": nested deeper than ", kMaxJsonDepth, " levels"));
+    if (depth > kMaxJsonDepth) throw file_error(path, "nested deeper than ", kMaxJsonDepth, " levels");
     return true;
   };
   try {
@@ -82,10 +82,9 @@ AnyJson parse_json_file(const fs::path& path) {
   } catch (const typename AnyJson::parse_error& error) {
     const std::string_view seen = std::string_view(text).substr(0, error.byte);
     const auto line = std::count(seen.begin(), seen.end(), '\n') + 1;
-    throw InputError(
-        cat(path.string(), ": not valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1)));
+    throw file_error(path, "not valid JSON at line ", line, ", column ", seen.size() - (seen.rfind('\n') + 1));
   } catch (const typename AnyJson::exception&) {
-    throw InputError(cat(path.string(), ": holds a number that is too large"));
+    throw file_error(path, "holds a number that is too large");
   }
 }
 
@@ -95,19 +94,19 @@ std::map<std::string, fs::path> read_index(const fs::path& folder) {
   const IndexJson index = parse_json_file<IndexJson>(path);
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
       index["weight_map"].empty()) {
-    throw InputError(cat(path.string(), ": no weight_map of tensor names to files"));
+    throw file_error(path, "no weight_map of tensor names to files");
   }
   std::map<std::string, fs::path> shards;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string()) throw InputError(cat(path.string(), ": tensor '", tensor, "' has no file name"));
+    if (!file.is_string()) throw file_error(path, "tensor '", tensor, "' has no file name");
     const fs::path shard = file.get<std::string>();
     if (shard.empty() || shard.is_absolute() || std::count(shard.begin(), shard.end(), "..") != 0) {
-      throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in '", shard.string(),
-                           "', which is not a file of this folder"));
+      throw file_error(path, "tensor '", tensor, "' is said to be in '", shard.string(),
+                       "', which is not a file of this folder");
     }
     if (!is_there(folder / shard)) {
-      throw InputError(cat(path.string(), ": tensor '", tensor, "' is said to be in ", shard.string(),
-                           ", which is missing: the download is not complete"));
+      throw file_error(path, "tensor '", tensor, "' is said to be in ", shard.string(),
+                       ", which is missing: the download is not complete");
     }
     shards[tensor] = shard.lexically_normal();
   }
@@ -116,11 +115,11 @@ std::map<std::string, fs::path> read_index(const fs::path& folder) {
 
 InputError needs_conversion(const fs::path& folder, const std::string& weights) {
   const std::string gguf = weights.ends_with(".gguf") ? ", gguf_file='" + weights + "'" : "";
-  return InputError(cat(folder.string(), ": its weights are in ", weights,
-                        "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
-                        "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
-                        ", torch_dtype='auto').save_pretrained('NEW_FOLDER', safe_serialization=True)\", and copy the "
-                        "tokenizer's files there"));
+  return file_error(folder, "its weights are in ", weights,
+                    "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
+                    "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
+                    ", torch_dtype='auto').save_pretrained('NEW_FOLDER', safe_serialization=True)\", and copy the "
+                    "tokenizer's files there");
 }
 
 // The safetensors file of a folder that has no index.
@@ -139,11 +138,11 @@ std::string single_weight_file(const fs::path& folder) {
   if (error) throw cannot(folder, "list it", error.value());
   if (files.size() == 1) return *files.begin();
   if (files.size() > 1) {
-    throw InputError(cat(folder.string(), ": several safetensors files (", *files.begin(), ", ", *files.rbegin(),
-                         ") and no ", kIndexName, " that says what belongs together"));
+    throw file_error(folder, "several safetensors files (", *files.begin(), ", ", *files.rbegin(), ") and no ",
+                     kIndexName, " that says what belongs together");
   }
   if (!others.empty()) throw needs_conversion(folder, *others.begin());
-  throw InputError(cat(folder.string(), ": no weights in it: neither ", kSingleName, " nor ", kIndexName));
+  throw file_error(folder, "no weights in it: neither ", kSingleName, " nor ", kIndexName);
 }
 
 // Absolute path with links resolved as far as it exists, without a trailing slash.
@@ -164,24 +163,21 @@ fs::path old_of(const fs::path& output) { return output.string() + ".old-" + std
 // Throws for an output that must not be written; `output` is the user's spelling, `target` and `source` are resolved.
 void check_output(const fs::path& output, const fs::path& target, const fs::path& source, bool overwrite) {
   if (is_inside(target, source) || is_inside(source, target)) {
-    throw InputError(cat(output.string(), ": the output must be another folder than the model ", source.string(),
-                         ", neither inside nor around it"));
+    throw file_error(output, "the output must be another folder than the model ", source.string(),
+                     ", neither inside nor around it");
   }
   const fs::file_type type = type_of(target);
   if (type == fs::file_type::not_found) {
     std::error_code error;
-    if (fs::is_symlink(target, error)) throw InputError(cat(output.string(), ": a link to a folder that is missing"));
+    if (fs::is_symlink(target, error)) throw file_error(output, "a link to a folder that is missing");
     return;
   }
-  if (!overwrite)
-    throw InputError(
-        cat(output.string(), ": exists already; pass `overwrite` to replace it, or choose another folder"));
+  if (!overwrite) throw file_error(output, "exists already; pass `overwrite` to replace it, or choose another folder");
   std::error_code error;
   const bool empty = type == fs::file_type::directory && fs::is_empty(target, error);
   if (error) throw cannot(output, "list it", error.value());
   if (type != fs::file_type::directory || (!empty && !is_there(target / "config.json"))) {
-    throw InputError(
-        cat(output.string(), ": is not a model folder, so `overwrite` does not replace it; choose another folder"));
+    throw file_error(output, "is not a model folder, so `overwrite` does not replace it; choose another folder");
   }
 }
 
@@ -224,8 +220,8 @@ Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
   if (size == quantization.end() || size->is_null()) return {};
   const auto is_positive = [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() > 0; };
   if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), is_positive)) {
-    throw InputError(cat(folder.string(), ": its quantization_config says weight_block_size ", size->dump(),
-                         "; two positive numbers are needed"));
+    throw file_error(folder, "its quantization_config says weight_block_size ", size->dump(),
+                     "; two positive numbers are needed");
   }
   return {(*size)[0], (*size)[1]};
 }
@@ -269,18 +265,18 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
   auto& [config, quantization] = *configs_;
   meter_->rate = max_read_rate;
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
-  if (!is_there(folder_)) throw InputError(cat(folder_.string(), ": no such folder"));
+  if (!is_there(folder_)) throw file_error(folder_, "no such folder");
   if (type_of(folder_) != fs::file_type::directory)
-    throw InputError(cat(folder_.string(), ": not a folder; give the folder that holds config.json"));
+    throw file_error(folder_, "not a folder; give the folder that holds config.json");
   if (!is_there(folder_ / "config.json"))
-    throw InputError(cat(folder_.string(), ": no config.json in it, so it is not a Hugging Face model folder"));
+    throw file_error(folder_, "no config.json in it, so it is not a Hugging Face model folder");
   config = read_json(folder_ / "config.json");
-  if (!config.is_object()) throw InputError(cat((folder_ / "config.json").string(), ": not a JSON object"));
+  if (!config.is_object()) throw file_error(folder_ / "config.json", "not a JSON object");
   if (const auto found = config.find("quantization_config"); found != config.end()) quantization = *found;
   if (quantization.is_null() && is_there(folder_ / "quantize_config.json"))
     quantization = read_json(folder_ / "quantize_config.json");
   if (!quantization.is_null() && !quantization.is_object())
-    throw InputError(cat(folder_.string(), ": its quantization_config is not a JSON object"));
+    throw file_error(folder_, "its quantization_config is not a JSON object");
 
   std::map<std::string, fs::path> index;
   std::set<fs::path> names;
@@ -302,8 +298,8 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
   for (const auto& [name, shard] : index) {
     const auto place = by_name_.find(name);
     if (place == by_name_.end() || place->second.file->path() != folder_ / shard) {
-      throw InputError(cat((folder_ / kIndexName).string(), ": tensor '", name, "' is said to be in ", shard.string(),
-                           ", but it is not there"));
+      throw tensor_error(folder_ / kIndexName, name, "tensor '", name, "' is said to be in ", shard.string(),
+                         ", but it is not there");
     }
   }
   if (is_fp8_method(quantization)) {
@@ -321,8 +317,8 @@ void Checkpoint::find_fp8_weights(Fp8Block block) {
       if (tensor.dtype != "F8_E4M3") continue;
       const std::string scales = Fp8Weight::scales_name(tensor.name, is_here);
       if (scales.empty()) {
-        throw InputError(cat(file->path().string(), ": the FP8 weight '", tensor.name, "' has no scales '", tensor.name,
-                             "_scale_inv': the download is not complete"));
+        throw tensor_error(file->path(), tensor.name, "the FP8 weight '", tensor.name, "' has no scales '", tensor.name,
+                           "_scale_inv': the download is not complete");
       }
       const Place& place = by_name_.at(scales);
       fp8_weights_.push_back(std::make_unique<Fp8Weight>(*file, tensor, *place.file, *place.tensor, block));
@@ -351,15 +347,15 @@ const StoredTensor& Checkpoint::tensor(std::string_view name) const {
   std::sort(near.begin(), near.end());
   std::string names;
   for (size_t i = 0; i < near.size() && i < 3; ++i) names += cat(i == 0 ? "" : ", ", near[i].second);
-  throw InputError(cat(folder_.string(), ": no tensor '", name,
-                       "', which config.json implies; nearest: ", names.empty() ? "none" : names));
+  throw tensor_error(folder_, std::string(name), "no tensor '", name,
+                     "', which config.json implies; nearest: ", names.empty() ? "none" : names);
 }
 
 const StoredTensor& Checkpoint::tensor(std::string_view name, const std::vector<int64_t>& shape) const {
   const StoredTensor& found = tensor(name);
   if (found.shape != shape) {
-    throw InputError(cat(folder_.string(), ": tensor '", name, "' has shape ", shape_string(found.shape),
-                         ", but config.json implies ", shape_string(shape)));
+    throw tensor_error(folder_, std::string(name), "tensor '", name, "' has shape ", shape_string(found.shape),
+                       ", but config.json implies ", shape_string(shape));
   }
   return found;
 }
@@ -415,7 +411,7 @@ std::vector<fs::path> Checkpoint::side_files() const {
     }
     const fs::file_type type = type_of(entry->path());
     if (type == fs::file_type::not_found)
-      throw InputError(cat(entry->path().string(), ": a link to a file that is missing: the download is not complete"));
+      throw file_error(entry->path(), "a link to a file that is missing: the download is not complete");
     if (type == fs::file_type::regular) files.push_back(relative);
   }
   if (error) throw cannot(folder_, "list it", error.value());
@@ -439,10 +435,10 @@ CheckpointWriter::CheckpointWriter(const fs::path& source, fs::path output, bool
   temporary_ = temporary_of(output_);
   old_ = old_of(output_);
   check_output(output, output_, resolved(source), overwrite);
-  if (is_there(temporary_)) throw InputError(cat(temporary_.string(), ": left by a run that was killed; remove it"));
+  if (is_there(temporary_)) throw file_error(temporary_, "left by a run that was killed; remove it");
   if (is_there(old_)) {
-    throw InputError(cat(old_.string(), ": the output that a run was replacing when it was killed; move it back to ",
-                         output.string(), " or remove it"));
+    throw file_error(old_, "the output that a run was replacing when it was killed; move it back to ", output.string(),
+                     " or remove it");
   }
 
   std::vector<std::vector<TensorSpec>> layout = cut_shards(std::move(tensors), max_shard_bytes);
@@ -451,8 +447,7 @@ CheckpointWriter::CheckpointWriter(const fs::path& source, fs::path output, bool
   for (; !is_there(existing); existing = existing.parent_path())
     created_parents_.insert(created_parents_.begin(), existing);
   if (const std::optional<uint64_t> room = free_bytes(existing); room && *room < output_bytes_) {
-    throw InputError(
-        cat(output.string(), ": the output needs ", output_bytes_, " bytes, but its disk has ", *room, " free"));
+    throw file_error(output, "the output needs ", output_bytes_, " bytes, but its disk has ", *room, " free");
   }
 
   try {
@@ -568,8 +563,7 @@ void CheckpointWriter::commit() {
   }
   sync_folder(temporary_);
   const bool replaces = is_there(output_);
-  if (replaces && !overwrite_)
-    throw InputError(cat(output_.string(), ": was created during the run; pass `overwrite` to replace it"));
+  if (replaces && !overwrite_) throw file_error(output_, "was created during the run; pass `overwrite` to replace it");
   if (replaces) fs::rename(output_, old_, error);
   if (error) throw cannot(output_, "move the old output aside", error.value());
   fs::rename(temporary_, output_, error);
@@ -585,8 +579,8 @@ void CheckpointWriter::commit() {
 
 void refuse_nonfinite(const Checkpoint& checkpoint, const StoredTensor& tensor, int64_t count) {
   if (count == 0) return;
-  throw InputError(cat(checkpoint.folder().string(), ": NaN or infinity at ", count, " places of tensor '", tensor.name,
-                       "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again"));
+  throw tensor_error(checkpoint.folder(), tensor.name, "NaN or infinity at ", count, " places of tensor '", tensor.name,
+                     "' ", shape_string(tensor.shape), ": the checkpoint is damaged; download or export it again");
 }
 
 }  // namespace gptq

@@ -40,7 +40,7 @@ class Descriptor {
 };
 
 inline InputError cannot(const std::filesystem::path& path, const char* what, int error) {
-  return InputError(cat(path.string(), ": cannot ", what, " (", std::strerror(error), ")"));
+  return file_error(path, "cannot ", what, " (", std::strerror(error), ")");
 }
 
 // Bytes that this user may still write to the disk of `path`, if the system reports them.

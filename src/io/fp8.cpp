@@ -60,8 +60,8 @@ Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, con
                      const StoredTensor& scales, Fp8Block block)
     : file_(&file), scales_file_(&scales_file), codes_(&codes), scales_(&scales), as_bf16_(codes), block_(block) {
   const auto fail = [&](const std::string& what) {
-    return InputError(cat(scales_file.path().string(), ": the scales '", scales.name, "' of the FP8 weight '",
-                          codes.name, "' ", shape_string(codes.shape), " ", what));
+    return tensor_error(scales_file.path(), codes.name, "the scales '", scales.name, "' of the FP8 weight '",
+                        codes.name, "' ", shape_string(codes.shape), " ", what);
   };
   as_bf16_.dtype = safetensors_name(DType::bf16);
   as_bf16_.bytes = 2 * codes.bytes;

@@ -113,7 +113,7 @@ HeaderJson parse_header(std::string_view text) {
 // `start`: offset of the data in the file.
 StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size_t start, size_t data_size) {
   const auto fail = [&](const std::string& what) -> InputError {
-    return InputError(cat("tensor '", name, "' ", what));
+    return InputError(cat("tensor '", name, "' ", what), {.option = {}, .file = {}, .tensor = name});
   };
   if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() || !entry.contains("shape") ||
       !entry["shape"].is_array() || !entry.contains("data_offsets") || !entry["data_offsets"].is_array() ||
@@ -167,7 +167,8 @@ Layout lay_out(const std::vector<TensorSpec>& tensors) {
     const TensorSpec& tensor = tensors[i];
     const size_t begin = data_size;
     if (__builtin_add_overflow(begin, tensor.bytes(), &data_size) || data_size > INT64_MAX - 2 * kMaxHeader)
-      throw InputError(cat("tensor '", tensor.name, "' makes the file larger than any file can be"));
+      throw InputError(cat("tensor '", tensor.name, "' makes the file larger than any file can be"),
+                       {.option = {}, .file = {}, .tensor = tensor.name});
     if (json.contains(tensor.name)) throw Error(cat("tensor '", tensor.name, "' is to be written twice"));
     layout.offsets[i] = begin;
     json[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data_size}}};
@@ -229,16 +230,20 @@ ConstMatrixView StoredTensor::matrix() const {
   if (!known) throw UnsupportedError(cat("tensor '", name, "' is stored as ", dtype, ", which is not computed with"));
   if (shape.empty() || shape.size() > 2)
     throw InputError(
-        cat("tensor '", name, "' has shape ", shape_string(shape), ", where a matrix or a vector is needed"));
+        cat("tensor '", name, "' has shape ", shape_string(shape), ", where a matrix or a vector is needed"),
+        {.option = {}, .file = {}, .tensor = name});
   return {nullptr, *known, shape.size() == 2 ? shape[0] : 1, shape.back()};
 }
 
 size_t TensorSpec::bytes() const {
   const size_t bits = element_bits(dtype);
   if (bits == 0)
-    throw InputError(cat("tensor '", name, "' has the dtype '", dtype, "', which no safetensors file has"));
+    throw InputError(cat("tensor '", name, "' has the dtype '", dtype, "', which no safetensors file has"),
+                     {.option = {}, .file = {}, .tensor = name});
   const std::optional<size_t> count = byte_count(bits, shape);
-  if (!count) throw InputError(cat("tensor '", name, "' cannot be stored as ", dtype, " ", shape_string(shape)));
+  if (!count)
+    throw InputError(cat("tensor '", name, "' cannot be stored as ", dtype, " ", shape_string(shape)),
+                     {.option = {}, .file = {}, .tensor = name});
   return *count;
 }
 
@@ -247,35 +252,32 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(p
   file_ = Descriptor(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
   if (!file_ || fstat(*file_, &status) != 0) throw cannot(path_, "open it", errno);
-  if (!S_ISREG(status.st_mode)) throw InputError(cat(path_.string(), ": not a regular file"));
+  if (!S_ISREG(status.st_mode)) throw file_error(path_, "not a regular file");
   const auto size = static_cast<size_t>(status.st_size);
   if (size < 8) {
-    throw InputError(
-        cat(path_.string(), ": has ", size, " bytes, too few for a safetensors file: the download is not complete"));
+    throw file_error(path_, "has ", size, " bytes, too few for a safetensors file: the download is not complete");
   }
   std::string start(std::min<size_t>(size, kLfsPointer.size()), ' ');
   read_all(*file_, path_, start.data(), start.size(), 0);
-  if (start == kLfsPointer)
-    throw InputError(cat(path_.string(), ": holds a git-lfs pointer, not the weights: run 'git lfs pull'"));
+  if (start == kLfsPointer) throw file_error(path_, "holds a git-lfs pointer, not the weights: run 'git lfs pull'");
   uint64_t header = 0;
   read_all(*file_, path_, &header, sizeof header, 0);
   if (header > kMaxHeader) {
-    throw InputError(cat(path_.string(), ": says that its header has ", header,
-                         " bytes, more than the format allows: it is broken or not a safetensors file"));
+    throw file_error(path_, "says that its header has ", header,
+                     " bytes, more than the format allows: it is broken or not a safetensors file");
   }
   if (header > size - 8) {
-    throw InputError(cat(path_.string(), ": says that its header has ", header, " bytes, but the whole file has ", size,
-                         ": the download is not complete"));
+    throw file_error(path_, "says that its header has ", header, " bytes, but the whole file has ", size,
+                     ": the download is not complete");
   }
   std::string text(header, ' ');
   read_all(*file_, path_, text.data(), text.size(), 8);
   try {
     parse(text, size - 8 - header);
   } catch (const HeaderJson::exception&) {
-    throw InputError(
-        cat(path_.string(), ": its header is not valid JSON: the file is broken or not a safetensors file"));
+    throw file_error(path_, "its header is not valid JSON: the file is broken or not a safetensors file");
   } catch (const InputError& error) {
-    throw InputError(cat(path_.string(), ": ", error.what()));
+    throw tensor_error(path_, error.subject().tensor, error.what());
   }
 }
 
@@ -298,7 +300,9 @@ void SafetensorsFile::parse(std::string_view header, size_t data_size) {
   });
   size_t expected = start;
   for (const StoredTensor& tensor : tensors_) {
-    if (tensor.offset < expected) throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"));
+    if (tensor.offset < expected)
+      throw InputError(cat("tensor '", tensor.name, "' overlaps the one before it"),
+                       {.option = {}, .file = {}, .tensor = tensor.name});
     if (tensor.offset > expected)
       throw InputError(cat("there is a gap of ", tensor.offset - expected, " bytes before tensor '", tensor.name, "'"));
     expected += tensor.bytes;

@@ -115,12 +115,12 @@ void require_whole_units(DeviceMap& map, const ModuleTree& tree, const std::stri
 std::string read_map_file(const std::string& path) {
   std::error_code ignored;
   if (path.empty() || !std::filesystem::exists(path, ignored)) {
-    throw InputError(cat("--device-map '", path, "' is neither JSON, nor one of the words ", kMapWordList,
+    throw InputError(cat("`device_map` '", path, "' is neither JSON, nor one of the words ", kMapWordList,
                          ", nor a device, nor a file that exists; ", device_words()));
   }
   std::ifstream file(path, std::ios::binary);
   if (std::filesystem::is_directory(path, ignored) || !file) {
-    throw InputError(cat("--device-map ", path, ": it cannot be read; give a JSON file"));
+    throw InputError(cat("`device_map` ", path, ": it cannot be read; give a JSON file"));
   }
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -139,7 +139,7 @@ DeviceMap read_map(std::string_view text, const std::string& where, const Machin
     const std::string device =
         find_device(is_number ? setting.value.dump() : setting.value.get<std::string>(), machine, here);
     if (simulated && traits_of(device).is_simulated && limit_of(max_memory, device) == nullptr) {
-      throw InputError(cat(here, ": --max-memory names the simulated accelerators, and ", device,
+      throw InputError(cat(here, ": `max_memory` names the simulated accelerators, and ", device,
                            " is none of them; this machine has: ", list_of(machine)));
     }
     map.entries.push_back({setting.key, device});
@@ -172,11 +172,11 @@ DeviceMap parse_device_map(std::string_view text, const Machine& machine, const 
   if (std::count(std::begin(kMapWords), std::end(kMapWords), argument) != 0) {
     return automatic_map(argument, machine, tree, max_memory);
   }
-  std::string where = "--device-map", json(argument);
+  std::string where = "`device_map`", json(argument);
   if (is_device_word(argument)) {
     json = cat("{\"\": ", Json(argument).dump(), "}");
   } else if (!argument.starts_with('{')) {
-    where = cat("--device-map ", argument);
+    where = cat("`device_map` ", argument);
     json = read_map_file(json);
   }
   DeviceMap map = read_map(json, where, machine, max_memory);

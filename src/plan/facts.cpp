@@ -9,7 +9,7 @@
 #include "format/format.h"
 #include "model/model.h"
 #include "plan/mixed_bits.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 
 namespace gptq {
 namespace {
@@ -21,7 +21,7 @@ void check_numbers(const Job& job) {
   validate_rules(job.recipe);
   check_ranges(job);
   if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
-    throw InputError(cat("--spill-dir ", job.spill_dir, ": no such folder"));
+    throw option_error("spill_dir", " ", job.spill_dir, ": no such folder");
 }
 
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
@@ -29,17 +29,19 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   Calibration calibration = job.calibration;
   const fs::path found = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
-  if (calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
-  if (calibration.file.empty()) {
+  const bool in_memory = !calibration.ids.empty();
+  if (!in_memory && calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
+  if (!in_memory && calibration.file.empty()) {
     throw InputError(
-        "no calibration text: pass --calibration FILE (.txt, or .jsonl with text, messages or input_ids), or --method "
-        "rtn, which needs none");
+        "no calibration text: pass `calibration` FILE (.txt, or .jsonl with text, messages or input_ids), or `method` "
+        "rtn, which needs none",
+        {.option = "calibration", .file = {}, .tensor = {}});
   }
   const int64_t positions = config.max_positions;
   if (calibration.sequence_length > positions) {
-    notices.push_back({Progress::Kind::message,
-                       cat("calibration: sequences of ", positions,
-                           " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
+    notices.push_back(
+        {Level::message, cat("calibration: sequences of ", positions,
+                             " tokens, as many as the model has positions, instead of ", calibration.sequence_length)});
     calibration.sequence_length = positions;
   }
   return calibration;
@@ -50,12 +52,12 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
                                    std::vector<Notice>& notices) {
   const Machine& machine = resources.machine;
   if (text.empty()) {
-    notices.push_back({Progress::Kind::message, default_device_map_message(machine)});
+    notices.push_back({Level::message, default_device_map_message(machine)});
     return place(default_device_map(machine), machine, tree, true);
   }
   const DeviceMap map = parse_device_map(text, machine, tree, resources.max_memory);
   refuse_disk_offload(map);
-  if (offloads_to_cpu(map)) notices.push_back({Progress::Kind::warning, kCpuOffloadWarning});
+  if (offloads_to_cpu(map)) notices.push_back({Level::warning, kCpuOffloadWarning});
   return place(map, machine, tree, !asks_for_no_placement(map));
 }
 
@@ -94,14 +96,14 @@ Facts find_facts(const Job& job) {
   if (job.recipe.method == Method::gptq) facts.workspace_bytes = backend->workspace_bytes();
   facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
-  facts.notices.push_back({Progress::Kind::message, message_of(facts.precision)});
+  facts.notices.push_back({Level::message, message_of(facts.precision)});
   const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(
-          "--average-bits measures step by step, which a model with experts has too many of: give --bits, and rules "
-          "for "
-          "single modules");
+          "`average_bits` measures step by step, which a model with experts has too many of: give `bits`, and rules "
+          "for single modules",
+          {.option = "average_bits", .file = {}, .tensor = {}});
     }
     facts.free_average = free_average(job.recipe, all_steps(facts.config));
     facts.widths = candidate_widths(job, all_steps(facts.config));
@@ -119,7 +121,7 @@ Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig&
     const Machine only_the_map{.accelerators = {}, .cpu = resources.machine.cpu};
     return place(parse_device_map(device_map, resources.machine, tree, resources.max_memory), only_the_map, tree, true);
   }
-  notices.push_back({Progress::Kind::message, default_device_map_message(resources.machine)});
+  notices.push_back({Level::message, default_device_map_message(resources.machine)});
   return place(default_device_map(resources.machine), resources.machine, tree, true);
 }
 

@@ -18,7 +18,7 @@ namespace gptq {
 
 // A message or a warning for the user.
 struct Notice {
-  Progress::Kind kind = Progress::Kind::message;
+  Level level = Level::message;
   std::string text;
 };
 

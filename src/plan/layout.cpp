@@ -49,23 +49,22 @@ void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
   layout.written_rules = with_fused_names(job.recipe, steps);
   const LinearSpec head = head_spec(facts.config);
   if (job.recipe.lm_head && facts.config.tied_embeddings) {
-    throw InputError(cat("--lm-head: the output head of ", job.model,
-                         " is its embedding (tie_word_embeddings), in which loaders look tokens up unquantized; drop "
-                         "the flag"));
+    throw option_error("lm_head", ": the output head of ", job.model,
+                       " is its embedding (tie_word_embeddings), in which loaders look tokens up unquantized; drop "
+                       "the flag");
   }
   choose(head, recipe_for_head(job.recipe, head.name));
   for (const std::string& name : wanted) {
     if (known.count(name) != 0) continue;
     std::string names;
     for (const std::string& other : known) names += (names.empty() ? "" : ", ") + other;
-    throw InputError(cat("--modules-in-block-to-quantize ", name, ": a block of this model has ", names));
+    throw option_error("modules_in_block_to_quantize", " ", name, ": a block of this model has ", names);
   }
   for (const ModuleRule& rule : job.recipe.dynamic) {
     const bool used = std::any_of(layout.linears.begin(), layout.linears.end(),
                                   [&](const StoredLinear& linear) { return matches(rule, linear.spec.name); });
     if (used) continue;
-    layout.notices.push_back(
-        {Progress::Kind::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
+    layout.notices.push_back({Level::warning, cat("the rule '", rule.pattern, "' matches no linear of this model")});
   }
   if (layout.quantized.empty())
     throw InputError("the recipe quantizes nothing: its rules skip every linear of the model");

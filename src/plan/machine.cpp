@@ -126,7 +126,7 @@ const int64_t* limit_of(const MaxMemory& max_memory, std::string_view device) {
 }
 
 MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
-  const std::string where = "--max-memory";
+  const std::string where = "`max_memory`";
   if (!trimmed(text).starts_with('{')) {
     throw InputError(cat(where, " '", text,
                          R"(' is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"}; )",

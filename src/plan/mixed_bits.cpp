@@ -71,7 +71,7 @@ double free_average(const Recipe& recipe, const StepSpecs& steps) {
     }
   }
   if (free == 0)
-    throw InputError("--average-bits: the recipe's rules name all linears, and none is left to choose bits for");
+    throw option_error("average_bits", ": the recipe's rules name all linears, and none is left to choose bits for");
   return allowed / free;
 }
 
@@ -88,14 +88,14 @@ std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps) {
     }
   }
   if (widths.size() < 2) {
-    throw InputError(
-        cat("--average-bits ", job.recipe.average_bits, ": there are no two widths to choose from", why_not));
+    throw option_error("average_bits", " ", job.recipe.average_bits, ": there are no two widths to choose from",
+                       why_not);
   }
   if (average < widths.front() || average > widths.back()) {
     const bool has_rules = average != job.recipe.average_bits;
-    throw InputError(cat("--average-bits ", job.recipe.average_bits,
-                         has_rules ? cat(" leaves ", average, " to the modules without rules") : "",
-                         ": it must lie between the widths ", listed(widths), why_not));
+    throw option_error("average_bits", " ", job.recipe.average_bits,
+                       has_rules ? cat(" leaves ", average, " to the modules without rules") : "",
+                       ": it must lie between the widths ", listed(widths), why_not);
   }
   const auto above = std::lower_bound(widths.begin() + 1, widths.end(), average);  // or equal to it
   return {above - 1, std::min(above + 2, widths.end())};

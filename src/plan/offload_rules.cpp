@@ -12,7 +12,7 @@ void refuse_disk_offload(const DeviceMap& map) {
     if (entry.device == "disk") entries += cat(entries.empty() ? "" : ", ", "\"", entry.module, "\"");
   }
   if (entries.empty()) return;
-  throw InputError(cat("disk offload is not supported with GPTQ quantization: --device-map gives ", entries,
+  throw InputError(cat("disk offload is not supported with GPTQ quantization: `device_map` gives ", entries,
                        " to disk; give them to a device or to cpu instead: weights stream from the checkpoint, so the "
                        "model never has to fit in memory"));
 }
@@ -47,7 +47,7 @@ Precision precision_of(DType stored, const std::string& wanted, const Backend& b
   } else if (wanted == "fp16") {
     computed = DType::f16;
   } else if (wanted != "fp32") {
-    throw InputError(cat("--precision ", wanted, ": there are auto, fp32, bf16, fp16"));
+    throw option_error("precision", " ", wanted, ": there are auto, fp32, bf16, fp16");
   }
   return {.stored = stored,
           .computed = computed,
@@ -61,7 +61,7 @@ std::string message_of(const Precision& precision) {
   const std::string stored(name_of(precision.stored)), computed(name_of(precision.computed));
   if (precision.is_asked_for)
     return cat("precision: ", computed, " (use_cuda_fp16: ", precision.use_cuda_fp16 ? "true" : "false",
-               "), as --precision says; the checkpoint is stored in ", stored);
+               "), as `precision` says; the checkpoint is stored in ", stored);
   if (precision.use_cuda_fp16)
     return "precision: f16 (use_cuda_fp16: true), because the checkpoint is stored in f16 and this device computes in "
            "it";

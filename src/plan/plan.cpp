@@ -96,16 +96,16 @@ bool fits(const Rehearse& rehearse, RehearsalOptions options) {
     what += cat(what.empty() ? "" : "; ", device, " may use ", text_of(limit), " (", limit,
                 " bytes), and this run needs at least ", text_of(needs), " (", needs, " bytes) there");
   }
-  std::string out = "give it more with --max-memory";
+  std::string out = "give it more with `max_memory`";
   if (host_is_short && last.states != StatePlace::spill && job.recipe.method == Method::gptq) {
     least.strategy.states = StatePlace::spill;
     least.strategy.keeps_inputs = true;
     const int64_t spilled = rehearse(least).peaks.at("cpu") + base;
     if (spilled < needed.peaks.at("cpu") + base)
-      out += cat(", or name a --spill-dir for the states (then ", text_of(spilled), " of memory do)");
+      out += cat(", or name a `spill_dir` for the states (then ", text_of(spilled), " of memory do)");
   }
   throw InputError(cat("not enough memory: ", what, ": ", out,
-                       ", or take fewer --samples, a shorter --sequence-length or --batch-size 1"));
+                       ", or take fewer `samples`, a shorter `sequence_length` or `batch_size` 1"));
 }
 
 Strategy choose_strategy(const Job& job, const Facts& facts, const Rehearse& rehearse, const ProcessMemory& process) {
@@ -167,7 +167,7 @@ Plan plan_of(const Job& job, const Facts& facts, const Layout& layout) {
   }
   for (const std::vector<Notice>* notices : {&facts.notices, &layout.notices}) {
     for (const Notice& notice : *notices)
-      (notice.kind == Progress::Kind::warning ? plan.warnings : plan.messages).push_back(notice.text);
+      (notice.level == Level::warning ? plan.warnings : plan.messages).push_back(notice.text);
   }
   return plan;
 }

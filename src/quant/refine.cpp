@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "quant/hessian.h"
+
 namespace gptq {
 namespace {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "backend/backend.h"
-#include "quant/solver.h"
+#include "quant/quantized.h"
 
 namespace gptq {
 

@@ -221,9 +221,4 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Resol
   return result;
 }
 
-void dequantize(Backend& backend, const Quantized& quantized, MatrixView weight) {
-  backend.run(
-      ops::Dequantize{.codes = quantized.codes, .groups = quantized.g_idx, .grid = quantized.grid(), .w = weight});
-}
-
 }  // namespace gptq

@@ -7,8 +7,10 @@
 #include <type_traits>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "recipe/rules.h"
 #include "recipe/words.h"
 

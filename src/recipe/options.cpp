@@ -1,9 +1,6 @@
-#include "recipe/options.h"
-
-#include <algorithm>
-
+// The tables of options: one row for each member of the structs that hold options (recipe/option.h).
 #include "recipe/access.h"
-#include "recipe/recipe.h"
+#include "recipe/option.h"
 
 namespace gptq {
 namespace {
@@ -24,7 +21,8 @@ void imply_desc_act(Recipe& recipe) {
   recipe.order = Order::diagonal;
 }
 
-std::vector<Option<Recipe>> recipe_rows() {
+// Widths, grids and the order of columns.
+std::vector<Option<Recipe>> grid_rows() {
   using R = Recipe;
   return {
       {.key = "method",
@@ -76,6 +74,13 @@ std::vector<Option<Recipe>> recipe_rows() {
        .help = "all scales before any column",
        .off_help = "a group's scale when its first column comes",
        .initial = "yes"},
+  };
+}
+
+// Targets, signs, refinement and damping.
+std::vector<Option<Recipe>> solving_rows() {
+  using R = Recipe;
+  return {
       {.key = "targets",
        .access = access(&R::targets),
        .help = "what codes reproduce: weights, corrected (for what blocks before have lost; a second stream) or gptaq",
@@ -107,6 +112,13 @@ std::vector<Option<Recipe>> recipe_rows() {
        .help = "damping, a share of the mean diagonal",
        .fits = [](const R& r) { return r.damp_percent > 0 && r.damp_percent < 1; },
        .range = "it is a share of the mean diagonal, more than 0 and less than 1"},
+  };
+}
+
+// Which modules, from which tokens, in which format.
+std::vector<Option<Recipe>> module_rows() {
+  using R = Recipe;
+  return {
       {.key = "true_sequential",
        .access = access(&R::true_sequential),
        .off_help = "all Hessians of a block before any rounding"},
@@ -252,19 +264,15 @@ std::vector<Option<Evaluation>> evaluation_rows() {
   return rows;
 }
 
-// A value as people read it.
-std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
-
-std::string with_dashes(std::string key) {
-  std::replace(key.begin(), key.end(), '_', '-');
-  return key;
-}
-
 }  // namespace
 
 template <>
 const std::vector<Option<Recipe>>& option_rows() {
-  static const auto rows = recipe_rows();
+  static const auto rows = [] {
+    std::vector<Option<Recipe>> all = grid_rows();
+    for (const auto& part : {solving_rows(), module_rows()}) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }();
   return rows;
 }
 template <>
@@ -282,38 +290,5 @@ const std::vector<Option<Evaluation>>& option_rows() {
   static const auto rows = evaluation_rows();
   return rows;
 }
-
-template <typename Struct>
-void check_ranges(const Struct& options) {
-  for (const Option<Struct>& row : option_rows<Struct>()) {
-    if (row.fits == nullptr || row.fits(options)) continue;
-    throw option_error(row.key, " ", text_of(row.access.get(options)), ": ", row.range);
-  }
-}
-
-template <typename Struct>
-OptionInfo info_of(const Option<Struct>& row) {
-  OptionInfo info{.key = std::string(row.key), .kind = row.access.kind, .group = row.group, .words = row.access.words};
-  const Json value = row.access.get(Struct{});
-  if (row.initial != kNoInitial && !row.initial.empty())
-    info.initial = row.initial;
-  else if (row.initial.empty() && info.kind != OptionInfo::Kind::flag && !value.is_null())
-    info.initial = text_of(value);
-  if (!row.help.empty()) info.on = row.on.empty() ? with_dashes(info.key) : std::string(row.on);
-  if (!row.off_help.empty()) info.off = row.off.empty() ? "no-" + with_dashes(info.key) : std::string(row.off);
-  info.help = row.help;
-  info.off_help = row.off_help;
-  info.more = row.more;
-  return info;
-}
-
-template void check_ranges(const Recipe&);
-template void check_ranges(const Calibration&);
-template void check_ranges(const Job&);
-template void check_ranges(const Evaluation&);
-template OptionInfo info_of(const Option<Recipe>&);
-template OptionInfo info_of(const Option<Calibration>&);
-template OptionInfo info_of(const Option<Job>&);
-template OptionInfo info_of(const Option<Evaluation>&);
 
 }  // namespace gptq

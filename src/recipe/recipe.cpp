@@ -4,7 +4,7 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 
 namespace gptq {
 

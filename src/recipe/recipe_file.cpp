@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "gptq/version.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "recipe/recipe.h"
 
 namespace gptq {

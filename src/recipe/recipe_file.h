@@ -8,7 +8,7 @@
 namespace gptq {
 
 // All choices of a recipe, the open ones as they are made for its bits, by the names that read_recipe() knows. Lists
-// and rules that are empty are left out, and so is what has no meaning beside the other choices.
+// and rules that are empty are left out, and so are choices without a meaning next to the others.
 Json to_json(const Recipe& recipe);
 
 // How the codes of an output were found: the `meta` of its config, from which read_recipe() reads them again.

@@ -104,7 +104,7 @@ std::array<std::string, 3> parts_of(const std::string& module) {
   return {module, "", ""};
 }
 
-// What the rules alone make of a module.
+// A module's recipe by the rules alone.
 std::optional<ResolvedRecipe> ruled(const Recipe& recipe, const std::string& module) {
   const ModuleRule* rule = rule_for(recipe.dynamic, module);
   if (rule != nullptr && rule->skip) return std::nullopt;

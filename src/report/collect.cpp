@@ -36,34 +36,33 @@ double average_bits(const Facts& facts, const Layout& layout) {
 
 }  // namespace
 
-void Collector::tell(Progress::Kind kind, std::string text) {
-  if (kind == Progress::Kind::warning) report_.warnings.push_back(text);
-  if (progress_) progress_({.kind = kind, .text = std::move(text)});
+void Collector::tell(Level level, const std::string& text) {
+  if (level == Level::warning) report_.warnings.push_back(text);
+  if (listener_.on_message) listener_.on_message(level, text);
 }
 
 void Collector::planned(const Plan& plan) {
   report_.plan = plan;
   sequences_at_once_ = plan.sequences_at_once;
-  for (const std::string& text : plan.messages) tell(Progress::Kind::message, text);
-  for (const std::string& text : plan.warnings) tell(Progress::Kind::warning, text);
-  tell(Progress::Kind::message, short_form(plan));
+  for (const std::string& text : plan.messages) tell(Level::message, text);
+  for (const std::string& text : plan.warnings) tell(Level::warning, text);
+  tell(Level::message, short_form(plan));
 }
 
 void Collector::opened(const std::string& devices) {
   report_.device = devices;
-  tell(Progress::Kind::message, cat("device: ", devices));
+  tell(Level::message, cat("device: ", devices));
 }
 
 void Collector::calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences) {
+  const std::string source = calibration.ids.empty() ? calibration.file : "the given token ids";
   report_.sequences = static_cast<int64_t>(sequences.size());
   report_.tokens = count_tokens(sequences);
   if (report_.sequences < calibration.samples) {
-    tell(Progress::Kind::warning,
-         cat("calibration: ", calibration.file, " gives ", report_.sequences, " sequences (", report_.tokens,
-             " tokens), fewer than the ", calibration.samples, " of --samples"));
+    tell(Level::warning, cat("calibration: ", source, " gives ", report_.sequences, " sequences (", report_.tokens,
+                             " tokens), fewer than the ", calibration.samples, " of `samples`"));
   }
-  tell(Progress::Kind::message,
-       cat("calibration: ", report_.sequences, " sequences, ", report_.tokens, " tokens of ", calibration.file));
+  tell(Level::message, cat("calibration: ", report_.sequences, " sequences, ", report_.tokens, " tokens of ", source));
 }
 
 void Collector::expect(const Facts& facts, const Layout& layout, double multiply_adds) {
@@ -85,7 +84,7 @@ void Collector::chose(const std::vector<ProbedStep>& steps, const std::vector<in
   }
   std::string text;
   for (const auto& [width, count] : counts) text += cat(text.empty() ? "" : ", ", width, " in ", count, " steps");
-  tell(Progress::Kind::message, cat("bits: ", text));
+  tell(Level::message, cat("bits: ", text));
 }
 
 void Collector::begin_stage(const char* stage) {
@@ -116,8 +115,8 @@ void Collector::begin_unit(const Placement::Unit& unit, int64_t block, Backend& 
 void Collector::end_unit(int64_t sequences_at_once) {
   if (sequences_at_once < sequences_at_once_) {
     sequences_at_once_ = sequences_at_once;
-    tell(Progress::Kind::warning, cat(unit_->module, ": ", unit_->computes_on, " ran out of memory; from here on ",
-                                      sequences_at_once, " sequences pass at a time, with the same result"));
+    tell(Level::warning, cat(unit_->module, ": ", unit_->computes_on, " ran out of memory; from here on ",
+                             sequences_at_once, " sequences pass at a time, with the same result"));
   }
   if (unit_->visits) report_.visits.push_back({unit_->module, unit_->computes_on, bytes_in_, bytes_out_});
   unit_ = nullptr;
@@ -133,7 +132,7 @@ void Collector::begin_step(const std::vector<LinearSpec>& step) { step_ = short_
 void Collector::worked(double multiply_adds) {
   check_stop();
   work_done_ += multiply_adds;
-  if (!progress_ || multiply_adds == 0) return;
+  if (!listener_.on_progress || multiply_adds == 0) return;
   Progress progress{.text = step_, .block = block_, .blocks = blocks_, .loss = last_loss_};
   progress.fraction = std::min(1.0, work_done_ / work_);
   progress.seconds = clock_.elapsed();
@@ -142,7 +141,7 @@ void Collector::worked(double multiply_adds) {
   progress.tokens_per_second =
       working > 0 ? progress.fraction * static_cast<double>(report_.tokens * progress.blocks) / working : 0;
   progress.memory_bytes = resident_bytes();
-  progress_(progress);
+  listener_.on_progress(progress);
 }
 
 void Collector::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
@@ -163,7 +162,7 @@ void Collector::solved(const LinearSpec& linear, const Quantized& quantized, con
   // Reported once per step, as its linears share the Hessian.
   if (const std::string step = cat(block_, " ", step_); damp > job_.recipe.damp_percent && damped_step_ != step) {
     damped_step_ = step;
-    tell(Progress::Kind::warning,
+    tell(Level::warning,
          cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent));
   }
   in_stage(*this, kPackStage, [&] {
@@ -236,15 +235,15 @@ void Collector::tell_of_experts() {
   }
   if (routed.empty()) return;
   std::sort(routed.begin(), routed.end());
-  tell(Progress::Kind::message, cat("experts: ", routed.front(), " to ", routed.back(),
-                                    " tokens each, half of them at most ", routed[routed.size() / 2]));
+  tell(Level::message, cat("experts: ", routed.front(), " to ", routed.back(), " tokens each, half of them at most ",
+                           routed[routed.size() / 2]));
   if (few.empty() || job_.recipe.moe_calibrate_all_experts) return;
   std::string names;
   for (size_t i = 0; i < std::min(few.size(), kNamed); ++i) names += cat(i == 0 ? "" : ", ", few[i]);
   if (few.size() > kNamed) names += cat(" and ", few.size() - kNamed, " more, which the report lists");
-  tell(Progress::Kind::warning, cat(few.size(), " linears of experts saw fewer than ", job_.recipe.expert_tokens,
-                                    " tokens and were quantized with what they would do to all tokens: ", names,
-                                    "; take more --samples, or --moe-calibrate-all-experts"));
+  tell(Level::warning, cat(few.size(), " linears of experts saw fewer than ", job_.recipe.expert_tokens,
+                           " tokens and were quantized with what they would do to all tokens: ", names,
+                           "; take more `samples`, or `moe_calibrate_all_experts`"));
 }
 
 Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes) {
@@ -263,7 +262,7 @@ Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill
   report_.spill_bytes = spill_bytes;
   tell_of_experts();
   if (report_.dropped_rows > 0) {
-    tell(Progress::Kind::warning,
+    tell(Level::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
   }
   report_.stage_seconds = stage_seconds();
@@ -278,7 +277,7 @@ std::string Collector::place() const { return unit_ != nullptr ? cat(unit_->modu
 OutOfMemory Collector::located(const OutOfMemory& error) const {
   if (unit_ == nullptr) return error;
   return OutOfMemory(cat(place(), ": ", error.what(),
-                         "; give it more with --max-memory, or take fewer --samples or a smaller --batch-size"));
+                         "; give it more with `max_memory`, or take fewer `samples` or a smaller `batch_size`"));
 }
 
 DeviceError Collector::located(const DeviceError& error) const {

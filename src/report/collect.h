@@ -39,9 +39,9 @@ class StageClock {
 class Collector final : public RunObserver {
  public:
   // Keeps references to both. The recipe may be completed during the run.
-  Collector(const Job& job, const ProgressFunction& progress) : job_(job), progress_(progress) {}
+  Collector(const Job& job, const Listener& listener) : job_(job), listener_(listener) {}
 
-  void tell(Progress::Kind kind, std::string text);
+  void tell(Level level, const std::string& text);
   void planned(const Plan& plan);
   void opened(const std::string& devices);  // for people
   void calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences);
@@ -79,7 +79,7 @@ class Collector final : public RunObserver {
   void tell_of_experts();
 
   const Job& job_;
-  const ProgressFunction& progress_;
+  const Listener& listener_;
   Store store_;
   Report report_;
   StageClock clock_;

@@ -10,7 +10,7 @@
 #include "base/stopwatch.h"
 #include "data/batches.h"
 #include "gptq/gptq.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "run/comparison.h"
 #include "run/forward.h"
 
@@ -22,24 +22,26 @@ constexpr int64_t kRoundTokens = 65536;
 // Rows of logits computed at a time.
 constexpr int64_t kLogitRows = 256;
 
-void tell(const std::vector<Notice>& notices, const ProgressFunction& progress) {
-  for (const Notice& notice : notices) {
-    if (progress) progress({.kind = notice.kind, .text = notice.text});
-  }
+void tell(const Listener& listener, Level level, const std::string& text) {
+  if (listener.on_message) listener.on_message(level, text);
+}
+
+void tell(const std::vector<Notice>& notices, const Listener& listener) {
+  for (const Notice& notice : notices) tell(listener, notice.level, notice.text);
 }
 
 // Reports the progress of an evaluation, block by block.
 class Rounds {
  public:
-  Rounds(const Evaluation& evaluation, const ProgressFunction& progress, int64_t steps)
-      : evaluation_(evaluation), progress_(progress), steps_(steps) {}
+  Rounds(const Evaluation& evaluation, const Listener& listener, int64_t steps)
+      : evaluation_(evaluation), listener_(listener), steps_(steps) {}
   void check_stop() const {
     if (evaluation_.stop.stop_requested()) throw Cancelled();
   }
   void step(int64_t block, int64_t blocks, int64_t tokens) {
     ++done_;
     tokens_ += static_cast<double>(tokens) / static_cast<double>(blocks);
-    if (!progress_) return;
+    if (!listener_.on_progress) return;
     Progress progress{.text = "forward",
                       .block = block,
                       .blocks = blocks,
@@ -48,12 +50,12 @@ class Rounds {
     progress.remaining_seconds = progress.seconds * (1 / progress.fraction - 1);
     progress.tokens_per_second = tokens_ / progress.seconds;
     progress.memory_bytes = resident_bytes();
-    progress_(progress);
+    listener_.on_progress(progress);
   }
 
  private:
   const Evaluation& evaluation_;
-  const ProgressFunction& progress_;
+  const Listener& listener_;
   const Stopwatch watch_;
   int64_t steps_ = 1, done_ = 0;
   double tokens_ = 0;
@@ -131,47 +133,46 @@ int64_t count_rounds(const std::vector<Text>& texts) {
 }
 
 // Announces the next text if there are several.
-void tell_text(const Text& text, const std::vector<Text>& texts, const ProgressFunction& progress) {
-  if (texts.size() == 1 || !progress) return;
-  progress({.kind = Progress::Kind::message,
-            .text = cat("text ", &text - texts.data() + 1, " of ", texts.size(), ": ", text.file)});
+void tell_text(const Text& text, const std::vector<Text>& texts, const Listener& listener) {
+  if (texts.size() == 1) return;
+  tell(listener, Level::message, cat("text ", &text - texts.data() + 1, " of ", texts.size(), ": ", text.file));
 }
 
 void check(const Evaluation& evaluation) {
   check_ranges(evaluation);
-  if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give --text FILE");
+  if (evaluation.texts.empty()) throw InputError("there is no text to evaluate on: give `text` FILE");
   if (std::count(evaluation.texts.begin(), evaluation.texts.end(), "-") > 1)
-    throw InputError("--text - is given twice, but stdin can be read only once: put one of the texts into a file");
+    throw InputError("`text` - is given twice, but stdin can be read only once: put one of the texts into a file");
 }
 
 // The checked number of tokens in a window.
-int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, const ProgressFunction& progress) {
+int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, const Listener& listener) {
   const int64_t positions = config.max_positions, context = evaluation.context;
   if (context == 0) return std::min<int64_t>(2048, positions);
-  if (context > positions && progress) {
-    progress({.kind = Progress::Kind::warning,
-              .text = cat("--context ", context, " is longer than the ", positions,
-                          " positions that the model was made for")});
+  if (context > positions) {
+    tell(listener, Level::warning,
+         cat("`context` ", context, " is longer than the ", positions, " positions that the model was made for"));
   }
   return context;
 }
 
 }  // namespace
 
-std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressFunction& progress) {
+std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener& listener) {
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices;
-  OpenModel opened(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices);
-  tell(notices, progress);
+  OpenModel opened(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices,
+                   evaluation.stop);
+  tell(notices, listener);
   const std::vector<Text> texts =
-      texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), progress));
+      texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), listener));
   const int64_t round_count = count_rounds(texts);
-  Rounds rounds(evaluation, progress, round_count * opened.blocks());
+  Rounds rounds(evaluation, listener, round_count * opened.blocks());
   std::vector<Perplexity> results;
   for (const Text& text : texts) {
-    tell_text(text, texts, progress);
+    tell_text(text, texts, listener);
     const Stopwatch watch;
     double loss = 0;
     int64_t tokens = 0;
@@ -195,28 +196,29 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const ProgressF
   return results;
 }
 
-std::vector<Comparison> compare(const Evaluation& evaluation, const std::string& quantized,
-                                const ProgressFunction& progress) {
+std::vector<Comparison> compare(const Evaluation& evaluation, const std::string& quantized, const Listener& listener) {
   check(evaluation);
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices, of_second;
-  OpenModel first(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices);
-  OpenModel second(quantized, evaluation.device_map, evaluation.precision, resources, devices, of_second);
-  tell(notices, progress);
+  OpenModel first(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices,
+                  evaluation.stop);
+  OpenModel second(quantized, evaluation.device_map, evaluation.precision, resources, devices, of_second,
+                   evaluation.stop);
+  tell(notices, listener);
   const int64_t vocabulary = first.model().config().vocabulary;
   if (vocabulary != second.model().config().vocabulary) {
     throw InputError(cat(evaluation.model, " has a vocabulary of ", vocabulary, " tokens and ", quantized, " one of ",
                          second.model().config().vocabulary, ": only models of one vocabulary can be compared"));
   }
   const std::vector<Text> texts =
-      texts_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), progress));
+      texts_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), listener));
   const int64_t round_count = count_rounds(texts);
-  Rounds rounds(evaluation, progress, round_count * (first.blocks() + second.blocks()));
+  Rounds rounds(evaluation, listener, round_count * (first.blocks() + second.blocks()));
   Backend& head = first.head();
   std::vector<Comparison> results;
   for (const Text& text : texts) {
-    tell_text(text, texts, progress);
+    tell_text(text, texts, listener);
     const Stopwatch watch;
     ComparisonSums sums;
     for (const auto& round : text.rounds) {

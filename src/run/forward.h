@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ class OpenModel final : private Visitor {
  public:
   // References must outlive it. Throws InputError for an invalid folder, map or precision.
   OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
-            const Resources& resources, Devices& devices, std::vector<Notice>& notices);
+            const Resources& resources, Devices& devices, std::vector<Notice>& notices, std::stop_token stop);
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   Model& model() { return session_->model(); }

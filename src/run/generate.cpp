@@ -1,5 +1,6 @@
 // tokenize() and generate(): token ids of a text, and greedy continuation of a prompt.
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "gptq/gptq.h"
@@ -7,15 +8,16 @@
 
 namespace gptq {
 
-std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text) {
-  return read_documents({text, tokenizer_of(model)});
+std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text, std::stop_token stop) {
+  return read_documents({.file = text, .tokenizer = tokenizer_of(model), .ids = nullptr, .stop = std::move(stop)});
 }
 
-std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
+std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads,
+                     std::stop_token stop) {
   const Resources resources = find_resources("");
   Devices devices(resources, threads);
   std::vector<Notice> notices;
-  OpenModel opened(model, "", "auto", resources, devices, notices);
+  OpenModel opened(model, "", "auto", resources, devices, notices, stop);
   const Tokenizer tokenizer(opened.checkpoint().folder());
   std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
   if (sequence[0].empty()) throw InputError("the prompt is empty");

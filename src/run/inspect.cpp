@@ -19,9 +19,15 @@ int64_t element_count(const StoredTensor& tensor) {
   return count;
 }
 
-}  // namespace
-
-namespace {
+// All linears of the blocks, and the head.
+std::vector<StoredLinear> unquantized_linears(const ModelConfig& config) {
+  std::vector<StoredLinear> linears;
+  for (const auto& step : all_steps(config)) {
+    for (const LinearSpec& linear : step) linears.push_back({linear, {}});
+  }
+  linears.push_back({head_spec(config), {}});
+  return linears;
+}
 
 // The config of one linear in a folder with this config.
 QuantizationConfig stored_config(const QuantizationConfig& folder, const Format::Sizes& sizes,
@@ -41,7 +47,7 @@ QuantizationConfig stored_config(const QuantizationConfig& folder, const Format:
 
 }  // namespace
 
-Inspection inspect(const std::string& folder) {
+Inspection inspect(const std::string& folder, std::stop_token stop) {
   const Checkpoint checkpoint(folder);
   const ModelConfig config = parse_model_config(checkpoint);
   Inspection result{.model = folder, .model_type = config.model_type};
@@ -55,18 +61,9 @@ Inspection inspect(const std::string& folder) {
   result.tied_embeddings = config.tied_embeddings;
   result.bytes = static_cast<int64_t>(checkpoint.bytes());
 
-  std::vector<StoredLinear> linears;
+  std::vector<StoredLinear> linears = unquantized_linears(config);
   std::map<std::string, size_t> by_name;
-  for (int64_t block = 0; block < config.blocks; ++block) {
-    for (const auto& step : step_specs(config, block)) {
-      for (const LinearSpec& linear : step) {
-        by_name.emplace(linear.name, linears.size());
-        linears.push_back({linear, {}});
-      }
-    }
-  }
-  by_name.emplace(head_spec(config).name, linears.size());
-  linears.push_back({head_spec(config), {}});
+  for (size_t i = 0; i < linears.size(); ++i) by_name.emplace(linears[i].spec.name, i);
   QuantizationConfig quantization{.format = &format_of({})};
   const bool is_quantized = !checkpoint.quantization_config().is_null();
   if (is_quantized) quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
@@ -77,6 +74,7 @@ Inspection inspect(const std::string& folder) {
 
   std::map<int, bool> signed_scales;  // by bits, from one linear each: about half of signed scales are negative
   for (const StoredTensor* tensor : checkpoint.tensors()) {
+    check_stop(stop);
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
                       part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);

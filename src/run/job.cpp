@@ -55,10 +55,11 @@ double probing_work(const Recipe& recipe, const Facts& facts, const std::vector<
 // A run from its facts to its report. Members are in the order of their creation.
 class Run {
  public:
-  Run(const Job& job, const ProgressFunction& progress) : job_(job), collector_(job_, progress) {
+  Run(const Job& job, const Listener& listener) : job_(job), collector_(job_, listener) {
     in_stage(collector_, kSetupStage, [&] { setup_ = set_up(job_); });
     const auto rehearsed = [&](const RehearsalOptions& options) { return rehearse(job_, setup_, options); };
-    in_stage(collector_, kPlanStage, [&] { decision_ = decide(job_, setup_, rehearsed, static_cast<bool>(progress)); });
+    const bool is_heard = listener.on_message || listener.on_progress;
+    in_stage(collector_, kPlanStage, [&] { decision_ = decide(job_, setup_, rehearsed, is_heard); });
     collector_.planned(decision_.plan);
     in_stage(collector_, kSetupStage, [&] { open_session(); });
   }
@@ -105,9 +106,12 @@ void Run::open_session() {
 
 std::vector<TokenSequence> Run::read_calibration_data() {
   const Calibration& calibration = facts().calibration;
+  const TextSource source{.file = calibration.file,
+                          .tokenizer = tokenizer_of(facts().checkpoint->folder()),
+                          .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
+                          .stop = job_.stop};
   std::vector<TokenSequence> sequences =
-      read_calibration({calibration.file, tokenizer_of(facts().checkpoint->folder())},
-                       {calibration.samples, calibration.sequence_length, calibration.seed});
+      read_calibration(source, {calibration.samples, calibration.sequence_length, calibration.seed});
   collector_.calibrated(calibration, sequences);
   return sequences;
 }
@@ -183,7 +187,7 @@ Plan plan(const Job& job) {
   return decide(job, setup, rehearsed, true).plan;
 }
 
-Report quantize(const Job& job, const ProgressFunction& progress) { return Run(job, progress).report(); }
+Report quantize(const Job& job, const Listener& listener) { return Run(job, listener).report(); }
 
 void remove_partial_output(const std::string& output) { CheckpointWriter::remove_partial(output); }
 

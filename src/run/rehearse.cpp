@@ -95,7 +95,8 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
       result.state_bytes_moved += (quantization.state_bytes_moved() - moved) * stop.times;
       moved = quantization.state_bytes_moved();
     };
-    quantization.walk(session.one_of_each_kind(), {.read_ahead = options.strategy.read_ahead, .at_boundary = count});
+    quantization.walk(session.one_of_each_kind(),
+                      {.read_ahead = options.strategy.read_ahead, .at_boundary = count, .stop = job.stop});
     result.sequences_at_once = session.model().sequences_at_once();
     quantization.head();
     session.add_calls(1, result);
@@ -123,7 +124,8 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
     session.drop_calls();
     measurement.walk(session.one_of_each_kind(),
                      {.read_ahead = options.strategy.read_ahead,
-                      .at_boundary = [&](const Stop& stop) { session.add_calls(stop.times, measuring); }});
+                      .at_boundary = [&](const Stop& stop) { session.add_calls(stop.times, measuring); },
+                      .stop = job.stop});
     for (auto& [call, count] : measuring.calls[kProbeStage]) count /= 2;
     measurement.read();
     session.add_calls(1, measuring);

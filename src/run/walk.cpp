@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+
 namespace gptq {
 
 std::vector<Stop> every_block(int64_t blocks) {
@@ -21,6 +23,7 @@ std::vector<Stop> every_block_in_rounds(int64_t blocks) {
 // device.
 void Walk::over(const std::vector<Stop>& stops, Visitor& visitor) {
   for (const Stop& stop : stops) {
+    check_stop(options_.stop);
     const Team team = session_.team(stop.block);
     visitor.visit(
         stop, [&] { return take(stop, visitor); }, team);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <stop_token>
 #include <utility>
 #include <vector>
 
@@ -42,6 +43,7 @@ struct WalkOptions {
   bool read_ahead = true;
   bool trims = true;  // clears the caches of all devices after each block
   Boundary at_boundary = {};
+  std::stop_token stop = {};  // asked before each block; Cancelled is thrown
 };
 
 class Walk {

@@ -178,7 +178,7 @@ TEST(DeviceMapTest, WhatIsNeitherJsonNorWordNorDeviceNorFileIsRefused) {
 }
 
 TEST(DeviceMapTest, BrokenJsonIsRefusedWithItsPlace) {
-  EXPECT_SAYS(refusal(R"({"": "cuda:0")"), "--device-map: not valid JSON at line 1, column 13");
+  EXPECT_SAYS(refusal(R"({"": "cuda:0")"), "`device_map`: not valid JSON at line 1, column 13");
   EXPECT_SAYS(refusal(R"({"": "cuda:0"} x)"), "not valid JSON at line 1, column 16");
   EXPECT_SAYS(refusal("{\"\": 1e999}"), "not valid JSON");
   EXPECT_SAYS(refusal("{"), "not valid JSON");
@@ -187,7 +187,7 @@ TEST(DeviceMapTest, BrokenJsonIsRefusedWithItsPlace) {
 TEST(DeviceMapTest, ABrokenFileIsNamed) {
   const TemporaryFolder folder;
   const std::string broken = folder.write("broken.json", "{\n  \"\": \"cuda:0\",\n}");
-  EXPECT_SAYS(refusal(broken), cat("--device-map ", broken, ": not valid JSON at line 3, column 1"));
+  EXPECT_SAYS(refusal(broken), cat("`device_map` ", broken, ": not valid JSON at line 3, column 1"));
   const std::string list = folder.write("list.json", "[\"cuda:0\"]");
   EXPECT_SAYS(refusal(list), cat(list, ": not a JSON object"));
   const std::string word = folder.write("word.json", "\"auto\"");
@@ -306,7 +306,7 @@ TEST(MaxMemoryTest, ARefusalLeavesTheMachineAsItWas) {
 TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
   for (const char* size : {"\"20 apples\"", "\"\"", "\"GiB\"", "\"-1GB\"", "\"0\"", "\"0.1\"", "\"nan\"", "0"}) {
     const std::string said = memory_refusal(cat(R"({"cuda:0": )", size, "}"));
-    EXPECT_SAYS(said, cat("--max-memory: the size of 'cuda:0' is ", size, ", which is not a positive size"));
+    EXPECT_SAYS(said, cat("`max_memory`: the size of 'cuda:0' is ", size, ", which is not a positive size"));
     EXPECT_SAYS(said, "write it as \"20GiB\", \"800MB\" or a number of bytes");
   }
   for (const char* size : {"-5", "1.5", "true", "null", "18446744073709551615"}) {
@@ -315,7 +315,7 @@ TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
 }
 
 TEST(MaxMemoryTest, DuplicateDevicesAreRefused) {
-  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "--max-memory: the entry 'cpu' appears twice");
+  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "`max_memory`: the entry 'cpu' appears twice");
   EXPECT_SAYS(memory_refusal(R"({"cuda": 1, "0": 2})"), "'0' names cuda:0 twice");
   EXPECT_SAYS(memory_refusal(R"({"sim": 1, "sim:0": 2})"), "'sim:0' names sim:0 twice");
 }
@@ -333,7 +333,7 @@ TEST(MaxMemoryTest, WhatIsNoObjectOfSizesIsRefused) {
   EXPECT_SAYS(memory_refusal("20GiB"), R"(is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
   EXPECT_SAYS(memory_refusal("[1]"), "is not a JSON object");
   EXPECT_SAYS(memory_refusal("{}"), "the object is empty");
-  EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "--max-memory: not valid JSON");
+  EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "`max_memory`: not valid JSON");
   EXPECT_SAYS(memory_refusal(R"({"cpu": {"bytes": 1}})"), "the entry 'cpu' holds an object or a list");
 }
 

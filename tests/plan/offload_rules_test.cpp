@@ -79,7 +79,7 @@ TEST(OffloadRules, APrecisionThatIsAskedForIsTakenAndAnUnknownOneRefused) {
   const auto accelerator = open_backend("sim:0"), processor = open_backend("cpu");
   const Precision asked = precision_of(DType::bf16, "fp32", *accelerator);
   EXPECT_EQ(asked.computed, DType::f32);
-  EXPECT_NE(message_of(asked).find("as --precision says"), std::string::npos) << message_of(asked);
+  EXPECT_NE(message_of(asked).find("as `precision` says"), std::string::npos) << message_of(asked);
   EXPECT_EQ(precision_of(DType::f32, "bf16", *processor).computed, DType::bf16);
   EXPECT_EQ(precision_of(DType::f32, "bf16", *processor).residual, DType::f32) << "a CPU keeps sums of blocks whole";
   EXPECT_EQ(precision_of(DType::bf16, "fp16", *accelerator).residual, DType::f16);
@@ -87,7 +87,7 @@ TEST(OffloadRules, APrecisionThatIsAskedForIsTakenAndAnUnknownOneRefused) {
     precision_of(DType::bf16, "fp8", *accelerator);
     FAIL() << "taken";
   } catch (const InputError& error) {
-    EXPECT_STREQ(error.what(), "--precision fp8: there are auto, fp32, bf16, fp16");
+    EXPECT_STREQ(error.what(), "`precision` fp8: there are auto, fp32, bf16, fp16");
   }
 }
 

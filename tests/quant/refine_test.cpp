@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "quant/hessian.h"
+#include "quant/solver.h"
 #include "quant/targets.h"
 #include "recipe/recipe.h"
 

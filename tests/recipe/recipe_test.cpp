@@ -5,9 +5,10 @@
 #include <functional>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "recipe/options.h"
+#include "recipe/option.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {

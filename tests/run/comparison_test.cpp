@@ -172,7 +172,7 @@ TEST_F(Compare, AModelIsLikeItself) {
 
 TEST_F(Compare, TextsThatCannotBeReadEndTheWorkBeforeItBegins) {
   bool began = false;
-  const auto told = [&](const Progress& progress) { began |= progress.kind == Progress::Kind::step; };
+  const Listener told{.on_message = {}, .on_progress = [&](const Progress&) { began = true; }};
   const auto refusal = [&](std::vector<std::string> texts) -> std::string {
     try {
       compare(evaluation("model", std::move(texts)), folder_ / "quantized", told);
@@ -183,7 +183,7 @@ TEST_F(Compare, TextsThatCannotBeReadEndTheWorkBeforeItBegins) {
   };
   EXPECT_NE(refusal({folder_ / "a.jsonl", folder_ / "none.jsonl"}).find("none.jsonl"), std::string::npos);
   EXPECT_NE(refusal({"-", folder_ / "a.jsonl", "-"}).find("stdin"), std::string::npos);
-  EXPECT_NE(refusal({}).find("--text"), std::string::npos);
+  EXPECT_NE(refusal({}).find("`text`"), std::string::npos);
   EXPECT_FALSE(began);
 }
 

@@ -30,10 +30,9 @@ class PlacedJob : public testing::Test {
   }
   Report run(const Job& job) {
     told_.clear();
-    return quantize(job, [&](const Progress& progress) {
-      if (progress.kind == Progress::Kind::message) told_.push_back(progress.text);
-      if (progress.kind == Progress::Kind::warning) told_.push_back("warning: " + progress.text);
-    });
+    return quantize(job, {.on_message = [&](Level level, const std::string& text) {
+                      told_.push_back(level == Level::warning ? "warning: " + text : text);
+                    }});
   }
   bool told(const std::string& text) const { return std::count(told_.begin(), told_.end(), text) == 1; }
   std::string refusal(const Job& job) const {
@@ -319,7 +318,7 @@ TEST_F(PlacedJob, HostMemoryTooSmallIsRefusedAndASpillFolderIsOffered) {
   large.calibration.samples = 12;
   const std::string message = refusal(large);
   EXPECT_NE(message.find("cpu may use 1 MB (1000000 bytes)"), std::string::npos) << message;
-  EXPECT_NE(message.find("--spill-dir"), std::string::npos) << message;
+  EXPECT_NE(message.find("`spill_dir`"), std::string::npos) << message;
 }
 
 TEST_F(PlacedJob, APlanReadsNoWeightsAndWritesNothing) {
@@ -377,9 +376,10 @@ class PlacedEvaluation : public PlacedJob {
                        .max_memory = max_memory,
                        .context = 40,
                        .threads = 1},
-                      [&](const Progress& progress) {
-                        if (progress.kind == Progress::Kind::message) told_.push_back(progress.text);
-                      })
+                      {.on_message =
+                           [&](Level level, const std::string& text) {
+                             if (level == Level::message) told_.push_back(text);
+                           }})
         .front()
         .perplexity;
   }

@@ -604,10 +604,11 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
   Job stopped = job("out");
   stopped.stop = stop.get_token();
   int steps = 0;
-  EXPECT_THROW(quantize(stopped,
-                        [&](const Progress& progress) {
-                          if (progress.kind == Progress::Kind::step && ++steps == 3) stop.request_stop();
-                        }),
+  EXPECT_THROW(quantize(stopped, {.on_message = {},
+                                  .on_progress =
+                                      [&](const Progress&) {
+                                        if (++steps == 3) stop.request_stop();
+                                      }}),
                Cancelled);
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   for (const auto& entry : fs::directory_iterator(folder_.path())) {
@@ -615,18 +616,44 @@ TEST_F(Quantize, StopsWhenAskedAndLeavesNothing) {
   }
 }
 
+TEST_F(Quantize, PlansInspectionsAndTextsStopWhenAsked) {
+  std::stop_source stop;
+  stop.request_stop();
+  Job stopped = job("out");
+  stopped.stop = stop.get_token();
+  EXPECT_THROW(plan(stopped), Cancelled);
+  EXPECT_THROW(inspect(folder_ / "model", stop.get_token()), Cancelled);
+  EXPECT_THROW(tokenize(folder_ / "model", folder_ / "ids.jsonl", stop.get_token()), Cancelled);
+  const fs::path demo = fs::path(GPTQ_SOURCE) / "demo" / "model";
+  EXPECT_THROW(generate(demo, "Once", 2, 1, stop.get_token()), Cancelled);
+}
+
+TEST_F(Quantize, CalibrationFromMemoryGivesTheBytesOfItsFile) {
+  quantize(job("from_file"));
+  Job from_memory = job("from_memory");
+  from_memory.calibration.ids = tokenize(folder_ / "model", from_memory.calibration.file);
+  from_memory.calibration.file = "";
+  const Plan planned = plan(from_memory);
+  const Report report = quantize(from_memory);
+  EXPECT_EQ(report.sequences, planned.sequences);
+  EXPECT_EQ(contents(folder_ / "from_memory"), contents(folder_ / "from_file"));
+  from_memory.calibration.ids = {{1, -2, 3}};
+  from_memory.overwrite = true;
+  EXPECT_THROW(quantize(from_memory), InputError);
+}
+
 TEST_F(Quantize, TellsHowFarItIs) {
   double last = 0;
   bool finished = false;
-  quantize(job("out"), [&](const Progress& progress) {
-    if (progress.kind != Progress::Kind::step) return;
+  const auto on_progress = [&](const Progress& progress) {
     EXPECT_GE(progress.fraction, last);
     EXPECT_LE(progress.fraction, 1);
     EXPECT_EQ(progress.blocks, 2);
     EXPECT_GT(progress.memory_bytes, 0);
     last = progress.fraction;
     finished = progress.fraction > 0.999;
-  });
+  };
+  quantize(job("out"), {.on_message = {}, .on_progress = on_progress});
   EXPECT_TRUE(finished);
 }
 

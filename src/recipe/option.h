@@ -1,13 +1,11 @@
-// Options as rows of tables, one table for each struct that holds options: the only place that knows an option besides
-// its member. Flags and help, recipe files, JSON, range checks, defaults by bits and docs/options.md come from here.
+// Options as rows of tables, one table for each struct that holds options. A member and its row are all that an option
+// needs. Flags and help, recipe files, JSON, range checks, defaults by bits and docs/options.md come from here.
 #pragma once
 
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
@@ -40,7 +38,7 @@ struct Option {
   bool (*fits)(const Struct&) = nullptr;    // whether the value lies in the range
   std::string_view range;                   // the range, as a message has it
   void (*decide)(Struct&) = nullptr;        // makes a choice that is left open
-  bool (*counts)(const Struct&) = nullptr;  // whether the value has a meaning beside the others; nullptr: always
+  bool (*counts)(const Struct&) = nullptr;  // whether the value has a meaning with the others; nullptr: always
   void (*implies)(Struct&) = nullptr;       // choices that a user makes with this one
   std::string_view alias;                   // another key in files
   bool recorded = false;                    // written into the config of an output, under its alias if it has one
@@ -59,11 +57,7 @@ template <>
 const std::vector<Option<Evaluation>>& option_rows();
 
 // Whether the choice of a row with `decide` is still to be made.
-template <typename Struct>
-bool is_open(const Option<Struct>& row, const Struct& options) {
-  const Json value = row.access.get(options);
-  return value.is_null() || value == "";
-}
+bool is_open(const Option<Recipe>& row, const Recipe& recipe);
 
 // Throws InputError, about the option, for a value out of its range.
 template <typename Struct>

@@ -1,0 +1,36 @@
+#include "format/stored.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace gptq {
+
+int64_t groups_of(const LinearSpec& linear, const Recipe& recipe) {
+  return recipe.group_size == -1 ? 1 : linear.in_features / recipe.group_size;
+}
+
+const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
+                            const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape) {
+  const StoredTensor& tensor = checkpoint.tensor(name);
+  if (tensor.shape != shape) {
+    throw tensor_error(checkpoint.folder(), name, name, " has shape ", shape_string(tensor.shape),
+                       ", where the linear needs ", shape_string(shape));
+  }
+  if (std::find(dtypes.begin(), dtypes.end(), tensor.dtype) == dtypes.end())
+    throw tensor_error(checkpoint.folder(), name, name, " is ", tensor.dtype, ", where the format has ", dtypes[0]);
+  return tensor;
+}
+
+std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor) {
+  if (tensor.dtype == "F32") return elements<float>(checkpoint, tensor);
+  std::vector<float> values;
+  if (tensor.dtype == "BF16") {
+    for (const Bf16 value : elements<Bf16>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
+  } else {
+    for (const Half value : elements<Half>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
+  }
+  return values;
+}
+
+}  // namespace gptq

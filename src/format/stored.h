@@ -1,0 +1,37 @@
+// The stored tensors of a linear, for formats that read them.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "model/specs.h"
+#include "recipe/recipe.h"
+#include "tensor/matrix.h"
+
+namespace gptq {
+
+// The groups of a linear's inputs.
+int64_t groups_of(const LinearSpec& linear, const Recipe& recipe);
+
+template <typename T>
+std::span<const T> elements(const Matrix& host) {
+  return {host.row<T>(0), static_cast<size_t>(host.view().size())};
+}
+
+template <typename T>
+std::vector<T> elements(const Checkpoint& checkpoint, const StoredTensor& tensor) {
+  std::vector<T> values(tensor.bytes / sizeof(T));
+  checkpoint.read(tensor, 0, tensor.bytes, values.data());
+  return values;
+}
+
+// A tensor of `shape` and one of `dtypes`; throws InputError for another.
+const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
+                            const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape);
+
+// The values of an F16, BF16 or F32 tensor.
+std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor);
+
+}  // namespace gptq
