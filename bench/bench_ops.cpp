@@ -15,6 +15,7 @@
 #include <cblas.h>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "base/parallel.h"
 #include "vector_units.h"
 

@@ -17,6 +17,7 @@
 #include <cblas.h>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/stopwatch.h"

@@ -159,7 +159,7 @@ class Tree:
             return {name: [name] for name in names}
         found = {}
         for path in self.files("src/ops", suffixes=(".h",)):
-            for struct, name in re.findall(r"struct (\w+) \{[^{}]*?\bname = \"(\w+)\"", code_of(path)):
+            for struct, name in re.findall(r"struct (\w+) \{[^{}]*?\bkName = \"(\w+)\"", code_of(path)):
                 found[name] = [struct, name]
         return found
 

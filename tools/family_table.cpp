@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "model/model.h"
 

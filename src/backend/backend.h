@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "backend/registry.h"
+#include "backend/device.h"
 #include "ops/ops.h"
 
 namespace gptq {

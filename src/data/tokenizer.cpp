@@ -10,7 +10,7 @@
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/decoder.h"
-#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/normalizers.h"
 #include "data/tokenizer/older_files.h"
 #include "data/tokenizer/post_processor.h"
 #include "data/tokenizer/pre_tokenizer.h"

@@ -4,6 +4,8 @@
 #include <string_view>
 
 #include "plan/device_map.h"
+#include "plan/machine.h"
+#include "plan/module_tree.h"
 
 namespace gptq {
 

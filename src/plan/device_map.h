@@ -1,14 +1,9 @@
 // Device maps: the device of each module, in accelerate's terms.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
-
-#include "plan/machine.h"
-#include "plan/module_tree.h"
 
 namespace gptq {
 
@@ -25,13 +20,10 @@ struct DeviceMap {
   std::string to_json() const;
 };
 
-// Parses a device map: a JSON object ({"": "cuda:0"}, {"model.layers.0": 1, ...}), a file with one, one device for all
-// ("cuda:1", "cpu"), or a keyword: auto, balanced, balanced_low_0, sequential. Values are cuda, cuda:N, N, xpu, xpu:N,
-// sim:N, cpu and disk; a number means that accelerator, a kind without number the first one. Throws InputError, listing
-// the alternatives, for text that is neither JSON nor a file, an empty object, duplicate keys, invalid devices,
-// negative indices, devices that this build or machine lacks, unknown modules, units without an entry, and entries that
-// split a unit.
-DeviceMap parse_device_map(std::string_view text, const Machine& machine, const ModuleTree& tree,
-                           const MaxMemory& max_memory);
+// Whether `module` is inside `ancestor`; "" contains all.
+bool is_below(std::string_view module, std::string_view ancestor);
+
+// The longest entry that is `module` or contains it; nullptr where none does.
+const DeviceMap::Entry* longest_entry(const std::vector<DeviceMap::Entry>& entries, std::string_view module);
 
 }  // namespace gptq

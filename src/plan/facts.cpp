@@ -5,9 +5,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "format/format.h"
 #include "model/model.h"
+#include "plan/device_map_text.h"
 #include "plan/mixed_bits.h"
 #include "recipe/option.h"
 

@@ -123,7 +123,8 @@ Layout planned_layout(const Job& job, const Facts& facts) {
     for (const LinearSpec& linear : free_linears(job.recipe, step))
       free_weights += static_cast<double>(linear.in_features * linear.out_features);
   }
-  const double saved_bits = share_of_least(facts) * (facts.widths[1] - facts.widths[0]) * free_weights;
+  const double saved_bits =
+      share_of_least(facts.widths, facts.free_average) * (facts.widths[1] - facts.widths[0]) * free_weights;
   layout.bits_per_weight -= saved_bits / static_cast<double>(layout.quantized_weights);
   layout.output_bytes -= static_cast<int64_t>(saved_bits / 8);
   return layout;

@@ -122,9 +122,9 @@ Job at_width(const Job& job, int bits) {
   return result;
 }
 
-double share_of_least(const Facts& facts) {
-  const double least = facts.widths[0], next = facts.widths[1];
-  return std::clamp((next - facts.free_average) / (next - least), 0.0, 1.0);
+double share_of_least(const std::vector<int>& widths, double free_average) {
+  const double least = widths[0], next = widths[1];
+  return std::clamp((next - free_average) / (next - least), 0.0, 1.0);
 }
 
 std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<TokenSequence>& sequences) {

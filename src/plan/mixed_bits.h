@@ -6,7 +6,7 @@
 
 #include "data/batches.h"
 #include "format/loaders.h"
-#include "plan/facts.h"
+#include "gptq/gptq.h"
 #include "quant/bit_choice.h"
 
 namespace gptq {
@@ -27,8 +27,8 @@ std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths
 // The job with `bits` for all linears whose bits are chosen.
 Job at_width(const Job& job, int bits);
 
-// The share of weights with the first of facts.widths if the two around the average divide them; for a plan.
-double share_of_least(const Facts& facts);
+// The share of weights with the first of `widths` if the two around the average divide them; for a plan.
+double share_of_least(const std::vector<int>& widths, double free_average);
 
 // The sequences used for measuring, in batches; the first batch is also for probes.
 std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<TokenSequence>& sequences);

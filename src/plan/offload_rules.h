@@ -6,6 +6,7 @@
 #include <string>
 
 #include "plan/device_map.h"
+#include "plan/machine.h"
 
 namespace gptq {
 

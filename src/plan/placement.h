@@ -7,6 +7,7 @@
 #include "io/checkpoint.h"
 #include "model/specs.h"
 #include "plan/device_map.h"
+#include "plan/machine.h"
 #include "plan/module_tree.h"
 
 namespace gptq {

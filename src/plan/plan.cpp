@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/resources.h"

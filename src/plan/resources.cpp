@@ -1,5 +1,6 @@
 #include "plan/resources.h"
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "gptq/gptq.h"
 

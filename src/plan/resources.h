@@ -4,6 +4,7 @@
 #include <string>
 
 #include "plan/device_map.h"
+#include "plan/machine.h"
 
 namespace gptq {
 

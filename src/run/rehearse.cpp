@@ -139,7 +139,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
 
 // If bits are chosen, the weights are divided between the two widths around the average.
 Rehearsal rehearse_average(const Job& job, const Setup& setup, const RehearsalOptions& options) {
-  const double share = share_of_least(setup.facts);
+  const double share = share_of_least(setup.facts.widths, setup.facts.free_average);
   const Rehearsal least = rehearse_quantizing(at_width(job, setup.facts.widths[0]), setup, options);
   const Rehearsal next = rehearse_quantizing(at_width(job, setup.facts.widths[1]), setup, options);
   const auto add = [&](const Rehearsal& part, double weight, Rehearsal& sum) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "backend/registry.h"
 #include "tensor/page_memory.h"
 
 namespace gptq {

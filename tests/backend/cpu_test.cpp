@@ -1,6 +1,7 @@
 // What the CPU backend promises beyond the ops: the same bits for any number of threads, and its choice of kernels.
 #include <algorithm>
 
+#include "backend/registry.h"
 #include "backend/devices.h"
 
 namespace gptq {

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "backend/devices.h"
 
 namespace gptq {

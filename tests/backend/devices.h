@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "base/error.h"
 
 namespace gptq {

@@ -4,6 +4,7 @@
 #include <string>
 #include <type_traits>
 
+#include "backend/registry.h"
 #include "backend/counting.h"
 #include "backend/devices.h"
 #include "backend/timing.h"

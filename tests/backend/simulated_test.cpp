@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "backend/counting.h"
 #include "base/error.h"
 

@@ -1,4 +1,5 @@
 // Whole models, compared with transformers (tests/golden/models, made by its make.py), and invalid models.
+#include "backend/registry.h"
 #include "model/model.h"
 
 #include <algorithm>

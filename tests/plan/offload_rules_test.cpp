@@ -1,4 +1,5 @@
 // Each test is one rule of docs/offload.md.
+#include "backend/registry.h"
 #include "plan/offload_rules.h"
 
 #include <gtest/gtest.h>

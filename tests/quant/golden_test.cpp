@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "backend/registry.h"
 #include "io/checkpoint.h"
 #include "quant/paper.h"
 #include "quant/solver.h"

@@ -1,4 +1,5 @@
 // Hessians of parts of the calibration, merged.
+#include "backend/registry.h"
 #include "quant/hessian.h"
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // Corrected targets, sweeps and refitted scales, each tested separately.
+#include "backend/registry.h"
 #include "quant/refine.h"
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // The fast solver, compared with the paper's loop in double precision, and properties of all its results.
+#include "backend/registry.h"
 #include "quant/solver.h"
 
 #include <cmath>

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "gptq/gptq.h"
 #include "plan/layout.h"
 #include "run/rehearse.h"

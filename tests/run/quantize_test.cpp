@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "data/calibration.h"
 #include "format/format.h"

@@ -1,4 +1,5 @@
 // States are returned unchanged from every place of storage.
+#include "backend/registry.h"
 #include "run/states.h"
 
 #include <fstream>

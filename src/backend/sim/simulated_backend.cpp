@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "backend/registry.h"
 #include "base/error.h"
 #include "tensor/memory_pool.h"
 

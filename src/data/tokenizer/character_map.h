@@ -3,6 +3,8 @@
 
 #include <memory>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "data/tokenizer/normalizer.h"
 
 namespace gptq {

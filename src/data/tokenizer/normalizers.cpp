@@ -1,5 +1,5 @@
 // The normalizers, one class per type.
-#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/normalizers.h"
 
 #include <vector>
 
