@@ -36,13 +36,13 @@ class Bench {
     const Matrix part = to_device(*backend_, DType::f32, 1, length, block.data());
     for (int64_t first = 0; first < flat.cols; first += length) {
       const int64_t count = std::min(length, flat.cols - first);
-      backend_->convert(part.view().col_range(0, count), flat.col_range(first, count));
+      backend_->run(ops::Convert{.x = part.view().col_range(0, count), .y = flat.col_range(first, count)});
     }
     return m;
   }
   Matrix cleared(DType dtype, int64_t rows, int64_t cols) {
     Matrix m(*backend_, dtype, rows, cols);
-    backend_->clear(m);
+    backend_->run(ops::Clear{.y = m});
     return m;
   }
 
@@ -87,7 +87,7 @@ void Bench::linears() {
   const auto one = [&](const char* name, int64_t m, int64_t n, int64_t k, DType dtype) {
     const Matrix x = random(m, k, dtype), w = random(n, k, dtype);
     Matrix y(*backend_, dtype, m, n);
-    product(name, 2.0 * m * n * k, [&] { backend_->linear(x, w, {}, y); });
+    product(name, 2.0 * m * n * k, [&] { backend_->run(ops::Linear{.x = x, .w = w, .y = y}); });
   };
   one("linear bf16 8192 x 4096 -> 4096 (q, o)", 8192, 4096, 4096, DType::bf16);
   one("linear bf16 8192 x 4096 -> 1024 (k, v)", 8192, 1024, 4096, DType::bf16);
@@ -110,8 +110,9 @@ void Bench::linears() {
     const auto one_attention = [&](const std::string& kind, const AttentionShape& shape) {
       const double keys_hidden = shape.window > 0 ? 2048.0 - static_cast<double>(shape.window) : 0;
       const double pairs = 2048.0 * 2049 / 2 - keys_hidden * (keys_hidden + 1) / 2;
-      product((name + kind).c_str(), 4.0 * 4 * pairs * static_cast<double>(heads * head_dim),
-              [&] { backend_->attention(q, k, v, offsets, shape, y); });
+      product((name + kind).c_str(), 4.0 * 4 * pairs * static_cast<double>(heads * head_dim), [&] {
+        backend_->run(ops::Attention{.q = q, .k = k, .v = v, .offsets = offsets, .shape = shape, .y = y});
+      });
     };
     const AttentionShape plain = {heads, kv_heads, head_dim, 0.1F};
     AttentionShape capped = plain, windowed = plain, biased = plain;
@@ -134,22 +135,24 @@ void Bench::hessians() {
       Matrix h = cleared(DType::f32, n, n), dropped = cleared(DType::i32, 1, 1);
       const std::string name =
           "add_gram " + std::string(name_of(dtype)) + " 8192 x " + std::to_string(n) + ", useful half";
-      product(name.c_str(), 8192.0 * n * (n + 1), [&] { backend_->add_gram(x, h, dropped); });
+      product(name.c_str(), 8192.0 * n * (n + 1),
+              [&] { backend_->run(ops::AddGram{.x = x, .h = h, .dropped = dropped}); });
     }
   }
   for (const int64_t n : {576, 4096, 14336}) {
     const Matrix x = random(n + 1024, n, DType::bf16);
     Matrix h = cleared(DType::f32, n, n), dropped = cleared(DType::i32, 1, 1), work(*backend_, DType::f32, n, n);
-    backend_->add_gram(x, h, dropped);
+    backend_->run(ops::AddGram{.x = x, .h = h, .dropped = dropped});
     std::vector<int32_t> order(static_cast<size_t>(n));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(1));
     std::string name = "permute_symmetric " + std::to_string(n);
-    memory(name.c_str(), 6.0 * n * n, [&] { backend_->permute_symmetric(h, order, 100, work); });
+    memory(name.c_str(), 6.0 * n * n,
+           [&] { backend_->run(ops::PermuteSymmetric{.h = h, .order = order, .damp = 100, .y = work}); });
     name = "permute and factor " + std::to_string(n);
     product(name.c_str(), 1.0 / 3 * n * n * n, [&] {
-      backend_->permute_symmetric(h, order, 100, work);
-      backend_->factor(work);
+      backend_->run(ops::PermuteSymmetric{.h = h, .order = order, .damp = 100, .y = work});
+      backend_->run(ops::Factor{.h = work});
     });
   }
 }
@@ -160,7 +163,8 @@ void Bench::columns(int64_t rows, int64_t cols) {
   const Matrix w = random(rows, cols, DType::f32, 0.02F), importance = random(1, cols, DType::f32);
   Matrix scales(*backend_, DType::f32, rows, cols / kGroup), zeros(*backend_, DType::u8, rows, cols / kGroup);
   memory(("find_grid, 40 candidates, " + shape).c_str(), 4.0 * rows * cols, [&] {
-    backend_->find_grid(w, {}, kGroup, {4, true, 40, 0.0175F, 2}, scales, zeros);
+    backend_->run(ops::FindGrid{
+        .w = w, .group_size = kGroup, .search = {4, true, 40, 0.0175F, 2}, .scales = scales, .zeros = zeros});
   });
   const Matrix feedback = random(rows, kGroup, DType::f32, 0.1F);
   Matrix factor = random(kGroup, kGroup, DType::f32), codes(*backend_, DType::u8, rows, cols),
@@ -173,8 +177,14 @@ void Bench::columns(int64_t rows, int64_t cols) {
   for (size_t k = 0; k < groups.size(); ++k) groups[k] = static_cast<int32_t>(k * 7 % (cols / kGroup));
   const Grid grid = {scales.view(), zeros.view(), 4};
   const double time = seconds([&] {
-    backend_->quantize_columns(w.view().col_range(0, kGroup), feedback, factor, groups, grid,
-                               codes.view().col_range(0, kGroup), errors.view().col_range(0, kGroup), loss);
+    backend_->run(ops::QuantizeColumns{.w = w.view().col_range(0, kGroup),
+                                       .feedback = feedback,
+                                       .factor = factor,
+                                       .groups = groups,
+                                       .grid = grid,
+                                       .codes = codes.view().col_range(0, kGroup),
+                                       .errors = errors.view().col_range(0, kGroup),
+                                       .loss = loss});
   });
   std::printf("%-58s %10.1f us %8.3f us a column\n", ("quantize_columns, 128 of " + shape).c_str(), time * 1e6,
               time * 1e6 / kGroup);
@@ -182,14 +192,15 @@ void Bench::columns(int64_t rows, int64_t cols) {
   std::iota(order.begin(), order.end(), 0);
   std::shuffle(order.begin(), order.end(), std::mt19937(1));
   memory(("gather_columns f32, " + shape).c_str(), 8.0 * rows * cols,
-         [&] { backend_->gather_columns(w, order, errors); });
+         [&] { backend_->run(ops::GatherColumns{.x = w, .ids = order, .y = errors}); });
   Matrix words(*backend_, DType::i32, cols / 8, rows), dequantized(*backend_, DType::bf16, rows, cols);
-  backend_->clear(codes);
-  memory(("pack 4 bits, " + shape).c_str(), 1.5 * rows * cols, [&] { backend_->pack(codes, 4, words); });
+  backend_->run(ops::Clear{.y = codes});
+  memory(("pack 4 bits, " + shape).c_str(), 1.5 * rows * cols,
+         [&] { backend_->run(ops::Pack{.codes = codes, .bits = 4, .words = words}); });
   std::vector<int32_t> g_idx(static_cast<size_t>(cols));
   for (size_t k = 0; k < g_idx.size(); ++k) g_idx[k] = static_cast<int32_t>(k / kGroup);
   memory(("dequantize to bf16, " + shape).c_str(), 3.0 * rows * cols,
-         [&] { backend_->dequantize(codes, g_idx, grid, dequantized); });
+         [&] { backend_->run(ops::Dequantize{.codes = codes, .groups = g_idx, .grid = grid, .w = dequantized}); });
 }
 
 void Bench::elementwise() {
@@ -198,31 +209,41 @@ void Bench::elementwise() {
                gate = random(tokens, wide, DType::bf16), cos = random(2048, 64, DType::f32);
   Matrix y = random(tokens, hidden, DType::bf16), z(*backend_, DType::bf16, tokens, wide);
   const std::vector<int64_t> offsets = {0, 2048, 4096, 6144, 8192};
-  memory("rms_norm bf16 8192 x 4096", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, weight, 1e-5F, y); });
+  memory("rms_norm bf16 8192 x 4096", 4.0 * tokens * hidden,
+         [&] { backend_->run(ops::RmsNorm{.x = x, .weight = weight, .eps = 1e-5F, .y = y}); });
   const Matrix f32_weight = random(1, hidden, DType::f32), head_weight = random(1, 128, DType::bf16),
                short_weight = random(1, 64, DType::bf16);
   memory("rms_norm bf16 8192 x 4096, f32 weight", 4.0 * tokens * hidden,
-         [&] { backend_->rms_norm(x, f32_weight, 1e-5F, y); });
-  memory("rms_norm bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, head_weight, 1e-5F, y); });
-  memory("rms_norm bf16 8192 x 64 x 64", 4.0 * tokens * hidden, [&] { backend_->rms_norm(x, short_weight, 1e-5F, y); });
+         [&] { backend_->run(ops::RmsNorm{.x = x, .weight = f32_weight, .eps = 1e-5F, .y = y}); });
+  memory("rms_norm bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
+         [&] { backend_->run(ops::RmsNorm{.x = x, .weight = head_weight, .eps = 1e-5F, .y = y}); });
+  memory("rms_norm bf16 8192 x 64 x 64", 4.0 * tokens * hidden,
+         [&] { backend_->run(ops::RmsNorm{.x = x, .weight = short_weight, .eps = 1e-5F, .y = y}); });
   memory("layer_norm bf16 8192 x 4096", 4.0 * tokens * hidden,
-         [&] { backend_->layer_norm(x, weight, weight, 1e-5F, y); });
+         [&] { backend_->run(ops::LayerNorm{.x = x, .weight = weight, .bias = weight, .eps = 1e-5F, .y = y}); });
   memory("layer_norm bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
-         [&] { backend_->layer_norm(x, head_weight, {}, 1e-5F, y); });
+         [&] { backend_->run(ops::LayerNorm{.x = x, .weight = head_weight, .eps = 1e-5F, .y = y}); });
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   std::iota(ids.begin(), ids.end(), 0);
   std::shuffle(ids.begin(), ids.end(), std::mt19937(1));
   const std::vector<float> shares(ids.size(), 0.25F);
-  memory("add_rows bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add_rows(x, ids, shares, y); });
-  memory("cap bf16 8192 x 4096, soft", 4.0 * tokens * hidden, [&] { backend_->cap(Cap::soft, 30, y); });
-  memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->add(x, 1, y); });
-  memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden,
-         [&] { backend_->rope(cos, cos, offsets, RotaryOrder::halves, 128, y); });
-  memory("rope bf16 8192 x 32 x 128, interleaved", 4.0 * tokens * hidden,
-         [&] { backend_->rope(cos, cos, offsets, RotaryOrder::interleaved, 128, y); });
-  memory("gate silu bf16 8192 x 14336", 6.0 * tokens * wide, [&] { backend_->gate(gate, gate, Activation::silu, z); });
+  memory("add_rows bf16 8192 x 4096", 6.0 * tokens * hidden,
+         [&] { backend_->run(ops::AddRows{.x = x, .ids = ids, .weights = shares, .y = y}); });
+  memory("cap bf16 8192 x 4096, soft", 4.0 * tokens * hidden,
+         [&] { backend_->run(ops::Cap{.kind = ops::Cap::soft, .bound = 30, .x = y}); });
+  memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->run(ops::Add{.x = x, .factor = 1, .y = y}); });
+  memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] {
+    backend_->run(
+        ops::Rope{.cos = cos, .sin = cos, .offsets = offsets, .order = RotaryOrder::halves, .head_dim = 128, .x = y});
+  });
+  memory("rope bf16 8192 x 32 x 128, interleaved", 4.0 * tokens * hidden, [&] {
+    backend_->run(ops::Rope{
+        .cos = cos, .sin = cos, .offsets = offsets, .order = RotaryOrder::interleaved, .head_dim = 128, .x = y});
+  });
+  memory("gate silu bf16 8192 x 14336", 6.0 * tokens * wide,
+         [&] { backend_->run(ops::Gate{.gate = gate, .up = gate, .activation = Activation::silu, .y = z}); });
   memory("gate gelu bf16 8192 x 14336, no second side", 4.0 * tokens * wide,
-         [&] { backend_->gate(gate, {}, Activation::gelu, z); });
+         [&] { backend_->run(ops::Gate{.gate = gate, .activation = Activation::gelu, .y = z}); });
 }
 
 void Bench::run() {
@@ -230,10 +251,10 @@ void Bench::run() {
   {
     const Matrix x = random(8192, 8192, DType::bf16), w = random(8192, 8192, DType::bf16);
     Matrix y(*backend_, DType::bf16, 8192, 8192);
-    peak_ = 2.0 * 8192 * 8192 * 8192 / seconds([&] { backend_->linear(x, w, {}, y); });
+    peak_ = 2.0 * 8192 * 8192 * 8192 / seconds([&] { backend_->run(ops::Linear{.x = x, .w = w, .y = y}); });
     const Matrix from = random(16384, 32768, DType::f32);
     Matrix to(*backend_, DType::bf16, 16384, 32768);
-    bandwidth_ = 6.0 * 16384 * 32768 / seconds([&] { backend_->convert(from, to); });
+    bandwidth_ = 6.0 * 16384 * 32768 / seconds([&] { backend_->run(ops::Convert{.x = from, .y = to}); });
   }
   std::printf("ceilings: %.0f TFLOP/s (bf16 8192 x 8192 x 8192), %.0f GB/s (2 GB read, 1 GB written)\n", peak_ / 1e12,
               bandwidth_ / 1e9);

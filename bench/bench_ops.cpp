@@ -62,7 +62,7 @@ Matrix random(Backend& backend, int64_t rows, int64_t cols, float scale = 1, DTy
   Matrix m = to_device(backend, DType::f32, rows, cols, values.data());
   if (dtype == DType::f32) return m;
   Matrix converted(backend, dtype, rows, cols);
-  backend.convert(m, converted);
+  backend.run(ops::Convert{.x = m, .y = converted});
   return converted;
 }
 
@@ -104,13 +104,14 @@ std::shared_ptr<T> keep(T&& value) {
 Case linear(Backend& backend, int64_t m, int64_t n, int64_t k, DType w_dtype = DType::f32, DType dtype = DType::f32) {
   auto x = keep(random(backend, m, k, 1, dtype)), w = keep(random(backend, n, k, 1, w_dtype)),
        y = keep(Matrix(backend, dtype, m, n));
-  return {Kind::product, 2.0 * m * n * k, [=, &backend] { backend.linear(*x, *w, {}, *y); }};
+  return {Kind::product, 2.0 * m * n * k, [=, &backend] { backend.run(ops::Linear{.x = *x, .w = *w, .y = *y}); }};
 }
 
 Case gram(Backend& backend, int64_t tokens, int64_t n, DType dtype = DType::f32) {
   auto x = keep(random(backend, tokens, n, 1, dtype)), h = keep(filled(backend, DType::f32, n, n)),
        dropped = keep(filled(backend, DType::i32, 1, 1));
-  return {Kind::product, 1.0 * tokens * n * (n + 1), [=, &backend] { backend.add_gram(*x, *h, *dropped); }};
+  return {Kind::product, 1.0 * tokens * n * (n + 1),
+          [=, &backend] { backend.run(ops::AddGram{.x = *x, .h = *h, .dropped = *dropped}); }};
 }
 
 // With a soft cap or a window, of which only `pairs` of query and key are work.
@@ -129,31 +130,34 @@ Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t
     const auto hidden = static_cast<double>(model.sequence - window);
     pairs -= static_cast<double>(model.tokens) / static_cast<double>(model.sequence) * hidden * (hidden + 1) / 2;
   }
-  return {Kind::product, 4.0 * pairs * static_cast<double>(model.heads * model.head_dim),
-          [=, &backend] { backend.attention(*q, *k, *v, offsets, shape, *y); }};
+  return {Kind::product, 4.0 * pairs * static_cast<double>(model.heads * model.head_dim), [=, &backend] {
+            backend.run(ops::Attention{.q = *q, .k = *k, .v = *v, .offsets = offsets, .shape = shape, .y = *y});
+          }};
 }
 
 Case factor(Backend& backend, int64_t n) {
   auto x = keep(random(backend, n + n / 4, n)), h = keep(filled(backend, DType::f32, n, n)),
        dropped = keep(filled(backend, DType::i32, 1, 1)), copy = keep(Matrix(backend, DType::f32, n, n));
-  backend.add_gram(*x, *h, *dropped);
+  backend.run(ops::AddGram{.x = *x, .h = *h, .dropped = *dropped});
   return {Kind::product, 1.0 / 3 * n * n * n, [=, &backend] {
-            backend.convert(*h, *copy);
-            backend.factor(*copy);
+            backend.run(ops::Convert{.x = *h, .y = *copy});
+            backend.run(ops::Factor{.h = *copy});
           }};
 }
 
 Case cross_gram(Backend& backend, int64_t tokens, int64_t n) {
   auto x = keep(random(backend, tokens, n)), original = keep(random(backend, tokens, n)),
        c = keep(filled(backend, DType::f32, n, n));
-  return {Kind::product, 2.0 * tokens * n * n, [=, &backend] { backend.add_cross_gram(*x, *original, *c); }};
+  return {Kind::product, 2.0 * tokens * n * n,
+          [=, &backend] { backend.run(ops::AddCrossGram{.x = *x, .original = *original, .c = *c}); }};
 }
 
 // The identity is solved in place, so the values stay what they are.
 Case solve_triangle(Backend& backend, int64_t rows, int64_t n) {
   auto factor = keep(filled(backend, DType::f32, n, n)), x = keep(random(backend, rows, n));
   for (int64_t i = 0; i < n; ++i) factor->row<float>(i)[i] = 1;
-  return {Kind::product, 1.0 * rows * n * n, [=, &backend] { backend.solve_triangle(*factor, false, *x); }};
+  return {Kind::product, 1.0 * rows * n * n,
+          [=, &backend] { backend.run(ops::SolveTriangle{.factor = *factor, .transposed = false, .x = *x}); }};
 }
 
 Case solve_systems(Backend& backend, int64_t rows, int64_t n) {
@@ -161,7 +165,8 @@ Case solve_systems(Backend& backend, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < n; ++i) systems->row<float>(r)[i * (n + 1)] = 1;
   }
-  return {Kind::product, 1.0 / 3 * rows * n * n * n, [=, &backend] { backend.solve_systems(*systems, 0, *x); }};
+  return {Kind::product, 1.0 / 3 * rows * n * n * n,
+          [=, &backend] { backend.run(ops::SolveSystems{.a = *systems, .ridge = 0, .x = *x}); }};
 }
 
 Case quantize(Backend& backend, int64_t rows) {
@@ -171,10 +176,17 @@ Case quantize(Backend& backend, int64_t rows) {
        zeros = keep(Matrix(backend, DType::u8, rows, 1)), codes = keep(Matrix(backend, DType::u8, rows, kCols)),
        errors = keep(Matrix(backend, DType::f32, rows, kCols)), loss = keep(filled(backend, DType::f32, rows, 1));
   for (int64_t i = 0; i < kCols; ++i) factor->row<float>(i)[i] = 50;
-  backend.find_grid(*w, {}, kCols, {}, *scales, *zeros);
+  backend.run(ops::FindGrid{.w = *w, .group_size = kCols, .scales = *scales, .zeros = *zeros});
   const std::vector<int32_t> groups(kCols);
   return {Kind::product, 1.0 * rows * kCols * kCols, [=, &backend] {
-            backend.quantize_columns(*w, *feedback, *factor, groups, {*scales, *zeros, 4}, *codes, *errors, *loss);
+            backend.run(ops::QuantizeColumns{.w = *w,
+                                             .feedback = *feedback,
+                                             .factor = *factor,
+                                             .groups = groups,
+                                             .grid = {*scales, *zeros, 4},
+                                             .codes = *codes,
+                                             .errors = *errors,
+                                             .loss = *loss});
           }};
 }
 
@@ -182,8 +194,9 @@ Case quantize(Backend& backend, int64_t rows) {
 Case find_grid(Backend& backend, int64_t rows, int64_t cols, const GridSearch& search) {
   auto w = keep(random(backend, rows, cols, 0.02F)), scales = keep(Matrix(backend, DType::f32, rows, cols / 64)),
        zeros = keep(Matrix(backend, DType::u8, rows, cols / 64));
-  return {Kind::product, 7.0 * rows * cols * search.candidates * (search.signed_scales ? 2 : 1),
-          [=, &backend] { backend.find_grid(*w, {}, 64, search, *scales, *zeros); }};
+  return {Kind::product, 7.0 * rows * cols * search.candidates * (search.signed_scales ? 2 : 1), [=, &backend] {
+            backend.run(ops::FindGrid{.w = *w, .group_size = 64, .search = search, .scales = *scales, .zeros = *zeros});
+          }};
 }
 
 Case elementwise(Backend& backend, int64_t rows, int64_t cols, int arrays,
@@ -252,38 +265,46 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"rms_norm",
        [](Backend& b, const Model& m) {
          auto weight = keep(random(b, 1, m.hidden));
-         return elementwise(b, m.tokens, m.hidden, 2,
-                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.rms_norm(x, *weight, 1e-5F, y); });
+         return elementwise(b, m.tokens, m.hidden, 2, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.run(ops::RmsNorm{.x = x, .weight = *weight, .eps = 1e-5F, .y = y});
+         });
        }},
       {"rms_norm of each head",
        [](Backend& b, const Model& m) {
          auto weight = keep(random(b, 1, m.head_dim));
-         return elementwise(b, m.tokens, m.heads * m.head_dim, 2,
-                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.rms_norm(x, *weight, 1e-5F, y); });
+         return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.run(ops::RmsNorm{.x = x, .weight = *weight, .eps = 1e-5F, .y = y});
+         });
        }},
       {"layer_norm",
        [](Backend& b, const Model& m) {
          auto weight = keep(random(b, 1, m.hidden)), bias = keep(random(b, 1, m.hidden));
-         return elementwise(b, m.tokens, m.hidden, 2,
-                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.layer_norm(x, *weight, *bias, 1e-5F, y); });
+         return elementwise(b, m.tokens, m.hidden, 2, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.run(ops::LayerNorm{.x = x, .weight = *weight, .bias = *bias, .eps = 1e-5F, .y = y});
+         });
        }},
       {"cap, soft",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.tokens, m.hidden, 2, [&b](Matrix& x, Matrix&, Matrix&) { b.cap(Cap::soft, 30, x); });
+         return elementwise(b, m.tokens, m.hidden, 2, [&b](Matrix& x, Matrix&, Matrix&) {
+           b.run(ops::Cap{.kind = ops::Cap::soft, .bound = 30, .x = x});
+         });
        }},
       {"gate silu",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.tokens, m.intermediate, 3,
-                            [&b](Matrix& x, Matrix& up, Matrix& y) { b.gate(x, up, Activation::silu, y); });
+         return elementwise(b, m.tokens, m.intermediate, 3, [&b](Matrix& x, Matrix& up, Matrix& y) {
+           b.run(ops::Gate{.gate = x, .up = up, .activation = Activation::silu, .y = y});
+         });
        }},
       {"gate gelu",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.tokens, m.intermediate, 3,
-                            [&b](Matrix& x, Matrix& up, Matrix& y) { b.gate(x, up, Activation::gelu, y); });
+         return elementwise(b, m.tokens, m.intermediate, 3, [&b](Matrix& x, Matrix& up, Matrix& y) {
+           b.run(ops::Gate{.gate = x, .up = up, .activation = Activation::gelu, .y = y});
+         });
        }},
       {"add",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.tokens, m.hidden, 3, [&b](Matrix& x, Matrix&, Matrix& y) { b.add(x, 1, y); });
+         return elementwise(b, m.tokens, m.hidden, 3,
+                            [&b](Matrix& x, Matrix&, Matrix& y) { b.run(ops::Add{.x = x, .factor = 1, .y = y}); });
        }},
       {"add_rows",
        [](Backend& b, const Model& m) {
@@ -291,18 +312,21 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          for (int64_t i = 0; i < m.tokens; ++i) ids[i] = static_cast<int32_t>(i);
          std::shuffle(ids.begin(), ids.end(), std::minstd_rand(1));
          const std::vector<float> weights(ids.size(), 0.25F);
-         return elementwise(b, m.tokens, m.hidden, 3,
-                            [=, &b](Matrix& x, Matrix&, Matrix& y) { b.add_rows(x, ids, weights, y); });
+         return elementwise(b, m.tokens, m.hidden, 3, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.run(ops::AddRows{.x = x, .ids = ids, .weights = weights, .y = y});
+         });
        }},
       {"group_products",
        [](Backend& b, const Model& m) {
          return elementwise(b, m.tokens, m.hidden, 2, [=, &b](Matrix& x, Matrix& y, Matrix& to) {
-           b.group_products(x, y, 64, to.view().col_range(0, m.hidden / 64));
+           b.run(
+               ops::GroupProducts{.x = x, .y = y, .group_size = 64, .products = to.view().col_range(0, m.hidden / 64)});
          });
        }},
       {"mirror",
        [](Backend& b, const Model& m) {
-         return elementwise(b, m.hidden, m.hidden, 1, [&b](Matrix& h, Matrix&, Matrix&) { b.mirror(h); });
+         return elementwise(b, m.hidden, m.hidden, 1,
+                            [&b](Matrix& h, Matrix&, Matrix&) { b.run(ops::Mirror{.h = h}); });
        }},
       {"rope",
        [](Backend& b, const Model& m) {
@@ -310,7 +334,12 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          for (int64_t i = 0; i < cos->view().size(); ++i) cos->row<float>(0)[i] = 1;
          const std::vector<int64_t> offsets = sequences(m);
          return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix&) {
-           b.rope(*cos, *sin, offsets, RotaryOrder::halves, m.head_dim, x);
+           b.run(ops::Rope{.cos = *cos,
+                           .sin = *sin,
+                           .offsets = offsets,
+                           .order = RotaryOrder::halves,
+                           .head_dim = m.head_dim,
+                           .x = x});
          });
        }},
       {"rope, interleaved",
@@ -319,19 +348,25 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          for (int64_t i = 0; i < cos->view().size(); ++i) cos->row<float>(0)[i] = 1;
          const std::vector<int64_t> offsets = sequences(m);
          return elementwise(b, m.tokens, m.heads * m.head_dim, 2, [=, &b](Matrix& x, Matrix&, Matrix&) {
-           b.rope(*cos, *sin, offsets, RotaryOrder::interleaved, m.head_dim, x);
+           b.run(ops::Rope{.cos = *cos,
+                           .sin = *sin,
+                           .offsets = offsets,
+                           .order = RotaryOrder::interleaved,
+                           .head_dim = m.head_dim,
+                           .x = x});
          });
        }},
       {"convert to bf16",
        [](Backend& b, const Model& m) {
          return elementwise(
-             b, m.tokens, m.intermediate, 2, [&b](Matrix& x, Matrix&, Matrix& y) { b.convert(x, y); }, DType::bf16);
+             b, m.tokens, m.intermediate, 2,
+             [&b](Matrix& x, Matrix&, Matrix& y) { b.run(ops::Convert{.x = x, .y = y}); }, DType::bf16);
        }},
       {"token_losses, 256 x 49152",
        [](Backend& b, const Model&) {
          const std::vector<int32_t> targets(256);
          return elementwise(b, 256, 49152, 1, [=, &b](Matrix& x, Matrix&, Matrix& y) {
-           b.token_losses(x, targets, y.view().col_range(0, 1));
+           b.run(ops::TokenLosses{.logits = x, .targets = targets, .losses = y.view().col_range(0, 1)});
          });
        }},
       {"permute_symmetric",
@@ -339,8 +374,9 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
          std::vector<int32_t> order(static_cast<size_t>(m.hidden));
          for (int64_t i = 0; i < m.hidden; ++i) order[i] = static_cast<int32_t>(i);
          std::shuffle(order.begin(), order.end(), std::minstd_rand(1));
-         return elementwise(b, m.hidden, m.hidden, 2,
-                            [=, &b](Matrix& h, Matrix&, Matrix& y) { b.permute_symmetric(h, order, 1, y); });
+         return elementwise(b, m.hidden, m.hidden, 2, [=, &b](Matrix& h, Matrix&, Matrix& y) {
+           b.run(ops::PermuteSymmetric{.h = h, .order = order, .damp = 1, .y = y});
+         });
        }},
   };
   return all;

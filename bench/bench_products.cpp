@@ -65,10 +65,10 @@ struct Candidate {
 };
 
 Call our_product(const Operands& o, Backend& backend) {
-  if (!o.gram()) return [=, &backend] { backend.linear(o.x, o.w, {}, o.y); };
+  if (!o.gram()) return [=, &backend] { backend.run(ops::Linear{.x = o.x, .w = o.w, .y = o.y}); };
   const auto dropped = std::make_shared<Matrix>(backend, DType::i32, 1, 1);
-  backend.clear(*dropped);
-  return [=, &backend] { backend.add_gram(o.x, o.y, *dropped); };
+  backend.run(ops::Clear{.y = *dropped});
+  return [=, &backend] { backend.run(ops::AddGram{.x = o.x, .h = o.y, .dropped = *dropped}); };
 }
 
 // Lives as long as the call that is measured: backends keep OpenBLAS at one thread.
@@ -164,8 +164,8 @@ Matrix random(Backend& backend, int64_t rows, int64_t cols, unsigned seed) {
   for (float& value : block) value = normal(generator);
   Matrix m(backend, DType::f32, rows, cols), rounded(backend, DType::bf16, rows, cols);
   for (int64_t i = 0; i < rows * cols; ++i) m.row<float>(0)[i] = block[i % block.size()];
-  backend.convert(m, rounded);
-  backend.convert(rounded, m);
+  backend.run(ops::Convert{.x = m, .y = rounded});
+  backend.run(ops::Convert{.x = rounded, .y = m});
   return m;
 }
 
@@ -173,7 +173,7 @@ Matrix random(Backend& backend, int64_t rows, int64_t cols, unsigned seed) {
 void check(Backend& backend, const char* name, ConstMatrixView x, ConstMatrixView w, ConstMatrixView y) {
   Matrix found(backend, DType::f32, 1, y.cols);
   for (int64_t i = y.rows - 1; i >= 0; i -= y.rows / 7) {
-    backend.convert(y.row_range(i, 1), found);
+    backend.run(ops::Convert{.x = y.row_range(i, 1), .y = found});
     for (int64_t j = w.empty() ? i : y.cols - 1; j >= 0; j -= y.cols / 5) {
       double sum = 0;
       const int64_t terms = w.empty() ? x.rows : x.cols;
@@ -231,8 +231,8 @@ void measure(const Row& row, const std::vector<Candidate>& candidates, const Pea
              int threads, double seconds) {
   Matrix x = random(backend, kTokens, row.k, 1), narrow_x(backend, DType::bf16, kTokens, row.k);
   Matrix w = random(backend, row.gram ? 0 : row.n, row.k, 2), narrow_w(backend, DType::bf16, w.rows(), row.k);
-  backend.convert(x, narrow_x);
-  backend.convert(w, narrow_w);
+  backend.run(ops::Convert{.x = x, .y = narrow_x});
+  backend.run(ops::Convert{.x = w, .y = narrow_w});
   // One triangle with its diagonal is what a Hessian needs, whatever a library computes.
   const double flops = 1.0 * kTokens * row.k * (row.gram ? row.k + 1 : 2 * row.n);
   std::printf("%-20s", row.name);
@@ -242,7 +242,7 @@ void measure(const Row& row, const std::vector<Candidate>& candidates, const Pea
       continue;
     }
     Matrix y(backend, row.gram ? DType::f32 : candidate.output, row.gram ? row.k : kTokens, row.n);
-    backend.clear(y);
+    backend.run(ops::Clear{.y = y});
     const bool narrow = candidate.inputs == DType::bf16;
     const Call call = candidate.prepare({narrow ? narrow_x : x, narrow ? narrow_w : w, y});
     if (!call) {

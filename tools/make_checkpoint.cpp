@@ -281,6 +281,7 @@ void make_checkpoint(const Options& o, const Interrupts& interrupts) {
   const ModelConfig config = parse_model_config(json, o.output);
   const std::vector<Weight> weights = weights_of(config, dtype);
   std::vector<TensorSpec> specs;
+  specs.reserve(weights.size());
   for (const Weight& weight : weights) specs.push_back(weight.spec);
 
   // No model is read, so the output may lie anywhere; the writer wants a source to keep away from.

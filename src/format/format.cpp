@@ -115,7 +115,7 @@ FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, c
   };
   {
     Matrix words(backend, DType::i32, codes.cols * grid.bits / 32, codes.rows);
-    backend.pack(codes, grid.bits, words);
+    backend.run(ops::Pack{.codes = codes, .bits = grid.bits, .words = words});
     linear.words = download(words);
   }
   linear.zeros = download(grid.zeros);
@@ -138,7 +138,8 @@ Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
   const Matrix device_scales = to_device(backend, DType::f32, rows, groups, scales.data());
   const Matrix device_zeros = to_device(backend, DType::u8, rows, groups, zeros.data());
   Matrix weight(backend, dtype, rows, cols);
-  backend.dequantize(device_codes, g_idx, {device_scales.view(), device_zeros.view(), bits}, weight);
+  backend.run(ops::Dequantize{
+      .codes = device_codes, .groups = g_idx, .grid = {device_scales.view(), device_zeros.view(), bits}, .w = weight});
   return weight;
 }
 

@@ -521,7 +521,7 @@ void CheckpointWriter::write_part(std::string_view tensor, size_t first, const v
 }
 
 fs::path CheckpointWriter::create(const fs::path& relative) const {
-  const fs::path path = temporary_ / relative;
+  fs::path path = temporary_ / relative;
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   if (error) throw cannot(path.parent_path(), "create it", error.value());

@@ -8,8 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backend/ops.h"
 #include "io/checkpoint.h"
+#include "ops/attention.h"
+#include "ops/gates.h"
 
 namespace gptq {
 

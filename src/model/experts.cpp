@@ -16,7 +16,7 @@ const Affine& part_of(const Block& block, Part part) { return block.parts[static
 // y = x w' [rows, n] on the host, for a small float weight.
 std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& weight) {
   Matrix y(backend, DType::f32, x.rows, weight.weight.rows());
-  backend.linear(x, weight.weight, weight.bias, y);
+  backend.run(ops::Linear{.x = x, .w = weight.weight, .bias = weight.bias, .y = y});
   return to_host<float>(backend, y);
 }
 
@@ -35,9 +35,9 @@ void Model::begin_experts(const Block& block, Batch& batch) {
   {
     const Matrix x = mlp_input(block, batch);
     batch.input = Matrix(backend, dtype_, batch.tokens(), 2 * hidden);
-    backend.convert(x, batch.input.view().col_range(0, hidden));
+    backend.run(ops::Convert{.x = x, .y = batch.input.view().col_range(0, hidden)});
   }
-  backend.clear(batch.input.view().col_range(hidden, hidden));
+  backend.run(ops::Clear{.y = batch.input.view().col_range(hidden, hidden)});
   const ConstMatrixView x = batch.input.view().col_range(0, hidden);
   const Matrix& choice_bias = part_of(block, Part::choice_bias).weight;
   batch.routing = route(products(backend, x, part_of(block, Part::router)),
@@ -64,13 +64,15 @@ void Model::add_shared(const Block& block, int64_t step, Batch& batch) {
     const Matrix all = apply(backend, down, activated.view().row_range(0, count), each);
     const ConstMatrixView y = all.view().row_range(0, count);
     if (weights.empty()) {
-      backend.add(y, 1, sum.row_range(first, count));
+      backend.run(ops::Add{.x = y, .factor = 1, .y = sum.row_range(first, count)});
       continue;
     }
     std::vector<int32_t> rows(static_cast<size_t>(count));
     std::iota(rows.begin(), rows.end(), 0);
-    backend.add_rows(y, rows, std::span(weights).subspan(static_cast<size_t>(first), rows.size()),
-                     sum.row_range(first, count));
+    backend.run(ops::AddRows{.x = y,
+                             .ids = rows,
+                             .weights = std::span(weights).subspan(static_cast<size_t>(first), rows.size()),
+                             .y = sum.row_range(first, count)});
   }
 }
 
@@ -80,13 +82,14 @@ Matrix Model::expert_input(const Block& block, int64_t step, const Batch& batch,
   const bool is_out = block.kinds[static_cast<size_t>(step)] == StepKind::expert_out;
   const int64_t room = rows_at_once(batch), count = static_cast<int64_t>(rows.size());
   Matrix x(backend, dtype_, room, config_.hidden);
-  backend.gather_rows(batch.input.view().col_range(0, config_.hidden), rows, x.view().row_range(0, count));
+  backend.run(ops::GatherRows{
+      .table = batch.input.view().col_range(0, config_.hidden), .ids = rows, .y = x.view().row_range(0, count)});
   if (config_.architecture->experts.weighs_inputs) {
     Matrix weighed(backend, dtype_, room, x.cols());
     std::vector<int32_t> own(rows.size());
     std::iota(own.begin(), own.end(), 0);
-    backend.clear(weighed);
-    backend.add_rows(x.view().row_range(0, count), own, weights, weighed);
+    backend.run(ops::Clear{.y = weighed});
+    backend.run(ops::AddRows{.x = x.view().row_range(0, count), .ids = own, .weights = weights, .y = weighed});
     x = std::move(weighed);
   }
   if (!is_out) return x;
@@ -111,7 +114,10 @@ void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
     const Matrix x = expert_input(block, step, batch, rows.subspan(first, count), weights.subspan(first, count));
     const auto piece = static_cast<int64_t>(count);
     const Matrix y = apply(backend, down, x.view().row_range(0, piece), static_cast<int64_t>(each));
-    backend.add_rows(y.view().row_range(0, piece), rows.subspan(first, count), of_outputs.subspan(first, count), sum);
+    backend.run(ops::AddRows{.x = y.view().row_range(0, piece),
+                             .ids = rows.subspan(first, count),
+                             .weights = of_outputs.subspan(first, count),
+                             .y = sum});
   }
 }
 

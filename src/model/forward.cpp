@@ -65,7 +65,7 @@ FusedColumns fused_columns(const ModelConfig& config) {
 
 Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room) const {
   Matrix y(backend, dtype_, std::max(x.rows, room), linear.weight.rows());
-  backend.linear(x, linear.weight, linear.bias, y.view().row_range(0, x.rows));
+  backend.run(ops::Linear{.x = x, .w = linear.weight, .bias = linear.bias, .y = y.view().row_range(0, x.rows)});
   return y;
 }
 
@@ -112,15 +112,16 @@ void Model::in_passes(const Batch& batch, const Body& body) {
 
 void Model::normalize(Backend& backend, ConstMatrixView x, const Affine& norm, MatrixView y) const {
   if (config_.architecture->norm == NormKind::layer)
-    return backend.layer_norm(x, norm.weight, norm.bias, config_.norm_eps, y);
-  backend.rms_norm(x, norm.weight, config_.norm_eps, y);
+    return backend.run(
+        ops::LayerNorm{.x = x, .weight = norm.weight, .bias = norm.bias, .eps = config_.norm_eps, .y = y});
+  backend.run(ops::RmsNorm{.x = x, .weight = norm.weight, .eps = config_.norm_eps, .y = y});
 }
 
 Matrix Model::normed_residual(const Block& block, Part norm, const Batch& batch) const {
   Matrix y(*block.backend, dtype_, batch.tokens(), batch.residual.cols());
   const Affine& part = part_of(block, norm);
   if (part.weight.empty()) {
-    block.backend->convert(batch.residual, y);
+    block.backend->run(ops::Convert{.x = batch.residual, .y = y});
   } else {
     normalize(*block.backend, batch.residual, part, y);
   }
@@ -151,14 +152,23 @@ void Model::attend_heads(const Block& block, const RopeMatrices* rope, const Rop
   const bool has_norm = !part_of(block, Part::q_norm).weight.empty();
   if (has_norm && !config_.architecture->qk_norm_after_rope) normalize_heads();
   if (config_.qkv_cap > 0) {
-    for (const MatrixView heads : {q, k, v}) backend.cap(Cap::hard, config_.qkv_cap, heads);
+    for (const MatrixView heads : {q, k, v})
+      backend.run(ops::Cap{.kind = ops::Cap::hard, .bound = config_.qkv_cap, .x = heads});
   }
   if (rope != nullptr) {
-    backend.rope(rope->cos, rope->sin, offsets, order, head_dim, q);
-    backend.rope(rope->cos, rope->sin, offsets, order, head_dim, k);
+    backend.run(ops::Rope{
+        .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = q});
+    backend.run(ops::Rope{
+        .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = k});
   }
   if (has_norm && config_.architecture->qk_norm_after_rope) normalize_heads();
-  if (query_rope != nullptr) backend.rope(query_rope->cos, query_rope->sin, offsets, order, head_dim, q);
+  if (query_rope != nullptr)
+    backend.run(ops::Rope{.cos = query_rope->cos,
+                          .sin = query_rope->sin,
+                          .offsets = offsets,
+                          .order = order,
+                          .head_dim = head_dim,
+                          .x = q});
   const AttentionShape shape{.heads = config_.heads,
                              .kv_heads = config_.kv_heads,
                              .head_dim = head_dim,
@@ -168,7 +178,7 @@ void Model::attend_heads(const Block& block, const RopeMatrices* rope, const Rop
                              .chunk = kind.chunk,
                              .slopes = block.slopes,
                              .sinks = part_of(block, Part::sinks).weight};
-  backend.attention(q, k, v, offsets, shape, y);
+  backend.run(ops::Attention{.q = q, .k = k, .v = v, .offsets = offsets, .shape = shape, .y = y});
 }
 
 Matrix Model::attend(const Block& block, const Batch& batch) {
@@ -194,7 +204,7 @@ Matrix Model::attend(const Block& block, const Batch& batch) {
       const Matrix all = apply(backend, linears[0], x);
       const auto gather = [&](const std::vector<int32_t>& ids) {
         Matrix heads(backend, dtype_, x.rows, static_cast<int64_t>(ids.size()));
-        backend.gather_columns(all, ids, heads);
+        backend.run(ops::GatherColumns{.x = all, .ids = ids, .y = heads});
         return heads;
       };
       q_owner = gather(columns.q);
@@ -231,13 +241,17 @@ Matrix Model::latents(const Block& block, const Batch& batch) {
     const MatrixView to = rows.of(y);
     const Matrix q = apply(backend, linears[0], x), kv = apply(backend, linears[1], x);
     if (latent.q_rank > 0) {
-      backend.rms_norm(q, part_of(block, Part::q_latent_norm).weight, kEps, to.col_range(0, q_width));
+      backend.run(ops::RmsNorm{
+          .x = q, .weight = part_of(block, Part::q_latent_norm).weight, .eps = kEps, .y = to.col_range(0, q_width)});
     } else {
-      backend.convert(q, to.col_range(0, q_width));
+      backend.run(ops::Convert{.x = q, .y = to.col_range(0, q_width)});
     }
-    backend.rms_norm(kv.view().col_range(0, kv_rank), part_of(block, Part::kv_latent_norm).weight, kEps,
-                     to.col_range(q_width, kv_rank));
-    backend.convert(kv.view().col_range(kv_rank, latent.rope_dim), to.col_range(q_width + kv_rank, latent.rope_dim));
+    backend.run(ops::RmsNorm{.x = kv.view().col_range(0, kv_rank),
+                             .weight = part_of(block, Part::kv_latent_norm).weight,
+                             .eps = kEps,
+                             .y = to.col_range(q_width, kv_rank)});
+    backend.run(ops::Convert{.x = kv.view().col_range(kv_rank, latent.rope_dim),
+                             .y = to.col_range(q_width + kv_rank, latent.rope_dim)});
   });
   return y;
 }
@@ -271,17 +285,21 @@ Matrix Model::attend_latents(const Block& block, const Batch& batch) {
     const Matrix projected = latent.q_rank > 0
                                  ? apply(backend, linears_of(block, StepKind::latent_query)[0], x.col_range(0, q_width))
                                  : Matrix();
-    backend.gather_columns(latent.q_rank > 0 ? projected.view() : x.col_range(0, q_width), q_columns, q);
+    backend.run(ops::GatherColumns{
+        .x = latent.q_rank > 0 ? projected.view() : x.col_range(0, q_width), .ids = q_columns, .y = q});
     Matrix kv = matrix(zero + 1);
     const Linear& expand = linears_of(block, StepKind::latent_key_value)[0];
-    backend.linear(x.col_range(q_width, latent.kv_rank), expand.weight, expand.bias, kv.view().col_range(0, expanded));
-    backend.convert(x.col_range(q_width + latent.kv_rank, latent.rope_dim),
-                    kv.view().col_range(shared, latent.rope_dim));
-    backend.clear(kv.view().col_range(zero, 1));
-    backend.gather_columns(kv, k_columns, k);
-    backend.gather_columns(kv, v_columns, v);
+    backend.run(ops::Linear{.x = x.col_range(q_width, latent.kv_rank),
+                            .w = expand.weight,
+                            .bias = expand.bias,
+                            .y = kv.view().col_range(0, expanded)});
+    backend.run(ops::Convert{.x = x.col_range(q_width + latent.kv_rank, latent.rope_dim),
+                             .y = kv.view().col_range(shared, latent.rope_dim)});
+    backend.run(ops::Clear{.y = kv.view().col_range(zero, 1)});
+    backend.run(ops::GatherColumns{.x = kv, .ids = k_columns, .y = k});
+    backend.run(ops::GatherColumns{.x = kv, .ids = v_columns, .y = v});
     attend_heads(block, &rope, nullptr, offsets, dim, q, k, v, y);
-    backend.gather_columns(y, y_columns, rows.of(result));
+    backend.run(ops::GatherColumns{.x = y, .ids = y_columns, .y = rows.of(result)});
   });
   return result;
 }
@@ -307,7 +325,7 @@ void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, Matr
       weights.up = linears[1].weight;
       weights.up_bias = linears[1].bias;
     }
-    return backend.gated_linear(x, weights, y);
+    return backend.run(ops::GatedLinear{.x = x, .weights = weights, .y = y});
   }
   const Matrix first = apply(backend, linears[0], x, room),
                second = linears.size() > 1 ? apply(backend, linears[1], x, room) : Matrix();
@@ -316,7 +334,7 @@ void Model::activate(Backend& backend, const Step& step, ConstMatrixView x, Matr
   const ConstMatrixView up = is_fused         ? gate.col_range(y.cols, y.cols)
                              : second.empty() ? ConstMatrixView()
                                               : second.view().row_range(0, x.rows);
-  backend.gate(gate.col_range(0, y.cols), up, config_.activation, y);
+  backend.run(ops::Gate{.gate = gate.col_range(0, y.cols), .up = up, .activation = config_.activation, .y = y});
 }
 
 // For a step that all tokens pass.
@@ -331,18 +349,21 @@ Matrix Model::activate(const Block& block, int64_t step, ConstMatrixView input, 
 void Model::add_branch(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const {
   Backend& backend = *block.backend;
   const Affine& norm = part_of(block, post_norm);
-  if (norm.weight.empty()) return backend.add(y, config_.residual_scale, residual);
+  if (norm.weight.empty()) return backend.run(ops::Add{.x = y, .factor = config_.residual_scale, .y = residual});
   Matrix normed = clone_shape(backend, y);
   normalize(backend, y, norm, normed);
-  backend.add(normed, config_.residual_scale, residual);
+  backend.run(ops::Add{.x = normed, .factor = config_.residual_scale, .y = residual});
 }
 
 void Model::add_to_residual(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch) {
   in_passes(batch, [&](Rows rows, SequenceOffsets) {
     const Linear& linear = linears_of(block, step)[0];
     if (part_of(block, post_norm).weight.empty() && block.backend->fuses_linears(dtype_)) {
-      return block.backend->add_linear(rows.of(input), linear.weight, linear.bias, config_.residual_scale,
-                                       rows.of(batch.residual));
+      return block.backend->run(ops::AddLinear{.x = rows.of(input),
+                                               .w = linear.weight,
+                                               .bias = linear.bias,
+                                               .factor = config_.residual_scale,
+                                               .y = rows.of(batch.residual)});
     }
     const Matrix y = apply(*block.backend, linear, rows.of(input));
     add_branch(block, post_norm, y, rows.of(batch.residual));
@@ -466,8 +487,8 @@ Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
   Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
   normalize(backend, hidden, final_norm(), normed);
   const Matrix& weight = head();
-  backend.linear(normed, weight, head_bias_, logits);
-  if (config_.logit_cap > 0) backend.cap(Cap::soft, config_.logit_cap, logits);
+  backend.run(ops::Linear{.x = normed, .w = weight, .bias = head_bias_, .y = logits});
+  if (config_.logit_cap > 0) backend.run(ops::Cap{.kind = ops::Cap::soft, .bound = config_.logit_cap, .x = logits});
   return logits;
 }
 

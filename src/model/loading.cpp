@@ -17,7 +17,7 @@ Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype) {
   Matrix stored = to_device(backend, host.dtype, host.rows, host.cols, host.data);
   if (stored.dtype() == dtype) return stored;
   Matrix converted(backend, dtype, stored.rows(), stored.cols());
-  backend.convert(stored, converted);
+  backend.run(ops::Convert{.x = stored, .y = converted});
   return converted;
 }
 
@@ -26,12 +26,12 @@ void scale_rows_to_one(MatrixView rows) {
   std::vector<float> wide(static_cast<size_t>(rows.cols));
   const MatrixView one(wide.data(), DType::f32, 1, rows.cols);
   for (int64_t r = 0; r < rows.rows; ++r) {
-    reference().convert(rows.row_range(r, 1), one);
+    reference(ops::Convert{.x = rows.row_range(r, 1), .y = one});
     double squares = 0;
     for (const float value : wide) squares += static_cast<double>(value) * value;
     const double length = std::max(std::sqrt(squares), 1e-12);
     for (float& value : wide) value = static_cast<float>(value / length);
-    reference().convert(one, rows.row_range(r, 1));
+    reference(ops::Convert{.x = one, .y = rows.row_range(r, 1)});
   }
 }
 
@@ -138,13 +138,13 @@ struct Model::Loader {
       }
     };
     if (spec.weights.empty() && reads) {
-      reference().clear(part.weight);
+      reference(ops::Clear{.y = part.weight});
       add_constant(part.weight, spec.scale, 1);
     }
     int64_t row = 0;
     for (const std::string& name : spec.weights) {
       const Matrix values = load(name, stored_shape(model.checkpoint_, spec, name));
-      if (reads) reference().convert(values, part.weight.view().row_range(row, values.rows()));
+      if (reads) reference(ops::Convert{.x = values, .y = part.weight.view().row_range(row, values.rows())});
       row += values.rows();
     }
     if (!spec.weights.empty() && reads) add_constant(part.weight, spec.scale, spec.plus_one ? 1 : 0);
@@ -152,7 +152,7 @@ struct Model::Loader {
       const Matrix values = load(spec.bias, {bias_size(spec)});
       part.bias = Matrix(memory, DType::f32, 1, bias_size(spec));
       if (reads) {
-        reference().convert(values, part.bias);
+        reference(ops::Convert{.x = values, .y = part.bias});
         add_constant(part.bias, spec.scale, 0);
       }
     }
@@ -305,12 +305,12 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
   if (config_.embedding_scale != 1) {
     // As in transformers, the factor is rounded to the dtype of the computation.
     Matrix factor(host_memory(), dtype_, 1, 1);
-    reference().convert(ConstMatrixView(&config_.embedding_scale, DType::f32, 1, 1), factor);
+    reference(ops::Convert{.x = ConstMatrixView(&config_.embedding_scale, DType::f32, 1, 1), .y = factor});
     float rounded = 0;
-    reference().convert(factor, MatrixView(&rounded, DType::f32, 1, 1));
+    reference(ops::Convert{.x = factor, .y = MatrixView(&rounded, DType::f32, 1, 1)});
     Matrix scaled(backend, dtype_, batch.residual.rows(), batch.residual.cols());
-    backend.clear(scaled);
-    backend.add(batch.residual, rounded, scaled);
+    backend.run(ops::Clear{.y = scaled});
+    backend.run(ops::Add{.x = batch.residual, .factor = rounded, .y = scaled});
     batch.residual = std::move(scaled);
   }
   if (!rows.positions.empty()) {
@@ -319,8 +319,8 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
     for (size_t s = 0; s + 1 < batch.offsets.size(); ++s)
       std::iota(places.begin() + batch.offsets[s], places.begin() + batch.offsets[s + 1], 0);
     Matrix positions(backend, dtype_, batch.tokens(), table.cols());
-    backend.gather_rows(table, places, positions);
-    backend.add(positions, 1, batch.residual);
+    backend.run(ops::GatherRows{.table = table, .ids = places, .y = positions});
+    backend.run(ops::Add{.x = positions, .factor = 1, .y = batch.residual});
   }
   if (!row.embedding_norm.empty()) {
     const Affine norm = place_part(
@@ -331,7 +331,7 @@ Batch Model::embedded(HostRows rows, Backend& backend, const Loader& loader) con
   }
   if (const DType residual = backend.residual_dtype(dtype_); residual != dtype_) {
     Matrix converted(backend, residual, batch.residual.rows(), batch.residual.cols());
-    backend.convert(batch.residual, converted);
+    backend.run(ops::Convert{.x = batch.residual, .y = converted});
     batch.residual = std::move(converted);
   }
   return batch;
@@ -462,7 +462,7 @@ Matrix Model::take_head() {
   head();
   if (head_.dtype() == dtype_) return std::move(head_);
   Matrix converted(*head_backend_, dtype_, head_.rows(), head_.cols());
-  head_backend_->convert(head_, converted);
+  head_backend_->run(ops::Convert{.x = head_, .y = converted});
   head_ = Matrix();
   return converted;
 }

@@ -9,11 +9,11 @@ namespace {
 struct Budget {
   std::string device;
   int64_t bytes = 0;
-  bool keeps_room = false;  // for the largest unit still to be placed, which may have to visit
+  bool keeps_room = false;  // reserves memory for the largest unit not yet placed, which may visit
 };
 
-// A unit more than its share fits on every device: 1.25 times the larger of a block and the mean of all layers (the
-// modules that hold weights themselves). A head without bytes is the embedding's twin, no layer of its own.
+// Extra room per device for one more unit: 1.25 times the larger of a block and the mean of all layers (modules with
+// own weights). A head without bytes is tied to the embedding and not a layer.
 int64_t balance_buffer(const ModuleTree& tree, int64_t total) {
   const std::unordered_set<std::string_view> parents = parents_of(tree.modules);
   int64_t layers = 0, block = 0;
@@ -26,8 +26,8 @@ int64_t balance_buffer(const ModuleTree& tree, int64_t total) {
   return larger + larger / 4;
 }
 
-// Cuts budgets so that all accelerators get about as much; with `low_zero` all but the first, which takes what is left.
-// The last keeps its budget, in case the buffer is too small.
+// Reduces budgets so that all accelerators get about the same; with `low_zero` all but the first, which takes the rest.
+// The last one keeps its budget, in case the extra room is too small.
 void balance(std::vector<Budget>& accelerators, const ModuleTree& tree, bool low_zero) {
   const size_t count = accelerators.size();
   const size_t sharing = low_zero && count > 1 ? count - 1 : count;
@@ -41,7 +41,7 @@ void balance(std::vector<Budget>& accelerators, const ModuleTree& tree, bool low
   accelerators[0].bytes = std::min(accelerators[0].bytes, left);
 }
 
-// Fills the devices one after the other with the units in their order; what fits nowhere is on disk.
+// Fills the devices in turn with the units in order; units that fit nowhere go to disk.
 DeviceMap fill(const std::vector<Budget>& devices, const std::vector<ModelUnit>& units) {
   std::vector<int64_t> largest_after(units.size(), 0);
   for (size_t i = units.size() - 1; i > 0; --i) largest_after[i - 1] = std::max(largest_after[i], units[i].bytes);
@@ -49,7 +49,7 @@ DeviceMap fill(const std::vector<Budget>& devices, const std::vector<ModelUnit>&
   size_t at = 0;
   int64_t used = 0;
   for (size_t i = 0; i < units.size(); ++i) {
-    if (i > 0 && i + 1 == units.size() && units[i].bytes == 0) {  // tied: beside the embedding
+    if (i > 0 && i + 1 == units.size() && units[i].bytes == 0) {  // tied: on the embedding's device
       map.entries.push_back({units[i].module, map.entries.front().device});
       continue;
     }
@@ -82,7 +82,7 @@ DeviceMap automatic_map(std::string_view word, const Machine& machine, const Mod
   std::vector<Budget> devices;
   for (const DeviceInfo& device : machine.accelerators) devices.push_back(budget(device, devices.empty()));
   if (word != "sequential") {
-    // A tenth of the only accelerator is left to the computation, unless its memory was given.
+    // Reserves a tenth of a single accelerator for computing, unless its memory was given.
     if (devices.size() == 1 && limit_of(max_memory, devices[0].device) == nullptr) {
       devices[0].bytes -= devices[0].bytes / 10;
     }

@@ -1,4 +1,4 @@
-// Device maps: reading what people write, and checking it against the machine and the model.
+// Device maps: parsing, and checks against the machine and the model.
 #include "plan/device_map.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 namespace gptq {
 namespace {
 
-// Whether `module` lies below `ancestor`; all lie below "".
+// Whether `module` is inside `ancestor`; "" contains all.
 bool is_below(std::string_view module, std::string_view ancestor) {
   if (ancestor.empty()) return !module.empty();
   return module.size() > ancestor.size() && module.starts_with(ancestor) && module[ancestor.size()] == '.';
@@ -38,7 +38,7 @@ const DeviceMap::Entry* longest_entry(const std::vector<DeviceMap::Entry>& entri
   return longest;
 }
 
-// Maps made with transformers name these even though they own no weights, or none that a checkpoint stores.
+// Maps made with transformers name these although they have no weights in a checkpoint.
 bool may_lack_weights(std::string_view module) {
   const std::string_view last = module.substr(module.rfind('.') + 1);
   return last == "rotary_emb" || last == "embed_positions" || last == "wpe";
@@ -68,8 +68,8 @@ void require_known_modules(const DeviceMap& map, const ModuleTree& tree, const s
   }
 }
 
-// Every unit is covered and on one device. Where its parts have entries of their own that agree, as in a map that lists
-// modules one by one, an entry for the unit is added.
+// Requires that every unit is covered and on one device. Adds an entry for a unit whose parts have separate entries
+// that agree, as in a map that lists all modules.
 void require_whole_units(DeviceMap& map, const ModuleTree& tree, const std::string& where) {
   const std::unordered_set<std::string_view> parents = parents_of(tree.modules);
   std::vector<std::string> uncovered;
@@ -116,7 +116,7 @@ std::string read_map_file(const std::string& path) {
   std::error_code ignored;
   if (path.empty() || !std::filesystem::exists(path, ignored)) {
     throw InputError(cat("`device_map` '", path, "' is neither JSON, nor one of the words ", kMapWordList,
-                         ", nor a device, nor a file that exists; ", kDeviceList));
+                         ", nor a device, nor a file that exists; ", device_words()));
   }
   std::ifstream file(path, std::ios::binary);
   if (std::filesystem::is_directory(path, ignored) || !file) {
@@ -128,17 +128,17 @@ std::string read_map_file(const std::string& path) {
 DeviceMap read_map(std::string_view text, const std::string& where, const Machine& machine,
                    const MaxMemory& max_memory) {
   const bool simulated = std::any_of(max_memory.begin(), max_memory.end(),
-                                     [](const auto& limit) { return limit.first.starts_with("sim:"); });
+                                     [](const auto& limit) { return traits_of(limit.first).is_simulated; });
   DeviceMap map;
   for (const Setting& setting : read_settings(text, where)) {
     const std::string here = cat(where, ": entry '", setting.key, "'");
     const bool is_number = setting.value.is_number_integer();
     if (!is_number && !setting.value.is_string()) {
-      throw InputError(cat(here, " is ", setting.value.dump(), ": ", kDeviceList, "; ", there_is(machine)));
+      throw InputError(cat(here, " is ", setting.value.dump(), ": ", device_words(), "; ", there_is(machine)));
     }
     const std::string device =
         find_device(is_number ? setting.value.dump() : setting.value.get<std::string>(), machine, here);
-    if (simulated && device.starts_with("sim:") && limit_of(max_memory, device) == nullptr) {
+    if (simulated && traits_of(device).is_simulated && limit_of(max_memory, device) == nullptr) {
       throw InputError(cat(here, ": `max_memory` names the simulated accelerators, and ", device,
                            " is none of them; this machine has: ", list_of(machine)));
     }

@@ -27,11 +27,10 @@ void check_numbers(const Job& job) {
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
-  const fs::path beside = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  const fs::path found = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
   const bool in_memory = !calibration.ids.empty();
-  if (!in_memory && calibration.file.empty() && fs::exists(beside))
-    calibration.file = beside.lexically_normal().string();
+  if (!in_memory && calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
   if (!in_memory && calibration.file.empty()) {
     throw InputError(
         "no calibration text: pass `calibration` FILE (.txt, or .jsonl with text, messages or input_ids), or `method` "
@@ -48,7 +47,7 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   return calibration;
 }
 
-// The rules for quantizing, in the order in which Optimum applies them.
+// Applies the rules for quantizing in Optimum's order.
 Placement placement_for_quantizing(const std::string& text, const Resources& resources, const ModuleTree& tree,
                                    std::vector<Notice>& notices) {
   const Machine& machine = resources.machine;
@@ -66,7 +65,7 @@ Placement placement_for_quantizing(const std::string& text, const Resources& res
 
 size_t writes_behind(const Placement& placement) {
   constexpr size_t kLinears = 8;
-  const auto computes = [](const std::string& name) { return name == "cpu" || name.starts_with("sim"); };
+  const auto computes = [](const std::string& name) { return traits_of(name).computes_on_host; };
   return std::all_of(placement.devices.begin(), placement.devices.end(), computes) ? 1 : kLinears;
 }
 
@@ -98,7 +97,7 @@ Facts find_facts(const Job& job) {
   facts.precision = precision_of(stored_dtype(checkpoint, facts.config), job.precision, *backend);
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
   facts.notices.push_back({Level::message, message_of(facts.precision)});
-  const Model checked(checkpoint, *backend, facts.precision.computed);  // every tensor is there, of the right shape
+  const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(

@@ -1,5 +1,5 @@
-// All that is known about a job before a weight is read: the model's headers, the machine, the map and its rules. Const
-// once it is found.
+// All facts about a job that are known before a weight is read: the model's headers, the machine, the map and its
+// rules. Const once found.
 #pragma once
 
 #include <memory>
@@ -29,19 +29,19 @@ struct Facts {
   Resources resources;
   Precision precision;
   Placement placement;
-  Calibration calibration;      // its file found, its length cut to the model's positions
-  int64_t batch_tokens = 0;     // of a batch where Job::batch_size does not say
-  int64_t workspace_bytes = 0;  // that each device takes besides its matrices
-  std::vector<int> widths;      // up for choice with Recipe::average_bits, rising; empty where the recipe leaves none
-  double free_average = 0;      // bits, of the linears whose width is up for choice
+  Calibration calibration;      // with the file found, and the length limited to the model's positions
+  int64_t batch_tokens = 0;     // of a batch, unless Job::batch_size is set
+  int64_t workspace_bytes = 0;  // that each device takes in addition to its matrices
+  std::vector<int> widths;      // candidates for Recipe::average_bits, ascending; empty without it
+  double free_average = 0;      // mean bits of the linears whose width is chosen
   std::vector<Notice> notices;
 };
 
-// Throws InputError for a job that makes no sense, or whose model cannot be quantized.
+// Throws InputError for an invalid job, or a model that cannot be quantized.
 Facts find_facts(const Job& job);
 
-// Linears that may wait to be written while the next ones are solved. A CPU that computes is slower than a disk, so one
-// does; an accelerator must not wait for the disk between the short linears of a block.
+// The number of linears that may wait to be written while the next ones are solved: one if the CPU computes, which is
+// slower than a disk; more for an accelerator, which must not wait for the disk between the small linears of a block.
 size_t writes_behind(const Placement& placement);
 
 // Bytes of one token's states: its residual, and its widest step input.
@@ -51,11 +51,11 @@ struct StateBytes {
 };
 StateBytes state_bytes(const Facts& facts);
 
-// The placement of a model that is run, not quantized, with what the rules say about it.
+// The placement of a model that is evaluated, with the messages of the rules.
 Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,
                                 const Resources& resources, std::vector<Notice>& notices);
 
-// The dtype of a checkpoint's embedding: its precision, quantized or not.
+// The dtype of a checkpoint's embedding, which is its precision, quantized or not.
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config);
 
 }  // namespace gptq

@@ -19,7 +19,7 @@ std::string name_in_block(const ModelConfig& config, const std::string& name) {
   return name.substr(name.find('.', index) + 1);
 }
 
-// What becomes of each linear.
+// Decides how each linear is stored.
 void choose_linears(const Job& job, const Facts& facts, Layout& layout) {
   std::set<std::string> wanted, known;
   for (const auto& names : job.recipe.modules_in_block_to_quantize) wanted.insert(names.begin(), names.end());
@@ -78,8 +78,8 @@ void plan_output(const Job& job, const Facts& facts, Layout& layout) {
                            static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
 }
 
-// What Optimum reads in the place of rules, where those skip the same linears in all blocks: the names in a block of
-// the others, step by step. Empty where nothing is skipped, or not by all alike.
+// modules_in_block_to_quantize, which Optimum reads instead of rules: if the rules skip the same linears in all blocks,
+// the names of the others within a block, by step. Empty if nothing is skipped, or not the same in all blocks.
 std::vector<std::vector<std::string>> kinds_in_every_block(const ModelConfig& config, const Layout& layout) {
   std::vector<std::vector<std::string>> first;
   bool skips = false;

@@ -1,4 +1,4 @@
-// What the output holds: which linears are quantized and how, and its tensors in their order.
+// The output: which linears are quantized and how, and its tensors in order.
 #pragma once
 
 #include <map>
@@ -12,11 +12,11 @@
 namespace gptq {
 
 struct Layout {
-  std::map<std::string, QuantizedLinear> quantized;  // by the name of the linear
-  // Source tensors that the output replaces, and the linears that each becomes; the same of biases that are split.
+  std::map<std::string, QuantizedLinear> quantized;  // by name
+  // Source tensors replaced in the output, and the linears each becomes; likewise for split biases.
   std::map<std::string, std::vector<std::string>> replaced, split_biases;
-  std::vector<StoredLinear> linears;      // of all blocks and the head, as the output has them
-  std::vector<ModuleRule> written_rules;  // the recipe's, with names that loaders fuse
+  std::vector<StoredLinear> linears;      // of all blocks and the head, as stored in the output
+  std::vector<ModuleRule> written_rules;  // the recipe's rules, with those for fused names
   OutputLayout output;                    // its tensors, in their order
   int64_t quantized_weights = 0, output_bytes = 0;
   double bits_per_weight = 0;
@@ -25,11 +25,11 @@ struct Layout {
   bool is_quantized(const LinearSpec& linear) const { return quantized.count(linear.name) != 0; }
 };
 
-// Throws InputError where the recipe, its rules and the model contradict each other.
+// Throws InputError if the recipe, its rules and the model contradict each other.
 Layout lay_out(const Job& job, const Facts& facts);
 
-// The layout that a plan shows: the job's own; where bits are to be chosen, that of the width above the average, with
-// the sizes of the average. Throws InputError where Job::loader does not accept it.
+// The layout shown by a plan: the job's own; if bits are chosen, that of the width above the average, with the sizes of
+// the average. Throws InputError if Job::loader does not accept it.
 Layout planned_layout(const Job& job, const Facts& facts);
 
 // A job's facts and its planned layout.

@@ -17,13 +17,13 @@ namespace {
 constexpr int64_t kSimulatedDevices = 64;
 
 struct AcceleratorName {
-  std::string_view kind, number;  // as written; "" is the kind of a number alone, "0" the number of a kind alone
+  std::string_view kind, number;  // as written; kind "" for a plain number, number "0" for a plain kind
 };
 
 std::optional<AcceleratorName> split_accelerator(std::string_view text) {
   const size_t colon = text.find(':');
   const std::string_view kind = text.substr(0, colon);
-  if (kind == "cuda" || kind == "xpu" || kind == "sim") {
+  if (const DeviceKind* known = find_kind(kind); known != nullptr && known->is_numbered) {
     return AcceleratorName{kind, colon == text.npos ? "0" : text.substr(colon + 1)};
   }
   const bool signed_number = text.starts_with('-');
@@ -41,14 +41,14 @@ int64_t read_size(const Setting& setting, const std::string& where) {
     try {
       bytes = parse_bytes(setting.value.get<std::string>());
     } catch (const InputError&) {
-      throw fail(cat("is ", setting.value.dump(), ", which is no positive size"));
+      throw fail(cat("is ", setting.value.dump(), ", which is not a positive size"));
     }
   } else if (setting.value.is_number_unsigned() && setting.value.get<uint64_t>() <= INT64_MAX) {
     bytes = setting.value.get<int64_t>();
   } else {
     throw fail(cat("is ", setting.value.dump()));
   }
-  if (bytes <= 0) throw fail(cat("is ", setting.value.dump(), ", which is no positive size"));
+  if (bytes <= 0) throw fail(cat("is ", setting.value.dump(), ", which is not a positive size"));
   return bytes;
 }
 
@@ -69,6 +69,20 @@ std::string list_of(const Machine& machine) {
   return list;
 }
 
+std::string device_words() {
+  std::string accelerators, simulated, hosts;
+  for (const DeviceKind& kind : device_kinds()) {
+    if (!kind.is_numbered)
+      hosts += cat(", ", kind.name);
+    else if (kind.traits.is_simulated)
+      simulated += cat(", ", kind.name, ":N");
+    else  // a number alone is the first kind's
+      accelerators +=
+          cat(accelerators.empty() ? "" : ", ", kind.name, ", ", kind.name, ":N", accelerators.empty() ? ", N" : "");
+  }
+  return cat("a device is ", accelerators, simulated, hosts, " or disk");
+}
+
 std::string there_is(const Machine& machine) {
   return cat("this machine has: ", list_of(machine), "; sim:N simulates an accelerator");
 }
@@ -76,7 +90,7 @@ std::string there_is(const Machine& machine) {
 std::string find_device(std::string_view text, const Machine& machine, const std::string& where) {
   if (text == "cpu" || text == "disk") return std::string(text);
   const auto no_device = [&] {
-    return InputError(cat(where, ": '", text, "' is no device: ", kDeviceList, "; ", there_is(machine)));
+    return InputError(cat(where, ": '", text, "' is not a device: ", device_words(), "; ", there_is(machine)));
   };
   const std::optional<AcceleratorName> name = split_accelerator(text);
   if (!name) throw no_device();
@@ -88,17 +102,19 @@ std::string find_device(std::string_view text, const Machine& machine, const std
   if (const auto read = std::from_chars(name->number.data(), end, number); read.ec != std::errc() || read.ptr != end) {
     throw no_device();
   }
-  if (name->kind == "sim") {
-    if (number < kSimulatedDevices) return cat("sim:", number);
-    throw InputError(
-        cat(where, ": '", text, "': simulated accelerators are counted from sim:0 to sim:", kSimulatedDevices - 1));
+  if (traits_of(name->kind).is_simulated) {
+    if (number < kSimulatedDevices) return cat(name->kind, ":", number);
+    throw InputError(cat(where, ": '", text, "': simulated accelerators are counted from ", name->kind, ":0 to ",
+                         name->kind, ":", kSimulatedDevices - 1));
   }
   for (const DeviceInfo& device : machine.accelerators) {
     if (name->kind.empty() ? device.name.ends_with(cat(":", number)) : device.name == cat(name->kind, ":", number)) {
       return device.name;
     }
   }
-  const std::string reason = name->kind != "xpu" && !machine.why_no_gpu.empty() ? cat("; ", machine.why_no_gpu) : "";
+  const std::string reason = (name->kind.empty() || name->kind == device_kinds()[0].name) && !machine.why_no_gpu.empty()
+                                 ? cat("; ", machine.why_no_gpu)
+                                 : "";
   throw InputError(cat(where, ": there is no device '", text, "'; ", there_is(machine), reason));
 }
 
@@ -112,7 +128,8 @@ const int64_t* limit_of(const MaxMemory& max_memory, std::string_view device) {
 MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
   const std::string where = "`max_memory`";
   if (!trimmed(text).starts_with('{')) {
-    throw InputError(cat(where, " '", text, R"(' is no JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"}; )",
+    throw InputError(cat(where, " '", text,
+                         R"(' is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"}; )",
                          there_is(machine)));
   }
   const std::vector<Setting> settings = read_settings(text, where);
@@ -120,7 +137,7 @@ MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
   std::vector<DeviceInfo> simulated;
   for (const Setting& setting : settings) {
     const std::optional<AcceleratorName> name = split_accelerator(setting.key);
-    if (!name || name->kind != "sim") continue;
+    if (!name || !traits_of(name->kind).is_simulated) continue;
     const int64_t bytes = read_size(setting, where);
     simulated.push_back({.name = find_device(setting.key, machine, where),
                          .description = "simulated",
@@ -139,7 +156,7 @@ MaxMemory parse_max_memory(std::string_view text, Machine& machine) {
     const std::string device = find_device(setting.key, limited, where);
     if (device == "disk") throw InputError(cat(where, ": 'disk' takes no size; limit accelerators and cpu"));
     if (limit_of(max_memory, device) != nullptr) {
-      throw InputError(cat(where, ": '", setting.key, "' names ", device, " once more; keep one of its sizes"));
+      throw InputError(cat(where, ": '", setting.key, "' names ", device, " twice; keep one of its sizes"));
     }
     max_memory.emplace_back(device, read_size(setting, where));
   }

@@ -10,8 +10,8 @@
 namespace gptq {
 namespace {
 
-// Calibration tokens whose Hessians tell how losses grow; and at most of a probe, which has a sixteenth of a short
-// calibration's.
+// Calibration tokens for the Hessians of the measurement; tokens of a probe: at most this many, and a sixteenth of the
+// calibration.
 constexpr int64_t kMeasuringTokens = 32768, kProbeTokens = 2048, kProbesShare = 16;
 
 std::string listed(const std::vector<int>& widths) {
@@ -21,7 +21,7 @@ std::string listed(const std::vector<int>& widths) {
   return text;
 }
 
-// Why a width cannot be used; empty where it can.
+// Why a width cannot be used; empty if it can.
 std::string refusal(const Job& job, int bits, const StepSpecs& steps) {
   const Recipe recipe = at_width(job, bits).recipe;
   const Format& format = format_of(recipe);
@@ -97,7 +97,7 @@ std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps) {
                        has_rules ? cat(" leaves ", average, " to the modules without rules") : "",
                        ": it must lie between the widths ", listed(widths), why_not);
   }
-  const auto above = std::lower_bound(widths.begin() + 1, widths.end(), average);  // or equal
+  const auto above = std::lower_bound(widths.begin() + 1, widths.end(), average);  // or equal to it
   return {above - 1, std::min(above + 2, widths.end())};
 }
 
@@ -129,7 +129,7 @@ double share_of_least(const Facts& facts) {
 
 std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<TokenSequence>& sequences) {
   const int64_t tokens = count_tokens(sequences);
-  // Every so many-th, from all of the text.
+  // Takes sequences at equal distances over the whole text.
   const auto stride = static_cast<size_t>(std::max<int64_t>(1, tokens / kMeasuringTokens));
   std::vector<TokenSequence> chosen;
   for (size_t i = 0; i < sequences.size(); i += stride) chosen.push_back(sequences[i]);

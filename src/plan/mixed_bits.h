@@ -1,5 +1,5 @@
-// Bits that are chosen step by step for a mean over the model (Recipe::average_bits): what is up for choice, and what a
-// choice makes of the recipe.
+// Bit widths chosen per step for a mean over the model (Recipe::average_bits): the candidates, and the recipe that
+// results from a choice.
 #pragma once
 
 #include <vector>
@@ -11,30 +11,30 @@
 
 namespace gptq {
 
-// The linears of a step whose bits are up for choice: no rule of the recipe names them.
+// The linears of a step whose bits are chosen: those that no rule of the recipe names.
 std::vector<LinearSpec> free_linears(const Recipe& recipe, const std::vector<LinearSpec>& step);
 
-// What Recipe::average_bits leaves to the linears that no rule names.
+// The mean bits that Recipe::average_bits leaves for the linears without a rule.
 double free_average(const Recipe& recipe, const StepSpecs& steps);
 
-// The widths up for choice, rising: those on both sides of that average and the next above, of all that the format, the
-// linears' sizes and Job::loader allow. Throws InputError where they do not enclose it.
+// The candidate widths, ascending: the neighbours of that average and the next larger one, among those that the format,
+// the linears' sizes and Job::loader allow. Throws InputError if they do not enclose the average.
 std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps);
 
-// What may come of it, for loaders that take each width but not several side by side: the widths step by step in turn.
+// A possible result, to test loaders that accept each width but not a mixture: the widths alternate by step.
 std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths, const ModelConfig& config);
 
-// The same job with `bits` for whatever is up for choice.
+// The job with `bits` for all linears whose bits are chosen.
 Job at_width(const Job& job, int bits);
 
-// What the first of facts.widths has of the weights where the two around the average share them, for a plan.
+// The share of weights with the first of facts.widths if the two around the average divide them; for a plan.
 double share_of_least(const Facts& facts);
 
-// Sequences that the measuring takes of the calibration, in batches: the first is the probes'.
+// The sequences used for measuring, in batches; the first batch is also for probes.
 std::vector<std::vector<TokenSequence>> measuring_batches(const std::vector<TokenSequence>& sequences);
 
-// The recipe's `bits` and `dynamic` for what was measured: the width of most weights, and rules for the rest behind the
-// recipe's own. chosen: the bits of each step.
+// The recipe with the chosen widths: `bits` is that of most weights, and rules for the others follow the recipe's own.
+// chosen: the bits of each step.
 Recipe with_choice(const Recipe& recipe, const std::vector<ProbedStep>& steps, const std::vector<int>& chosen);
 
 }  // namespace gptq

@@ -24,7 +24,7 @@ ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config) 
       return tensor->name.starts_with(u.module) && tensor->name.size() > u.module.size() &&
              tensor->name[u.module.size()] == '.';
     });
-    if (unit == tree.units.end()) continue;  // nothing that computes
+    if (unit == tree.units.end()) continue;  // does not compute
     if (config.tied_embeddings && unit->module == config.head) continue;
     add(module);
     unit->bytes += static_cast<int64_t>(tensor->bytes);

@@ -1,4 +1,4 @@
-// Which device computes each module of a model, and where its weights stay: what the rules make of a device map.
+// The device that computes each module, and where its weights stay: a device map with the rules applied.
 #pragma once
 
 #include <string>
@@ -15,12 +15,12 @@ struct Placement {
   struct Unit {
     std::string module;       // "model.embed_tokens", "model.layers.0", ..., "model.norm", "lm_head"
     std::string computes_on;  // a device
-    std::string stays;        // where the map has it: a device, "cpu" or "disk"
+    std::string stays;        // the map's place: a device, "cpu" or "disk"
     int64_t bytes = 0;        // of its weights as stored
-    bool visits = false;      // comes to computes_on from "cpu" for its turn, alone
+    bool visits = false;      // is moved to computes_on from "cpu" when its turn comes, alone
   };
   std::vector<Unit> units;           // in the order of the model
-  std::vector<std::string> devices;  // that compute, in the order of their first unit
+  std::vector<std::string> devices;  // computing devices, in the order of their first unit
   std::string map;                   // as JSON
 
   const Unit& embedding() const { return units.front(); }
@@ -28,8 +28,8 @@ struct Placement {
   const Unit& head() const { return units.back(); }
 };
 
-// What the rules make of a map. With `whole_map` false the map asked for no placement, and all of the model computes on
-// the visited device.
+// Applies the rules to a map. With `whole_map` false the map asked for no placement: the whole model computes on the
+// visited device.
 Placement place(const DeviceMap& map, const Machine& machine, const ModuleTree& tree, bool whole_map);
 
 }  // namespace gptq

@@ -23,18 +23,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a thread's buffers for products take where none has been computed yet, and what is not counted piece by piece:
-// stacks, queues, small vectors.
+// Estimates: a thread's buffers for products, if none has been computed yet; and uncounted memory: stacks, queues,
+// small vectors.
 constexpr int64_t kBytesPerThread = int64_t{6} << 20, kSlack = int64_t{5} << 20;
-// Kept free under a limit: buffers grow with the largest call that comes.
+// Kept free under a limit, as buffers grow with the largest call.
 constexpr int64_t kReserve = int64_t{8} << 20, kReservePerThread = int64_t{4} << 20;
-// Assumed where only a run could tell, in bytes a second: reading and checking weights, writing to disk, making tokens
-// of text.
+// Assumed rates, in bytes a second: reading and checking weights, writing to disk, tokenizing text.
 constexpr double kReadRate = 1.5e9, kWriteRate = 0.8e9, kTokenizeRate = 6e6;
 
 int threads_of(const Job& job) { return job.threads > 0 ? job.threads : available_cores(); }
 
-// Of the call that takes most.
+// The largest scratch memory of any call.
 int64_t scratch_of(const Backend& backend, const Calls& calls) {
   int64_t most = 0;
   for (const auto& [stage, of_stage] : calls) {
@@ -45,7 +44,7 @@ int64_t scratch_of(const Backend& backend, const Calls& calls) {
 
 std::string text_of(int64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
 
-// In order of preference. Computing inputs again costs an accelerator less than moving them.
+// In order of preference. For an accelerator, recomputing inputs is cheaper than moving them.
 std::vector<Strategy> strategies_for(const Job& job, const Facts& facts) {
   const bool rebuilds = can_rebuild_inputs(facts.config);
   std::vector<Strategy> states = {{StatePlace::device, true}};
@@ -72,7 +71,7 @@ std::map<std::string, int64_t> limits_of(const Facts& facts, const ProcessMemory
   return limits;
 }
 
-// Whether a run fits that holds no memory for reuse: the least that would do.
+// Whether a run without cached memory fits: the minimum.
 bool fits(const Rehearse& rehearse, RehearsalOptions options) {
   options.max_held = 0;
   try {
@@ -118,7 +117,7 @@ Strategy choose_strategy(const Job& job, const Facts& facts, const Rehearse& reh
   refuse(job, facts, rehearse, process, strategies.back());
 }
 
-// The seconds by stage as users read them: the device's work, and what the host does meanwhile where that is longer.
+// Seconds by stage for users: the device's work, or the host's concurrent work if it takes longer.
 void estimate_time(const Job& job, const Facts& facts, const Speeds& speeds, const Rehearsal& rehearsal, Plan& plan) {
   std::map<std::string, double> stages = speeds.seconds(rehearsal.calls);
   const double moving = static_cast<double>(rehearsal.state_bytes_moved) * speeds.seconds_per_byte();
@@ -147,7 +146,7 @@ void estimate_time(const Job& job, const Facts& facts, const Speeds& speeds, con
             [](const auto& a, const auto& b) { return a.second > b.second; });
 }
 
-// What is known before anything is rehearsed.
+// The parts of a plan that need no rehearsal.
 Plan plan_of(const Job& job, const Facts& facts, const Layout& layout) {
   Plan plan{.model = job.model, .output = job.output, .device_map = facts.placement.map};
   plan.source_bytes = static_cast<int64_t>(facts.checkpoint->bytes());
@@ -179,7 +178,7 @@ void add_memory(const Facts& facts, const Rehearsal& expected, const ProcessMemo
     for (const DeviceInfo& device : machine.accelerators) {
       if (device.name == name) return device.description;
     }
-    return name.starts_with("sim") ? "simulated accelerator" : machine.cpu.description;
+    return traits_of(name).is_simulated ? "simulated accelerator" : machine.cpu.description;
   };
   for (const std::string& name : facts.placement.devices) {
     if (name == "cpu") continue;
@@ -219,17 +218,17 @@ Decision decide(const Job& job, const Setup& setup, const Rehearse& rehearse, bo
   Decision decision{.plan = plan_of(job, facts, setup.layout)};
   Plan& plan = decision.plan;
 
-  // Before memory is looked at: trying ops fills the buffers that they keep.
+  // Before memory is measured, as timing ops fills their buffers.
   const Stopwatch trying;
   Speeds speeds;
   const Calls calls = rehearse({}).calls;
   auto backend = open_backend(facts.placement.devices[0], {.threads = job.threads});
   if (with_time) {
     speeds = Speeds(*backend, calls, 0.4);
-    plan.stage_seconds.emplace_back(kPlanStage, trying.seconds());  // a run begins with it
+    plan.stage_seconds.emplace_back(kPlanStage, trying.seconds());  // a run starts with it
   }
   const int64_t scratch = scratch_of(*backend, calls);
-  backend.reset();  // what it took for trying goes to the run
+  backend.reset();  // frees the memory of the trials for the run
   decision.process.taken =
       resident_bytes() - host_bytes_kept() + kSlack + (with_time ? 0 : threads_of(job) * kBytesPerThread) + scratch;
   decision.process.reserved = kReserve + threads_of(job) * kReservePerThread;

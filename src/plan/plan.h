@@ -1,5 +1,5 @@
-// From a job's facts to its plan: where states wait, what each memory must hold, how long it takes. It decides by
-// rehearsals, and writes into nothing but its result.
+// From a job's facts to its plan: where states are stored, the peak of each memory, the time. Decides by rehearsals,
+// and changes nothing but its result.
 #pragma once
 
 #include "gptq/gptq.h"
@@ -8,10 +8,10 @@
 
 namespace gptq {
 
-// Host memory that this process takes besides the run's matrices.
+// Host memory of this process other than the run's matrices.
 struct ProcessMemory {
   int64_t taken = 0;     // code, buffers of threads and libraries
-  int64_t reserved = 0;  // kept free under a limit, for what threads may yet take
+  int64_t reserved = 0;  // kept free under a limit, for threads
 };
 
 struct Decision {
@@ -20,16 +20,15 @@ struct Decision {
   ProcessMemory process;
 };
 
-// Takes the first strategy that fits: states on the devices, in host memory, in a spill file; with the next block read
-// ahead, else without. Throws InputError with the numbers where nothing fits. Time is estimated where `with_time`,
-// which takes about half a second on an idle machine.
+// Chooses the first strategy that fits: states on the devices, in host memory, or in a spill file; with reading ahead
+// or without. Throws InputError with the numbers if none fits. Estimates the time if `with_time`, which takes about
+// half a second on an idle machine.
 Decision decide(const Job& job, const Setup& setup, const Rehearse& rehearse, bool with_time);
 
 // One line: time, memory, disk.
 std::string short_form(const Plan& plan);
 
-// Bytes of memory that the run's matrices may take of `device`: its limit, less what this process takes otherwise.
-// 0: no limit.
+// Bytes that the run's matrices may take on `device`: its limit minus other memory of this process. 0: no limit.
 int64_t budget_of(const Resources& resources, const ProcessMemory& process, const std::string& device);
 
 }  // namespace gptq

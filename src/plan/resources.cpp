@@ -21,13 +21,7 @@ Resources find_resources(const std::string& max_memory) {
   resources.machine.accelerators = list_devices();
   resources.machine.cpu = resources.machine.accelerators.back();
   resources.machine.accelerators.pop_back();
-  if (resources.machine.accelerators.empty()) {
-    try {
-      open_backend("cuda:0");
-    } catch (const InputError& error) {
-      resources.machine.why_no_gpu = error.what();
-    }
-  }
+  if (resources.machine.accelerators.empty()) resources.machine.why_no_gpu = why_no_accelerator();
   if (!max_memory.empty()) resources.max_memory = parse_max_memory(max_memory, resources.machine);
   return resources;
 }

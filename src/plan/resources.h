@@ -1,4 +1,4 @@
-// The machine as a job may use it: its devices, less what --max-memory takes away.
+// The devices that a job may use, with the limits of --max-memory.
 #pragma once
 
 #include <string>
@@ -10,10 +10,10 @@ namespace gptq {
 struct Resources {
   Machine machine;
   MaxMemory max_memory;
-  int64_t limit_of(const std::string& device) const;  // bytes; 0 where neither --max-memory nor the device says
+  int64_t limit_of(const std::string& device) const;  // in bytes; 0: unknown
 };
 
-// max_memory: as Job::max_memory. Throws InputError where it does not parse or names a device that is not there.
+// max_memory: as Job::max_memory. Throws InputError if it is invalid or names a device that the machine does not have.
 Resources find_resources(const std::string& max_memory);
 
 }  // namespace gptq

@@ -9,7 +9,7 @@
 namespace gptq {
 namespace {
 
-// The JSON library keeps the last of equal keys and says nothing, so the object is collected as it is read.
+// Reads a JSON object of scalars in order. The JSON library silently keeps the last of equal keys; this refuses them.
 class SettingReader : public nlohmann::json_sax<Json> {
  public:
   SettingReader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
@@ -23,7 +23,7 @@ class SettingReader : public nlohmann::json_sax<Json> {
   bool end_object() override { return true; }
   bool end_array() override { return true; }
   bool key(std::string& name) override {
-    if (!keys_.insert(name).second) throw InputError(cat(where_, ": the entry '", name, "' comes twice; keep one"));
+    if (!keys_.insert(name).second) throw InputError(cat(where_, ": the entry '", name, "' appears twice; keep one"));
     settings_.push_back({name, nullptr});
     return true;
   }
@@ -41,7 +41,7 @@ class SettingReader : public nlohmann::json_sax<Json> {
   }
 
  private:
-  InputError no_object() const { return InputError(cat(where_, ": holds no JSON object, which begins with {")); }
+  InputError no_object() const { return InputError(cat(where_, ": not a JSON object, which begins with {")); }
   InputError nested() const {
     return InputError(cat(where_, ": the entry '", settings_.empty() ? "" : settings_.back().key,
                           "' holds an object or a list where one value was expected"));

@@ -1,4 +1,4 @@
-// A JSON object of scalars as people write it on the command line: its order kept, and no key twice.
+// A JSON object of scalars from the command line, with its order and without duplicate keys.
 #pragma once
 
 #include <string>
@@ -16,10 +16,10 @@ struct Setting {
   Json value;  // null, a boolean, a number or a string
 };
 
-// At least one. Throws InputError, naming `where`, for what is not such an object or has a key twice.
+// Returns at least one setting. Throws InputError, naming `where`, for other text or a duplicate key.
 std::vector<Setting> read_settings(std::string_view text, const std::string& where);
 
-// Without white space around it.
+// `text` without surrounding white space.
 std::string_view trimmed(std::string_view text);
 
 }  // namespace gptq

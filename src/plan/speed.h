@@ -1,5 +1,4 @@
-// How long the ops of a job take on this machine: each kind and size of call is tried once, in small, on the device
-// itself.
+// Estimates the time of a job's ops on this machine: times a small call of each kind and size on the device.
 #pragma once
 
 #include <map>
@@ -9,27 +8,29 @@
 
 namespace gptq {
 
-// Multiply-adds, or elements where an op has no products.
+// Multiply-adds, or elements for ops without products.
 double work_of(const OpCall& call);
 
-// Calls by stage, and how many of each.
+// The number of calls, by stage and call.
 using Calls = std::map<std::string, std::map<OpCall, int64_t>>;
 
 class Speeds {
  public:
   Speeds() = default;
-  // Tries what `calls` are made of, the costliest first, for about `budget` seconds; one of each op and dtype always.
+  // Times the kinds of `calls`, the most expensive first, for about `budget` seconds, but at least one per op and
+  // dtype.
   Speeds(Backend& backend, const Calls& calls, double budget);
 
-  // Seconds by stage. Sizes that were not tried take the speed of the nearest ones of their op and dtype.
+  // Seconds by stage. Sizes without a trial have the speed of the most similar ones of their op and dtype.
   std::map<std::string, double> seconds(const Calls& calls) const;
-  // Of moving a byte between the host and the device; 0 where they are one.
+  // Seconds per byte moved between the host and the device; 0 if they share memory.
   double seconds_per_byte() const { return seconds_per_byte_; }
 
  private:
   const double* nearest(const OpCall& call) const;
 
-  double max_products_ = 0, max_elements_ = 0, seconds_per_byte_ = 0;
+  ops::TrialLimits limits_;
+  double seconds_per_byte_ = 0;
   std::map<OpCall, double> speeds_;  // work a second
 };
 

@@ -1,4 +1,4 @@
-// What a plan decides: where hidden states wait, whether step inputs are kept with them, whether the next block is read
+// The decisions of a plan: where hidden states are stored, whether step inputs are kept, whether the next block is read
 // ahead.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace gptq {
 
-// Where hidden states wait between their turns.
+// Where hidden states are stored between steps.
 enum class StatePlace : uint8_t { device, host, spill };
 
 constexpr std::string_view name_of(StatePlace place) {
@@ -17,8 +17,8 @@ constexpr std::string_view name_of(StatePlace place) {
 
 struct Strategy {
   StatePlace states = StatePlace::device;
-  bool keeps_inputs = true;  // of steps, with the residuals; otherwise they are computed again
-  bool read_ahead = true;    // the next block is read while this one computes
+  bool keeps_inputs = true;  // keeps the inputs of steps; otherwise they are recomputed
+  bool read_ahead = true;    // reads the next block while this one computes
 };
 
 }  // namespace gptq

@@ -10,12 +10,6 @@
 
 namespace gptq {
 
-Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
-  Matrix matrix(backend, dtype, rows, cols);
-  backend.clear(matrix);
-  return matrix;
-}
-
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size) {
   std::vector<int32_t> columns(diagonal.size());
   std::iota(columns.begin(), columns.end(), 0);
@@ -44,20 +38,21 @@ Hessian::Hessian(Backend& backend, int64_t width, bool with_cross)
 }
 
 void Hessian::add(ConstMatrixView x) {
-  backend_.add_gram(x, sum_, dropped_);
+  backend_.run(ops::AddGram{.x = x, .h = sum_, .dropped = dropped_});
   tokens_ += x.rows;
 }
 
 void Hessian::add(ConstMatrixView x, ConstMatrixView original) {
   add(x);
-  backend_.add_cross_gram(x, original, cross_);
+  backend_.run(ops::AddCrossGram{.x = x, .original = original, .c = cross_});
 }
 
 void Hessian::merge(const Hessian& other) {
   const auto add = [&](const Matrix& from, Matrix& to) {
-    if (&other.backend_ == &backend_) return backend_.add(from, 1, to);
+    if (&other.backend_ == &backend_) return backend_.run(ops::Add{.x = from, .factor = 1, .y = to});
     const std::vector<float> values = to_host<float>(other.backend_, from);
-    backend_.add(to_device(backend_, DType::f32, from.rows(), from.cols(), values.data()), 1, to);
+    const Matrix here = to_device(backend_, DType::f32, from.rows(), from.cols(), values.data());
+    backend_.run(ops::Add{.x = here, .factor = 1, .y = to});
   };
   add(other.sum_, sum_);
   if (!cross_.empty()) add(other.cross_, cross_);
@@ -68,9 +63,9 @@ void Hessian::merge(const Hessian& other) {
 }
 
 void Hessian::clear() {
-  backend_.clear(sum_);
-  backend_.clear(dropped_);
-  if (!cross_.empty()) backend_.clear(cross_);
+  backend_.run(ops::Clear{.y = sum_});
+  backend_.run(ops::Clear{.y = dropped_});
+  if (!cross_.empty()) backend_.run(ops::Clear{.y = cross_});
   tokens_ = 0;
 }
 
@@ -91,7 +86,7 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   if (result.tokens <= 0)
     throw InputError(cat(name, ": none of the ", tokens_, " calibration tokens gave a finite input"));
 
-  // The diagonal is a strided view of one element a row.
+  // The diagonal as a strided view with one element per row.
   const auto diagonal_of = [n](Matrix& matrix) {
     MatrixView view = matrix.view();
     view.cols = 1;
@@ -115,8 +110,8 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   result.damp_percent = recipe.damp_percent;
   for (int attempt = 0;; ++attempt) {
     const float damp = static_cast<float>(result.damp_percent * mean);
-    backend_.permute_symmetric(sum_, result.order, damp, result.factor);
-    if (backend_.factor(result.factor)) break;
+    backend_.run(ops::PermuteSymmetric{.h = sum_, .order = result.order, .damp = damp, .y = result.factor});
+    if (backend_.run(ops::Factor{.h = result.factor})) break;
     if (attempt == kDampingSteps) {
       throw InputError(
           cat(name, ": its Hessian cannot be factored even with damping ", result.damp_percent,
@@ -131,14 +126,14 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   const auto handed_out = [&](Matrix& matrix) {
     if (!wanted.again || matrix.empty()) return std::move(matrix);
     Matrix copy(backend_, DType::f32, n, n);
-    backend_.convert(matrix, copy);
+    backend_.run(ops::Convert{.x = matrix, .y = copy});
     return copy;
   };
   result.cross = handed_out(cross_);
   if (wanted.damped) {
     result.damped = handed_out(sum_);
     backend_.upload(diagonal_of(result.damped), diagonal.data());
-    backend_.mirror(result.damped);
+    backend_.run(ops::Mirror{.h = result.damped});
   }
   if (!wanted.again) sum_ = Matrix();
   return result;

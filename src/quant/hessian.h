@@ -1,5 +1,5 @@
-// The Hessian of the linears of one step: H = sum x x' over the calibration inputs, its order, damping and factor. With
-// a second stream of inputs, those of the unquantized model, also their difference's product with x.
+// The Hessian of a step's linears: H = sum x x' over the calibration inputs, with order, damping and factor. With a
+// second stream, the inputs of the unquantized model, also the cross product of their difference with x.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +10,17 @@
 
 namespace gptq {
 
-// A factored Hessian, ready for solve(). Its scale is that of the plain sum over tokens.
+// A factored Hessian, ready for solve(). It is the plain sum over tokens, not divided by their number.
 struct FactoredHessian {
   Matrix factor;               // F [n, n] lower triangular, Hd[order, order] = F' F
   Matrix importance;           // [1, n] f32: diagonal of the damped Hessian, natural order
-  std::vector<int32_t> order;  // order[i]: the column that is solved i-th
+  std::vector<int32_t> order;  // order[i]: the column solved i-th
   std::vector<int32_t> dead;   // columns that no token activated
-  double damp_percent = 0;     // that the factorization took in the end
+  double damp_percent = 0;     // with which the factorization succeeded
   int64_t tokens = 0;
-  int64_t routed = -1;  // of an expert: the tokens that its router gave it
-  Matrix damped;        // Hd [n, n] whole, natural order: for recipes that refine, else empty
-  Matrix cross;         // dC' = sum x (x_original - x)' [n, n], natural order: for corrected targets, else empty
+  int64_t routed = -1;  // tokens routed to the expert; -1: not an expert
+  Matrix damped;        // Hd [n, n], both triangles, natural order; only for recipes that refine
+  Matrix cross;         // dC' = sum x (x_original - x)' [n, n], natural order; only for corrected targets
 };
 
 class Hessian {
@@ -30,28 +30,28 @@ class Hessian {
 
   // x [tokens, width]. Rows with NaN or infinity are dropped and counted.
   void add(ConstMatrixView x);
-  // The same, with the input that the unquantized model has in x's place.
+  // Also adds the cross product with the unquantized model's input.
   void add(ConstMatrixView x, ConstMatrixView original);
 
-  // Adds the sums and counts of another part of the calibration, which may lie on another device. Both have a cross
-  // product, or neither.
+  // Adds the sums and counts of another part of the calibration, possibly on another device. Both must have a cross
+  // product or neither.
   void merge(const Hessian& other);
 
-  // Damps, orders and factors. Where the factorization fails, the damping rises tenfold, at most kDampingSteps times.
-  // Throws InputError when nothing was added or nothing helps (the sentence says `name`). The sum is gone afterwards,
-  // unless factor() is to be called again.
+  // Damps, orders and factors. If the factorization fails, increases the damping tenfold, at most kDampingSteps times.
+  // Throws InputError, with `name`, if nothing was added or the factorization still fails. Frees the sum unless
+  // factor() is called again.
   struct Wanted {
     bool damped = true;  // FactoredHessian::damped
     bool again = false;
   };
   FactoredHessian factor(const ResolvedRecipe& recipe, const std::string& name, Wanted wanted);
   FactoredHessian factor(const ResolvedRecipe& recipe,
-                         const std::string& name);  // once, for a recipe that refines or not
+                         const std::string& name);  // once, with all parts that the recipe needs
 
   // Whether linears of both recipes can be solved with one factorization.
   static bool shares_factor(const ResolvedRecipe& a, const ResolvedRecipe& b);
 
-  void clear();  // as if nothing had been added
+  void clear();  // resets the sums and counts
   int64_t tokens() const { return tokens_; }
   int64_t dropped();  // rows dropped so far
 
@@ -66,11 +66,8 @@ class Hessian {
   std::vector<int32_t> dead_;
 };
 
-// The order in which columns are solved: stable, by falling diagonal (all columns, or inside groups and groups by their
+// The order of solving columns: by descending diagonal, stable (over all columns; or within groups, and groups by their
 // maximum).
 std::vector<int32_t> column_order(const std::vector<float>& diagonal, Order order, int64_t group_size);
-
-// A matrix of zeros.
-Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols);
 
 }  // namespace gptq

@@ -3,7 +3,8 @@
 namespace gptq {
 
 void dequantize(Backend& backend, const Quantized& quantized, MatrixView weight) {
-  backend.dequantize(quantized.codes, quantized.g_idx, quantized.grid(), weight);
+  backend.run(
+      ops::Dequantize{.codes = quantized.codes, .groups = quantized.g_idx, .grid = quantized.grid(), .w = weight});
 }
 
 }  // namespace gptq

@@ -21,17 +21,22 @@ void sweep_codes(Backend& backend, ConstMatrixView T, ConstMatrixView H, Quantiz
   const std::span<const int32_t> groups = quantized.g_idx;
   Matrix Q(backend, DType::f32, rows, n), E(backend, DType::f32, rows, n);
   dequantize(backend, quantized, Q);
-  backend.convert(T, E);
-  backend.add(Q, -1, E);
+  backend.run(ops::Convert{.x = T, .y = E});
+  backend.run(ops::Add{.x = Q, .factor = -1, .y = E});
   Matrix unused = zeros(backend, DType::f32, rows, 1);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
     Matrix G(backend, DType::f32, rows, count), D(backend, DType::f32, rows, count);
-    backend.linear(E, H.row_range(first, count), {}, G);
-    backend.quantize_columns(Q.view().col_range(first, count), G, H.block(first, count, first, count),
-                             groups.subspan(first, count), quantized.grid(),
-                             quantized.codes.view().col_range(first, count), D, unused);
-    backend.add(D, 1, E.view().col_range(first, count));  // D = Q before - Q after
+    backend.run(ops::Linear{.x = E, .w = H.row_range(first, count), .y = G});
+    backend.run(ops::QuantizeColumns{.w = Q.view().col_range(first, count),
+                                     .feedback = G,
+                                     .factor = H.block(first, count, first, count),
+                                     .groups = groups.subspan(first, count),
+                                     .grid = quantized.grid(),
+                                     .codes = quantized.codes.view().col_range(first, count),
+                                     .errors = D,
+                                     .loss = unused});
+    backend.run(ops::Add{.x = D, .factor = 1, .y = E.view().col_range(first, count)});  // D = Q before - Q after
   }
 }
 
@@ -48,18 +53,24 @@ void refit_scales(Backend& backend, ConstMatrixView T, ConstMatrixView H, bool n
     const int64_t count = std::min(at_once, rows - first);
     Matrix C(backend, DType::f32, count, n), product(backend, DType::f32, count, n);
     Matrix A(backend, DType::f32, count, groups * groups), s(backend, DType::f32, count, groups);
-    backend.dequantize(
-        quantized.codes.view().row_range(first, count), quantized.g_idx,
-        {unit.view().row_range(0, count), quantized.zeros.view().row_range(first, count), quantized.bits}, C);
+    backend.run(ops::Dequantize{
+        .codes = quantized.codes.view().row_range(first, count),
+        .groups = quantized.g_idx,
+        .grid = {unit.view().row_range(0, count), quantized.zeros.view().row_range(first, count), quantized.bits},
+        .w = C});
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t width = (g + 1) * size;  // columns of groups 0 to g: A's lower triangle
       const MatrixView part = product.view().col_range(0, width);
-      backend.linear(C.view().col_range(g * size, size), H.block(0, width, g * size, size), {}, part);
-      backend.group_products(C.view().col_range(0, width), part, size, A.view().col_range(g * groups, g + 1));
+      backend.run(
+          ops::Linear{.x = C.view().col_range(g * size, size), .w = H.block(0, width, g * size, size), .y = part});
+      backend.run(ops::GroupProducts{.x = C.view().col_range(0, width),
+                                     .y = part,
+                                     .group_size = size,
+                                     .products = A.view().col_range(g * groups, g + 1)});
     }
-    backend.linear(T.row_range(first, count), H, {}, product);
-    backend.group_products(C, product, size, s);
-    backend.solve_systems(A, kRidge, s);
+    backend.run(ops::Linear{.x = T.row_range(first, count), .w = H, .y = product});
+    backend.run(ops::GroupProducts{.x = C, .y = product, .group_size = size, .products = s});
+    backend.run(ops::SolveSystems{.a = A, .ridge = kRidge, .x = s});
 
     const MatrixView scales = quantized.scales.view().row_range(first, count);
     const std::vector<float> fitted = to_host<float>(backend, s);

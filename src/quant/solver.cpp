@@ -11,10 +11,10 @@
 namespace gptq {
 namespace {
 
-// Columns that one call of the column loop solves; the rest of the feedback is matrix products.
+// Columns per call of the column loop; feedback between blocks is a matrix product.
 constexpr int64_t kBlock = kMostColumns;
 
-// The search that a recipe's scale_search stands for (mse: the paper's code, |error|^2.4 over 80 candidates
+// The parameters of a recipe's scale_search (mse: the paper's code, |error|^2.4 over 80 candidates
 // down to 0.2).
 GridSearch grid_search(const Recipe& recipe) {
   GridSearch search{
@@ -48,31 +48,31 @@ double sum_of(Backend& backend, const Matrix& column) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-// weight in f32 with dead columns zero, as the paper has it.
+// The weight in f32 with dead columns set to zero, as in the paper.
 Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<int32_t>& dead) {
   Matrix result(backend, DType::f32, weight.rows, weight.cols);
-  backend.convert(weight, result);
+  backend.run(ops::Convert{.x = weight, .y = result});
   const std::vector<float> nothing(static_cast<size_t>(weight.rows));
   for (const int32_t column : dead) backend.upload(result.view().col_range(column, 1), nothing.data());
   return result;
 }
 
 // The column loop over T [rows, n], whose columns are in the order of solving; groups[i] is the grid column of the
-// i-th. Writes codes [rows, n], and the grid's columns where groups are found on the way. Returns tr((T - Q) Hd (T -
-// Q)').
+// i-th. Writes codes [rows, n], and the grid's columns if groups are determined during the loop. Returns tr((T - Q) Hd
+// (T - Q)').
 double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian& hessian, const Recipe& recipe,
                      std::span<const int32_t> groups, MatrixView codes, Quantized& result) {
   const int64_t rows = T.rows, n = T.cols, group_size = result.group_size;
   const ConstMatrixView F = hessian.factor;
   const GridSearch search = grid_search(recipe);
   Matrix importance(backend, DType::f32, 1, n);
-  backend.gather_columns(hessian.importance, hessian.order, importance);
+  backend.run(ops::GatherColumns{.x = hessian.importance, .ids = hessian.order, .y = importance});
   Matrix loss = zeros(backend, DType::f32, rows, 1);
-  Matrix E(backend, DType::f32, rows, n);  // t - q of the columns solved so far
+  Matrix E(backend, DType::f32, rows, n);  // t - q of solved columns
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
-    // Groups that start inside this block may reach beyond it, and need the feedback of earlier blocks over all of
-    // their columns.
+    // Groups that start inside this block may extend beyond it; they need the feedback of earlier blocks for all their
+    // columns.
     const int64_t group_start = (first + group_size - 1) / group_size * group_size;
     int64_t reach = first + count;
     if (!recipe.static_groups) {
@@ -80,22 +80,33 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
         reach = std::max(reach, start + group_size);
     }
     Matrix feedback(backend, DType::f32, rows, reach - first);  // sum_{j < first} E_j R_jk
-    backend.linear(E.view().col_range(0, first), F.block(first, reach - first, 0, first), {}, feedback);
+    backend.run(
+        ops::Linear{.x = E.view().col_range(0, first), .w = F.block(first, reach - first, 0, first), .y = feedback});
     if (!recipe.static_groups && group_start < first + count) {
-      Matrix corrected(backend, DType::f32, rows, reach - first);  // what earlier blocks leave of the groups
-      backend.convert(feedback, corrected);
-      backend.solve_triangle(F.block(first, reach - first, first, reach - first), true, corrected);
-      backend.add(T.col_range(first, reach - first), 1, corrected);
+      // The groups' weights with the corrections of earlier blocks.
+      Matrix corrected(backend, DType::f32, rows, reach - first);
+      backend.run(ops::Convert{.x = feedback, .y = corrected});
+      backend.run(ops::SolveTriangle{
+          .factor = F.block(first, reach - first, first, reach - first), .transposed = true, .x = corrected});
+      backend.run(ops::Add{.x = T.col_range(first, reach - first), .factor = 1, .y = corrected});
       for (int64_t start = group_start; start < first + count; start += group_size) {
         const int32_t group = groups[start];
-        backend.find_grid(corrected.view().col_range(start - first, group_size),
-                          importance.view().col_range(start, group_size), group_size, search,
-                          result.scales.view().col_range(group, 1), result.zeros.view().col_range(group, 1));
+        backend.run(ops::FindGrid{.w = corrected.view().col_range(start - first, group_size),
+                                  .importance = importance.view().col_range(start, group_size),
+                                  .group_size = group_size,
+                                  .search = search,
+                                  .scales = result.scales.view().col_range(group, 1),
+                                  .zeros = result.zeros.view().col_range(group, 1)});
       }
     }
-    backend.quantize_columns(T.col_range(first, count), feedback.view().col_range(0, count),
-                             F.block(first, count, first, count), groups.subspan(first, count), result.grid(),
-                             codes.col_range(first, count), E.view().col_range(first, count), loss);
+    backend.run(ops::QuantizeColumns{.w = T.col_range(first, count),
+                                     .feedback = feedback.view().col_range(0, count),
+                                     .factor = F.block(first, count, first, count),
+                                     .groups = groups.subspan(first, count),
+                                     .grid = result.grid(),
+                                     .codes = codes.col_range(first, count),
+                                     .errors = E.view().col_range(first, count),
+                                     .loss = loss});
   }
   return sum_of(backend, loss);
 }
@@ -109,7 +120,7 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   const std::vector<int32_t>& order = hessian.order;
   const auto tokens = static_cast<double>(hessian.tokens);
 
-  // groups[i]: grid column of the column solved i-th. Only desc_act forms its groups in the order of solving.
+  // groups[i]: the grid column of the column solved i-th. Only desc_act has groups in the order of solving.
   std::vector<int32_t> groups(order.size()), inverse(order.size());
   for (int64_t i = 0; i < n; ++i) {
     inverse[order[i]] = static_cast<int32_t>(i);
@@ -118,12 +129,12 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
   }
   const auto sorted = [&](ConstMatrixView X) {  // [rows, n] in the order of solving
     Matrix Y(backend, DType::f32, rows, n);
-    backend.gather_columns(X, order, Y);
+    backend.run(ops::GatherColumns{.x = X, .ids = order, .y = Y});
     return Y;
   };
   const auto energy = [&](ConstMatrixView Y) {  // tr(Y Hd Y') / tokens of a sorted Y
     Matrix norms = zeros(backend, DType::f32, rows, 1);
-    backend.add_product_norms(Y, hessian.factor, norms);
+    backend.run(ops::AddProductNorms{.w = Y, .factor = hessian.factor, .norms = norms});
     return sum_of(backend, norms) / tokens;
   };
   const auto note = [&](const char* stage, double loss) {
@@ -137,11 +148,16 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     power = energy(sorted(targets));
     Matrix shift = std::move(targets);
     targets = correct_targets(backend, shift, hessian, recipe);
-    backend.add(targets, -1, shift);
+    backend.run(ops::Add{.x = targets, .factor = -1, .y = shift});
     result.target_shift = power > 0 ? energy(sorted(shift)) / power : 0;
   }
   if (recipe.static_groups) {
-    backend.find_grid(targets, hessian.importance, result.group_size, grid_search(recipe), result.scales, result.zeros);
+    backend.run(ops::FindGrid{.w = targets,
+                              .importance = hessian.importance,
+                              .group_size = result.group_size,
+                              .search = grid_search(recipe),
+                              .scales = result.scales,
+                              .zeros = result.zeros});
   }
   const std::vector<RefineStage> refinement = refine_stages(recipe.refine);
   {
@@ -151,20 +167,20 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     Matrix codes(backend, DType::u8, rows, n);
     if (recipe.static_groups) {
       Matrix E(backend, DType::f32, rows, n);
-      backend.round_columns(T, groups, result.grid(), codes);
-      backend.dequantize(codes, groups, result.grid(), E);
-      backend.add(T, -1, E);
+      backend.run(ops::RoundColumns{.w = T, .groups = groups, .grid = result.grid(), .codes = codes});
+      backend.run(ops::Dequantize{.codes = codes, .groups = groups, .grid = result.grid(), .w = E});
+      backend.run(ops::Add{.x = T, .factor = -1, .y = E});
       note("rounded", energy(E));
     }
     note("columns", solve_columns(backend, T, hessian, recipe, groups, codes, result) / tokens);
-    backend.gather_columns(codes, inverse, result.codes);
+    backend.run(ops::GatherColumns{.x = codes, .ids = inverse, .y = result.codes});
   }
   for (const RefineStage& stage : refinement) {
     if (stage.refit) refit_scales(backend, targets, hessian.damped, *recipe.signed_scales, result);
     for (int sweep = 0; sweep < stage.sweeps; ++sweep) sweep_codes(backend, targets, hessian.damped, result);
     Matrix E(backend, DType::f32, rows, n);
     dequantize(backend, result, E);
-    backend.add(targets, -1, E);
+    backend.run(ops::Add{.x = targets, .factor = -1, .y = E});
     note(stage.refit ? "refit" : "sweep", energy(sorted(E)));
   }
   result.error = power > 0 ? result.loss / power : 0;
@@ -177,21 +193,26 @@ Quantized round_to_nearest(Backend& backend, ConstMatrixView weight, const Resol
   Recipe without_hessian = recipe;
   if (recipe.scale_search == ScaleSearch::diag) without_hessian.scale_search = ScaleSearch::minmax;
   Matrix W(backend, DType::f32, weight.rows, weight.cols);
-  backend.convert(weight, W);
-  backend.find_grid(W, {}, result.group_size, grid_search(without_hessian), result.scales, result.zeros);
-  backend.round_columns(W, result.g_idx, result.grid(), result.codes);
+  backend.run(ops::Convert{.x = weight, .y = W});
+  backend.run(ops::FindGrid{.w = W,
+                            .group_size = result.group_size,
+                            .search = grid_search(without_hessian),
+                            .scales = result.scales,
+                            .zeros = result.zeros});
+  backend.run(ops::RoundColumns{.w = W, .groups = result.g_idx, .grid = result.grid(), .codes = result.codes});
 
   Matrix loss = zeros(backend, DType::f32, weight.rows, 1), power = zeros(backend, DType::f32, weight.rows, 1);
-  backend.add_row_norms(W, power);
-  constexpr int64_t kRows = 256;  // whose differences are in memory at once
+  backend.run(ops::AddRowNorms{.x = W, .norms = power});
+  constexpr int64_t kRows = 256;  // rows whose differences are in memory at a time
   for (int64_t first = 0; first < weight.rows; first += kRows) {
     const int64_t count = std::min(kRows, weight.rows - first);
     const Grid grid = {result.scales.view().row_range(first, count), result.zeros.view().row_range(first, count),
                        result.bits};
     Matrix difference(backend, DType::f32, count, weight.cols);
-    backend.dequantize(result.codes.view().row_range(first, count), result.g_idx, grid, difference);
-    backend.add(W.view().row_range(first, count), -1, difference);
-    backend.add_row_norms(difference, loss.view().row_range(first, count));
+    backend.run(ops::Dequantize{
+        .codes = result.codes.view().row_range(first, count), .groups = result.g_idx, .grid = grid, .w = difference});
+    backend.run(ops::Add{.x = W.view().row_range(first, count), .factor = -1, .y = difference});
+    backend.run(ops::AddRowNorms{.x = difference, .norms = loss.view().row_range(first, count)});
   }
   const double count = static_cast<double>(weight.size());
   result.loss = sum_of(backend, loss) / count;

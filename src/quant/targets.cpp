@@ -8,54 +8,54 @@
 namespace gptq {
 namespace {
 
-// Z becomes its strictly upper triangle. Z [n, n]
+// Keeps the strictly upper triangle of Z [n, n].
 void keep_strict_upper(Backend& backend, MatrixView Z) {
-  constexpr int64_t kTile = 256;  // on the diagonal; these pass through the host
+  constexpr int64_t kTile = 256;  // tiles on the diagonal, which are processed on the host
   for (int64_t first = 0; first < Z.rows; first += kTile) {
     const int64_t count = std::min(kTile, Z.rows - first);
     const MatrixView diagonal = Z.block(first, count, first, count);
     std::vector<float> values = to_host<float>(backend, diagonal);
     for (int64_t r = 0; r < count; ++r) std::fill_n(values.begin() + r * count, r + 1, 0.0F);
     backend.upload(diagonal, values.data());
-    if (first > 0) backend.clear(Z.block(first, count, 0, first));
+    if (first > 0) backend.run(ops::Clear{.y = Z.block(first, count, 0, first)});
   }
 }
 
-// A' [n, n], as the product of the identity with A, which is exact.
+// A' [n, n], computed exactly as the product of the identity with A.
 Matrix transposed(Backend& backend, ConstMatrixView A) {
   Matrix identity = zeros(backend, DType::f32, A.rows, A.rows), result(backend, DType::f32, A.rows, A.rows);
   MatrixView diagonal = identity.view();
   diagonal.cols = 1;
   diagonal.stride = A.rows + 1;
   backend.upload(diagonal, std::vector<float>(static_cast<size_t>(A.rows), 1.0F).data());
-  backend.linear(identity, A, {}, result);
+  backend.run(ops::Linear{.x = identity, .w = A, .y = result});
   return result;
 }
 
 // W dC [rows, n], columns in the order of solving.
 Matrix exact_product(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian) {
   Matrix product(backend, DType::f32, W.rows, W.cols), sorted(backend, DType::f32, W.rows, W.cols);
-  backend.linear(W, hessian.cross, {}, product);  // cross = dC'
-  backend.gather_columns(product, hessian.order, sorted);
+  backend.run(ops::Linear{.x = W, .w = hessian.cross, .y = product});  // cross = dC'
+  backend.run(ops::GatherColumns{.x = product, .ids = hessian.order, .y = sorted});
   return sorted;
 }
 
-// W striu(dC U') [rows, n], in the order of solving: what the exact product becomes when a column answers only
-// for those before it. With F = inv(U'), Z = dC U' solves Z F = dC.
+// W striu(dC U') [rows, n], in the order of solving: the exact product restricted so that a column compensates only
+// earlier ones. With F = inv(U'), Z = dC U' solves Z F = dC.
 Matrix gptaq_product(Backend& backend, ConstMatrixView W, const FactoredHessian& hessian) {
   const int64_t n = W.cols;
   Matrix Z(backend, DType::f32, n, n);
   {
     Matrix rows_sorted(backend, DType::f32, n, n), sorted(backend, DType::f32, n, n);
-    backend.gather_rows(hessian.cross, hessian.order, rows_sorted);
-    backend.gather_columns(rows_sorted, hessian.order, sorted);
+    backend.run(ops::GatherRows{.table = hessian.cross, .ids = hessian.order, .y = rows_sorted});
+    backend.run(ops::GatherColumns{.x = rows_sorted, .ids = hessian.order, .y = sorted});
     Z = transposed(backend, sorted);
   }
-  backend.solve_triangle(hessian.factor, false, Z);
+  backend.run(ops::SolveTriangle{.factor = hessian.factor, .transposed = false, .x = Z});
   keep_strict_upper(backend, Z);
   Matrix sorted_W(backend, DType::f32, W.rows, n), product(backend, DType::f32, W.rows, n);
-  backend.gather_columns(W, hessian.order, sorted_W);
-  backend.linear(sorted_W, transposed(backend, Z), {}, product);
+  backend.run(ops::GatherColumns{.x = W, .ids = hessian.order, .y = sorted_W});
+  backend.run(ops::Linear{.x = sorted_W, .w = transposed(backend, Z), .y = product});
   return product;
 }
 
@@ -74,13 +74,13 @@ Matrix correct_targets(Backend& backend, ConstMatrixView W, const FactoredHessia
 
   const bool exact = recipe.targets == Targets::corrected;
   Matrix shift = exact ? exact_product(backend, W, hessian) : gptaq_product(backend, W, hessian);
-  if (exact) backend.solve_triangle(F, false, shift);
-  backend.solve_triangle(F, true, shift);
+  if (exact) backend.run(ops::SolveTriangle{.factor = F, .transposed = false, .x = shift});
+  backend.run(ops::SolveTriangle{.factor = F, .transposed = true, .x = shift});
 
   Matrix natural(backend, DType::f32, W.rows, W.cols), T(backend, DType::f32, W.rows, W.cols);
-  backend.gather_columns(shift, inverse, natural);
-  backend.convert(W, T);
-  backend.add(natural, static_cast<float>(*recipe.alpha), T);
+  backend.run(ops::GatherColumns{.x = shift, .ids = inverse, .y = natural});
+  backend.run(ops::Convert{.x = W, .y = T});
+  backend.run(ops::Add{.x = natural, .factor = static_cast<float>(*recipe.alpha), .y = T});
   return T;
 }
 

@@ -21,7 +21,7 @@ std::string short_names(const std::vector<LinearSpec>& linears) {
   return names;
 }
 
-// Bits of a weight on average, in the blocks.
+// Average bits per weight in the blocks.
 double average_bits(const Facts& facts, const Layout& layout) {
   const std::string head = head_spec(facts.config).name;
   double bits = 0, weights = 0;
@@ -159,14 +159,14 @@ void Collector::solved(const LinearSpec& linear, const Quantized& quantized, con
                        Backend& backend) {
   check_stop();
   const double damp = hessian != nullptr ? hessian->damp_percent : 0;
-  // The step's linears share the Hessian: said once.
+  // Reported once per step, as its linears share the Hessian.
   if (const std::string step = cat(block_, " ", step_); damp > job_.recipe.damp_percent && damped_step_ != step) {
     damped_step_ = step;
     tell(Level::warning,
          cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent));
   }
   in_stage(*this, kPackStage, [&] {
-    // No element of the list moves: it has room for all.
+    // Addresses are stable: the list has reserved room for all entries.
     LinearReport& entry = report_.linears.emplace_back();
     entry = {.name = linear.name,
              .block = linear.step == StepKind::head ? -1 : block_,
@@ -199,8 +199,8 @@ void Collector::note_devices(const std::map<std::string, std::unique_ptr<Backend
   }
 }
 
-// Where the run's time went, stage by stage. One device with a clock of its own knows better than the host, which only
-// queues its work: the host's part is then what came before the device's first work and after its last.
+// The run's time by stage. A single device with its own clock is more accurate than the host, which only queues work:
+// then the host's part is the time before the device's first work and after its last.
 std::vector<std::pair<std::string, double>> Collector::stage_seconds() const {
   std::map<std::string, double> host = clock_.seconds();
   if (const auto embedding = host.find(kEmbeddingStage); embedding != host.end()) {
@@ -215,7 +215,7 @@ std::vector<std::pair<std::string, double>> Collector::stage_seconds() const {
   std::map<std::string, double> stages;
   for (const char* stage : {kSetupStage, kPlanStage, kCalibrationStage, kCommitStage}) stages[stage] = host[stage];
   for (const auto& [stage, op, seconds] : clock->op_seconds) {
-    if (stage == kEmbeddingStage) continue;  // the host waits for it, in kCalibrationStage
+    if (stage == kEmbeddingStage) continue;  // included in kCalibrationStage, where the host waits for it
     const bool feedback = stage == "columns" && op == "linear";
     const bool moving = stage.empty() && (op == "upload" || op == "download");
     stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : moving ? kMovingStage : stage] += seconds;
@@ -223,7 +223,7 @@ std::vector<std::pair<std::string, double>> Collector::stage_seconds() const {
   return {stages.begin(), stages.end()};
 }
 
-// How many tokens experts have seen, and which of them too few.
+// Reports the tokens of experts, and the experts with too few.
 void Collector::tell_of_experts() {
   constexpr size_t kNamed = 8;
   std::vector<int64_t> routed;

@@ -1,4 +1,4 @@
-// Collects a run's report while it runs, and tells progress.
+// Collects the report of a run and reports its progress.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@ class StageClock {
     began_ = watch_.seconds();
   }
   void end() { seconds_[stage_] += watch_.seconds() - began_; }
-  const std::string& stage() const { return stage_; }  // the last one
+  const std::string& stage() const { return stage_; }  // the current or last one
   double elapsed() const { return watch_.seconds(); }
   const std::map<std::string, double>& seconds() const { return seconds_; }
 
@@ -38,23 +38,23 @@ class StageClock {
 
 class Collector final : public RunObserver {
  public:
-  // Keeps references to both. The recipe may be completed while the run goes on.
+  // Keeps references to both. The recipe may be completed during the run.
   Collector(const Job& job, const Listener& listener) : job_(job), listener_(listener) {}
 
   void tell(Level level, const std::string& text);
   void planned(const Plan& plan);
-  void opened(const std::string& devices);  // as people read them
+  void opened(const std::string& devices);  // for people
   void calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences);
-  // What is to be done, in multiply-adds: progress counts against it.
+  // The job's total multiply-adds, to which progress is relative.
   void expect(const Facts& facts, const Layout& layout, double multiply_adds);
   void chose(const std::vector<ProbedStep>& steps, const std::vector<int>& bits);
-  // Packs and writes a linear, and may go on with its entry of the report, which stays where it is.
+  // Packs and writes a linear; may update its entry of the report later, whose address is stable.
   using Store = std::function<void(const LinearSpec&, const Quantized&, Backend&, LinearReport& entry)>;
   void store_with(Store store) { store_ = std::move(store); }
   void note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices);
-  // After commit, with the job's recipe complete.
+  // Called after commit, with the job's complete recipe.
   Report finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes);
-  // The error with the place where it happened, and the way out.
+  // Adds the place where it happened and the remedy to an error.
   OutOfMemory located(const OutOfMemory& error) const;
   DeviceError located(const DeviceError& error) const;
 
@@ -85,15 +85,15 @@ class Collector final : public RunObserver {
   StageClock clock_;
   double cpu_at_start_ = cpu_seconds();
   const Layout* layout_ = nullptr;
-  double work_ = 0, work_done_ = 0;  // multiply-adds of the whole job, and so far
-  double blocks_began_ = -1;         // seconds; the first block's turn
+  double work_ = 0, work_done_ = 0;  // multiply-adds: of the whole job, and done so far
+  double blocks_began_ = -1;         // seconds until the first block started
   int64_t blocks_ = 0, block_ = 0;
   int64_t sequences_at_once_ = INT64_MAX;
-  const Placement::Unit* unit_ = nullptr;  // whose turn it is
+  const Placement::Unit* unit_ = nullptr;  // the current unit
   std::string step_, damped_step_;
   double last_loss_ = 0;
   Backend* backend_ = nullptr;            // the device of the last unit
-  int64_t bytes_in_ = 0, bytes_out_ = 0;  // of the unit's weights, to the device and back as codes
+  int64_t bytes_in_ = 0, bytes_out_ = 0;  // of the unit's weights: to the device, and back as codes
 };
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// What a run tells besides what quantizing a block tells: whose turn it is, and which caches were cleared.
+// Observes a run: in addition to BlockObserver, the current unit and cleared caches.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace gptq {
 
-// Bytes that a device held for reuse, before and after its cache was cleared.
+// Bytes cached by a device before and after its cache was cleared.
 struct Trimmed {
   std::string device;
   int64_t held_before = 0, held_after = 0;
@@ -18,9 +18,9 @@ struct Trimmed {
 
 class RunObserver : public BlockObserver {
  public:
-  // All until end_unit() is the work of this unit on `backend`. block: its index; the last one's for the head.
+  // All work until end_unit() is for this unit on `backend`. block: its index; for the head, the last block's.
   virtual void begin_unit(const Placement::Unit& unit, int64_t block, Backend& backend) = 0;
-  // sequences_at_once: that pass a step together from now on; fewer than before where the device ran out of memory.
+  // sequences_at_once: those that pass a step together from now on; fewer after the device ran out of memory.
   virtual void end_unit(int64_t sequences_at_once) = 0;
   virtual void trimmed(const std::string& when, const std::vector<Trimmed>& devices) = 0;
 };

@@ -10,7 +10,7 @@
 namespace gptq {
 namespace {
 
-using StepRecipes = std::vector<std::optional<ResolvedRecipe>>;  // of its linears; none for one that stays as it is
+using StepRecipes = std::vector<std::optional<ResolvedRecipe>>;  // one per linear; empty for one that is not quantized
 
 std::vector<StepRecipes> recipes_of(const Recipe& recipe, const StepSpecs& steps) {
   std::vector<StepRecipes> recipes;
@@ -18,7 +18,7 @@ std::vector<StepRecipes> recipes_of(const Recipe& recipe, const StepSpecs& steps
   return recipes;
 }
 
-// Calls visit(batch, original) for all batches; `original` is nullptr where there is one stream.
+// Calls visit(batch, original) for all batches; `original` is nullptr with one stream.
 template <typename Visit>
 void for_each_pair(StateStore& states, StateStore* originals, Backend& backend, StateUse use, const Visit& visit) {
   if (originals == nullptr) return states.for_each(backend, use, [&](Batch& batch) { visit(batch, nullptr); });
@@ -72,7 +72,7 @@ class BlockRun {
   void for_each_batch(StateUse use, const Visit& visit) {
     for_each_pair(states_, originals_, backend_, use, visit);
   }
-  // Brings a batch to step `step`, and adds its inputs there to the Hessian.
+  // Advances a batch to `step` and adds its inputs to the Hessian.
   void add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian);
   void add_entered(int64_t step, const Block& block, const Batch& batch, const Batch* original, bool all_tokens,
                    Hessian& hessian);
@@ -84,7 +84,7 @@ class BlockRun {
     Model::drop_step(block_, step);
     if (originals_ != nullptr) Model::drop_step(original_, step);
   }
-  // routed: tokens that the router gave to an expert.
+  // routed: tokens that the router assigned to the expert.
   void solve_step(int64_t step, Hessian& hessian, int64_t routed);
 
   Model& model_;
@@ -95,17 +95,17 @@ class BlockRun {
   BlockObserver& observer_;
   const StepSpecs specs_;
   const std::vector<StepRecipes> recipes_;
-  const bool head_follows_;  // and needs the states behind the last block
-  const bool every_token_;   // calibrates every expert
+  const bool head_follows_;  // needs the states after the last block
+  const bool every_token_;   // calibrates every expert on all tokens
   const int64_t least_tokens_;
-  Block block_;     // its solved steps hold what their codes stand for
-  Block original_;  // the weights as they came, where a second stream passes through them
+  Block block_;     // solved steps have dequantized weights
+  Block original_;  // original weights, for a second stream
 };
 
 Matrix BlockRun::copy_of(const Matrix& from) {
   if (from.empty()) return {};
   Matrix copy(backend_, from.dtype(), from.rows(), from.cols());
-  backend_.convert(from, copy);
+  backend_.run(ops::Convert{.x = from, .y = copy});
   return copy;
 }
 
@@ -116,8 +116,8 @@ Step BlockRun::copy_of(const Step& from) {
   return copy;
 }
 
-// The input of the second stream comes from the original block, whose steps hold the same weights where `block` has
-// not been quantized yet.
+// The input of the second stream comes from the original block, which shares the weights of steps that are not
+// quantized yet.
 void BlockRun::add_input(int64_t step, const Block& block, Batch& batch, Batch* original, Hessian& hessian) {
   in_stage(observer_, "forward", [&] { model_.enter(block, step, batch); });
   if (original != nullptr) in_stage(observer_, "original forward", [&] { model_.enter(original_, step, *original); });
@@ -133,12 +133,12 @@ void BlockRun::add_entered(int64_t step, const Block& block, const Batch& batch,
   });
 }
 
-// An expert that saw fewer tokens than it needs is solved with what it would do to all of them.
+// An expert with too few tokens is calibrated on all tokens.
 bool BlockRun::saw_few(int64_t step, const Hessian& hessian) const {
   return specs_[step][0].expert >= 0 && selected(step) && !every_token_ && hessian.tokens() < least_tokens_;
 }
 
-// Linears whose columns go in one order share a factorization.
+// Linears with the same order of columns share a factorization.
 void BlockRun::solve_step(int64_t step, Hessian& hessian, int64_t routed) {
   const int64_t dropped = hessian.dropped();
   if (block_.steps[step].linears[0].weight.empty()) load(step);
@@ -173,8 +173,8 @@ void BlockRun::solve_step(int64_t step, Hessian& hessian, int64_t routed) {
   observer_.solved_step(specs_[step], dropped);
 }
 
-// One pass: a step's Hessian sees the inputs that the already quantized steps before it produce. A step's weights are
-// here from its solution until its outputs are known, or until they are no longer needed to rebuild inputs.
+// One pass: a step's Hessian sees the outputs of the quantized steps before it. A step's weights are loaded from its
+// solution until its outputs are computed, or until they are no longer needed to rebuild inputs.
 void BlockRun::sweep_sequential() {
   const bool keeps_inputs = states_.keeps_inputs();
   const auto sweep = [&](int64_t step, const auto& visit) {
@@ -214,8 +214,8 @@ void BlockRun::sweep_sequential() {
   });
 }
 
-// Without true_sequential: all Hessians from one pass through the unquantized block, then a pass through the quantized
-// one.
+// Without true_sequential: one pass through the unquantized block for all Hessians, then one through the quantized
+// block.
 void BlockRun::sweep_at_once() {
   for (int64_t s = 0; s < steps(); ++s) load(s);
   observer_.begin_step(specs_[0]);
@@ -228,10 +228,11 @@ void BlockRun::sweep_at_once() {
       Batch original_copy;
       if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
       for (int64_t s = 0; s < steps(); ++s) {
-        Batch* const beside = original != nullptr ? &original_copy : nullptr;
+        Batch* const original_input = original != nullptr ? &original_copy : nullptr;
         in_stage(observer_, "forward", [&] { model_.enter(block_, s, copy); });
-        if (beside != nullptr) in_stage(observer_, "original forward", [&] { model_.enter(original_, s, *beside); });
-        if (wanted(s)) add_entered(s, block_, copy, beside, all_tokens, hessians[s]);
+        if (original_input != nullptr)
+          in_stage(observer_, "original forward", [&] { model_.enter(original_, s, *original_input); });
+        if (wanted(s)) add_entered(s, block_, copy, original_input, all_tokens, hessians[s]);
         if (!all_tokens || every_token_) observer_.swept(specs_[s], batch.tokens());
       }
     });

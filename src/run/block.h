@@ -1,5 +1,5 @@
-// Quantizing one block: each token through each linear once, each step's Hessian from the already quantized steps
-// before it. It knows neither files nor devices by name, so a plan can run it on devices that only count.
+// Quantizes one block: each token passes each linear once, and each step's Hessian sees the outputs of the quantized
+// steps before it. Knows neither files nor device names, so a plan can run it on devices that only count.
 #pragma once
 
 #include "gptq/gptq.h"
@@ -10,15 +10,15 @@
 
 namespace gptq {
 
-// The calibration's states on their way through the model. originals: those of the unquantized model, with as many
-// batches; nullptr where the recipe wants none.
+// The states of the calibration. originals: those of the unquantized model, with as many batches; nullptr if the recipe
+// does not need them.
 struct Streams {
   StateStore& states;
   StateStore* originals = nullptr;
 };
 
-// Quantizes the block on the team, and brings the states past it (past the last block only for an output head that is
-// to be quantized), the originals past the original block. The staged block's weights leave host memory step by step.
+// Quantizes the block on the team and advances the states past it (past the last block only if the output head is
+// quantized), the originals past the original block. Frees the staged weights step by step.
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, const Team& team, Streams streams,
                     BlockObserver& observer);
 

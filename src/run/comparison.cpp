@@ -16,8 +16,7 @@ Perplexity perplexity_of(double loss_sum, int64_t tokens, int64_t windows, doubl
   return {std::exp(mean), mean, tokens, windows, seconds};
 }
 
-// The smallest value that at least `share` of all values do not exceed; NaN where one of them is NaN, which has no
-// place in an order.
+// The smallest value that at least `share` of all values do not exceed; NaN if one of them is NaN, as NaN has no order.
 double percentile(std::vector<float> values, double share) {
   if (std::any_of(values.begin(), values.end(), [](float value) { return std::isnan(value); }))
     return std::numeric_limits<double>::quiet_NaN();

@@ -1,4 +1,4 @@
-// What a comparison of two models on one text adds up to.
+// The statistics of a comparison of two models on one text.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,17 @@
 
 namespace gptq {
 
-// Sums in double, in the order in which predictions come.
+// Sums in double, in the order of the predictions.
 class ComparisonSums {
  public:
-  // Predictions of neighbouring tokens of one window. `position`: of the first predicted token in its window, from 1.
-  // The four columns have one entry a token: both losses and KL(model || quantized) in nats, and 1 where both have one
-  // most likely token, 0 elsewhere.
+  // Adds predictions of consecutive tokens of a window. `position`: that of the first predicted token in its window,
+  // from
+  // 1. The spans have one entry per token: both losses and KL(model || quantized) in nats, and 1 if both models have
+  // the same most likely token, else 0.
   void add(int64_t position, std::span<const float> model_losses, std::span<const float> quantized_losses,
            std::span<const float> divergences, std::span<const float> same_top);
 
-  // At least one prediction has been added. `seconds`: what both models took together.
+  // Requires at least one prediction. `seconds`: the time of both models together.
   Comparison result(const std::string& text, int64_t windows, double seconds) const;
 
  private:
@@ -29,8 +30,8 @@ class ComparisonSums {
   };
   std::vector<Position> positions_;
   double model_loss_ = 0, quantized_loss_ = 0, divergence_ = 0, same_top_ = 0;
-  double squared_changes_ = 0;      // of a token's loss
-  std::vector<float> divergences_;  // of all tokens, for their percentile
+  double squared_changes_ = 0;      // of the loss of a token
+  std::vector<float> divergences_;  // per token, for their percentile
 };
 
 }  // namespace gptq

@@ -9,13 +9,12 @@ CountingSession::CountingSession(const Facts& facts, const RehearsalOptions& opt
     : Session(facts.placement), facts_(facts), options_(options), host_(nothing_, "cpu", limit_of("cpu")) {
   for (const std::string& name : facts.placement.devices) {
     Device& device = devices_[name];
-    simulated_ = simulated_ || name.starts_with("sim");
-    // A simulated accelerator's memory is the host's.
-    Memory& source = name.starts_with("sim") ? static_cast<Memory&>(host_) : nothing_;
-    if (name != "cpu") device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
-    LimitedMemory& memory = name == "cpu" ? host_ : *device.memory;
-    // What a GPU's pool holds is the driver's, and does not count as taken.
-    const size_t max_held = name.starts_with("cuda") ? 0 : options.max_held;
+    const DeviceTraits traits = traits_of(name);
+    widens_ = widens_ || (traits.computes_on_host && !traits.is_host);
+    Memory& source = traits.memory_is_the_hosts ? static_cast<Memory&>(host_) : nothing_;
+    if (!traits.is_host) device.memory = std::make_unique<LimitedMemory>(source, name, limit_of(name));
+    LimitedMemory& memory = traits.is_host ? host_ : *device.memory;
+    const size_t max_held = traits.pool_counts ? options.max_held : 0;
     device.backend = std::make_unique<CountingBackend>(name, memory, max_held, facts.precision.computed,
                                                        facts.precision.residual, facts.precision.fuses_linears);
     device.workspace = Matrix(*device.backend, DType::u8, 1, facts.workspace_bytes);
@@ -42,7 +41,7 @@ Batch CountingSession::embed(const std::vector<TokenSequence>& sequences, Thread
   return model_->blank_batch(std::move(offsets), first(), host_);
 }
 
-// States in a file take no memory but for the batches on their way.
+// States in a file take memory only for batches in transfer.
 std::unique_ptr<StateStore> CountingSession::make_store(int64_t /*tokens*/) {
   const bool spills = options_.strategy.states == StatePlace::spill;
   auto store = std::make_unique<StateStore>(spills ? StatePlace::host : options_.strategy.states,
@@ -70,7 +69,7 @@ void CountingSession::take_buffers(int64_t batch_tokens, bool two_streams) {
   const DType dtype = facts_.precision.computed;
   if (options_.strategy.states == StatePlace::spill)
     in_flight_ = Matrix(host_, DType::u8, (two_streams ? 6 : 3) * batch_tokens, bytes.both());
-  if (simulated_ && dtype != DType::f32) {
+  if (widens_ && dtype != DType::f32) {
     widened_ = Matrix(host_, DType::f32, std::min<int64_t>(batch_tokens, 2048),
                       bytes.input / static_cast<int64_t>(size_of(dtype)));
   }

@@ -1,5 +1,5 @@
-// A session whose devices only count: the same run takes the same memory and calls the same ops, without reading or
-// computing anything.
+// A session whose devices only count: the same run allocates the same memory and calls the same ops, but reads and
+// computes nothing.
 #pragma once
 
 #include <map>
@@ -19,7 +19,7 @@ class CountingSession final : public Session {
 
   Backend& device(const std::string& name) override { return counting(name); }
   Model& model() override { return *model_; }
-  // The block's room in host memory, taken at once.
+  // Allocates the block in host memory at once.
   std::future<StagedBlock> read(int64_t block) override;
   Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool) override;
   std::unique_ptr<StateStore> make_store(int64_t tokens) override;
@@ -29,16 +29,16 @@ class CountingSession final : public Session {
   void trim_staging() override {}
 
   Memory& host() { return host_; }
-  // Takes the memory that a walk over states of such batches needs besides them: for those of a spill file on their
-  // way, and for what the CPU of a simulated accelerator widens.
+  // Allocates the buffers that a walk over such batches needs: for transfers of spilled states, and for the f32 copies
+  // of a simulated accelerator's CPU.
   void take_buffers(int64_t batch_tokens, bool two_streams);
-  // One block of each kind on each device shows all: the first one there.
+  // One block of each kind per device suffices: the first one.
   std::vector<Stop> one_of_each_kind() const;
 
-  // Adds the calls since the last time, `times` over.
+  // Adds the calls since the last time, multiplied by `times`.
   void add_calls(int64_t times, Rehearsal& result);
   void drop_calls();
-  // Gives the model back and notes what each memory has held at most.
+  // Frees the model and records the peak of each memory.
   void note_peaks(Rehearsal& result);
 
  private:
@@ -54,7 +54,7 @@ class CountingSession final : public Session {
   const RehearsalOptions options_;
   NoMemory nothing_;
   LimitedMemory host_;
-  bool simulated_ = false;
+  bool widens_ = false;  // an accelerator that the host simulates sums in f32
   std::map<std::string, Device> devices_;
   std::unique_ptr<Model> model_;
   Matrix in_flight_, widened_;

@@ -1,4 +1,4 @@
-// Perplexity of a folder, and comparison of two. Texts pass in rounds, so that their states fit into memory.
+// Perplexity of a folder, and comparison of two. Texts are processed in rounds whose states fit into memory.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -17,9 +17,9 @@
 namespace gptq {
 namespace {
 
-// Tokens whose states are kept at once; the weights are read once for each such round.
+// Tokens per round; the weights are read once per round.
 constexpr int64_t kRoundTokens = 65536;
-// Rows of logits in memory at once.
+// Rows of logits computed at a time.
 constexpr int64_t kLogitRows = 256;
 
 void tell(const Listener& listener, Level level, const std::string& text) {
@@ -30,7 +30,7 @@ void tell(const std::vector<Notice>& notices, const Listener& listener) {
   for (const Notice& notice : notices) tell(listener, notice.level, notice.text);
 }
 
-// Shares of an evaluation's work, told block by block.
+// Reports the progress of an evaluation, block by block.
 class Rounds {
  public:
   Rounds(const Evaluation& evaluation, const Listener& listener, int64_t steps)
@@ -75,7 +75,7 @@ std::vector<std::vector<TokenSequence>> rounds_of(const std::vector<TokenSequenc
   return rounds;
 }
 
-// The states of one round after all blocks.
+// The states of a round after all blocks.
 std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std::vector<TokenSequence>>& batches,
                                        bool keep, Rounds& rounds) {
   int64_t tokens = 0;
@@ -88,7 +88,7 @@ std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std:
 }
 
 // Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
-// sequence; position: of the first target in its sequence.
+// sequence; position: that of the first target.
 template <typename Visit>
 void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& visit) {
   int64_t start = 0;
@@ -104,18 +104,18 @@ void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& v
 
 std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
   Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
-  backend.token_losses(logits, targets, losses);
+  backend.run(ops::TokenLosses{.logits = logits, .targets = targets, .losses = losses});
   return to_host<float>(backend, losses);
 }
 
-// A text's windows, in the rounds in which they pass.
+// A text's windows, grouped in rounds.
 struct Text {
   std::string file;
   int64_t windows = 0;
   std::vector<std::vector<TokenSequence>> rounds;
 };
 
-// All texts are read before the first one is evaluated: one that cannot be read ends the work before it begins.
+// Reads all texts before the first one is evaluated, so that errors in texts show first.
 std::vector<Text> texts_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
   std::vector<Text> texts;
   for (const std::string& file : evaluation.texts) {
@@ -132,7 +132,7 @@ int64_t count_rounds(const std::vector<Text>& texts) {
   return count;
 }
 
-// Says which text follows, where there are several.
+// Announces the next text if there are several.
 void tell_text(const Text& text, const std::vector<Text>& texts, const Listener& listener) {
   if (texts.size() == 1) return;
   tell(listener, Level::message, cat("text ", &text - texts.data() + 1, " of ", texts.size(), ": ", text.file));
@@ -145,7 +145,7 @@ void check(const Evaluation& evaluation) {
     throw InputError("`text` - is given twice, but stdin can be read only once: put one of the texts into a file");
 }
 
-// Tokens in a window, checked.
+// The checked number of tokens in a window.
 int64_t context_of(const Evaluation& evaluation, const ModelConfig& config, const Listener& listener) {
   const int64_t positions = config.max_positions, context = evaluation.context;
   if (context == 0) return std::min<int64_t>(2048, positions);
@@ -234,7 +234,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
           const Matrix p = first.model().logits(first_batch, row, count),
                        q = second.model().logits(second_batch, row, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-          head.compare_logits(p, q, divergence, same_top);
+          head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           sums.add(position, losses_of(head, p, targets), losses_of(head, q, targets), to_host<float>(head, divergence),
                    to_host<float>(head, same_top));
         });

@@ -56,7 +56,7 @@ void OpenModel::visit(const Stop& stop, const Take& take, const Team& team) {
   states_->for_each(team.lead(), {}, [&](Batch& batch) { model().forward(*block, batch); });
 }
 
-// Half of a device's memory may hold weights that stay; they take up to twice their stored size when widened.
+// Kept weights may take half of a device's memory; widened weights take twice their stored size.
 bool OpenModel::has_room(const std::string& device, int64_t bytes) {
   int64_t& used = staying_bytes_[device];
   const int64_t limit = resources_.limit_of(device);

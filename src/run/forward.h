@@ -1,6 +1,6 @@
-// A folder, plain or quantized, opened to run: rounds of batches pass all blocks. Blocks pass by one at a time, the
-// next one read ahead; where several rounds pass, those that have room stay: on their device, or in host memory where
-// the map says cpu besides a device. Those on disk stream from the checkpoint every time.
+// A plain or quantized folder, opened to run: rounds of batches pass all blocks. Blocks are loaded one at a time, the
+// next one read ahead. If there are several rounds, blocks that fit are kept: on their device, or in host memory if the
+// map assigns them to the CPU. Blocks on disk are read from the checkpoint every time.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ namespace gptq {
 
 class OpenModel final : private Visitor {
  public:
-  // References must outlive it. Throws InputError for a folder, map or precision that makes no sense.
+  // References must outlive it. Throws InputError for an invalid folder, map or precision.
   OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
             const Resources& resources, Devices& devices, std::vector<Notice>& notices, std::stop_token stop);
 
@@ -26,7 +26,7 @@ class OpenModel final : private Visitor {
   int64_t blocks() { return model().config().blocks; }
   Backend& head() { return session_->head(); }
 
-  // The states of these batches after all blocks. keep: more rounds follow. Calls at_boundary after each block.
+  // The states of these batches after all blocks. keep: more rounds follow. Calls at_boundary() after each block.
   std::unique_ptr<StateStore> forward(const std::vector<std::vector<TokenSequence>>& batches, bool keep,
                                       const Boundary& at_boundary = {});
 
@@ -46,7 +46,7 @@ class OpenModel final : private Visitor {
   std::map<int64_t, Block> staying_;
   std::map<int64_t, StagedBlock> on_host_;
   std::map<std::string, int64_t> staying_bytes_;
-  StateStore* states_ = nullptr;  // of the round at work
+  StateStore* states_ = nullptr;  // of the current round
   bool keep_ = false;
   Boundary at_boundary_;
 };

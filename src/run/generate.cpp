@@ -1,4 +1,4 @@
-// Token ids of a text, and greedy text after a prompt.
+// tokenize() and generate(): token ids of a text, and greedy continuation of a prompt.
 #include <algorithm>
 #include <utility>
 

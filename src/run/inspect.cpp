@@ -1,4 +1,4 @@
-// What is in a folder: family, sizes, modules, and who loads it. Reads headers, and the scales of one linear.
+// inspect(): family, sizes, modules and loaders of a folder. Reads headers, and the scales of one linear per width.
 #include <algorithm>
 #include <map>
 
@@ -29,7 +29,7 @@ std::vector<StoredLinear> unquantized_linears(const ModelConfig& config) {
   return linears;
 }
 
-// How one linear is stored, in a folder with this config.
+// The config of one linear in a folder with this config.
 QuantizationConfig stored_config(const QuantizationConfig& folder, const Format::Sizes& sizes,
                                  const LinearSpec& linear) {
   QuantizationConfig config = folder;
@@ -69,18 +69,17 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
   if (is_quantized) quantization = parse_quantization_config(checkpoint.quantization_config(), folder);
   const Format& format = *quantization.format;
   const Format::Parts& parts = format.parts();
-  std::vector<std::string_view> beside = parts.others;  // the tensors of a linear that come with its codes
-  beside.push_back(parts.scales);
+  std::vector<std::string_view> accompanying = parts.others;  // a linear's tensors other than its codes
+  accompanying.push_back(parts.scales);
 
-  std::map<int, bool>
-      signed_scales;  // by bits; of one linear each: where scales may be negative, about half of them are
+  std::map<int, bool> signed_scales;  // by bits, from one linear each: about half of signed scales are negative
   for (const StoredTensor* tensor : checkpoint.tensors()) {
     check_stop(stop);
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
                       part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);
-    if (std::find(beside.begin(), beside.end(), part) != beside.end()) {
-      if (checkpoint.has(cat(module, ".", parts.codes))) continue;  // counted with its codes
+    if (std::find(accompanying.begin(), accompanying.end(), part) != accompanying.end()) {
+      if (checkpoint.has(cat(module, ".", parts.codes))) continue;  // counted with the codes
     }
     const StoredTensor& in_file = checkpoint.in_file(*tensor);
     Inspection::Module entry{.name = tensor->name,
@@ -101,7 +100,7 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
       entry.bits = sizes.bits;
       entry.group_size = sizes.group_size;
       entry.shape = {spec.out_features, spec.in_features};
-      for (const std::string_view other : beside) {
+      for (const std::string_view other : accompanying) {
         const std::string name = cat(module, ".", other);
         if (checkpoint.has(name)) entry.bytes += static_cast<int64_t>(checkpoint.tensor(name).bytes);
       }

@@ -32,7 +32,7 @@ LinearReport::Scales scales_of(const FetchedLinear& linear) {
   return {*least, *middle, *largest, static_cast<double>(negative) / static_cast<double>(magnitudes.size())};
 }
 
-// Multiply-adds of quantizing all that the layout has.
+// Multiply-adds of quantizing all linears of the layout.
 double quantizing_work(const Recipe& recipe, const Facts& facts, const Layout& layout, int64_t tokens) {
   const bool two_streams = wants_original_states(recipe);
   const LinearSpec head = head_spec(facts.config);
@@ -52,7 +52,7 @@ double probing_work(const Recipe& recipe, const Facts& facts, const std::vector<
   return probing_work(facts.config, recipe, facts.widths, tokens, count_tokens(batches[0]));
 }
 
-// A run from its facts to its report. Members are in the order in which they come to be.
+// A run from its facts to its report. Members are in the order of their creation.
 class Run {
  public:
   Run(const Job& job, const Listener& listener) : job_(job), collector_(job_, listener) {
@@ -79,15 +79,15 @@ class Run {
   const Facts& facts() const { return setup_.facts; }
   void open_session();
   std::vector<TokenSequence> read_calibration_data();
-  // A pass through the model of its own: which bits each step gets.
+  // Chooses the bits of each step, in a separate pass through the model.
   void choose_bits(const std::vector<TokenSequence>& sequences);
   void store(const LinearSpec& linear, const Quantized& quantized, Backend& backend, LinearReport& entry);
 
-  Job job_;  // its recipe is complete once bits are chosen
+  Job job_;  // its recipe is complete after choose_bits()
   Collector collector_;
   Setup setup_;
   Decision decision_;
-  Layout layout_;  // of the output; that of the job once bits are chosen
+  Layout layout_;  // of the output; final after choose_bits()
   std::optional<Devices> devices_;
   std::optional<DeviceSession> session_;
   std::optional<Output> output_;
@@ -132,10 +132,10 @@ void Run::choose_bits(const std::vector<TokenSequence>& sequences) {
   collector_.chose(steps, chosen);
 }
 
-// Written while the next linears are solved; as many as writes_behind() says wait in memory.
+// Written in the background; at most writes_behind() linears wait in memory.
 void Run::store(const LinearSpec& linear, const Quantized& quantized, Backend& backend, LinearReport& entry) {
   output_->make_room();
-  // Shared because a task must be copyable, which a matrix is not.
+  // Shared because a task must be copyable, which Matrix is not.
   auto fetched = std::make_shared<FetchedLinear>(
       fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, backend.staging_memory()));
   output_->write(linear.name, std::move(fetched),
@@ -144,7 +144,7 @@ void Run::store(const LinearSpec& linear, const Quantized& quantized, Backend& b
 
 Report Run::compute() {
   const bool calibrates = job_.recipe.method == Method::gptq, chooses = !facts().widths.empty();
-  // An output that cannot be written is refused before anything is computed, by the smallest that may come.
+  // Checks that the output can be written before anything is computed, with the smallest possible layout.
   layout_ = chooses ? lay_out(at_width(job_, facts().widths[0]), facts()) : std::move(setup_.layout);
   const auto open_output = [&] {
     output_.reset();

@@ -33,10 +33,10 @@ void Output::write(const std::string& linear, std::shared_ptr<FetchedLinear> fet
   }));
 }
 
-// Gives each linear its own bias, of those that lie in one tensor.
+// Splits a fused bias tensor into one bias per linear.
 void Output::split_biases(const StoredTensor& tensor, const std::vector<std::string>& linears) {
   const Checkpoint& checkpoint = *facts_.checkpoint;
-  const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // which the model has checked
+  const DType dtype = parse_safetensors_dtype(tensor.dtype).value_or(DType::f32);  // checked by the model
   Matrix all(host_memory(), dtype, tensor.shape[0], tensor.shape[1]);
   checkpoint.read(tensor, 0, all.bytes(), all.view().data);
   refuse_nonfinite(checkpoint, tensor, count_nonfinite(all));
@@ -46,7 +46,7 @@ void Output::split_biases(const StoredTensor& tensor, const std::vector<std::str
     std::vector<int32_t> columns;
     for (int64_t i = 0; i < spec.out_features; ++i)
       columns.push_back(static_cast<int32_t>(spec.first + i * spec.stride));
-    reference().gather_columns(all.view().row_range(spec.matrix_index, 1), columns, bias);
+    reference(ops::GatherColumns{.x = all.view().row_range(spec.matrix_index, 1), .ids = columns, .y = bias});
     writer_->write(name + ".bias", bias.view().data, bias.bytes());
   }
 }

@@ -1,5 +1,5 @@
-// The output of a run: linears are packed and written while the next ones are solved, and what is not quantized is
-// copied while no block is read.
+// The output of a run: packs and writes linears while the next ones are solved, and copies unquantized tensors while no
+// block is read.
 #pragma once
 
 #include <atomic>
@@ -18,20 +18,20 @@ namespace gptq {
 
 class Output {
  public:
-  // Throws InputError for an output that cannot be written. All references must outlive it.
+  // Throws InputError if the output cannot be written. References must outlive it.
   Output(const Job& job, const Facts& facts, const Layout& layout, ReadGate& gate);
-  ~Output();  // without commit(): removes everything that was written
+  ~Output();  // without commit(): removes everything written
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
 
-  // Waits until another linear may wait to be written.
+  // Waits until the queue of linears to be written has room for another.
   void make_room();
-  // Packs and writes a linear in the background; calls `look` there first.
+  // Packs and writes a linear in the background, after calling `look` there.
   void write(const std::string& linear, std::shared_ptr<FetchedLinear> fetched,
              std::function<void(const FetchedLinear&)> look);
-  // Begins to copy what is not quantized, and writes the configs. job: with its recipe complete.
+  // Starts copying unquantized tensors, and writes the configs. job: with its complete recipe.
   void carry_over(const Job& job);
-  // Waits for all that is written, and makes it the output.
+  // Waits for all writes, and puts the output in place.
   void commit();
   int64_t bytes() const { return static_cast<int64_t>(writer_->output_bytes()); }
 
@@ -44,10 +44,10 @@ class Output {
   const Layout& layout_;
   ReadGate& gate_;
   std::unique_ptr<ModelSink> writer_;
-  std::atomic<bool> ended_ = false;  // the run is over, or has failed
+  std::atomic<bool> ended_ = false;  // the run has finished or failed
   std::deque<std::future<void>> writes_;
   std::future<void> carried_over_;
-  BackgroundWorker packer_, carrier_;  // last: they use all of the above
+  BackgroundWorker packer_, carrier_;  // last: use the members above
 };
 
 }  // namespace gptq

@@ -12,12 +12,12 @@
 namespace gptq {
 namespace {
 
-// Rows of logits in memory at once.
+// Rows of logits computed at a time.
 constexpr int64_t kLogitRows = 256;
 
 Matrix copy_of(ConstMatrixView from, Backend& backend) {
   Matrix copy(backend, from.dtype, from.rows, from.cols);
-  backend.convert(from, copy);
+  backend.run(ops::Convert{.x = from, .y = copy});
   return copy;
 }
 
@@ -30,7 +30,7 @@ double pass_work(const StepSpecs& steps, int64_t tokens) {
   return work;
 }
 
-// Solving, and the first block of the step's probes.
+// Solving, and the passes of the step's probes through the rest of their own block.
 double step_work(const StepSpecs& steps, const std::vector<LinearSpec>& linears, const std::vector<int>& widths,
                  int64_t probe_tokens) {
   double work = static_cast<double>(probed_widths(widths)) * forward_work(steps, probe_tokens);
@@ -115,7 +115,7 @@ void BitMeasurement::pass_block(const StagedBlock& staged, Backend& backend) {
     free.push_back(free_linears(recipe_, step));
     hessians.emplace_back(backend, free.back().empty() ? 0 : step[0].in_features);
   }
-  Batch start;  // of this block's probes
+  Batch start;  // start states of this block's probes
   states_->for_each(backend, kPasses, [&](Batch& batch) {
     in_stage(observer_, kMeasureStage, [&] {
       if (start.offsets.empty()) start = {.offsets = batch.offsets, .residual = copy_of(batch.residual, backend)};
@@ -144,7 +144,7 @@ void BitMeasurement::probe_step(Block& block, int64_t step, const std::vector<Li
     result.linears.push_back(spec.name);
     result.unit.weights += spec.in_features * spec.out_features;
   }
-  // What is compared is how losses grow as bits fall: one stream and no refinement tell that.
+  // One stream without refinement suffices to compare how losses grow with fewer bits.
   Recipe recipe = *recipe_for(recipe_, linears[0].name);
   recipe.targets = Targets::weights;
   recipe.refine = "none";
@@ -167,7 +167,7 @@ void BitMeasurement::probe_step(Block& block, int64_t step, const std::vector<Li
         originals.push_back(std::exchange(linear->weight, std::move(rounded)));
       }
     });
-    result.unit.candidates.push_back({widths_[w], error});  // until read()
+    result.unit.candidates.push_back({widths_[w], error});  // before read()
     if (!probed) continue;
     Batch probe{.offsets = start.offsets, .residual = copy_of(start.residual, backend)};
     in_stage(observer_, kProbeStage, [&] { model_.forward(block, probe); });
@@ -195,7 +195,7 @@ std::vector<double> BitMeasurement::divergences(Backend& head) {
         in_stage(observer_, kProbeStage, [&] {
           const Matrix q = model_.logits(probe, first, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-          head.compare_logits(p, q, divergence, same_top);
+          head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           const std::vector<float> values = to_host<float>(head, divergence);
           sums[static_cast<size_t>(i)] = std::accumulate(values.begin(), values.end(), sums[static_cast<size_t>(i)]);
         });
@@ -210,12 +210,12 @@ std::vector<double> BitMeasurement::divergences(Backend& head) {
   return sums;
 }
 
-// A width without a probe costs what the last probe's did, in proportion to the step's own errors.
+// The cost of a width without a probe is that of the last probe, scaled by the step's own errors.
 void BitMeasurement::estimate_losses(const std::vector<double>& divergences) {
   const auto tokens = static_cast<double>(count_tokens(batches_[0]));
   const auto probed = static_cast<size_t>(probed_widths(widths_));
   for (size_t i = 0; i < steps_.size(); ++i) {
-    double error = 0, divergence = 0;  // of the last probe
+    double error = 0, divergence = 0;  // those of the last probe
     for (size_t w = 0; w < widths_.size(); ++w) {
       double& loss = steps_[i].unit.candidates[w].loss;
       const double own_error = std::exchange(loss, 0.0);

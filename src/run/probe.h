@@ -1,10 +1,9 @@
-// Measures what fewer bits in one step do to the model's predictions, for each step of each block, in one walk through
-// the model.
+// Measures the effect of fewer bits in one step on the model's predictions, for each step of each block, in one walk.
 //
-// A probe is a part of the calibration on its way through a model in which one step is quantized and nothing else. It
-// starts at that step's block, passes the unquantized blocks after it, and ends as KL(model || probe). A layer's own
-// loss does not say that: errors of q, k and v weigh ten times as much as errors of equal size elsewhere. There is a
-// probe for each of the two least widths; what more bits would cost follows from how the step's own loss falls.
+// A probe is a part of the calibration that passes a model in which only one step is quantized. It starts at that
+// step's block, passes the unquantized blocks after it, and ends as KL(model || probe). The loss of a layer does not
+// tell that: errors of q, k and v weigh ten times as much as errors of equal size elsewhere. There is a probe for each
+// of the two smallest widths; the cost of larger ones is extrapolated with the step's own loss.
 #pragma once
 
 #include <memory>
@@ -17,15 +16,15 @@ namespace gptq {
 
 class BitMeasurement final : private Visitor {
  public:
-  // widths: the bits up for choice, rising. batches: the calibration to measure with; the first is the probes'.
+  // widths: the candidate bits, ascending. batches: calibration for Hessians; the first one is also for probes.
   // References must outlive it.
   BitMeasurement(Session& session, const Recipe& recipe, std::vector<int> widths,
                  std::vector<std::vector<TokenSequence>> batches, RunObserver& observer, ThreadPool* pool);
 
-  // Adds this many probes that have passed the first blocks already, for a rehearsal of a later one.
+  // Adds `count` probes as if they had passed the first blocks, to rehearse a later one.
   void add_probes(int64_t count);
   void walk(const std::vector<Stop>& stops, WalkOptions options);
-  // After the last block: the steps that no rule of the recipe decides, in the model's order, and their losses.
+  // After the last block: the steps without a rule in the recipe, in the model's order, and their losses.
   std::vector<ProbedStep> read();
 
  private:
@@ -34,7 +33,7 @@ class BitMeasurement final : private Visitor {
   void pass_block(const StagedBlock& staged, Backend& backend);
   void probe_step(Block& block, int64_t step, const std::vector<LinearSpec>& linears, Hessian& hessian,
                   const Batch& start, Backend& backend);
-  std::vector<double> divergences(Backend& head);  // of each probe, summed over its tokens
+  std::vector<double> divergences(Backend& head);  // per probe, summed over its tokens
   void estimate_losses(const std::vector<double>& divergences);
 
   Session& session_;
@@ -44,10 +43,10 @@ class BitMeasurement final : private Visitor {
   const std::vector<std::vector<TokenSequence>> batches_;
   RunObserver& observer_;
   std::unique_ptr<StateStore> states_, probes_;
-  std::vector<ProbedStep> steps_;  // until read(), a candidate's loss is the step's own error
+  std::vector<ProbedStep> steps_;  // before read() a candidate's loss is the step's own error
 };
 
-// Multiply-adds that all of it tells the observer of.
+// Total multiply-adds that it reports to the observer.
 double probing_work(const ModelConfig& config, const Recipe& recipe, const std::vector<int>& widths, int64_t tokens,
                     int64_t probe_tokens);
 

@@ -32,7 +32,7 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
       if (originals_ != nullptr) {
         Batch original{.offsets = batch.offsets,
                        .residual = Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols())};
-        backend.convert(batch.residual, original.residual);
+        backend.run(ops::Convert{.x = batch.residual, .y = original.residual});
         originals_->add(std::move(original), backend);
       }
       states_->add(std::move(batch), backend);

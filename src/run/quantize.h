@@ -1,5 +1,5 @@
-// Quantizing a model: its calibration embedded, a walk over its blocks, its head. A run does that on its devices, a
-// rehearsal on devices that only count.
+// Quantizes a model: embeds the calibration, walks over the blocks, quantizes the head. A run does that on its devices,
+// a rehearsal on devices that only count.
 #pragma once
 
 #include <memory>
@@ -13,20 +13,20 @@ namespace gptq {
 
 class Quantization final : private Visitor {
  public:
-  // All references must outlive it.
+  // References must outlive it.
   Quantization(Session& session, const Recipe& recipe, RunObserver& observer);
 
-  // Brings the calibration into the states before the first block. Without it, for rounding, there are none.
+  // Embeds the calibration into the states of the first block. Not called for rounding, which has no states.
   void embed(const std::vector<std::vector<TokenSequence>>& batches, ThreadPool* pool);
 
   void walk(const std::vector<Stop>& stops, WalkOptions options);
 
-  // The output head, where the recipe quantizes it; false where it does not.
+  // Quantizes the output head; returns false if the recipe does not ask for that.
   bool head();
 
   int64_t state_bytes_moved() const;
   int64_t spill_bytes() const;
-  // Gives the states' memory back; nothing may follow.
+  // Frees the states; no other call may follow.
   void drop_states();
 
  private:
@@ -37,7 +37,7 @@ class Quantization final : private Visitor {
   Session& session_;
   const Recipe& recipe_;
   RunObserver& observer_;
-  std::unique_ptr<StateStore> states_, originals_;  // originals: of the unquantized model, where the recipe wants them
+  std::unique_ptr<StateStore> states_, originals_;  // originals: of the unquantized model
 };
 
 }  // namespace gptq

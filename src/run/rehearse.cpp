@@ -16,7 +16,7 @@
 namespace gptq {
 namespace {
 
-// Takes of the host's memory and the devices what the run's observer would, and tells devices their stages.
+// Allocates what the run's observer would, and sets the stages of devices.
 class CountingObserver final : public RunObserver {
  public:
   CountingObserver(const Setup& setup, Memory& host)
@@ -45,7 +45,7 @@ class CountingObserver final : public RunObserver {
   void trimmed(const std::string& /*when*/, const std::vector<Trimmed>& /*devices*/) override {}
 
  private:
-  // A linear that is packed and written while the next ones are solved.
+  // A linear being packed and written while the next ones are solved.
   struct Write {
     FetchedLinear fetched;
     Matrix packed;
@@ -64,7 +64,7 @@ std::vector<TokenSequence> blank_sequences(const Calibration& calibration) {
                                     TokenSequence(static_cast<size_t>(calibration.sequence_length)));
 }
 
-// The host waits for embeddings in the calibration's stage.
+// Embedding counts as part of the calibration stage, in which the host waits for it.
 void count_embedding_as_calibration(Calls& calls) {
   for (const auto& [call, count] : calls[kEmbeddingStage]) calls[kCalibrationStage][call] += count;
   calls.erase(kEmbeddingStage);
@@ -106,7 +106,7 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
   return result;
 }
 
-// Adds what choosing bits takes: its calls, and its peaks where they are higher.
+// Adds the pass that chooses bits: its calls, and its peaks if they are higher.
 void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptions& options, Rehearsal& result) {
   Rehearsal measuring;
   CountingSession session(setup.facts, options);
@@ -115,7 +115,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
     BitMeasurement measurement(session, job.recipe, setup.facts.widths,
                                measuring_batches(blank_sequences(setup.facts.calibration)), observer, nullptr);
     session.add_calls(1, measuring);
-    // The probes of all blocks but one are there; a block adds its own. On average half of them are.
+    // Memory for the probes of all other blocks, as the block adds its own. On average half of them exist.
     const ModelConfig& config = setup.facts.config;
     const auto steps = static_cast<int64_t>(step_specs(config, 0).size());
     measurement.add_probes(probed_widths(setup.facts.widths) * steps * (config.blocks - 1));
@@ -137,7 +137,7 @@ void rehearse_measuring(const Job& job, const Setup& setup, const RehearsalOptio
   }
 }
 
-// Where bits are to be chosen, the two widths around the average share the weights.
+// If bits are chosen, the weights are divided between the two widths around the average.
 Rehearsal rehearse_average(const Job& job, const Setup& setup, const RehearsalOptions& options) {
   const double share = share_of_least(setup.facts);
   const Rehearsal least = rehearse_quantizing(at_width(job, setup.facts.widths[0]), setup, options);

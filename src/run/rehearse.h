@@ -1,4 +1,4 @@
-// A job run on devices that only count: what it takes of each memory, and which ops it calls how often.
+// Runs a job on devices that only count: its peak in each memory, and its op calls.
 #pragma once
 
 #include "plan/layout.h"
@@ -6,7 +6,7 @@
 
 namespace gptq {
 
-// Throws DeviceError where a limit does not suffice.
+// Throws DeviceError if a limit is too small.
 Rehearsal rehearse(const Job& job, const Setup& setup, const RehearsalOptions& options);
 
 }  // namespace gptq

@@ -1,5 +1,5 @@
-// What a run computes with: its devices, the host memory that they share with weights on their way, and the model. The
-// devices of a rehearsal only count (run/counting_session.h).
+// The resources of a run: its devices, the host memory that they share with staged weights, and the model. The devices
+// of a rehearsal only count (run/counting_session.h).
 #pragma once
 
 #include <atomic>
@@ -19,10 +19,10 @@
 
 namespace gptq {
 
-// Devices by name, opened when first asked for, with one host memory for all of them.
+// Devices by name, opened on first use, with one host memory for all.
 class Devices {
  public:
-  // Accelerators are held to what `resources` allows; the host, where `process` is given, to what that leaves.
+  // Limits accelerators to `resources`, and the host to its limit minus `process` if that is given.
   Devices(const Resources& resources, int threads, const ProcessMemory* process = nullptr);
   Backend& operator[](const std::string& name);
   const std::map<std::string, std::unique_ptr<Backend>>& opened() const { return backends_; }
@@ -34,7 +34,7 @@ class Devices {
   std::map<std::string, std::unique_ptr<Backend>> backends_;
 };
 
-// Closed while weights are read from the disk, so that other copying can let them pass.
+// Closed while weights are read from disk, so that other copying waits.
 class ReadGate {
  public:
   void close() { closed_ = true; }
@@ -52,8 +52,8 @@ class ReadGate {
 struct StateOptions {
   StatePlace place = StatePlace::device;
   bool keeps_inputs = true;
-  StateBytes bytes;          // of a token; for a spill file
-  std::string spill_folder;  // of that file
+  StateBytes bytes;          // per token; for a spill file
+  std::string spill_folder;  // folder of the spill file
 };
 
 class Session {
@@ -70,29 +70,29 @@ class Session {
   Team team(int64_t block) { return {{&device(placement_.block(block).computes_on)}}; }
   virtual Model& model() = 0;
 
-  // Begins to bring a block's weights into host memory.
+  // Starts reading a block's weights into host memory.
   virtual std::future<StagedBlock> read(int64_t block) = 0;
-  // The states of these sequences before the first block, on first(). They have one length.
+  // The states of these sequences, of equal length, before the first block, on first().
   virtual Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool = nullptr) = 0;
-  // An empty store with room for this many tokens.
+  // An empty store with room for `tokens` tokens.
   virtual std::unique_ptr<StateStore> make_store(int64_t tokens) = 0;
-  // Makes on every device what blocks need for sequences of up to this length.
+  // Makes the rope tables of all devices for sequences of up to `longest` tokens.
   virtual void prepare(int64_t longest) = 0;
-  // The output head computes from now on.
+  // Called before the output head computes.
   virtual void open_head() = 0;
-  // Gives what the devices hold for reuse back to them.
+  // Clears the caches of all devices.
   virtual std::vector<Trimmed> trim() = 0;
-  // The same of host memory that weights pass through: no block is read any more.
+  // Clears the caches of staging memory, after the last block has been read.
   virtual void trim_staging() = 0;
 
  private:
   const Placement& placement_;
 };
 
-// A session on real devices. Blocks are read by a thread of its own.
+// A session on real devices. A background thread reads blocks.
 class DeviceSession final : public Session {
  public:
-  // All references must outlive the session. reader: of quantized weights, as Model has it.
+  // References must outlive the session. reader: reads quantized weights, as in Model.
   DeviceSession(const Checkpoint& checkpoint, const Placement& placement, Devices& devices, DType dtype,
                 WeightReader reader, StateOptions states);
 
@@ -107,7 +107,7 @@ class DeviceSession final : public Session {
   void trim_staging() override;
 
   ReadGate& gate() { return gate_; }
-  // Gives the model's memory back; only trim() may follow.
+  // Frees the model; only trim() may follow.
   void close_model() { model_.reset(); }
 
  private:
@@ -115,7 +115,7 @@ class DeviceSession final : public Session {
   const StateOptions states_;
   std::unique_ptr<Model> model_;
   ReadGate gate_;
-  BackgroundWorker reader_;  // last: it uses all of the above
+  BackgroundWorker reader_;  // last: uses the members above
 };
 
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// The devices that compute a block together. Today that is one.
+// The devices that compute a block together; currently one.
 #pragma once
 
 #include <vector>

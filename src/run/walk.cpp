@@ -19,8 +19,8 @@ std::vector<Stop> every_block_in_rounds(int64_t blocks) {
   return stops;
 }
 
-// A module on the CPU visits its device alone: its block is gone before the next one begins, whichever device that next
-// one is on.
+// A module on the CPU visits its device alone: its block is freed before the next one is loaded, also on another
+// device.
 void Walk::over(const std::vector<Stop>& stops, Visitor& visitor) {
   for (const Stop& stop : stops) {
     check_stop(options_.stop);

@@ -1,5 +1,5 @@
-// The walk over a model's blocks, the only one: read ahead, take, visit, trim, block by block. Quantizing, probing,
-// evaluating, generating and rehearsing are visitors of it.
+// The only loop over a model's blocks: reads ahead, hands each block to a visitor, and trims caches. Quantizing,
+// probing, evaluating, generating and rehearsing are visitors.
 #pragma once
 
 #include <functional>
@@ -11,37 +11,37 @@
 
 namespace gptq {
 
-// A block on the way.
+// One step of a walk: the visit of a block.
 struct Stop {
   int64_t block = 0;
-  int64_t ahead = -1;  // the block that is read while this one is visited; -1: none
-  int64_t times = 1;   // how many blocks of its kind it stands for, in a rehearsal
+  int64_t ahead = -1;  // the block to read during this visit; -1: none
+  int64_t times = 1;   // in a rehearsal: the number of blocks that it represents
 };
 
-// All blocks in their order.
+// All blocks in order.
 std::vector<Stop> every_block(int64_t blocks);
-// The same for a way that is gone again and again: the first block is read while the last one is visited.
+// The same for repeated walks: the first block is read while the last one is visited.
 std::vector<Stop> every_block_in_rounds(int64_t blocks);
 
 class Visitor {
  public:
   virtual ~Visitor() = default;
-  // Waits for the block's weights, and begins to read the next ones.
+  // Waits for the block's weights and starts reading the next ones.
   using Take = std::function<StagedBlock()>;
   virtual void visit(const Stop& stop, const Take& take, const Team& team) = 0;
-  // The block boundary: the block is done, the states are past it, caches are cleared, and nothing of it is left on a
-  // device. What has been written of the output so far is whole.
+  // The block boundary: all states are past the block, caches are cleared, and no device has weights of the block. All
+  // output written so far is complete.
   virtual void boundary(const Stop& stop, const Team& team, const std::vector<Trimmed>& trimmed) = 0;
-  // False for a block that the visitor keeps: it is not read ahead.
+  // False for a block that the visitor keeps; it is not read ahead.
   virtual bool reads(int64_t /*block*/) const { return true; }
 };
 
-// Called at each block boundary, after the visitor: where a journal, or a count, can go on.
+// Called at each block boundary after the visitor, for example by a journal or a counter.
 using Boundary = std::function<void(const Stop& stop)>;
 
 struct WalkOptions {
   bool read_ahead = true;
-  bool trims = true;  // caches of all devices after each block
+  bool trims = true;  // clears the caches of all devices after each block
   Boundary at_boundary = {};
   std::stop_token stop = {};  // asked before each block; Cancelled is thrown
 };
@@ -49,7 +49,7 @@ struct WalkOptions {
 class Walk {
  public:
   Walk(Session& session, WalkOptions options) : session_(session), options_(std::move(options)) {}
-  // Visits the stops in their order. Calls after each other go on with what is read ahead.
+  // Visits the stops in order. A block read ahead by one call is used by the next.
   void over(const std::vector<Stop>& stops, Visitor& visitor);
 
  private:
@@ -58,7 +58,7 @@ class Walk {
   Session& session_;
   const WalkOptions options_;
   int64_t ahead_ = -1;
-  std::future<StagedBlock> next_;  // block `ahead_`, where it is valid
+  std::future<StagedBlock> next_;  // block ahead_, if valid
 };
 
 }  // namespace gptq

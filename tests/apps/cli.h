@@ -14,7 +14,7 @@
 
 namespace gptq {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 struct Outcome {
   int code = -1;
@@ -60,7 +60,7 @@ class Cli : public testing::Test {
     return {code, read_file(folder_ / "stdout"), read_file(folder_ / "stderr")};
   }
 
-  // Arguments of a small run; `more` replaces what it names.
+  // Arguments of a small run; `more` overrides them.
   std::vector<std::string> quantize(const std::vector<std::string>& more = {},
                                     const std::string& model = "model") const {
     std::vector<std::string> arguments = {"quantize", folder_ / model, folder_ / "out"};
@@ -76,7 +76,7 @@ class Cli : public testing::Test {
     return arguments;
   }
 
-  // The run failed as bad input must: code 2, one sentence with `words` on stderr, no output, nothing temporary.
+  // Expects the failure for bad input: code 2, one sentence with `words` on stderr, no output, no temporary files.
   void expect_refusal(const Outcome& outcome, const std::vector<std::string>& words) const {
     EXPECT_EQ(outcome.code, 2) << outcome.err;
     std::string sentence = outcome.err;

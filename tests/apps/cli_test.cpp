@@ -1,5 +1,5 @@
-// The program as a user meets it: every kind of bad input gives one sentence, exit code 2 and no output folder, and
-// leaves the source as it was.
+// The program as a user runs it: every kind of bad input gives one sentence, exit code 2 and no output folder, and
+// leaves the source unchanged.
 #include "apps/cli.h"
 
 #include <chrono>
@@ -406,7 +406,7 @@ TEST_F(Cli, PlacesThatMayNotBeWrittenAreRefused) {
 }
 
 TEST_F(Cli, ADiskThatIsFullLeavesNothingBehind) {
-  // Files may grow to 8 kB only: the writer meets the same failure as on a full disk.
+  // Limits files to 8 kB, so that the writer fails as on a full disk.
   const Outcome outcome = run(quantize(), [] {
     signal(SIGXFSZ, SIG_IGN);
     const rlimit limit{8192, 8192};
@@ -419,7 +419,7 @@ TEST_F(Cli, InterruptsEndWithinASecondAndCleanUp) {
   write_tiny_model(folder_ / "long", {.hidden = 256, .intermediate = 512, .blocks = 24, .heads = 8, .head_dim = 32});
   write_ids(folder_ / "ids.jsonl", 64, 128);
   for (const int signal_number : {SIGINT, SIGTERM}) {
-    fs::remove(folder_ / "stderr");  // so that what it says is this run's
+    fs::remove(folder_ / "stderr");  // keeps only the output of this run
     const pid_t child = start(quantize({"--samples", "64", "--sequence-length", "128"}, "long"), folder_ / "stdout",
                               folder_ / "stderr");
     for (int i = 0; i < 3000 && read_file(folder_ / "stderr").find("block 1/") == std::string::npos; ++i)

@@ -1,4 +1,4 @@
-// gptq compare and gptq eval on several texts: table, JSON, CSV, and what they refuse.
+// gptq compare and gptq eval on several texts: table, JSON, CSV, and errors.
 #include <algorithm>
 #include <cmath>
 #include <sstream>
@@ -18,7 +18,7 @@ class CompareCli : public Cli {
     ASSERT_EQ(run(quantize({"--quiet", "--bits", "3"})).code, 0);
     fs::rename(folder_ / "out", folder_ / "quantized");
   }
-  // On both texts; `more` follows.
+  // Compares on both texts, with `more` arguments.
   std::vector<std::string> compare(const std::string& quantized, std::vector<std::string> more = {}) const {
     std::vector<std::string> arguments{"compare",   "--text", first_,      "--text", second_,
                                        "--context", "32",     "--threads", "1",      folder_ / "model"};
@@ -126,7 +126,7 @@ TEST_F(CompareCli, AModelIsLikeItself) {
 }
 
 TEST_F(CompareCli, TextsThatDisagreeAreNamed) {
-  // A model that was led astray: its embedding of token 5 is that of token 6. Only one text has the token.
+  // A wrong model: its embedding of token 5 is that of token 6. Only one text has the token.
   std::vector<TinyTensor> tensors = tiny_tensors();
   for (TinyTensor& tensor : tensors) {
     if (tensor.spec.name != "model.embed_tokens.weight") continue;

@@ -1,4 +1,4 @@
-// Maps, limits and plans as a user meets them on the command line.
+// Maps, limits and plans on the command line.
 #include <cmath>
 
 #include <signal.h>
@@ -9,19 +9,19 @@
 namespace gptq {
 namespace {
 
-// What the sanitizers reserve and take would be measured, not the program.
+// Sanitizers would distort the measured memory.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;
 #endif
 
-// Of private writable memory: what is allowed, and what libraries reserve for their buffers and threads' stacks.
+// Private writable memory: the limit, and with what libraries reserve for buffers and threads' stacks.
 constexpr rlim_t kAllowed = 330'000'000, kHardLimit = kAllowed + 280'000'000;
 
 std::function<void()> with_data_limit(rlim_t bytes) {
   return [bytes] {
-    // OpenBLAS's own threads, never used here, would reserve room for each core of the machine.
+    // OpenBLAS's own threads, which are not used, would reserve memory for each core of the machine.
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
     const rlimit limit{bytes, bytes};
     setrlimit(RLIMIT_DATA, &limit);
@@ -30,7 +30,7 @@ std::function<void()> with_data_limit(rlim_t bytes) {
 
 class PlacementCli : public Cli {
  protected:
-  // A model and a calibration whose states and Hessians need some 800 MB.
+  // A model and a calibration whose states and Hessians need about 800 MB.
   std::vector<std::string> wide(const std::string& output, const std::vector<std::string>& more = {}) {
     if (!fs::exists(folder_ / "wide")) {
       write_tiny_model(folder_ / "wide", {.intermediate = 4096, .blocks = 1});
@@ -135,7 +135,7 @@ TEST_F(PlacementCli, ADeviceThatRunsOutInTheMiddleIsNamedWithStepAndSizes) {
   expect_nothing_left();
 }
 
-// The limit is the operating system's: a run that took more would fail as the one above does.
+// The operating system enforces the limit: a run that takes more fails as the one above.
 TEST_F(PlacementCli, ALimitIsKeptUnderAHardLimitAndChangesNoByte) {
   if (kSanitized) GTEST_SKIP() << "sanitizers reserve more than the limit";
   fs::create_directory(folder_ / "spill");
@@ -172,7 +172,7 @@ TEST_F(PlacementCli, SpilledStatesGiveTheSameBytesOnTheCpuAndBehindAnAccelerator
     std::vector<std::string> asked = job("none", {"--json"});
     asked[0] = "plan";
     const Json plan = Json::parse(run(asked).out);
-    // Room for less than the states without their inputs, in host memory and on the device.
+    // Less memory than the states without inputs need, on the host and on the device.
     Json limits = {{"cpu", plan.at("host").at("peak_bytes").get<int64_t>() - states * 7 / 10}};
     if (device != "cpu")
       limits[device] = plan.at("accelerators").at(0).at("peak_bytes").get<int64_t>() - states * 7 / 10;
@@ -201,7 +201,7 @@ TEST_F(PlacementCli, ASpillFolderThatIsFullIsSaidBeforeTheRun) {
   EXPECT_TRUE(fs::is_empty(folder_ / "spill"));
 }
 
-// The demo as it is run: what was said beforehand against what happened. Time is the best of three.
+// The demo: the plan compared with the run. Time is the best of three.
 using PlacementCliTiming = PlacementCli;
 TEST_F(PlacementCliTiming, PlansComeTrue) {
   const fs::path demo = fs::path(GPTQ_SOURCE) / "demo";

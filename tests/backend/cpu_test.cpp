@@ -32,14 +32,17 @@ Matrix filled(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
 // x' x of more rows than columns
 Matrix gram(Backend& backend, int64_t n) {
   Matrix h = filled(backend, DType::f32, n, n), dropped = filled(backend, DType::i32, 1, 1);
-  backend.add_gram(random(backend, n + 50, n, 1), h, dropped);
+  backend.run(ops::AddGram{.x = random(backend, n + 50, n, 1), .h = h, .dropped = dropped});
   return h;
 }
 
 TEST(CpuThreads, DoNotChangeTheBitsOfLinear) {
   expect_same_bits([](Backend& backend) {
     Matrix y(backend, DType::f32, 700, 500);
-    backend.linear(random(backend, 700, 130, 1), random(backend, 500, 130, 2), random(backend, 1, 500, 3), y);
+    backend.run(ops::Linear{.x = random(backend, 700, 130, 1),
+                            .w = random(backend, 500, 130, 2),
+                            .bias = random(backend, 1, 500, 3),
+                            .y = y});
     return y;
   });
 }
@@ -51,7 +54,7 @@ TEST(CpuThreads, DoNotChangeTheBitsOfAddGram) {
 TEST(CpuThreads, DoNotChangeTheBitsOfFactor) {
   expect_same_bits([](Backend& backend) {
     Matrix h = gram(backend, 700);
-    EXPECT_TRUE(backend.factor(h));
+    EXPECT_TRUE(backend.run(ops::Factor{.h = h}));
     return h;
   });
 }
@@ -60,8 +63,12 @@ TEST(CpuThreads, DoNotChangeTheBitsOfAttention) {
   expect_same_bits([](Backend& backend) {
     Matrix y(backend, DType::f32, 300, 9 * 64);
     const std::vector<int64_t> offsets = {0, 170, 300};
-    backend.attention(random(backend, 300, 9 * 64, 1), random(backend, 300, 3 * 64, 2), random(backend, 300, 3 * 64, 3),
-                      offsets, {9, 3, 64, 0.125F}, y);
+    backend.run(ops::Attention{.q = random(backend, 300, 9 * 64, 1),
+                               .k = random(backend, 300, 3 * 64, 2),
+                               .v = random(backend, 300, 3 * 64, 3),
+                               .offsets = offsets,
+                               .shape = {9, 3, 64, 0.125F},
+                               .y = y});
     return y;
   });
 }
@@ -72,8 +79,12 @@ TEST(CpuThreads, DoNotChangeTheBitsOfAttentionInAWindow) {
     AttentionShape shape = {9, 3, 64, 0.125F};
     shape.window = 70;
     shape.soft_cap = 20;
-    backend.attention(random(backend, 300, 9 * 64, 1), random(backend, 300, 3 * 64, 2), random(backend, 300, 3 * 64, 3),
-                      std::vector<int64_t>{0, 170, 300}, shape, y);
+    backend.run(ops::Attention{.q = random(backend, 300, 9 * 64, 1),
+                               .k = random(backend, 300, 3 * 64, 2),
+                               .v = random(backend, 300, 3 * 64, 3),
+                               .offsets = std::vector<int64_t>{0, 170, 300},
+                               .shape = shape,
+                               .y = y});
     return y;
   });
 }
@@ -82,15 +93,22 @@ TEST(CpuThreads, DoNotChangeTheBitsOfQuantizeColumns) {
   expect_same_bits([](Backend& backend) {
     const int64_t rows = 200, cols = 128;
     Matrix factor = gram(backend, cols), w = random(backend, rows, cols, 2);
-    EXPECT_TRUE(backend.factor(factor));
+    EXPECT_TRUE(backend.run(ops::Factor{.h = factor}));
     Matrix scales(backend, DType::f32, rows, 2), zeros(backend, DType::u8, rows, 2);
-    backend.find_grid(w, {}, 64, {4, true, 40, 0.0175F, 2}, scales, zeros);
+    backend.run(
+        ops::FindGrid{.w = w, .group_size = 64, .search = {4, true, 40, 0.0175F, 2}, .scales = scales, .zeros = zeros});
     std::vector<int32_t> groups(cols);
     for (int64_t k = 64; k < cols; ++k) groups[k] = 1;
     Matrix codes(backend, DType::u8, rows, cols), errors(backend, DType::f32, rows, cols);
     Matrix loss = filled(backend, DType::f32, rows, 1);
-    backend.quantize_columns(w, random(backend, rows, cols, 3), factor, groups, {scales, zeros, 4}, codes, errors,
-                             loss);
+    backend.run(ops::QuantizeColumns{.w = w,
+                                     .feedback = random(backend, rows, cols, 3),
+                                     .factor = factor,
+                                     .groups = groups,
+                                     .grid = {scales, zeros, 4},
+                                     .codes = codes,
+                                     .errors = errors,
+                                     .loss = loss});
     return errors;
   });
 }

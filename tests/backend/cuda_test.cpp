@@ -59,10 +59,10 @@ TEST_F(Cuda, ARowOfAProductIsTheSameHoweverManyGoWithIt) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{576, 192}, {1536, 576}, {4096, 1024}, {1024, 4096}}) {
       const Matrix x = random(4096, k, dtype, 1), w = random(n, k, dtype, 2);
       Matrix y(backend(), dtype, 4096, n);
-      backend().linear(x, w, {}, y);
+      backend().run(ops::Linear{.x = x, .w = w, .y = y});
       for (const int64_t count : {1, 100, 512, 2048}) {
         Matrix part(backend(), dtype, count, n);
-        backend().linear(x.view().row_range(0, count), w, {}, part);
+        backend().run(ops::Linear{.x = x.view().row_range(0, count), .w = w, .y = part});
         EXPECT_TRUE(bytes(part) == bytes(y.view().row_range(0, count)))
             << name_of(dtype) << ", " << count << " rows of " << k << " -> " << n;
       }
@@ -75,21 +75,29 @@ TEST_F(Cuda, TheSameCallsGiveTheSameBits) {
   const auto once = [&] {
     Matrix h(backend(), DType::f32, 1536, 1536), dropped(backend(), DType::i32, 1, 1),
         factor(backend(), DType::f32, 1536, 1536);
-    backend().clear(h);
-    backend().clear(dropped);
-    backend().add_gram(x, h, dropped);
+    backend().run(ops::Clear{.y = h});
+    backend().run(ops::Clear{.y = dropped});
+    backend().run(ops::AddGram{.x = x, .h = h, .dropped = dropped});
     std::vector<int32_t> order(1536);
     for (int32_t i = 0; i < 1536; ++i) order[i] = 1535 - i;
-    backend().permute_symmetric(h, order, 30, factor);
-    EXPECT_TRUE(backend().factor(factor));
+    backend().run(ops::PermuteSymmetric{.h = h, .order = order, .damp = 30, .y = factor});
+    EXPECT_TRUE(backend().run(ops::Factor{.h = factor}));
     Matrix scales(backend(), DType::f32, 576, 12), zeros(backend(), DType::u8, 576, 12),
         feedback(backend(), DType::f32, 576, 128), codes(backend(), DType::u8, 576, 128),
         errors(backend(), DType::f32, 576, 128), loss(backend(), DType::f32, 576, 1);
-    backend().clear(loss);
-    backend().find_grid(w, {}, 128, {4, true, 40, 0.0175F, 2}, scales, zeros);
-    backend().linear(w.view().col_range(0, 1024), factor.view().block(1024, 128, 0, 1024), {}, feedback);
-    backend().quantize_columns(w.view().col_range(1024, 128), feedback, factor.view().block(1024, 128, 1024, 128),
-                               std::vector<int32_t>(128, 8), {scales.view(), zeros.view(), 4}, codes, errors, loss);
+    backend().run(ops::Clear{.y = loss});
+    backend().run(ops::FindGrid{
+        .w = w, .group_size = 128, .search = {4, true, 40, 0.0175F, 2}, .scales = scales, .zeros = zeros});
+    backend().run(
+        ops::Linear{.x = w.view().col_range(0, 1024), .w = factor.view().block(1024, 128, 0, 1024), .y = feedback});
+    backend().run(ops::QuantizeColumns{.w = w.view().col_range(1024, 128),
+                                       .feedback = feedback,
+                                       .factor = factor.view().block(1024, 128, 1024, 128),
+                                       .groups = std::vector<int32_t>(128, 8),
+                                       .grid = {scales.view(), zeros.view(), 4},
+                                       .codes = codes,
+                                       .errors = errors,
+                                       .loss = loss});
     std::vector<std::byte> all = bytes(factor);
     for (const ConstMatrixView view : {ConstMatrixView(codes), ConstMatrixView(errors), ConstMatrixView(loss)}) {
       const std::vector<std::byte> more = bytes(view);
@@ -123,9 +131,9 @@ TEST_F(Cuda, HessiansOfManyTokensKeepTheirBits) {
     }
     const Matrix x = to_device(backend(), dtype, kTokens, kWidth, host.view().data);
     Matrix h(backend(), DType::f32, kWidth, kWidth), dropped(backend(), DType::i32, 1, 1);
-    backend().clear(h);
-    backend().clear(dropped);
-    backend().add_gram(x, h, dropped);
+    backend().run(ops::Clear{.y = h});
+    backend().run(ops::Clear{.y = dropped});
+    backend().run(ops::AddGram{.x = x, .h = h, .dropped = dropped});
     const std::vector<float> got = to_host<float>(backend(), h);
     double on = 0, off = 0;
     for (int64_t i = 0; i < kWidth; ++i) {
@@ -148,13 +156,13 @@ TEST_F(Cuda, LargeFactorizationsAreRight) {
   const Matrix x = random(kN + 500, kN, DType::bf16, 6);
   Matrix h(backend(), DType::f32, kN, kN), dropped(backend(), DType::i32, 1, 1), F(backend(), DType::f32, kN, kN),
       product(backend(), DType::f32, kN, kN), transposed(backend(), DType::f32, kN, kN);
-  backend().clear(h);
-  backend().clear(dropped);
-  backend().add_gram(x, h, dropped);
+  backend().run(ops::Clear{.y = h});
+  backend().run(ops::Clear{.y = dropped});
+  backend().run(ops::AddGram{.x = x, .h = h, .dropped = dropped});
   std::vector<int32_t> order(kN);
   for (int32_t i = 0; i < kN; ++i) order[i] = i;
-  backend().permute_symmetric(h, order, 5, F);
-  ASSERT_TRUE(backend().factor(F));
+  backend().run(ops::PermuteSymmetric{.h = h, .order = order, .damp = 5, .y = F});
+  ASSERT_TRUE(backend().run(ops::Factor{.h = F}));
   const std::vector<float> factor = to_host<float>(backend(), F), gram = to_host<float>(backend(), h);
   for (int64_t i = 0; i < kN; i += 173) {
     for (int64_t j = 0; j <= i; j += 91) {
@@ -179,13 +187,14 @@ TEST_F(Cuda, AttentionOverLongSequences) {
         for (int64_t c = 0; c < m->cols(); ++c) set_element(*m, r, c, value(r, c));
       }
     }
-    reference().attention(q, k, v, offsets, shape, expected);
+    reference(ops::Attention{.q = q, .k = k, .v = v, .offsets = offsets, .shape = shape, .y = expected});
     const auto send = [&](const Matrix& m) {
       return to_device(backend(), DType::bf16, m.rows(), m.cols(), m.view().data);
     };
     const Matrix device_q = send(q), device_k = send(k), device_v = send(v);
     Matrix y(backend(), DType::bf16, 900, 2 * head_dim), got(host_memory(), DType::bf16, 900, 2 * head_dim);
-    backend().attention(device_q, device_k, device_v, offsets, shape, y);
+    backend().run(
+        ops::Attention{.q = device_q, .k = device_k, .v = device_v, .offsets = offsets, .shape = shape, .y = y});
     backend().download(got.view().data, y);
     for (int64_t r = 0; r < 900; ++r) {
       for (int64_t c = 0; c < got.cols(); ++c) {
@@ -238,7 +247,7 @@ TEST_F(Cuda, TheClockAddsUpToTheTimeThatPasses) {
   Matrix y(backend(), DType::bf16, 2048, 2048);
   backend().wait();
   backend().set_stage("forward");
-  for (int i = 0; i < 100; ++i) backend().linear(x, x, {}, y);
+  for (int i = 0; i < 100; ++i) backend().run(ops::Linear{.x = x, .w = x, .y = y});
   double products = 0;
   for (const auto& [stage, op, seconds] : backend().device_seconds()) {
     if (stage == "forward" && op == "linear") products = seconds;

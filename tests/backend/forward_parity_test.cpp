@@ -25,8 +25,8 @@ TEST_P(ForwardParity, AddedRowsHaveWeightsAndPlaces) {
         SCOPED_TRACE(cat(name_of(from), " to ", name_of(to), ", ", name_of(placed)));
         for (const int64_t width : {1, 33, 64, 1000}) {
           Operand x(backend(), from, 4, width, normal(3), placed), y(backend(), to, 9, width, normal(4), placed);
-          backend().add_rows(x.device(), ids, weights, y.device());
-          reference().add_rows(x.host, ids, weights, y.host);
+          backend().run(ops::AddRows{.x = x.device(), .ids = ids, .weights = weights, .y = y.device()});
+          reference(ops::AddRows{.x = x.host, .ids = ids, .weights = weights, .y = y.host});
           expect_close(y, [&](int64_t r, int64_t c) {
             const auto i = std::find(ids.begin(), ids.end(), r) - ids.begin();
             return i == 4 ? 0 : kUnit * std::abs(weights[static_cast<size_t>(i)] * element(x.host, i, c));
@@ -78,8 +78,8 @@ TEST_P(ForwardParity, RmsNormOfEachGroup) {
     Operand x(backend(), dtype, tokens, groups * width, normal(5), placed),
         w(backend(), weight_dtype, weights, width, normal(6), placed),
         y(backend(), dtype, tokens, groups * width, nullptr, placed);
-    backend().rms_norm(x.device(), w.device(), 1e-5F, y.device());
-    reference().rms_norm(x.host, w.host, 1e-5F, y.host);
+    backend().run(ops::RmsNorm{.x = x.device(), .weight = w.device(), .eps = 1e-5F, .y = y.device()});
+    reference(ops::RmsNorm{.x = x.host, .weight = w.host, .eps = 1e-5F, .y = y.host});
     expect_close(y, [&](int64_t r, int64_t c) {
       return (static_cast<double>(width) / 2 + 8) * kUnit * std::abs(element(y.host, r, c));
     });
@@ -120,9 +120,16 @@ TEST_P(ForwardParity, LayerNormOfEachGroupHoweverLargeItsMean) {
         for (int64_t g = 0; g < groups; ++g) spreads.push_back(spread_of(x.host.view().block(r, 1, g * width, width)));
       }
       for (const bool with_bias : {false, true}) {
-        backend().layer_norm(x.device(), w.device(), with_bias ? bias.device() : MatrixView(), 1e-5F, y.device());
-        reference().layer_norm(x.host, w.host, with_bias ? ConstMatrixView(bias.host) : ConstMatrixView(), 1e-5F,
-                               y.host);
+        backend().run(ops::LayerNorm{.x = x.device(),
+                                     .weight = w.device(),
+                                     .bias = with_bias ? bias.device() : MatrixView(),
+                                     .eps = 1e-5F,
+                                     .y = y.device()});
+        reference(ops::LayerNorm{.x = x.host,
+                                 .weight = w.host,
+                                 .bias = with_bias ? ConstMatrixView(bias.host) : ConstMatrixView(),
+                                 .eps = 1e-5F,
+                                 .y = y.host});
         expect_close(y, [&](int64_t r, int64_t c) {
           const int64_t group = c / width;
           const Spread& spread = spreads[static_cast<size_t>(r * groups + group)];
@@ -152,8 +159,14 @@ TEST_P(ForwardParity, RopeRotatesEachSequenceFromItsStart) {
           Operand sin(
               backend(), DType::f32, 9, pairs, [&](int64_t r, int64_t c) { return std::sin(angle(r, c)); }, placed);
           Operand x(backend(), dtype, 13, 3 * 64, normal(10), placed);
-          backend().rope(cos.device(), sin.device(), offsets, order, 64, x.device());
-          reference().rope(cos.host, sin.host, offsets, order, 64, x.host);
+          backend().run(ops::Rope{.cos = cos.device(),
+                                  .sin = sin.device(),
+                                  .offsets = offsets,
+                                  .order = order,
+                                  .head_dim = 64,
+                                  .x = x.device()});
+          reference(ops::Rope{
+              .cos = cos.host, .sin = sin.host, .offsets = offsets, .order = order, .head_dim = 64, .x = x.host});
           expect_close(x, [](int64_t, int64_t) { return 3 * kUnit * 5; });
         }
       }
@@ -181,9 +194,13 @@ void expect_attention(Backend& backend, DType dtype, const AttentionCase& test) 
   Operand slopes(backend, DType::f32, 1, shape.heads, slope), sinks(backend, DType::f32, 1, shape.heads, sink);
   if (test.slopes) shape.slopes = slopes.device(), host_shape.slopes = slopes.host;
   if (test.sinks) shape.sinks = sinks.device(), host_shape.sinks = sinks.host;
-  const auto attend = [&](Ops& ops, MatrixView fused, const AttentionShape& with, MatrixView to) {
-    ops.attention(fused.col_range(0, width), fused.col_range(width, kv_width),
-                  fused.col_range(width + kv_width, kv_width), test.offsets, with, to);
+  const auto attention = [&](MatrixView fused, const AttentionShape& with, MatrixView to) {
+    return ops::Attention{.q = fused.col_range(0, width),
+                          .k = fused.col_range(width, kv_width),
+                          .v = fused.col_range(width + kv_width, kv_width),
+                          .offsets = test.offsets,
+                          .shape = with,
+                          .y = to};
   };
 
   Matrix expected;
@@ -193,13 +210,13 @@ void expect_attention(Backend& backend, DType dtype, const AttentionCase& test) 
                      test.slopes ? ", slopes" : "", test.sinks ? ", sinks" : ""));
     Operand all(backend, dtype, tokens, width + 2 * kv_width, normal(11), placed),
         y(backend, dtype, tokens, width, nullptr, placed);
-    attend(backend, all.device(), shape, y.device());
+    backend.run(attention(all.device(), shape, y.device()));
     if (placed == Placed::oddly) {
-      attend(reference(), all.host, host_shape, y.host);
+      reference(attention(all.host, host_shape, y.host));
       expected = Matrix(host_memory(), dtype, tokens, width);
-      reference().convert(y.host, expected);
+      reference(ops::Convert{.x = y.host, .y = expected});
     }
-    reference().convert(expected, y.host);  // the same input in both places
+    reference(ops::Convert{.x = expected, .y = y.host});  // the same input in both places
 
     const auto longest_head = [&](int64_t first, int64_t end) {
       double longest = 0;
@@ -304,8 +321,14 @@ TEST_P(ForwardParity, GateOfEveryActivation) {
             Operand gate(backend(), dtype, size.rows, size.cols, normal(14, 3), placed),
                 up(backend(), dtype, size.rows, size.cols, normal(15, 5), placed),
                 y(backend(), dtype, size.rows, size.cols, nullptr, placed);
-            backend().gate(gate.device(), with_up ? up.device() : MatrixView(), activation, y.device());
-            reference().gate(gate.host, with_up ? ConstMatrixView(up.host) : ConstMatrixView(), activation, y.host);
+            backend().run(ops::Gate{.gate = gate.device(),
+                                    .up = with_up ? up.device() : MatrixView(),
+                                    .activation = activation,
+                                    .y = y.device()});
+            reference(ops::Gate{.gate = gate.host,
+                                .up = with_up ? ConstMatrixView(up.host) : ConstMatrixView(),
+                                .activation = activation,
+                                .y = y.host});
             expect_close(y, [&](int64_t r, int64_t c) {
               const double x = element(gate.host, r, c);
               return (16 + 8 * x * x) * kUnit * std::abs(element(y.host, r, c)) + 1e-37;
@@ -341,16 +364,20 @@ TEST_P(ForwardParity, GatedLinearIsLinearsAndTheirGate) {
                   expected = operand(shape.m, shape.n, 49);
           const auto there = [](Operand& matrix, bool wanted) { return wanted ? matrix.device() : MatrixView(); };
           const Activation activation = with_bias ? Activation::gelu_tanh : Activation::silu;
-          backend().gated_linear(x.device(),
-                                 {.gate = gate.device(),
-                                  .gate_bias = there(gate_bias, with_bias),
-                                  .up = there(up, with_up),
-                                  .up_bias = there(up_bias, with_up && with_bias),
-                                  .activation = activation},
-                                 y.device());
-          backend().linear(x.device(), gate.device(), there(gate_bias, with_bias), side.device());
-          if (with_up) backend().linear(x.device(), up.device(), there(up_bias, with_bias), other.device());
-          backend().gate(side.device(), there(other, with_up), activation, expected.device());
+          backend().run(ops::GatedLinear{.x = x.device(),
+                                         .weights = {.gate = gate.device(),
+                                                     .gate_bias = there(gate_bias, with_bias),
+                                                     .up = there(up, with_up),
+                                                     .up_bias = there(up_bias, with_up && with_bias),
+                                                     .activation = activation},
+                                         .y = y.device()});
+          backend().run(ops::Linear{
+              .x = x.device(), .w = gate.device(), .bias = there(gate_bias, with_bias), .y = side.device()});
+          if (with_up)
+            backend().run(
+                ops::Linear{.x = x.device(), .w = up.device(), .bias = there(up_bias, with_bias), .y = other.device()});
+          backend().run(ops::Gate{
+              .gate = side.device(), .up = there(other, with_up), .activation = activation, .y = expected.device()});
           const Matrix is = y.fetch(), should_be = expected.fetch();
           EXPECT_EQ(std::memcmp(is.view().data, should_be.view().data, is.bytes()), 0);
         }
@@ -368,9 +395,10 @@ TEST_P(ForwardParity, AddedLinearIsLinearAndSum) {
             bias(backend(), dtype, 1, shape.n, normal(53)), y(backend(), DType::f32, shape.m, shape.n, normal(54)),
             expected(backend(), DType::f32, shape.m, shape.n, normal(54)), product(backend(), dtype, shape.m, shape.n);
         const MatrixView bias_there = with_bias ? bias.device() : MatrixView();
-        backend().add_linear(x.device(), w.device(), bias_there, 0.7F, y.device());
-        backend().linear(x.device(), w.device(), bias_there, product.device());
-        backend().add(product.device(), 0.7F, expected.device());
+        backend().run(
+            ops::AddLinear{.x = x.device(), .w = w.device(), .bias = bias_there, .factor = 0.7F, .y = y.device()});
+        backend().run(ops::Linear{.x = x.device(), .w = w.device(), .bias = bias_there, .y = product.device()});
+        backend().run(ops::Add{.x = product.device(), .factor = 0.7F, .y = expected.device()});
         const Matrix is = y.fetch(), should_be = expected.fetch();
         EXPECT_EQ(std::memcmp(is.view().data, should_be.view().data, is.bytes()), 0);
       }
@@ -388,8 +416,8 @@ TEST_P(ForwardParity, ActivationsOfHugeInputsStayFinite) {
         Operand up(
             backend(), DType::f32, 1, 8, [&](int64_t, int64_t) { return factor; }, placed),
             y(backend(), DType::f32, 1, 8, nullptr, placed);
-        backend().gate(gate.device(), up.device(), activation, y.device());
-        reference().gate(gate.host, up.host, activation, y.host);
+        backend().run(ops::Gate{.gate = gate.device(), .up = up.device(), .activation = activation, .y = y.device()});
+        reference(ops::Gate{.gate = gate.host, .up = up.host, .activation = activation, .y = y.host});
         expect_close(y, [&](int64_t, int64_t c) { return 4 * kUnit * std::abs(element(y.host, 0, c)) + 1e-30; });
         for (int64_t c = 0; c < 8; ++c) EXPECT_TRUE(std::isfinite(element(y.host, 0, c)));
       }
@@ -399,18 +427,18 @@ TEST_P(ForwardParity, ActivationsOfHugeInputsStayFinite) {
 
 // A hyperbolic tangent is wrong by a few 2^-24 of itself, near zero too.
 TEST_P(ForwardParity, CappedValuesKeepTheirBound) {
-  for (const Cap kind : {Cap::hard, Cap::soft}) {
+  for (const ops::Cap::Kind kind : {ops::Cap::hard, ops::Cap::soft}) {
     for (const DType dtype : float_dtypes()) {
       for (const Placed placed : kPlaced) {
         for (const double deviation : {0.01, 1.0, 30.0, 1e4}) {
-          SCOPED_TRACE(cat(kind == Cap::hard ? "hard, " : "soft, ", name_of(dtype), ", ", name_of(placed),
+          SCOPED_TRACE(cat(kind == ops::Cap::hard ? "hard, " : "soft, ", name_of(dtype), ", ", name_of(placed),
                            ", deviation ", deviation));
           for (const Size size : kSizes) {
             Operand x(backend(), dtype, size.rows, size.cols, normal(16, deviation), placed);
-            backend().cap(kind, 1.75F, x.device());
-            reference().cap(kind, 1.75F, x.host);
+            backend().run(ops::Cap{.kind = kind, .bound = 1.75F, .x = x.device()});
+            reference(ops::Cap{.kind = kind, .bound = 1.75F, .x = x.host});
             expect_close(x, [&](int64_t r, int64_t c) {
-              return kind == Cap::hard ? 0 : 12 * kUnit * std::abs(element(x.host, r, c));
+              return kind == ops::Cap::hard ? 0 : 12 * kUnit * std::abs(element(x.host, r, c));
             });
           }
         }
@@ -420,13 +448,13 @@ TEST_P(ForwardParity, CappedValuesKeepTheirBound) {
 }
 
 TEST_P(ForwardParity, CappedInfinitiesAreBoundsAndNaNStays) {
-  for (const Cap kind : {Cap::hard, Cap::soft}) {
+  for (const ops::Cap::Kind kind : {ops::Cap::hard, ops::Cap::soft}) {
     for (const Placed placed : kPlaced) {
       Operand x(
           backend(), DType::f32, 1, 8,
           [](int64_t, int64_t c) { return std::vector<double>{INFINITY, -INFINITY, NAN, 0, 1e38, -1e38, -0.0, 1}[c]; },
           placed);
-      backend().cap(kind, 30, x.device());
+      backend().run(ops::Cap{.kind = kind, .bound = 30, .x = x.device()});
       const Matrix got = x.fetch();
       EXPECT_EQ(element(got, 0, 0), 30);
       EXPECT_EQ(element(got, 0, 1), -30);

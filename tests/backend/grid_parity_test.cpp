@@ -56,10 +56,18 @@ TEST_P(GridParity, FindGridChoosesACandidateAsGoodAsTheReferences) {
                    [random = normal(2)](int64_t i, int64_t j) mutable { return std::exp(random(i, j)); });
     Operand scales(backend(), DType::f32, c.rows, c.groups), zeros(backend(), DType::u8, c.rows, c.groups);
     const ConstMatrixView none;
-    backend().find_grid(w.device(), c.weighted ? ConstMatrixView(importance.device()) : none, c.group_size, c.search,
-                        scales.device(), zeros.device());
-    reference().find_grid(w.host, c.weighted ? ConstMatrixView(importance.host) : none, c.group_size, c.search,
-                          scales.host, zeros.host);
+    backend().run(ops::FindGrid{.w = w.device(),
+                                .importance = c.weighted ? ConstMatrixView(importance.device()) : none,
+                                .group_size = c.group_size,
+                                .search = c.search,
+                                .scales = scales.device(),
+                                .zeros = zeros.device()});
+    reference(ops::FindGrid{.w = w.host,
+                            .importance = c.weighted ? ConstMatrixView(importance.host) : none,
+                            .group_size = c.group_size,
+                            .search = c.search,
+                            .scales = scales.host,
+                            .zeros = zeros.host});
     const Matrix got_scales = scales.fetch(), got_zeros = zeros.fetch();
     int64_t different = 0;
     for (int64_t r = 0; r < c.rows; ++r) {
@@ -95,8 +103,10 @@ TEST_P(GridParity, FindGridOfZerosOneSignAndExtremes) {
       GridSearch search = kind;
       search.candidates = candidates;
       search.shrink_step = 0.05F;
-      backend().find_grid(w.device(), {}, 8, search, scales.device(), zeros.device());
-      reference().find_grid(w.host, {}, 8, search, scales.host, zeros.host);
+      backend().run(ops::FindGrid{
+          .w = w.device(), .group_size = 8, .search = search, .scales = scales.device(), .zeros = zeros.device()});
+      reference(
+          ops::FindGrid{.w = w.host, .group_size = 8, .search = search, .scales = scales.host, .zeros = zeros.host});
       expect_same(scales);
       expect_same(zeros);
     }
@@ -137,8 +147,9 @@ TEST_P(GridParity, RoundColumns) {
       GridOperands grid(backend(), rows, groups, bits);
       const std::vector<int32_t> group_of = mixed_groups(cols, groups);
       Operand w(backend(), DType::f32, rows, cols, normal(4, 0.03)), codes(backend(), DType::u8, rows, cols);
-      backend().round_columns(w.device(), group_of, grid.device(bits), codes.device());
-      reference().round_columns(w.host, group_of, grid.host(bits), codes.host);
+      backend().run(
+          ops::RoundColumns{.w = w.device(), .groups = group_of, .grid = grid.device(bits), .codes = codes.device()});
+      reference(ops::RoundColumns{.w = w.host, .groups = group_of, .grid = grid.host(bits), .codes = codes.host});
       expect_same(codes);
     }
   }
@@ -148,7 +159,10 @@ TEST_P(GridParity, TiesRoundToEven) {
   Operand w(backend(), DType::f32, 1, 6, [](int64_t, int64_t c) { return 0.25 * (2.0 * c - 5); });  // -2.5 .. 2.5 steps
   Operand scales(backend(), DType::f32, 1, 1, [](int64_t, int64_t) { return 0.5; }),
       zeros(backend(), DType::u8, 1, 1, [](int64_t, int64_t) { return 8; }), codes(backend(), DType::u8, 1, 6);
-  backend().round_columns(w.device(), std::vector<int32_t>(6), {scales.device(), zeros.device(), 4}, codes.device());
+  backend().run(ops::RoundColumns{.w = w.device(),
+                                  .groups = std::vector<int32_t>(6),
+                                  .grid = {scales.device(), zeros.device(), 4},
+                                  .codes = codes.device()});
   const double expected[] = {8 - 2, 8 - 2, 8 - 0, 8 + 0, 8 + 2, 8 + 2};
   for (int64_t c = 0; c < 6; ++c) codes.host.row<uint8_t>(0)[c] = static_cast<uint8_t>(expected[c]);
   expect_same(codes);
@@ -164,8 +178,9 @@ TEST_P(GridParity, DequantizeIsExactInF32) {
         Operand codes(backend(), DType::u8, rows, cols,
                       [bits](int64_t r, int64_t c) { return (r * 31 + c * 7) % (1 << bits); });
         Operand w(backend(), dtype, rows, cols);
-        backend().dequantize(codes.device(), group_of, grid.device(bits), w.device());
-        reference().dequantize(codes.host, group_of, grid.host(bits), w.host);
+        backend().run(
+            ops::Dequantize{.codes = codes.device(), .groups = group_of, .grid = grid.device(bits), .w = w.device()});
+        reference(ops::Dequantize{.codes = codes.host, .groups = group_of, .grid = grid.host(bits), .w = w.host});
         expect_same(w);
       }
     }
@@ -181,8 +196,8 @@ TEST_P(GridParity, PackedWordsAreTheReferences) {
         Operand codes(backend(), DType::u8, rows, cols,
                       [random = std::mt19937(8), bits](int64_t, int64_t) mutable { return random() % (1U << bits); });
         Operand words(backend(), DType::i32, cols * bits / 32, rows);
-        backend().pack(codes.device(), bits, words.device());
-        reference().pack(codes.host, bits, words.host);
+        backend().run(ops::Pack{.codes = codes.device(), .bits = bits, .words = words.device()});
+        reference(ops::Pack{.codes = codes.host, .bits = bits, .words = words.host});
         expect_same(words);
       }
     }
@@ -203,10 +218,22 @@ TEST_P(GridParity, QuantizeColumns) {
           });
       Operand codes(backend(), DType::u8, rows, cols), errors(backend(), DType::f32, rows, cols),
           loss(backend(), DType::f32, rows, 1, [](int64_t r, int64_t) { return r; });
-      backend().quantize_columns(w.device(), feedback.device(), factor.device(), group_of, grid.device(bits),
-                                 codes.device(), errors.device(), loss.device());
-      reference().quantize_columns(w.host, feedback.host, factor.host, group_of, grid.host(bits), codes.host,
-                                   errors.host, loss.host);
+      backend().run(ops::QuantizeColumns{.w = w.device(),
+                                         .feedback = feedback.device(),
+                                         .factor = factor.device(),
+                                         .groups = group_of,
+                                         .grid = grid.device(bits),
+                                         .codes = codes.device(),
+                                         .errors = errors.device(),
+                                         .loss = loss.device()});
+      reference(ops::QuantizeColumns{.w = w.host,
+                                     .feedback = feedback.host,
+                                     .factor = factor.host,
+                                     .groups = group_of,
+                                     .grid = grid.host(bits),
+                                     .codes = codes.host,
+                                     .errors = errors.host,
+                                     .loss = loss.host});
       const Matrix got_codes = codes.fetch(), got_errors = errors.fetch(), got_loss = loss.fetch();
       int64_t rows_that_differ = 0;
       for (int64_t r = 0; r < rows; ++r) {

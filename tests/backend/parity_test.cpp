@@ -23,8 +23,8 @@ TEST_P(Parity, ConversionsRoundToNearestTiesToEven) {
       SCOPED_TRACE(cat(name_of(from), " to ", name_of(to)));
       for (const Size size : kSizes) {
         Operand x(backend(), from, size.rows, size.cols, normal(1)), y(backend(), to, size.rows, size.cols);
-        backend().convert(x.device(), y.device());
-        reference().convert(x.host, y.host);
+        backend().run(ops::Convert{.x = x.device(), .y = y.device()});
+        reference(ops::Convert{.x = x.host, .y = y.host});
         expect_same(y);
       }
     }
@@ -41,8 +41,8 @@ TEST_P(Parity, ConversionsOfSpecialValues) {
       SCOPED_TRACE(cat(name_of(from), " to ", name_of(to)));
       const auto count = static_cast<int64_t>(special.size());
       Operand x(backend(), from, 1, count, [&](int64_t, int64_t c) { return special[c]; }), y(backend(), to, 1, count);
-      backend().convert(x.device(), y.device());
-      reference().convert(x.host, y.host);
+      backend().run(ops::Convert{.x = x.device(), .y = y.device()});
+      reference(ops::Convert{.x = x.host, .y = y.host});
       expect_same(y);
     }
   }
@@ -53,8 +53,8 @@ TEST_P(Parity, AllHalvesWidenExactly) {
     Operand x(backend(), from, 256, 256), y(backend(), DType::f32, 256, 256);
     for (int64_t i = 0; i < 65536; ++i) x.host.row<uint16_t>(i / 256)[i % 256] = static_cast<uint16_t>(i);
     x.copy_to_device();
-    backend().convert(x.device(), y.device());
-    reference().convert(x.host, y.host);
+    backend().run(ops::Convert{.x = x.device(), .y = y.device()});
+    reference(ops::Convert{.x = x.host, .y = y.host});
     expect_same(y);
   }
 }
@@ -64,8 +64,8 @@ TEST_P(Parity, GatheredRowsAreTheTablesRows) {
     for (const DType to : float_dtypes()) {
       const std::vector<int32_t> ids = {6, 0, 6, 3};
       Operand table(backend(), from, 7, 33, normal(2)), y(backend(), to, 4, 33);
-      backend().gather_rows(table.device(), ids, y.device());
-      reference().gather_rows(table.host, ids, y.host);
+      backend().run(ops::GatherRows{.table = table.device(), .ids = ids, .y = y.device()});
+      reference(ops::GatherRows{.table = table.host, .ids = ids, .y = y.host});
       expect_same(y);
     }
   }
@@ -76,8 +76,8 @@ TEST_P(Parity, GatheredColumnsAreTheInputsColumnsInAnyDType) {
     const std::vector<int32_t> ids = {32, 0, 5, 5, 31};
     Operand x(backend(), dtype, 9, 33, [](int64_t r, int64_t c) { return static_cast<double>((r * 33 + c) % 200); });
     Operand y(backend(), dtype, 9, 5);
-    backend().gather_columns(x.device(), ids, y.device());
-    reference().gather_columns(x.host, ids, y.host);
+    backend().run(ops::GatherColumns{.x = x.device(), .ids = ids, .y = y.device()});
+    reference(ops::GatherColumns{.x = x.host, .ids = ids, .y = y.host});
     expect_same(y);
   }
 }
@@ -86,8 +86,8 @@ TEST_P(Parity, ClearedMatricesAreZeroAndTheirSurroundingsAreNot) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::u8}) {
     for (const Size size : kSizes) {
       Operand y(backend(), dtype, size.rows, size.cols);
-      backend().clear(y.device());
-      reference().clear(y.host);
+      backend().run(ops::Clear{.y = y.device()});
+      reference(ops::Clear{.y = y.host});
       expect_same(y);
     }
   }
@@ -99,8 +99,8 @@ TEST_P(Parity, AddTakesAFactor) {
       for (const Size size : kSizes) {
         Operand x(backend(), from, size.rows, size.cols, normal(3)), y(backend(), to, size.rows, size.cols, normal(4));
         const float factor = size.rows % 2 == 0 ? 1.0F : -0.75F;
-        backend().add(x.device(), factor, y.device());
-        reference().add(x.host, factor, y.host);
+        backend().run(ops::Add{.x = x.device(), .factor = factor, .y = y.device()});
+        reference(ops::Add{.x = x.host, .factor = factor, .y = y.host});
         // The product may be rounded on its own.
         expect_close(y, [&](int64_t r, int64_t c) { return kUnit * std::abs(factor * element(x.host, r, c)); });
       }
@@ -123,7 +123,7 @@ Matrix magnitude_of_product(const Operand& x, const Operand& w, const Operand* b
   };
   Matrix y(host_memory(), DType::f32, x.host.rows(), w.host.rows());
   const Matrix a = absolute(x.host), b = absolute(w.host), c = bias != nullptr ? absolute(bias->host) : Matrix();
-  reference().linear(a, b, c, y);
+  reference(ops::Linear{.x = a, .w = b, .bias = c, .y = y});
   return y;
 }
 
@@ -139,8 +139,12 @@ TEST_P(Parity, Linear) {
               cat(name_of(x_dtype), " ", name_of(w_dtype), " ", m, " x ", k, " x ", n, with_bias ? " +b" : ""));
           Operand x(backend(), x_dtype, m, k, normal(7)), w(backend(), w_dtype, n, k, normal(8)),
               bias(backend(), w_dtype, 1, n, normal(9)), y(backend(), y_dtype, m, n);
-          backend().linear(x.device(), w.device(), with_bias ? bias.device() : MatrixView(), y.device());
-          reference().linear(x.host, w.host, with_bias ? ConstMatrixView(bias.host) : ConstMatrixView(), y.host);
+          backend().run(ops::Linear{
+              .x = x.device(), .w = w.device(), .bias = with_bias ? bias.device() : MatrixView(), .y = y.device()});
+          reference(ops::Linear{.x = x.host,
+                                .w = w.host,
+                                .bias = with_bias ? ConstMatrixView(bias.host) : ConstMatrixView(),
+                                .y = y.host});
           const Matrix bound = magnitude_of_product(x, w, with_bias ? &bias : nullptr);
           expect_close(y, [&, k = k](int64_t r, int64_t c) {
             return static_cast<double>(k + 1) * kUnit * static_cast<double>(bound.row<float>(r)[c]);
@@ -167,8 +171,8 @@ TEST_P(Parity, GramAddsToTheLowerTriangle) {
           bound.row<float>(i)[j] = static_cast<float>(sum);
         }
       }
-      backend().add_gram(x.device(), h.device(), dropped.device());
-      reference().add_gram(x.host, h.host, dropped.host);
+      backend().run(ops::AddGram{.x = x.device(), .h = h.device(), .dropped = dropped.device()});
+      reference(ops::AddGram{.x = x.host, .h = h.host, .dropped = dropped.host});
       expect_close(h, [&, tokens = tokens](int64_t r, int64_t c) {
         return c > r ? INFINITY : static_cast<double>(tokens + 1) * kUnit * static_cast<double>(bound.row<float>(r)[c]);
       });
@@ -186,8 +190,8 @@ TEST_P(Parity, GramDropsAndCountsRowsThatAreNotFinite) {
     set_element(x.host, 17, 2, NAN);
     set_element(x.host, 39, 20, -INFINITY);
     x.copy_to_device();
-    backend().add_gram(x.device(), h.device(), dropped.device());
-    reference().add_gram(x.host, h.host, dropped.host);
+    backend().run(ops::AddGram{.x = x.device(), .h = h.device(), .dropped = dropped.device()});
+    reference(ops::AddGram{.x = x.host, .h = h.host, .dropped = dropped.host});
     EXPECT_EQ(dropped.host.row<int32_t>(0)[0], 5);
     expect_same(dropped);
     // 41 terms, each at most 5 deviations squared
@@ -201,8 +205,8 @@ TEST_P(Parity, PermuteSymmetricReadsTheLowerTriangle) {
     for (int64_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
     std::shuffle(order.begin(), order.end(), std::mt19937(20));
     Operand h(backend(), DType::f32, n, n, normal(21)), y(backend(), DType::f32, n, n);
-    backend().permute_symmetric(h.device(), order, 0.5F, y.device());
-    reference().permute_symmetric(h.host, order, 0.5F, y.host);
+    backend().run(ops::PermuteSymmetric{.h = h.device(), .order = order, .damp = 0.5F, .y = y.device()});
+    reference(ops::PermuteSymmetric{.h = h.host, .order = order, .damp = 0.5F, .y = y.host});
     expect_same(y);
   }
 }
@@ -216,7 +220,7 @@ TEST_P(Parity, SolvedTrianglesGiveTheRightSide) {
           factor(backend(), DType::f32, n, n, [noise = normal(24, 0.1)](int64_t r, int64_t c) mutable {
             return r == c ? 1.5 : c < r ? noise(r, c) : 1e30;  // above the diagonal is nothing to read
           });
-      backend().solve_triangle(factor.device(), transposed, x.device());
+      backend().run(ops::SolveTriangle{.factor = factor.device(), .transposed = transposed, .x = x.device()});
       const Matrix got = x.fetch();
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t k = 0; k < n; ++k) {
@@ -245,8 +249,8 @@ TEST_P(Parity, SystemsOfEachRowAreSolved) {
                 return r == c ? 2.0 + 0.1 * static_cast<double>(row % 7) : c < r ? noise(r, c) : 1e30;
               }),
         x(backend(), DType::f32, rows, n, normal(26));
-    backend().solve_systems(a.device(), 1e-3F, x.device());
-    reference().solve_systems(a.host, 1e-3F, x.host);
+    backend().run(ops::SolveSystems{.a = a.device(), .ridge = 1e-3F, .x = x.device()});
+    reference(ops::SolveSystems{.a = a.host, .ridge = 1e-3F, .x = x.host});
     expect_close(x, [](int64_t, int64_t) { return 1e-6; });
     if (rows > 2) {
       EXPECT_EQ(element(x.host, 2, 0), 0);
@@ -259,8 +263,9 @@ TEST_P(Parity, GroupProductsAreSumsOverEachGroup) {
     for (const int64_t group_size : {1, 33, 128}) {
       Operand x(backend(), DType::f32, rows, 5 * group_size, normal(27)),
           y(backend(), DType::f32, rows, 5 * group_size, normal(28)), products(backend(), DType::f32, rows, 5);
-      backend().group_products(x.device(), y.device(), group_size, products.device());
-      reference().group_products(x.host, y.host, group_size, products.host);
+      backend().run(ops::GroupProducts{
+          .x = x.device(), .y = y.device(), .group_size = group_size, .products = products.device()});
+      reference(ops::GroupProducts{.x = x.host, .y = y.host, .group_size = group_size, .products = products.host});
       expect_close(products, [&](int64_t r, int64_t g) {
         double magnitude = 0;
         for (int64_t k = g * group_size; k < (g + 1) * group_size; ++k)
@@ -274,8 +279,8 @@ TEST_P(Parity, GroupProductsAreSumsOverEachGroup) {
 TEST_P(Parity, MirrorFillsTheUpperTriangle) {
   for (const int64_t n : {0, 1, 33, 130}) {
     Operand h(backend(), DType::f32, n, n, normal(29));
-    backend().mirror(h.device());
-    reference().mirror(h.host);
+    backend().run(ops::Mirror{.h = h.device()});
+    reference(ops::Mirror{.h = h.host});
     expect_same(h);
   }
 }
@@ -294,8 +299,8 @@ TEST_P(Parity, CrossGramIsOfInputsAndTheirDifferences) {
         x.copy_to_device();
         original.copy_to_device();
       }
-      backend().add_cross_gram(x.device(), original.device(), c.device());
-      reference().add_cross_gram(x.host, original.host, c.host);
+      backend().run(ops::AddCrossGram{.x = x.device(), .original = original.device(), .c = c.device()});
+      reference(ops::AddCrossGram{.x = x.host, .original = original.host, .c = c.host});
       expect_close(c, [&](int64_t i, int64_t j) {
         double magnitude = 0;
         for (int64_t t = 0; t < tokens; ++t) {
@@ -313,8 +318,8 @@ TEST_P(Parity, RowNormsAreAdded) {
     for (const Size size : kSizes) {
       Operand x(backend(), dtype, size.rows, size.cols, normal(24)),
           norms(backend(), DType::f32, size.rows, 1, normal(25));
-      backend().add_row_norms(x.device(), norms.device());
-      reference().add_row_norms(x.host, norms.host);
+      backend().run(ops::AddRowNorms{.x = x.device(), .norms = norms.device()});
+      reference(ops::AddRowNorms{.x = x.host, .norms = norms.host});
       expect_close(norms, [&](int64_t r, int64_t) {
         return static_cast<double>(size.cols + 2) * kUnit * (std::abs(element(norms.host, r, 0)) + 4);
       });
@@ -355,8 +360,8 @@ TEST_P(Parity, ProductNormsAreThoseOfTheLowerTriangle) {
         }
         limits.push_back(limit + static_cast<double>(n + 2) * kUnit * sum);
       }
-      backend().add_product_norms(w.device(), factor.device(), norms.device());
-      reference().add_product_norms(w.host, factor.host, norms.host);
+      backend().run(ops::AddProductNorms{.w = w.device(), .factor = factor.device(), .norms = norms.device()});
+      reference(ops::AddProductNorms{.w = w.host, .factor = factor.host, .norms = norms.host});
       expect_close(norms, [&](int64_t r, int64_t) { return limits[static_cast<size_t>(r)]; });
     }
   }
@@ -371,10 +376,10 @@ TEST_P(Parity, FactorTimesItselfIsTheMatrix) {
         h(backend(), DType::f32, n, n, [](int64_t, int64_t) { return 0; }), dropped(backend(), DType::i32, 1, 1);
     Matrix gram(host_memory(), DType::f32, n, n);
     std::fill_n(gram.row<float>(0), n * n, 0.0F);
-    reference().add_gram(x.host, gram, dropped.host);
+    reference(ops::AddGram{.x = x.host, .h = gram, .dropped = dropped.host});
     std::memcpy(h.host.view().data, gram.view().data, gram.bytes());
     h.copy_to_device();
-    ASSERT_TRUE(backend().factor(h.device()));
+    ASSERT_TRUE(backend().run(ops::Factor{.h = h.device()}));
     const Matrix F = h.fetch();
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < n; ++j) {
@@ -398,14 +403,14 @@ TEST_P(Parity, FactorRefusesWhatIsNotPositiveDefinite) {
         Operand h(backend(), DType::f32, n, n, [](int64_t r, int64_t c) { return r == c ? 2.0 : 0.0; });
         set_element(h.host, place, place, bad);
         h.copy_to_device();
-        EXPECT_FALSE(backend().factor(h.device())) << n << ", " << bad << " at " << place;
+        EXPECT_FALSE(backend().run(ops::Factor{.h = h.device()})) << n << ", " << bad << " at " << place;
       }
     }
   }
   Operand h(backend(), DType::f32, 300, 300, [](int64_t r, int64_t c) { return r == c ? 2.0 : 0.0; });
   set_element(h.host, 290, 3, NAN);
   h.copy_to_device();
-  EXPECT_FALSE(backend().factor(h.device()));
+  EXPECT_FALSE(backend().run(ops::Factor{.h = h.device()}));
 }
 
 // Sums of up to 1024 exponentials are in f32; the rest is a few roundings of numbers as large as the logits.
@@ -416,8 +421,8 @@ TEST_P(Parity, TokenLosses) {
           losses(backend(), DType::f32, size.rows, 1);
       std::vector<int32_t> targets;
       for (int64_t r = 0; r < size.rows; ++r) targets.push_back(static_cast<int32_t>(r * 13 % size.cols));
-      backend().token_losses(logits.device(), targets, losses.device());
-      reference().token_losses(logits.host, targets, losses.host);
+      backend().run(ops::TokenLosses{.logits = logits.device(), .targets = targets, .losses = losses.device()});
+      reference(ops::TokenLosses{.logits = logits.host, .targets = targets, .losses = losses.host});
       expect_close(losses, [&](int64_t, int64_t) {
         return (static_cast<double>(std::min<int64_t>(size.cols, 1024)) + 8 * 25) * kUnit;
       });
@@ -439,8 +444,9 @@ TEST_P(Parity, DivergenceAndSameTop) {
         p.copy_to_device();
         q.copy_to_device();
       }
-      backend().compare_logits(p.device(), q.device(), divergence.device(), same_top.device());
-      reference().compare_logits(p.host, q.host, divergence.host, same_top.host);
+      backend().run(ops::CompareLogits{
+          .p = p.device(), .q = q.device(), .divergence = divergence.device(), .same_top = same_top.device()});
+      reference(ops::CompareLogits{.p = p.host, .q = q.host, .divergence = divergence.host, .same_top = same_top.host});
       expect_same(same_top);
       if (tie) {
         EXPECT_EQ(same_top.host.row<float>(1)[0], 1.0F);
@@ -455,50 +461,61 @@ TEST_P(Parity, DivergenceAndSameTop) {
 
 // Where a backend lacks an op, reference() computes it on the host, and that is counted; the CPU lacks none.
 TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
-  Backend& ops = backend();
-  Matrix rows(ops, DType::f32, 0, 8), wide(ops, DType::f32, 1, 8), nothing(ops, DType::f32, 0, 0),
-      column(ops, DType::f32, 0, 1);
-  Matrix bytes(ops, DType::u8, 0, 8), small(ops, DType::f32, 0, 1), zeros(ops, DType::u8, 0, 1),
-      words(ops, DType::i32, 1, 0);
+  Backend& device = backend();
+  Matrix rows(device, DType::f32, 0, 8), wide(device, DType::f32, 1, 8), nothing(device, DType::f32, 0, 0),
+      column(device, DType::f32, 0, 1);
+  Matrix bytes(device, DType::u8, 0, 8), small(device, DType::f32, 0, 1), zeros(device, DType::u8, 0, 1),
+      words(device, DType::i32, 1, 0);
   const std::vector<float> ones(64, 1.0F);
-  Matrix square = to_device(ops, DType::f32, 8, 8, ones.data());
+  Matrix square = to_device(device, DType::f32, 8, 8, ones.data());
   const int32_t none = 0;
-  Matrix count = to_device(ops, DType::i32, 1, 1, &none);
+  Matrix count = to_device(device, DType::i32, 1, 1, &none);
   const std::vector<int32_t> ids, groups(8);
   const std::vector<int64_t> offsets = {0, 0};
-  ops.gather_rows(rows, ids, rows);
-  ops.gather_columns(nothing, ids, nothing);
-  ops.convert(rows, rows);
-  ops.add(rows, 1, rows);
-  ops.rms_norm(rows, wide, 1e-5F, rows);
-  ops.layer_norm(rows, wide, {}, 1e-5F, rows);
-  ops.linear(rows, square, {}, rows);
-  ops.rope(wide, wide, offsets, RotaryOrder::halves, 8, rows);
-  ops.attention(rows, rows, rows, offsets, {1, 1, 8, 1}, rows);
-  ops.gate(rows, rows, Activation::silu, rows);
-  ops.cap(Cap::soft, 1, rows);
-  ops.add_rows(rows, ids, {}, rows);
-  ops.add_gram(rows, square, count);
-  ops.permute_symmetric(nothing, ids, 1, nothing);
-  ops.add_cross_gram(rows, rows, square);
-  ops.mirror(nothing);
-  ops.solve_triangle(square, true, rows);
-  ops.solve_systems(rows, 0, nothing);
-  ops.group_products(rows, rows, 8, column);
-  ops.add_row_norms(rows, column);
-  ops.add_product_norms(rows, square, column);
-  EXPECT_TRUE(ops.factor(nothing));
-  ops.find_grid(rows, {}, 8, {}, small, zeros);
-  ops.quantize_columns(rows, rows, square, groups, {small, zeros, 4}, bytes, rows, column);
-  ops.round_columns(rows, groups, {small, zeros, 4}, bytes);
-  ops.dequantize(bytes, groups, {small, zeros, 4}, rows);
-  ops.pack(bytes, 4, words);
-  ops.token_losses(rows, ids, column);
-  ops.compare_logits(rows, rows, column, column);
-  EXPECT_EQ(to_host<float>(ops, square), ones);
-  const size_t kOps = 29;
-  EXPECT_EQ(ops.fallbacks().size(), GetParam().complete ? 0 : kOps);
-  for (const auto& [op, calls] : ops.fallbacks()) EXPECT_EQ(calls, 1) << op;
+  device.run(ops::GatherRows{.table = rows, .ids = ids, .y = rows});
+  device.run(ops::GatherColumns{.x = nothing, .ids = ids, .y = nothing});
+  device.run(ops::Convert{.x = rows, .y = rows});
+  device.run(ops::Clear{.y = rows});
+  device.run(ops::Add{.x = rows, .factor = 1, .y = rows});
+  device.run(ops::RmsNorm{.x = rows, .weight = wide, .eps = 1e-5F, .y = rows});
+  device.run(ops::LayerNorm{.x = rows, .weight = wide, .eps = 1e-5F, .y = rows});
+  device.run(ops::Linear{.x = rows, .w = square, .y = rows});
+  device.run(
+      ops::Rope{.cos = wide, .sin = wide, .offsets = offsets, .order = RotaryOrder::halves, .head_dim = 8, .x = rows});
+  device.run(ops::Attention{.q = rows, .k = rows, .v = rows, .offsets = offsets, .shape = {1, 1, 8, 1}, .y = rows});
+  device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
+  device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
+  device.run(ops::AddRows{.x = rows, .ids = ids, .y = rows});
+  device.run(ops::AddGram{.x = rows, .h = square, .dropped = count});
+  device.run(ops::PermuteSymmetric{.h = nothing, .order = ids, .damp = 1, .y = nothing});
+  device.run(ops::AddCrossGram{.x = rows, .original = rows, .c = square});
+  device.run(ops::Mirror{.h = nothing});
+  device.run(ops::SolveTriangle{.factor = square, .transposed = true, .x = rows});
+  device.run(ops::SolveSystems{.a = rows, .ridge = 0, .x = nothing});
+  device.run(ops::GroupProducts{.x = rows, .y = rows, .group_size = 8, .products = column});
+  device.run(ops::AddRowNorms{.x = rows, .norms = column});
+  device.run(ops::AddProductNorms{.w = rows, .factor = square, .norms = column});
+  EXPECT_TRUE(device.run(ops::Factor{.h = nothing}));
+  device.run(ops::FindGrid{.w = rows, .group_size = 8, .scales = small, .zeros = zeros});
+  device.run(ops::QuantizeColumns{.w = rows,
+                                  .feedback = rows,
+                                  .factor = square,
+                                  .groups = groups,
+                                  .grid = {small, zeros, 4},
+                                  .codes = bytes,
+                                  .errors = rows,
+                                  .loss = column});
+  device.run(ops::RoundColumns{.w = rows, .groups = groups, .grid = {small, zeros, 4}, .codes = bytes});
+  device.run(ops::Dequantize{.codes = bytes, .groups = groups, .grid = {small, zeros, 4}, .w = rows});
+  device.run(ops::Pack{.codes = bytes, .bits = 4, .words = words});
+  device.run(ops::TokenLosses{.logits = rows, .targets = ids, .losses = column});
+  device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
+  EXPECT_EQ(to_host<float>(device, square), ones);
+  size_t on_host = 0;
+  for (int index = 0; index < ops::AllOps::kCount; ++index)
+    ops::visit_type(index, [&](auto type) { on_host += is_composed<typename decltype(type)::type>() ? 0 : 1; });
+  EXPECT_EQ(device.fallbacks().size(), GetParam().complete ? 0 : on_host);
+  for (const auto& [op, calls] : device.fallbacks()) EXPECT_EQ(calls, 1) << op;
 }
 
 }  // namespace

@@ -20,15 +20,16 @@ std::string message_of(const std::function<void()>& body) {
 TEST(Simulated, AnOpOnAMatrixOfAnotherDeviceIsAnErrorThatNamesBoth) {
   const auto first = open_backend("sim:0"), second = open_backend("sim:1");
   Matrix here(*first, DType::f32, 4, 8), there(*second, DType::f32, 4, 8), host(host_memory(), DType::f32, 4, 8);
-  for (Backend* backend : {first.get(), second.get()}) backend->clear(backend == first.get() ? here : there);
+  for (Backend* backend : {first.get(), second.get()})
+    backend->run(ops::Clear{.y = backend == first.get() ? here : there});
   for (const Matrix* foreign : {&there, &host}) {
-    const std::string message = message_of([&] { first->add(*foreign, 1, here); });
+    const std::string message = message_of([&] { first->run(ops::Add{.x = *foreign, .factor = 1, .y = here}); });
     EXPECT_NE(message.find("sim:0: add was given a"), std::string::npos) << message;
     EXPECT_NE(message.find("[4, 8]"), std::string::npos) << message;
   }
-  EXPECT_NE(message_of([&] { first->add(here, 1, there); }), "") << "as an output too";
+  EXPECT_NE(message_of([&] { first->run(ops::Add{.x = here, .factor = 1, .y = there}); }), "") << "as an output too";
   EXPECT_NE(message_of([&] { first->upload(host, host.view().data); }), "");
-  EXPECT_NO_THROW(first->clear(here));
+  EXPECT_NO_THROW(first->run(ops::Clear{.y = here}));
 }
 
 TEST(Simulated, AMatrixThatWasReleasedOrEndsBeyondItsBlockIsForeign) {
@@ -39,10 +40,10 @@ TEST(Simulated, AMatrixThatWasReleasedOrEndsBeyondItsBlockIsForeign) {
     Matrix x(*backend, DType::f32, 4, 8);
     gone = x;
   }
-  EXPECT_NE(message_of([&] { backend->clear(gone); }), "");
+  EXPECT_NE(message_of([&] { backend->run(ops::Clear{.y = gone}); }), "");
   MatrixView longer = y.view();
   longer.rows = 5;
-  EXPECT_NE(message_of([&] { backend->clear(longer); }), "");
+  EXPECT_NE(message_of([&] { backend->run(ops::Clear{.y = longer}); }), "");
 }
 
 TEST(Simulated, OutOfMemorySaysTheDeviceWhatWasAskedAndWhatIsInUse) {
@@ -100,7 +101,7 @@ TEST(Counting, CountsMemoryAsADeviceWouldAndEachCallByItsSizes) {
   const Matrix x = to_device(backend, DType::bf16, 100, 64, nullptr), w(backend, DType::bf16, 32, 64);
   for (int i = 0; i < 3; ++i) {
     Matrix y(backend, DType::bf16, 100, 32);
-    backend.linear(x, w, {}, y);
+    backend.run(ops::Linear{.x = x, .w = w, .y = y});
   }
   EXPECT_EQ(memory.peak_bytes(), (100 * 64 + 32 * 64 + 100 * 32) * 2) << "one result, reused";
   const auto stages = backend.take_calls();

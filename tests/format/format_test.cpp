@@ -1,4 +1,4 @@
-// The checkpoint format: words and zeros as loaders expect them, configs, shapes and who loads what.
+// Formats: words and zeros as loaders expect them, configs, shapes and loaders.
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -120,7 +120,7 @@ TEST(Format, CompressedTensorsHasARowOfWordsForEachOutput) {
   EXPECT_EQ(words[3 * 8 + 1], 0x87654321U) << "inputs 8 to 15 of output 3, low bits first";
   EXPECT_EQ(words[3 * 8 + 7], 0xF8888888U);
   EXPECT_EQ(values_of<std::vector<int64_t>>(packed, "weight_shape"), (std::vector<int64_t>{32, 64}));
-  // Scales as the solver has them: 0.25 + i / 128 is exact in fp16.
+  // Scales as from the solver: 0.25 + i / 128 is exact in fp16.
   const auto scales = values_of<std::vector<uint16_t>>(packed, "weight_scale");
   ASSERT_EQ(scales.size(), 64U);
   EXPECT_EQ(scales[0], 0x3400U);           // 0.25
@@ -343,7 +343,7 @@ TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
   says(refusal([](Json&, Json& group) { group["weights"]["strategy"] = "tensor"; }), "tensor");
   says(refusal([](Json&, Json& group) { group["weights"]["group_size"] = 0; }), "group_size");
   says(refusal([](Json&, Json& group) { group["weights"]["actorder"] = "group"; }), "actorder");
-  // What others write that changes nothing.
+  // Keys of other programs that change nothing.
   Json harmless = good;
   harmless["transform_config"] = Json::object();
   harmless["sparsity_config"] = Json::object();

@@ -96,7 +96,7 @@ TEST(RecipeFile, OfAWrittenConfigIsTheSameRecipe) {
   recipe.damp_percent = 0.02;
   recipe.modules_in_block_to_quantize = {{"mlp.down_proj"}};
   recipe.dynamic = {{.pattern = "a", .skip = true}, {.pattern = "b", .bits = 8, .sym = false}};
-  recipe.checkpoint_format = format_of(recipe).name();  // as the config has it
+  recipe.checkpoint_format = format_of(recipe).name();  // as in the config
   std::ofstream(path) << config_of({recipe}).dump();
   const Recipe again = read_recipe(path);
   EXPECT_EQ(to_json(again), to_json(recipe));

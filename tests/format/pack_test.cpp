@@ -1,12 +1,11 @@
-// Packed words against examples worked by hand from the format's rule: code i of a stream at bit i * bits, low bits
-// first.
+// Packed words, compared with examples worked by hand: code i of a stream is at bit i * bits, low bits first.
 #include "format/pack.h"
 
 #include <random>
 
 #include <gtest/gtest.h>
 
-#include "backend/ops.h"
+#include "ops/ops.h"
 
 namespace gptq {
 namespace {
@@ -57,7 +56,7 @@ TEST(Pack, UnpackingGivesTheCodesBackForEveryWidth) {
     const std::span<uint8_t> all(codes.row<uint8_t>(0), codes.bytes());
     for (uint8_t& code : all) code = static_cast<uint8_t>(random() & ((1U << bits) - 1));
     const std::vector<uint8_t> expected(all.begin(), all.end());
-    reference().pack(codes, bits, words);
+    reference(ops::Pack{.codes = codes, .bits = bits, .words = words});
     const std::span<const uint32_t> down(words.row<uint32_t>(0), words.bytes() / 4);
     EXPECT_EQ(unpack_streams(down, kCols, kRows, bits, pool), expected) << bits;
     EXPECT_EQ(unpack_cols(pack_cols(expected, kRows, kCols, bits), kRows, kCols, bits), expected) << bits;

@@ -60,7 +60,7 @@ ConstMatrixView advance(Model& model, const Block& block, int64_t step, Batch& b
 
 std::vector<float> values(Backend& backend, ConstMatrixView matrix) {
   Matrix single(backend, DType::f32, matrix.rows, matrix.cols);
-  backend.convert(matrix, single);
+  backend.run(ops::Convert{.x = matrix, .y = single});
   return to_host<float>(backend, single);
 }
 
@@ -228,7 +228,7 @@ TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
     return [stored](Backend& device, DType dtype) {
       const Matrix uploaded = to_device(device, stored->dtype(), stored->rows(), stored->cols(), stored->view().data);
       Matrix weight(device, dtype, stored->rows(), stored->cols());
-      device.convert(uploaded, weight);
+      device.run(ops::Convert{.x = uploaded, .y = weight});
       return weight;
     };
   };

@@ -1,5 +1,5 @@
-// What --device-map and --max-memory accept, what they refuse and how, and the maps that words stand for, against
-// accelerate's (tests/golden/device_maps/make_device_maps.py).
+// Valid and invalid --device-map and --max-memory, and automatic maps, compared with accelerate's
+// (tests/golden/device_maps/make_device_maps.py).
 #include "plan/device_map.h"
 
 #include <gtest/gtest.h>
@@ -70,8 +70,6 @@ std::string memory_refusal(const std::string& text, Machine machine = kTwoGpus) 
 
 #define EXPECT_SAYS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
-// ---- Reading a map ----
-
 TEST(DeviceMapTest, AJsonObjectKeepsItsOrder) {
   const DeviceMap map = parse(R"( {"": "cuda:1", "model.norm": "cpu", "lm_head": 0} )");
   EXPECT_EQ(map.to_json(), R"({"": "cuda:1", "model.norm": "cpu", "lm_head": "cuda:0"})");
@@ -121,8 +119,6 @@ TEST(DeviceMapTest, WhereMaxMemoryNamesSimulatedAcceleratorsThereAreNoOthers) {
   EXPECT_SAYS(refusal("cuda:0", machine, limits), "there is no device 'cuda:0'");
 }
 
-// ---- Which entry a module follows ----
-
 TEST(DeviceMapTest, TheLongestEntryWins) {
   const DeviceMap map{{{"model.layers.1", "cuda:1"}, {"", "cuda:0"}, {"model", "cpu"}}};
   EXPECT_EQ(*map.find("model.layers.1.mlp.up_proj"), "cuda:1");
@@ -170,8 +166,6 @@ TEST(DeviceMapTest, PartsOfABlockThatAgreeCoverTheBlock) {
   EXPECT_EQ(*parts.find("model.layers.0"), "cuda:1");
 }
 
-// ---- Refusals of maps ----
-
 TEST(DeviceMapTest, WhatIsNeitherJsonNorWordNorDeviceNorFileIsRefused) {
   const std::string said = refusal("balance");
   EXPECT_SAYS(said, "'balance' is neither JSON");
@@ -195,9 +189,9 @@ TEST(DeviceMapTest, ABrokenFileIsNamed) {
   const std::string broken = folder.write("broken.json", "{\n  \"\": \"cuda:0\",\n}");
   EXPECT_SAYS(refusal(broken), cat("`device_map` ", broken, ": not valid JSON at line 3, column 1"));
   const std::string list = folder.write("list.json", "[\"cuda:0\"]");
-  EXPECT_SAYS(refusal(list), cat(list, ": holds no JSON object"));
+  EXPECT_SAYS(refusal(list), cat(list, ": not a JSON object"));
   const std::string word = folder.write("word.json", "\"auto\"");
-  EXPECT_SAYS(refusal(word), cat(word, ": holds no JSON object"));
+  EXPECT_SAYS(refusal(word), cat(word, ": not a JSON object"));
   const std::string empty = folder.write("empty.json", "");
   EXPECT_SAYS(refusal(empty), cat(empty, ": not valid JSON"));
   const std::string lacking = folder.write("lacking.json", "{\"\": \"xpu:0\"}");
@@ -208,7 +202,7 @@ TEST(DeviceMapTest, ABrokenFileIsNamed) {
 TEST(DeviceMapTest, AnEmptyObjectIsRefused) { EXPECT_SAYS(refusal("{ }"), "the object is empty"); }
 
 TEST(DeviceMapTest, DuplicateKeysAreRefused) {
-  EXPECT_SAYS(refusal(R"({"lm_head": "cpu", "": 0, "lm_head": "cpu"})"), "the entry 'lm_head' comes twice");
+  EXPECT_SAYS(refusal(R"({"lm_head": "cpu", "": 0, "lm_head": "cpu"})"), "the entry 'lm_head' appears twice");
 }
 
 TEST(DeviceMapTest, NestedObjectsAndListsAreRefused) {
@@ -232,7 +226,7 @@ TEST(DeviceMapTest, ValuesThatAreNoDeviceAreRefused) {
     EXPECT_SAYS(said, "cuda:1 (NVIDIA H100, 80 GB), cpu (AMD EPYC, 25 GB)");
   }
   for (const char* value : {"gpu", "", "cuda:", "cuda:x", "cuda:1x", "cuda:+1", "cuda:1:1", "CPU", "mps", "auto"}) {
-    EXPECT_SAYS(refusal(cat(R"({"lm_head": ")", value, "\"}")), cat("'", value, "' is no device: a device is cuda"));
+    EXPECT_SAYS(refusal(cat(R"({"lm_head": ")", value, "\"}")), cat("'", value, "' is not a device: a device is cuda"));
   }
 }
 
@@ -283,8 +277,6 @@ TEST(DeviceMapTest, EntriesThatSplitABlockAreRefused) {
               "'model.layers.4' on cuda:0 and 'model.layers.4.mlp.up_proj' on cpu would split model.layers.4");
 }
 
-// ---- --max-memory ----
-
 TEST(MaxMemoryTest, SizesAreTextOrBytes) {
   Machine machine = kTwoGpus;
   const MaxMemory limits = parse_max_memory(R"({"cpu": "64GiB", "1": "800MB", "cuda": 123})", machine);
@@ -314,7 +306,7 @@ TEST(MaxMemoryTest, ARefusalLeavesTheMachineAsItWas) {
 TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
   for (const char* size : {"\"20 apples\"", "\"\"", "\"GiB\"", "\"-1GB\"", "\"0\"", "\"0.1\"", "\"nan\"", "0"}) {
     const std::string said = memory_refusal(cat(R"({"cuda:0": )", size, "}"));
-    EXPECT_SAYS(said, cat("`max_memory`: the size of 'cuda:0' is ", size, ", which is no positive size"));
+    EXPECT_SAYS(said, cat("`max_memory`: the size of 'cuda:0' is ", size, ", which is not a positive size"));
     EXPECT_SAYS(said, "write it as \"20GiB\", \"800MB\" or a number of bytes");
   }
   for (const char* size : {"-5", "1.5", "true", "null", "18446744073709551615"}) {
@@ -323,9 +315,9 @@ TEST(MaxMemoryTest, SizesThatDoNotParseAreRefused) {
 }
 
 TEST(MaxMemoryTest, DuplicateDevicesAreRefused) {
-  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "`max_memory`: the entry 'cpu' comes twice");
-  EXPECT_SAYS(memory_refusal(R"({"cuda": 1, "0": 2})"), "'0' names cuda:0 once more");
-  EXPECT_SAYS(memory_refusal(R"({"sim": 1, "sim:0": 2})"), "'sim:0' names sim:0 once more");
+  EXPECT_SAYS(memory_refusal(R"({"cpu": 1, "cpu": 2})"), "`max_memory`: the entry 'cpu' appears twice");
+  EXPECT_SAYS(memory_refusal(R"({"cuda": 1, "0": 2})"), "'0' names cuda:0 twice");
+  EXPECT_SAYS(memory_refusal(R"({"sim": 1, "sim:0": 2})"), "'sim:0' names sim:0 twice");
 }
 
 TEST(MaxMemoryTest, DevicesThatTheMachineLacksAreRefused) {
@@ -333,19 +325,17 @@ TEST(MaxMemoryTest, DevicesThatTheMachineLacksAreRefused) {
   EXPECT_SAYS(memory_refusal(R"({"2": 1})"), "there is no device '2'");
   EXPECT_SAYS(memory_refusal(R"({"cuda:-1": 1})"), "'cuda:-1' is negative");
   EXPECT_SAYS(memory_refusal(R"({"sim:64": 1})"), "sim:0 to sim:63");
-  EXPECT_SAYS(memory_refusal(R"({"gpu": 1})"), "'gpu' is no device");
+  EXPECT_SAYS(memory_refusal(R"({"gpu": 1})"), "'gpu' is not a device");
   EXPECT_SAYS(memory_refusal(R"({"disk": "1TB"})"), "'disk' takes no size");
 }
 
 TEST(MaxMemoryTest, WhatIsNoObjectOfSizesIsRefused) {
-  EXPECT_SAYS(memory_refusal("20GiB"), R"(is no JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
-  EXPECT_SAYS(memory_refusal("[1]"), "is no JSON object");
+  EXPECT_SAYS(memory_refusal("20GiB"), R"(is not a JSON object; write it as {"cuda:0": "20GiB", "cpu": "64GiB"})");
+  EXPECT_SAYS(memory_refusal("[1]"), "is not a JSON object");
   EXPECT_SAYS(memory_refusal("{}"), "the object is empty");
   EXPECT_SAYS(memory_refusal(R"({"cpu": 1)"), "`max_memory`: not valid JSON");
   EXPECT_SAYS(memory_refusal(R"({"cpu": {"bytes": 1}})"), "the entry 'cpu' holds an object or a list");
 }
-
-// ---- Words ----
 
 const char* const kMapWords[] = {"auto", "balanced", "balanced_low_0", "sequential"};
 
@@ -378,7 +368,7 @@ TEST(DeviceMapWordTest, EveryUnitHasAnEntryInTheOrderOfTheModel) {
 
 TEST(DeviceMapWordTest, FreeMemoryIsTheBudgetOfADeviceWithoutALimit) {
   Machine machine = kTwoGpus;
-  machine.accelerators[0].free_bytes = 250;  // of 801 bytes: the embedding, one block, and room for the head
+  machine.accelerators[0].free_bytes = 250;  // of 801 bytes: enough for the embedding, one block and the head
   machine.accelerators[1].free_bytes = 300;
   machine.cpu.free_bytes = 100;
   EXPECT_EQ(*parse("sequential", machine).find("model.layers.0"), "cuda:0");
@@ -389,7 +379,7 @@ TEST(DeviceMapWordTest, FreeMemoryIsTheBudgetOfADeviceWithoutALimit) {
 
 TEST(DeviceMapWordTest, BalancedLeavesATenthOfTheOnlyDeviceFreeUnlessItsMemoryIsGiven) {
   Machine machine = machine_of({"cuda:0"});
-  machine.accelerators[0].free_bytes = 801;  // just the model's bytes
+  machine.accelerators[0].free_bytes = 801;  // exactly the model's bytes
   EXPECT_EQ(parse("sequential", machine).to_json(), R"({"": "cuda:0"})");
   EXPECT_TRUE(parse("balanced", machine).uses("cpu"));
   EXPECT_EQ(parse("balanced", machine, {{"cuda:0", 801}}).to_json(), R"({"": "cuda:0"})");

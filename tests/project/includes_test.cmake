@@ -2,7 +2,7 @@
 # project; nothing sees a backend's own folder; programs see the public headers only.
 #   cmake -DROOT=<repository> -P includes_test.cmake
 cmake_policy(VERSION 3.23)
-set(layers base tensor backend io model data recipe format quant plan report run)
+set(layers base tensor ops backend io model data recipe format quant plan report run)
 
 function(check file allowed)
   file(STRINGS ${file} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")

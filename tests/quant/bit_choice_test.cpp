@@ -22,7 +22,7 @@ double loss_of(const std::vector<BitUnit>& units, const std::vector<size_t>& cho
   return loss;
 }
 
-// Of all choices within the average.
+// The least loss of all choices within the average.
 double least_loss(const std::vector<BitUnit>& units, double average) {
   std::vector<size_t> choice(units.size(), 0);
   double least = loss_of(units, choice);

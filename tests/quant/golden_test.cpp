@@ -1,4 +1,4 @@
-// GPTQ's codes, scales, zeros, group indices and losses against PyTorch in double precision
+// GPTQ's codes, scales, zeros, group indices and losses, compared with PyTorch in double precision
 // (tests/golden/gptq/make.py).
 
 #include <gtest/gtest.h>
@@ -46,8 +46,8 @@ class GoldenGptq : public testing::TestWithParam<GoldenCase> {
   }
   ConstMatrixView of_case(const std::string& part) const { return tensor(GetParam().name() + "." + part); }
 
-  // The case's inputs [tokens, cols], those of the quantized path or of the original model: the first columns of X or
-  // Xo, dead ones zero.
+  // The case's inputs [tokens, cols] of the quantized or the original model: the first columns of X or Xo, dead ones
+  // zero.
   std::vector<float> inputs(const char* name = "X") const {
     const ConstMatrixView stored = tensor(name);
     const int64_t cols = GetParam().number("cols");
@@ -96,8 +96,7 @@ TEST_P(GoldenGptq, SolverGivesTheSameCodes) {
   if (recipe.order != Order::natural) {
     EXPECT_EQ(factored.order, std::vector<int32_t>(order.row<int32_t>(0), order.row<int32_t>(0) + cols));
   }
-  // A target in f32 that is as near to a tie as f32 resolves may fall to its other side, and then its row may differ
-  // from there on.
+  // A target within f32 precision of a tie may be rounded to the other side, and then the rest of its row may differ.
   EXPECT_GE(share_equal(to_host<uint8_t>(*backend, quantized.codes), of_case("codes").row<uint8_t>(0)), 0.99);
   EXPECT_GE(share_equal(to_host<uint8_t>(*backend, quantized.zeros), of_case("zeros").row<uint8_t>(0)), 0.99);
   const std::vector<float> scales = to_host<float>(*backend, quantized.scales);

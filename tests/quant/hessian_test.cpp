@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kWidth = 48;
 
-// Tokens of small whole numbers, whose products add up exactly in any order.
+// Tokens of small integers, whose products sum exactly in any order.
 std::vector<float> whole_numbers(int64_t tokens, unsigned seed) {
   std::mt19937 random(seed);
   std::vector<float> values;

@@ -1,4 +1,4 @@
-// Corrected targets, sweeps and refitted scales: what each of them promises, on its own.
+// Corrected targets, sweeps and refitted scales, each tested separately.
 #include "quant/refine.h"
 
 #include <cmath>
@@ -61,7 +61,7 @@ TEST(Refinement, NeverRaisesTheLoss) {
     EXPECT_EQ(quantized.stages[0].first, "rounded");
     EXPECT_EQ(quantized.stages[1].first, "columns");
     EXPECT_EQ(quantized.stages[4].first, "refit");
-    // Scales are rounded to fp16 after a refit: 2^-11 of them, squared, of the energy.
+    // After a refit scales are rounded to fp16: an error of 2^-11, squared, relative to the energy.
     for (size_t i = 1; i < quantized.stages.size(); ++i)
       EXPECT_LE(quantized.stages[i].second, quantized.stages[i - 1].second * 1.0001) << bits << " bits, stage " << i;
     EXPECT_LT(quantized.stages.back().second, 0.99 * quantized.stages[1].second) << bits;
@@ -70,7 +70,7 @@ TEST(Refinement, NeverRaisesTheLoss) {
 }
 
 TEST(Refinement, OfScalesFindsThoseThatMadeTheWeights) {
-  // Weights that are codes times other scales than the grid has: a refit finds these.
+  // Weights that are codes times other scales than the grid's: a refit finds those scales.
   const auto backend = open_backend("cpu");
   const Problem problem;
   const ResolvedRecipe recipe = recipe_for(3, "r");
@@ -89,7 +89,7 @@ TEST(Refinement, OfScalesFindsThoseThatMadeTheWeights) {
 }
 
 TEST(Refinement, KeepsScalesThatNothingSpeaksFor) {
-  // A group whose codes are all zero, and scales that would turn negative where that is not allowed.
+  // A group whose codes are all zero, and scales that would become negative although that is not allowed.
   const auto backend = open_backend("cpu");
   const Problem problem;
   const ResolvedRecipe recipe = recipe_for(3, "r");
@@ -102,8 +102,8 @@ TEST(Refinement, KeepsScalesThatNothingSpeaksFor) {
   backend->upload(quantized.scales, positive.data());
   Matrix T(*backend, DType::f32, kRows, kCols), negative(*backend, DType::f32, kRows, kCols);
   dequantize(*backend, quantized, T);
-  backend->clear(negative);
-  backend->add(T, -1, negative);
+  backend->run(ops::Clear{.y = negative});
+  backend->run(ops::Add{.x = T, .factor = -1, .y = negative});
   refit_scales(*backend, negative, hessian.damped, false, quantized);
   for (const float scale : to_host<float>(*backend, quantized.scales)) EXPECT_EQ(scale, 0.02F);
   refit_scales(*backend, negative, hessian.damped, true, quantized);

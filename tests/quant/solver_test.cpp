@@ -1,4 +1,4 @@
-// The fast solver against the paper's loop in double precision, and what must hold for any of its results.
+// The fast solver, compared with the paper's loop in double precision, and properties of all its results.
 #include "quant/solver.h"
 
 #include <cmath>
@@ -13,7 +13,7 @@
 namespace gptq {
 namespace {
 
-// Inputs with correlated features of very different sizes, as a network's are.
+// Inputs with correlated features of very different sizes, as in networks.
 struct Problem {
   int64_t rows, cols, tokens;
   std::vector<float> W, X;
@@ -110,8 +110,8 @@ TEST_P(SolverAgainstPaper, GivesThePapersCodesAndLoss) {
   const std::vector<double> W(problem.W.begin(), problem.W.end());
   const PaperResult oracle =
       paper_gptq(W, problem.hessian(), rows, cols, {.bits = bits, .group_size = group_size, .sym = sym});
-  // f32 targets lie within about 1e-5 of a step of the oracle's, so a code differs where a target lies that near to a
-  // tie, and then the rest of its row may: well under one row in a hundred.
+  // f32 targets differ from the oracle's by about 1e-5 of a step, so a code may differ if its target is that close to a
+  // tie, and then the rest of its row: well under one row in a hundred.
   EXPECT_GE(share_equal(to_host<uint8_t>(*backend, fast.codes), oracle.codes), 0.995);
   EXPECT_GE(share_equal(to_host<uint8_t>(*backend, fast.zeros), oracle.zeros), 0.99);
   EXPECT_NEAR(fast.loss * static_cast<double>(problem.tokens) / oracle.loss, 1, 1e-3);
@@ -129,7 +129,7 @@ TEST(Solver, TreatsDeadColumnsAsThePaperDoes) {
   const auto backend = open_backend("cpu");
   const Quantized fast = problem.solve_with(*backend, paper_recipe(4, 32, true));
   std::vector<double> H = problem.hessian();
-  for (double& h : H) h *= 2.0 / 600;  // the paper's scale, in which a dead column's diagonal becomes 1
+  for (double& h : H) h *= 2.0 / 600;  // the paper's scale, with 1 on a dead column's diagonal
   const PaperResult oracle =
       paper_gptq(std::vector<double>(problem.W.begin(), problem.W.end()), H, 16, 128, {.group_size = 32});
   EXPECT_GE(share_equal(to_host<uint8_t>(*backend, fast.codes), oracle.codes), 0.995);
@@ -143,7 +143,7 @@ TEST(Solver, ReportsTheOutputErrorThatItCauses) {
   for (const char* preset : {"default", "paper", "group-aware"}) {
     Recipe recipe = recipe_preset(preset);
     recipe.group_size = 32;
-    recipe.damp_percent = 1e-4;  // so that the damping's own share of the loss is small
+    recipe.damp_percent = 1e-4;  // makes the damping's share of the loss small
     const Quantized quantized = problem.solve_with(*backend, recipe);
     EXPECT_NEAR(quantized.loss / problem.output_error(*backend, quantized), 1, 0.02) << preset;
     EXPECT_GT(quantized.error, 0) << preset;
@@ -215,7 +215,7 @@ TEST(Solver, StoredScalesAreExactHalves) {
 }
 
 TEST(Hessian, RaisesTheDampingWhenTheFactorizationFailsAndSaysSo) {
-  // One token: a Hessian of rank one, and a damping so small that f32 loses it.
+  // One token: a Hessian of rank one, with a damping below f32 precision.
   const auto backend = open_backend("cpu");
   std::vector<float> x(64);
   for (size_t k = 0; k < x.size(); ++k) x[k] = 1 + 0.01F * static_cast<float>(k);

@@ -1,4 +1,4 @@
-// Recipes: presets, contradictions, open choices, and the table of options.
+// Recipes: presets, contradictions, automatic choices, and the table of options.
 #include "recipe/recipe.h"
 
 #include <cmath>

@@ -1,5 +1,4 @@
-// Whole jobs on accelerators: a GPU where there is one (skipped by name elsewhere), and a simulated one that runs out
-// of memory.
+// Whole jobs on accelerators: a GPU if there is one (else skipped), and a simulated one that runs out of memory.
 #include <cmath>
 #include <string>
 
@@ -14,7 +13,7 @@
 namespace gptq {
 namespace {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 class AcceleratorJob : public testing::Test {
  protected:
@@ -23,7 +22,7 @@ class AcceleratorJob : public testing::Test {
     write_ids(folder_ / "ids.jsonl", 12, 40);
     write_ids(folder_ / "many.jsonl", 600, 40);
   }
-  // A job whose states are what takes the memory.
+  // A job whose states take most of the memory.
   Job large_job(const std::string& output, const std::string& device) const {
     Job large = job(output, device);
     large.calibration = {.file = folder_ / "many.jsonl", .samples = 600, .sequence_length = 40};
@@ -50,7 +49,7 @@ class AcceleratorJob : public testing::Test {
     EXPECT_TRUE(read_file(folder_ / one / "model.safetensors") == read_file(folder_ / other / "model.safetensors"))
         << one << " and " << other;
   }
-  // The number of sequences that pass at once when a device has so much memory; 0: it does not suffice.
+  // The number of sequences that pass at once with this much device memory; 0: too little.
   int64_t at_once(const Job& job, const std::string& device, int64_t bytes) const {
     const gptq::Setup setup = set_up(job);
     try {
@@ -67,7 +66,7 @@ TEST_F(AcceleratorJob, WhereMemoryIsShortFewerSequencesPassAtOnceWithTheSameResu
   whole.batch_size = 12;
   quantize(whole);
   const int64_t enough = rehearse(whole, set_up(whole), {.max_held = 0}).peaks.at("sim:0");
-  int64_t less = enough;  // found by search: what lets fewer pass, but not none
+  int64_t less = enough;  // found by search: fewer sequences pass, but at least one
   while (at_once(whole, "sim:0", less) > 12) less -= enough / 64;
   ASSERT_GT(at_once(whole, "sim:0", less), 0) << "nothing but the passes should shrink at first";
 
@@ -146,8 +145,8 @@ TEST_F(GpuJob, EveryRecipeRuns) {
 
 TEST_F(GpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
   quantize(large_job("device", "cuda:0"));
-  // Less than the states take beside a block, so that they must leave, their inputs first. cuSOLVER works in memory
-  // that no plan sees.
+  // Less memory than states and a block need, so that states are moved, after their inputs are dropped. A plan does not
+  // see cuSOLVER's memory.
   const gptq::Setup setup = set_up(large_job("plan", "cuda:0"));
   constexpr int64_t kSolver = int64_t{1} << 20;
   for (const StatePlace place : {StatePlace::device, StatePlace::host}) {

@@ -1,4 +1,4 @@
-// Checkpoints as they come: weights in FP8, and tensors that no layer uses.
+// Checkpoints with FP8 weights, and with tensors that no layer uses.
 #include <cmath>
 #include <random>
 
@@ -13,7 +13,7 @@
 namespace gptq {
 namespace {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 constexpr TinyOptions kSizes{.hidden = 160, .intermediate = 96};
 
@@ -42,7 +42,7 @@ Stored in_bf16(const TensorSpec& like, const std::vector<float>& values) {
   return stored;
 }
 
-// A tensor that no model of transformers has, of some dtype that is not computed with.
+// A tensor that no model of transformers has, with a dtype without arithmetic.
 Stored extra(const std::string& name, const std::string& dtype, std::vector<int64_t> shape) {
   Stored stored{{name, dtype, std::move(shape)}, {}};
   for (size_t i = 0; i < stored.spec.bytes(); ++i) stored.bytes += static_cast<char>(i % 120);
@@ -63,7 +63,7 @@ class Checkpoints : public testing::Test {
     return {.model = folder_ / model, .texts = {folder_ / "ids.jsonl"}, .context = 40, .threads = 1};
   }
 
-  // In whatever order.
+  // In any order.
   void expect_same_tensors(const std::string& a, const std::string& b) const {
     const Checkpoint first(folder_ / a), second(folder_ / b);
     EXPECT_EQ(first.tensors().size(), second.tensors().size());
@@ -74,12 +74,12 @@ class Checkpoints : public testing::Test {
     }
   }
 
-  // The same random weights twice: "fp8" with scales of blocks, and "bf16".
+  // The same random weights as "fp8" with block scales and as "bf16".
   void write_pair(int64_t block, bool with_nan = false) const {
     std::mt19937 random(3);
     std::vector<Stored> fp8, bf16;
     std::vector<TinyTensor> tensors = tiny_tensors(kSizes);
-    // A layer for predicting more tokens, as DeepSeek-V3 has one behind its last.
+    // A multi-token prediction layer, as DeepSeek-V3 has after its last block.
     tensors.push_back({{"model.layers.2.eh_proj.weight", "F32", {96, 160}}, {}});
     for (const TinyTensor& tensor : tensors) {
       if (!tensor.spec.name.ends_with("_proj.weight")) {
@@ -93,7 +93,7 @@ class Checkpoints : public testing::Test {
       for (float& scale : scales) scale = 0.001F + 1e-6F * static_cast<float>(random() % 1000);
       Stored codes{{tensor.spec.name, "F8_E4M3", tensor.spec.shape}, {}};
       for (int64_t i = 0; i < rows * cols; ++i) {
-        // Signs, exponents from the subnormal ones up, and mantissas at random.
+        // Random signs, exponents (also subnormal) and mantissas.
         const auto exponent = static_cast<int>(random() % 15), mantissa = static_cast<int>(random() % 8),
                    sign = static_cast<int>(random() % 2);
         const float value = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
@@ -208,7 +208,7 @@ TEST_F(Checkpoints, QuantizedByOthersAreRefusedWithTheWayOut) {
   }
 }
 
-// Tensors of the checkpoint that the output has byte for byte.
+// Checks that tensors of the checkpoint are copied to the output byte for byte.
 void expect_carried_over(const fs::path& from, const fs::path& to, const std::vector<Stored>& extras) {
   const Checkpoint source(from), out(to);
   for (const Stored& tensor : extras) {
@@ -221,7 +221,7 @@ void expect_carried_over(const fs::path& from, const fs::path& to, const std::ve
 
 TEST_F(Checkpoints, WithTensorsThatNoLayerUsesKeepThem) {
   TinyOptions sizes;
-  sizes.tied = true;  // and yet its head is stored
+  sizes.tied = true;  // although its head is stored
   std::vector<Stored> tensors;
   std::vector<float> embedding;
   for (const TinyTensor& tensor : tiny_tensors(sizes)) {
@@ -256,7 +256,7 @@ TEST_F(Checkpoints, InShardsGiveTheSameAsInOneFile) {
   write_file(folder_ / "shards" / "config.json", tiny_config().dump(2));
   for (const char* file : {"generation_config.json", "LICENSE"})
     fs::copy_file(folder_ / "whole" / file, folder_ / "shards" / file);
-  // The order of the tensors stays; the index leaves one out that its shard has.
+  // Keeps the order of tensors; the index omits one of its shard.
   Json map = Json::object();
   const size_t cut = 7;
   for (int shard = 0; shard < 2; ++shard) {

@@ -1,4 +1,4 @@
-// Two models on texts: the sums by themselves, then against what eval finds.
+// Two models on texts: the sums alone, then compared with the results of eval.
 #include "run/comparison.h"
 
 #include <cmath>
@@ -12,11 +12,11 @@
 namespace gptq {
 namespace {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 TEST(ComparisonSums, AreTheMeansOfWhatWasAdded) {
   ComparisonSums sums;
-  // Two windows, of four and of two tokens; the first comes in two pieces.
+  // Two windows of four and two tokens; the first one in two pieces.
   sums.add(1, std::vector<float>{1, 2}, std::vector<float>{2, 2}, std::vector<float>{0.5, 0.25},
            std::vector<float>{1, 0});
   sums.add(3, std::vector<float>{3}, std::vector<float>{5}, std::vector<float>{0.125}, std::vector<float>{1});
@@ -111,7 +111,7 @@ TEST_F(Compare, FindsOnEachTextWhatEvalFinds) {
     EXPECT_EQ(both[i].model.windows, plain[i].windows);
     EXPECT_NEAR(std::exp(both[i].loss_change), quantized[i].perplexity / plain[i].perplexity, 1e-12);
     EXPECT_EQ(perplexity(evaluation("model", {texts[i]})).front().perplexity, plain[i].perplexity)
-        << "a text beside another counts as it does alone";
+        << "a text counts the same together with another";
     EXPECT_LT(both[i].mean_kl, both[i].kl_99);
     EXPECT_LE(both[i].kl_99, both[i].max_kl);
   }
@@ -142,8 +142,8 @@ TEST_F(Compare, PositionsAverageToTheTotals) {
 }
 
 TEST_F(Compare, PositionsAreThoseOfTheText) {
-  // One token everywhere but at one position: there, and only there, the loss differs from that of the same text
-  // without it.
+  // The same token everywhere except at one position: only there the loss differs from that of the text without the
+  // exception.
   const auto losses = [&](int64_t changed) {
     std::vector<int> ids(32, 7);
     if (changed > 0) ids[changed] = 8;

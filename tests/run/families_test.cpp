@@ -1,4 +1,4 @@
-// Every kind of model that the golden families hold, quantized and read back: what comes out is still that model.
+// All golden families, quantized and read back: the result is close to the model.
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -10,7 +10,7 @@ namespace gptq {
 namespace {
 
 namespace fs = std::filesystem;
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 constexpr int64_t kVocabulary = 66, kContext = 16;
 
@@ -35,8 +35,7 @@ class Families : public testing::TestWithParam<std::string> {
     write_file(folder_ / "ids.jsonl", lines);
   }
   std::string model() const { return fs::path(GPTQ_GOLDEN) / "families" / GetParam(); }
-  // In fp32 on every machine: where a processor computes in bf16, its roundings send tokens of these small models with
-  // experts another way.
+  // In fp32 on every machine: in bf16, roundings change the routing of these small models with experts.
   Job job(const std::string& output, int bits) const {
     Job job{.model = model(), .output = folder_ / output, .threads = 1, .precision = "fp32"};
     job.calibration = {.file = folder_ / "ids.jsonl", .samples = 24, .sequence_length = kContext};
@@ -63,7 +62,7 @@ TEST_P(Families, EightBitsChangeNextToNothing) {
   EXPECT_LT(found.mean_kl, 0.05) << found.mean_kl;
   EXPECT_GT(found.mean_kl, 0);
 
-  // Every linear has codes, nothing else is gone, and nothing of what it replaces is left.
+  // Every linear has codes, no other tensor is missing, and no replaced tensor remains.
   const Checkpoint source(model()), out(folder_ / "out");
   const ModelConfig config = parse_model_config(source);
   std::set<std::string> replaced;
@@ -93,7 +92,7 @@ TEST_P(Families, TwoStreamsAndOnePassDoToo) {
   EXPECT_LT(comparison("at-once").mean_kl, 0.05);
 }
 
-// What a run on a simulated accelerator takes is what its plan said, however the blocks are made.
+// A run on a simulated accelerator takes the planned memory, for all kinds of blocks.
 TEST_P(Families, TakesTheMemoryThatItsPlanSays) {
   Job on_device = job("device", 4);
   on_device.device_map = "sim:0";

@@ -1,5 +1,4 @@
-// Where a job computes and where its weights and states wait must not change a byte of what comes out; and what was
-// planned is what happens.
+// The places of computing, weights and states do not change a byte of the output, and runs agree with their plans.
 #include <chrono>
 
 #include <gtest/gtest.h>
@@ -11,7 +10,7 @@
 namespace gptq {
 namespace {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 class PlacedJob : public testing::Test {
  protected:
@@ -46,13 +45,13 @@ class PlacedJob : public testing::Test {
     return "";
   }
   static std::string limit_of(const std::string& device, int64_t bytes) { return Json{{device, bytes}}.dump(); }
-  // What the refusal of a job says would do.
+  // The memory that the error for a job says would suffice.
   int64_t smallest(const Job& job) const {
     const std::string message = refusal(job);
     const size_t place = message.find("needs at least ");
     return place == std::string::npos ? -1 : std::stoll(message.substr(message.find('(', place) + 1));
   }
-  // A map that gives the blocks to devices in turn.
+  // A map that assigns the blocks to devices in turn.
   static std::string blocks_on(const std::vector<std::string>& devices) {
     Json map = {{"model.embed_tokens", devices[0]}, {"model.norm", devices[0]}, {"lm_head", devices.back()}};
     for (int block = 0; block < 4; ++block)
@@ -128,7 +127,7 @@ TEST_F(PlacedJob, WithoutAMapTheCurrentAcceleratorIsTakenAndSaid) {
 
 TEST_F(PlacedJob, DiskIsRefusedBeforeAnyWeightIsRead) {
   auto tensors = tiny_tensors({.blocks = 4});
-  for (TinyTensor& tensor : tensors) tensor.values[0] = NAN;  // reading any would be an error of its own
+  for (TinyTensor& tensor : tensors) tensor.values[0] = NAN;  // reading any tensor would be another error
   fs::remove_all(folder_ / "model");
   write_model(folder_ / "model", tiny_config({.blocks = 4}), tensors);
   const std::string message = refusal(job("out", blocks_on({"sim:0", "disk"})));
@@ -338,7 +337,7 @@ TEST_F(PlacedJob, APlanReadsNoWeightsAndWritesNothing) {
   EXPECT_EQ(result.warnings.size(), 1U);
 }
 
-// Reading takes as long as computing; one after the other they would take twice as long. Timing: the best of three.
+// Reading takes as long as computing; in sequence they would take twice as long. Timing: the best of three.
 using PlacedJobTiming = PlacedJob;
 TEST_F(PlacedJobTiming, ReadingIsHiddenBehindComputing) {
   write_tiny_model(folder_ / "deep", {.hidden = 128, .intermediate = 256, .blocks = 16, .heads = 8});
@@ -400,7 +399,7 @@ TEST_F(PlacedEvaluation, DiskIsAllowedAndStreams) {
 }
 
 TEST_F(PlacedEvaluation, SplitsAndOffloadGiveTheSamePerplexityInOneRoundAndInSeveral) {
-  write_ids(folder_ / "long.jsonl", 1700, 40);  // more tokens than one round takes
+  write_ids(folder_ / "long.jsonl", 1700, 40);  // more tokens than in one round
   for (const char* text : {"ids.jsonl", "long.jsonl"}) {
     const double one = perplexity_on("sim:0", "", text);
     EXPECT_EQ(perplexity_on(blocks_on({"sim:0", "sim:1", "cpu", "disk"}), "", text), one);

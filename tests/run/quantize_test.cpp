@@ -1,4 +1,4 @@
-// The whole job on a tiny random model: what comes out, and what must not depend on how it was run.
+// Whole jobs on a tiny random model: their outputs, and independence of how they are run.
 #include <cmath>
 #include <map>
 #include <set>
@@ -18,7 +18,7 @@
 namespace gptq {
 namespace {
 
-using namespace testing_model;  // NOLINT: the fixture's words
+using namespace testing_model;  // NOLINT: helpers of the fixture
 
 class Quantize : public testing::Test {
  protected:
@@ -106,7 +106,7 @@ TEST_F(Quantize, TheFirstStepOfThePaperPresetHasThePapersCodes) {
   paper.recipe.group_size = 32;
   quantize(paper);
 
-  // The first step's inputs are norms of embeddings: worked out here in double.
+  // The first step's inputs are norms of embeddings, computed here in double.
   const Checkpoint source(folder_ / "model"), out(folder_ / "paper");
   const Matrix embedding = source.load(source.tensor("model.embed_tokens.weight"));
   const Matrix norm = source.load(source.tensor("model.layers.0.input_layernorm.weight"));
@@ -151,7 +151,7 @@ TEST_F(Quantize, RoundingNeedsNoCalibration) {
 }
 
 TEST_F(Quantize, LossesOfGptqBeatRounding) {
-  // Outputs at 3 bits, judged by the whole model.
+  // Outputs at 3 bits, evaluated with the whole model.
   for (const Method method : {Method::rtn, Method::gptq}) {
     Job three = job(method == Method::rtn ? "rtn3" : "gptq3");
     three.recipe.bits = 3;
@@ -177,7 +177,7 @@ TEST_F(Quantize, AsymmetricIsWrittenAsVersionTwoAndReadBack) {
   EXPECT_NEAR(perplexity_of("asym") / perplexity_of("model"), 1, 0.2);
 }
 
-// The weights of all linears as a reader has them, in f32.
+// The weights of all linears from a reader, in f32.
 std::map<std::string, std::vector<float>> dequantized(const fs::path& folder) {
   const Checkpoint checkpoint(folder);
   const ModelConfig config = parse_model_config(checkpoint);
@@ -196,7 +196,7 @@ std::map<std::string, std::vector<float>> dequantized(const fs::path& folder) {
 }
 
 TEST_F(Quantize, CompressedTensorsHoldTheSameWeightsBitForBit) {
-  // Inputs of 256, so that groups of 128 are there.
+  // 256 inputs, so that groups of 128 are possible.
   write_tiny_model(folder_ / "wide", {.hidden = 256, .intermediate = 256, .blocks = 1, .heads = 8, .head_dim = 32});
   for (const bool sym : {true, false}) {
     for (const int bits : {4, 8}) {
@@ -353,7 +353,7 @@ TEST_F(Quantize, OnlyTheModulesThatWereAskedForChange) {
   EXPECT_THROW(quantize(unknown), InputError);
 }
 
-// Rules change the modules that they name and nothing that comes before those.
+// Rules change the modules that they name, and nothing before those.
 TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
   quantize(job("plain"));
   Job mixed = job("mixed");
@@ -382,7 +382,7 @@ TEST_F(Quantize, RulesGiveModulesBitsGroupsAndOrdersOfTheirOwn) {
   EXPECT_FALSE(inspection.loaders[0].accepts) << "transformers does not read rules";
   EXPECT_TRUE(inspection.loaders[1].accepts) << "GPTQModel does";
 
-  // Its own config is the recipe that makes it once more.
+  // Its own config is a recipe that reproduces it.
   Job again = job("again");
   again.recipe = read_recipe(folder_ / "mixed" / "quantize_config.json");
   quantize(again);
@@ -460,7 +460,7 @@ TEST_F(Quantize, BitsAreChosenForAnAverageAndWrittenAsRules) {
 
   EXPECT_THROW(quantize(average), InputError) << "what stands in the way is told before anything is measured";
 
-  // What the folder says of itself gives the same folder without measuring.
+  // The folder's own config reproduces it without measuring.
   Job again = job("again");
   again.recipe = read_recipe(folder_ / "average" / "quantize_config.json");
   EXPECT_EQ(again.recipe.average_bits, 0);

@@ -102,7 +102,7 @@ TEST(StateStore, AVisitThatOnlyLooksLeavesAllAsItWas) {
     float next = 0;
     states.for_each(*backend, {.reads_input = false, .writes_residual = false}, [&](Batch& batch) {
       EXPECT_EQ(values_of(*backend, batch.residual)[0], next++);
-      backend->clear(batch.residual);  // clears the copy
+      backend->run(ops::Clear{.y = batch.residual});  // of the copy
     });
     EXPECT_EQ(next, kBatches);
   }

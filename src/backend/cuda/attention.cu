@@ -1,586 +1,105 @@
-// Causal attention without a score matrix in memory: the softmax is computed as the keys stream by (FlashAttention-2,
-// arXiv 2307.08691). Each kernel exists twice: for plain scores, and for those that AttentionShape modifies.
+// Attention: which kernel computes it, and with what arguments.
 #include <algorithm>
-#include <cstdint>
 #include <type_traits>
 
-#include "backend/cuda/device_math.cuh"
+#include "backend/cuda/attention.cuh"
+#include "backend/cuda/gpu.h"
 #include "backend/cuda/kernels.h"
+#include "base/error.h"
+#include "ops/attention.h"
 
 namespace gptq::cuda {
 namespace {
-
-constexpr float kLog2E = 1.4426950408889634F;
-constexpr int kAllKeys = 1 << 30;
-
-template <typename T>
-struct Head {
-  T* data;
-  int64_t stride;
-  __device__ T* row(int64_t r) const { return data + r * stride; }
-};
-
-template <typename T>
-struct Arguments {
-  const T *q, *k, *v;
-  T* y;
-  int64_t q_stride, k_stride, v_stride, y_stride;
-  const int64_t* offsets;
-  int head_dim, heads_per_kv;
-  float scale;  // of the scores, times log2(e)
-  // What modified scores have beside it.
-  float soft_cap;               // times log2(e); 0: none
-  float soft_cap_scale;         // scale / soft_cap
-  int window, chunk;            // kAllKeys: no bound
-  const float *slopes, *sinks;  // null: none
-
-  // The first key that a query sees.
-  __device__ int first_seen(int query) const { return max(query - window + 1, query / chunk * chunk); }
-  // Times log2(e), of the block's head.
-  __device__ float slope() const { return slopes == nullptr ? 0 : slopes[blockIdx.y] * kLog2E; }
-  __device__ float sink() const { return sinks == nullptr ? -INFINITY : sinks[blockIdx.y] * kLog2E; }
-
-  // Of the block's head and sequence.
-  __device__ Head<const T> queries(int64_t start) const {
-    return {q + start * q_stride + static_cast<int64_t>(blockIdx.y) * head_dim, q_stride};
-  }
-  __device__ Head<const T> keys(int64_t start) const {
-    return {k + start * k_stride + static_cast<int64_t>(blockIdx.y / heads_per_kv) * head_dim, k_stride};
-  }
-  __device__ Head<const T> values(int64_t start) const {
-    return {v + start * v_stride + static_cast<int64_t>(blockIdx.y / heads_per_kv) * head_dim, v_stride};
-  }
-  __device__ Head<T> results(int64_t start) const {
-    return {y + start * y_stride + static_cast<int64_t>(blockIdx.y) * head_dim, y_stride};
-  }
-};
-
-// ------------------------------------------------------------------------------------------------- tensor cores
-// One block computes 128 queries of one head. Each of its warps has 32 of them, or 16 where heads are long: the more,
-// the more products follow each read of shared memory. One tile of keys and one of values stay there; the values are
-// copied while scores are computed, the next keys while results are. Rows are 16 bytes longer than the head, so that
-// ldmatrix meets no bank twice. Probabilities are rounded to the inputs' dtype for the second product; row sums keep
-// them in f32. Limited by tensor cores and, where a warp has 16 queries, by the shared memory that feeds them.
-constexpr int kQueries = 128;
-
-template <int kDim>
-struct Tiles {
-  static constexpr int kFragments = kDim > 128 ? 1 : 2;  // of 16 queries, in a warp
-  static constexpr int kThreads = kQueries / (16 * kFragments) * 32;
-  static constexpr int kBlocks = kDim > 128 ? 1 : 2;  // on a multiprocessor, as registers go
-  static constexpr int kKeys = kDim > 160 ? 32 : 64;
-  static constexpr int kRow = kDim + 8;  // elements from row to row
-  static constexpr int kTile = kKeys * kRow;
-  static constexpr size_t kBytes = sizeof(uint16_t) * (kQueries * kRow + 2 * kTile);
-};
-
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ inline void load_matrices(uint32_t (&fragment)[4], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-               : "r"(shared_address(row)));
-}
-__device__ inline void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-               : "r"(shared_address(row)));
-}
-
-// sums [16, 8] += a [16, 16] b [16, 8]
-template <typename T>
-__device__ inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ inline void multiply_add<__nv_bfloat16>(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};\n"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-template <>
-__device__ inline void multiply_add<__half>(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};\n"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Two values as a register of a fragment, the first in the low half.
-__device__ inline uint32_t packed(float low, float high, __nv_bfloat16) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-__device__ inline uint32_t packed(float low, float high, __half) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-// 2^x, wrong by at most 2^-22 of it; 0 where that is subnormal.
-__device__ inline float power_of_two(float x) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
-  return power;
-}
-
-// tanh(x), wrong by at most 2^-22.
-__device__ inline float fast_tanh(float x) { return 1 - __fdividef(2, 1 + power_of_two(2 * kLog2E * x)); }
-
-// Starts the copy of rows [first, first + kRows) of a head to shared memory; rows from `end` on and columns beyond the
-// head become zeros. kWide: 16 bytes at a time, asynchronously.
-template <typename T, int kDim, int kRows, bool kWide>
-__device__ inline void copy_rows(T* to, const Head<const T>& from, int first, int end, int head_dim) {
-  constexpr int kLanes = kWide ? 8 : 32, kEach = kWide ? 8 : 1;  // lanes side by side in a row, elements of each
-  constexpr int kStep = Tiles<kDim>::kThreads / kLanes;
-  const int column = static_cast<int>(threadIdx.x) % kLanes * kEach;
-  const int r = static_cast<int>(threadIdx.x) / kLanes;
-  const T* source = from.row(first + r) + column;
-  T* place = to + r * Tiles<kDim>::kRow + column;
-#pragma unroll
-  for (int i = 0; i < kRows; i += kStep) {
-#pragma unroll
-    for (int c = 0; c < kDim; c += kLanes * kEach) {
-      if (kDim % (kLanes * kEach) != 0 && column + c >= kDim) break;
-      const bool there = first + r + i < end && column + c < head_dim;
-      if constexpr (kWide) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(place + c)),
-                     "l"(there ? source + c : from.data), "r"(there ? 16 : 0)
-                     : "memory");
-      } else {
-        place[c] = there ? source[c] : T(0.0F);
-      }
-    }
-    source += kStep * from.stride;
-    place += kStep * Tiles<kDim>::kRow;
-  }
-}
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_all;\n" ::: "memory");
-  __syncthreads();
-}
-
-// From products to modified scores, times log2(e). Of 16 queries by kCount * 8 keys a thread has the elements that
-// mma.sync gives it, the first of them at (row, column).
-template <typename T, int kCount>
-__device__ inline void modify(const Arguments<T>& a, float slope, int row, int column, float (&score)[kCount][4]) {
-  if (a.soft_cap > 0) {
-#pragma unroll
-    for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) score[n][i] = a.soft_cap * fast_tanh(score[n][i] * a.soft_cap_scale);
-    }
-  } else {
-#pragma unroll
-    for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) score[n][i] *= a.scale;
-    }
-  }
-  if (slope == 0) return;
-#pragma unroll
-  for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      score[n][i] = fmaf(slope, static_cast<float>(column + n * 8 + i % 2 - row - i / 2 * 8), score[n][i]);
-  }
-}
-
-// Keys that a query does not see get no share.
-template <typename T, int kCount>
-__device__ inline void hide(const Arguments<T>& a, int row, int column, float (&score)[kCount][4]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int last = row + half * 8, first = a.first_seen(last);
-#pragma unroll
-    for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int key = column + n * 8 + i;
-        if (key > last || key < first) score[n][2 * half + i] = -INFINITY;
-      }
-    }
-  }
-}
-
-// The factor that makes shares of a row's sums, where `sink` joins the scores of which `top` is the highest.
-__device__ inline float share_with_sink(float sink, float top, float total) {
-  const float highest = fmaxf(top, sink), shrink = exp2f(top - highest);
-  return shrink / (total * shrink + exp2f(sink - highest));
-}
-
-template <typename T, int kDim, bool kWide, bool kModified>
-__global__ void __launch_bounds__(Tiles<kDim>::kThreads, Tiles<kDim>::kBlocks) attention_kernel(Arguments<T> a) {
-  using Tile = Tiles<kDim>;
-  constexpr int kKeys = Tile::kKeys, kRow = Tile::kRow, kFragments = Tile::kFragments;
-  constexpr bool kQueriesStay = kFragments == 1;  // in registers, where they leave room
-  extern __shared__ uint4 memory[];
-  T* const query_rows = reinterpret_cast<T*>(memory);
-  T* const key_tile = query_rows + kQueries * kRow;
-  T* const value_tile = key_tile + Tile::kTile;
-
-  const int64_t start = a.offsets[blockIdx.z];
-  const int length = static_cast<int>(a.offsets[blockIdx.z + 1] - start);
-  // The last queries have the most keys: they go first.
-  const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * kQueries;
-  if (first_query >= length) return;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int first_row = first_query + warp * 16 * kFragments;  // of the warp
-  const Head<const T> keys = a.keys(start), values = a.values(start);
-
-  const T* const query_place = query_rows + (warp * 16 * kFragments + lane % 16) * kRow + lane / 16 * 8;
-  const T* const key_place = key_tile + (lane % 8 + lane / 16 * 8) * kRow + lane / 8 % 2 * 8;
-  const T* const value_place = value_tile + lane % 16 * kRow + lane / 16 * 8;
-
-  // Tiles before this one hold no key that the block's queries see.
-  const int first_tile = kModified ? a.first_seen(first_query) / kKeys * kKeys : 0;
-  const float slope = kModified ? a.slope() : 0;
-
-  copy_rows<T, kDim, kQueries, kWide>(query_rows, a.queries(start), first_query, length, a.head_dim);
-  copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_tile, length, a.head_dim);
-
-  // Of 16 queries a thread has rows lane / 4 and lane / 4 + 8; of 8 columns, lane % 4 * 2 and the next.
-  float result[kFragments][kDim / 8][4] = {};
-  float top[kFragments][2], sum[kFragments][2] = {};
-#pragma unroll
-  for (int m = 0; m < kFragments; ++m) top[m][0] = top[m][1] = -INFINITY;
-  uint32_t query[kQueriesStay ? kDim / 16 : 1][kFragments][4];
-
-  const int all_keys = min(first_query + kQueries, length);
-  for (int first_key = first_tile; first_key < all_keys; first_key += kKeys) {
-    wait_for_copies();  // the keys are there, and all warps are done with the values before
-    if (kQueriesStay && first_key == first_tile) {
-#pragma unroll
-      for (int d = 0; d < kDim / 16; ++d) load_matrices(query[kQueriesStay ? d : 0][0], query_place + d * 16);
-    }
-    copy_rows<T, kDim, kKeys, kWide>(value_tile, values, first_key, length, a.head_dim);
-
-    float score[kFragments][kKeys / 8][4] = {};
-#pragma unroll
-    for (int d = 0; d < kDim / 16; ++d) {
-      auto& q = query[kQueriesStay ? d : 0];
-      if constexpr (!kQueriesStay) {
-#pragma unroll
-        for (int m = 0; m < kFragments; ++m) load_matrices(q[m], query_place + m * 16 * kRow + d * 16);
-      }
-#pragma unroll
-      for (int n = 0; n < kKeys / 16; ++n) {
-        uint32_t key[4];
-        load_matrices(key, key_place + n * 16 * kRow + d * 16);
-#pragma unroll
-        for (int m = 0; m < kFragments; ++m) {
-          multiply_add<T>(score[m][2 * n], q[m], key[0], key[1]);
-          multiply_add<T>(score[m][2 * n + 1], q[m], key[2], key[3]);
-        }
-      }
-    }
-    wait_for_copies();  // the values are there, and all warps are done with the keys
-    if (first_key + kKeys < all_keys)
-      copy_rows<T, kDim, kKeys, kWide>(key_tile, keys, first_key + kKeys, length, a.head_dim);
-
-    // Every row of the warp sees every key of the tile.
-    const bool whole = first_key + kKeys <= first_row + 1 &&
-                       (!kModified || a.first_seen(first_row + 16 * kFragments - 1) <= first_key);
-#pragma unroll
-    for (int m = 0; m < kFragments; ++m) {
-      const int row = first_row + m * 16 + lane / 4, column = first_key + lane % 4 * 2;
-      if constexpr (kModified) {
-        modify(a, slope, row, column, score[m]);
-        if (!whole) hide(a, row, column, score[m]);
-      } else {
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            // Keys from `length` on come after every row.
-            const bool seen = whole || column + n * 8 + i % 2 <= row + i / 2 * 8;
-            score[m][n][i] = seen ? score[m][n][i] * a.scale : -INFINITY;
-          }
-        }
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float highest = top[m][half];
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n)
-          highest = fmaxf(highest, fmaxf(score[m][n][2 * half], score[m][n][2 * half + 1]));
-        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 1));
-        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffU, highest, 2));
-        // Plain scores: every row sees key 0, so from the first tile on `highest` is finite. Modified ones: a row may
-        // have seen no key so far, and then any finite number is as good.
-        const float base = kModified && highest == -INFINITY ? 0 : highest;
-        const float shrink = power_of_two(top[m][half] - base);
-        top[m][half] = highest;
-        sum[m][half] *= shrink;
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-          for (int i = 2 * half; i < 2 * half + 2; ++i) {
-            score[m][n][i] = power_of_two(score[m][n][i] - base);
-            sum[m][half] += score[m][n][i];
-          }
-        }
-#pragma unroll
-        for (int d = 0; d < kDim / 8; ++d) {
-          result[m][d][2 * half] *= shrink;
-          result[m][d][2 * half + 1] *= shrink;
-        }
-      }
-    }
-
-#pragma unroll
-    for (int n = 0; n < kKeys / 16; ++n) {
-      uint32_t probability[kFragments][4];
-#pragma unroll
-      for (int m = 0; m < kFragments; ++m) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* const pair = &score[m][2 * n + i / 2][i % 2 * 2];
-          probability[m][i] = packed(pair[0], pair[1], T());
-        }
-      }
-#pragma unroll
-      for (int d = 0; d < kDim / 16; ++d) {
-        uint32_t value[4];
-        load_matrices_transposed(value, value_place + n * 16 * kRow + d * 16);
-#pragma unroll
-        for (int m = 0; m < kFragments; ++m) {
-          multiply_add<T>(result[m][2 * d], probability[m], value[0], value[1]);
-          multiply_add<T>(result[m][2 * d + 1], probability[m], value[2], value[3]);
-        }
-      }
-    }
-  }
-
-  const Head<T> results = a.results(start);
-  const float sink = kModified ? a.sink() : 0;
-#pragma unroll
-  for (int m = 0; m < kFragments; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float total = sum[m][half];
-      total += __shfl_xor_sync(0xffffffffU, total, 1);
-      total += __shfl_xor_sync(0xffffffffU, total, 2);
-      const int row = first_row + m * 16 + half * 8 + lane / 4;
-      if (row >= length) continue;
-      float share = 1 / total;
-      if constexpr (kModified) share = share_with_sink(sink, top[m][half], total);
-      T* const to = results.row(row) + lane % 4 * 2;
-#pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        const int left = a.head_dim - (d * 8 + lane % 4 * 2);  // columns from here on
-        const float x = result[m][d][2 * half] * share, y = result[m][d][2 * half + 1] * share;
-        if constexpr (kWide) {
-          if (left > 0) *reinterpret_cast<uint32_t*>(to + d * 8) = packed(x, y, T());
-        } else {
-          if (left > 0) store(to + d * 8, x);
-          if (left > 1) store(to + d * 8 + 1, y);
-        }
-      }
-    }
-  }
-}
-
-// Operands that cannot be read 16 bytes at a time are rare: one kernel does for their plain scores too.
-template <typename T, int kDim>
-void launch(const Arguments<T>& arguments, bool wide, bool modified, dim3 blocks, cudaStream_t stream) {
-  static_assert(Tiles<kDim>::kBytes <= 99 * 1024, "what a block may have where multiprocessors have least");
-  const auto kernel = !wide      ? attention_kernel<T, kDim, false, true>
-                      : modified ? attention_kernel<T, kDim, true, true>
-                                 : attention_kernel<T, kDim, true, false>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tiles<kDim>::kBytes));
-  cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-  kernel<<<blocks, Tiles<kDim>::kThreads, Tiles<kDim>::kBytes, stream>>>(arguments);
-}
-
-// ---------------------------------------------------------------------------------------------------------- f32
-// A block computes 32 queries of one head, each of its 8 warps 4 of them. For scores a lane is a key, for results it is
-// every 32nd column. Rows in shared memory are an odd number of quads, which zeros fill up: lanes that read one quad of
-// their rows meet each bank once. Limited by f32 arithmetic and shared memory. Heads of more than 256 elements, of any
-// dtype, are computed like this too, but 8 queries at a time, and keys and values take turns in shared memory.
-constexpr int kWarps = 8, kWideThreads = 32 * kWarps, kWideKeys = 32;
-constexpr int kShortHead = 256;
-
-template <bool kLongHeads>
-struct WideTiles {
-  static constexpr int kPerWarp = kLongHeads ? 1 : 4, kQueries = kWarps * kPerWarp;
-  static constexpr int kMostPerLane = kLongHeads ? 16 : kShortHead / 32;     // columns
-  static constexpr int kRows = kQueries + (kLongHeads ? 1 : 2) * kWideKeys;  // of shared memory
-};
-
-int64_t quads_of_row(int64_t head_dim) { return (head_dim + 3) / 4 | 1; }
-
-template <typename T, bool kLongHeads, bool kModified>
-__global__ void __launch_bounds__(kWideThreads, 2) attention_f32_kernel(Arguments<T> a, int row_quads) {
-  using Tile = WideTiles<kLongHeads>;
-  constexpr int kPerWarp = Tile::kPerWarp, kMostPerLane = Tile::kMostPerLane;
-  extern __shared__ float4 quads[];
-  const int dim = a.head_dim, used_quads = (dim + 3) / 4;
-  float4 *const queries = quads, *const keys = queries + Tile::kQueries * row_quads,
-                *const values = keys + (kLongHeads ? 0 : kWideKeys * row_quads);
-  const int64_t start = a.offsets[blockIdx.z];
-  const int length = static_cast<int>(a.offsets[blockIdx.z + 1] - start);
-  const int first_query = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * Tile::kQueries;
-  if (first_query >= length) return;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto load = [&](float4* to, const Head<const T>& from, int first, int rows) {
-    for (int r = warp; r < rows; r += kWarps) {
-      float* const row = reinterpret_cast<float*>(to + r * row_quads);
-      for (int c = lane; c < used_quads * 4; c += 32)
-        row[c] = first + r < length && c < dim ? widened(from.row(first + r)[c]) : 0.0F;
-    }
-  };
-  load(queries, a.queries(start), first_query, Tile::kQueries);
-  const float4* const query_rows = queries + warp * kPerWarp * row_quads;
-
-  float result[kPerWarp][kMostPerLane] = {};
-  float top[kPerWarp], sum[kPerWarp] = {};
-#pragma unroll
-  for (int i = 0; i < kPerWarp; ++i) top[i] = -INFINITY;
-  const int all_keys = min(first_query + Tile::kQueries, length);
-  const int first_tile = kModified ? a.first_seen(first_query) / kWideKeys * kWideKeys : 0;
-  const float slope = kModified ? a.slope() : 0;
-  for (int first_key = first_tile; first_key < all_keys; first_key += kWideKeys) {
-    __syncthreads();
-    load(keys, a.keys(start), first_key, kWideKeys);
-    if (!kLongHeads) load(values, a.values(start), first_key, kWideKeys);
-    __syncthreads();
-
-    float score[kPerWarp] = {};
-    for (int c = 0; c < used_quads; ++c) {
-      const float4 key = keys[lane * row_quads + c];
-#pragma unroll
-      for (int i = 0; i < kPerWarp; ++i) {
-        const float4 query = query_rows[i * row_quads + c];
-        score[i] = fmaf(query.x, key.x, score[i]);
-        score[i] = fmaf(query.y, key.y, score[i]);
-        score[i] = fmaf(query.z, key.z, score[i]);
-        score[i] = fmaf(query.w, key.w, score[i]);
-      }
-    }
-
-    if (kLongHeads) {
-      __syncthreads();
-      load(values, a.values(start), first_key, kWideKeys);
-      __syncthreads();
-    }
-
-    float probability[kPerWarp];
-#pragma unroll
-    for (int i = 0; i < kPerWarp; ++i) {
-      const int query = first_query + warp * kPerWarp + i, key = first_key + lane;
-      const bool seen = key <= query && (!kModified || key >= a.first_seen(query));
-      float scaled = score[i] * a.scale;
-      if constexpr (kModified) {
-        if (a.soft_cap > 0) scaled = a.soft_cap * tanhf(score[i] * a.soft_cap_scale);
-        scaled = fmaf(slope, static_cast<float>(key - query), scaled);
-      }
-      if (!seen) scaled = -INFINITY;
-      const float highest = fmaxf(top[i], warp_max(scaled));
-      // Of modified scores a row may have seen none so far: then any finite number is as good.
-      const float base = kModified && highest == -INFINITY ? 0 : highest;
-      const float shrink = exp2f(top[i] - base);
-      probability[i] = exp2f(scaled - base);
-      top[i] = highest;
-      sum[i] = sum[i] * shrink + warp_sum(probability[i]);
-#pragma unroll
-      for (int c = 0; c < kMostPerLane; ++c) result[i][c] *= shrink;
-    }
-
-    for (int j = 0; j < kWideKeys; ++j) {
-      const float* const row = reinterpret_cast<const float*>(values + j * row_quads);
-      float share[kPerWarp];
-#pragma unroll
-      for (int i = 0; i < kPerWarp; ++i) share[i] = __shfl_sync(0xffffffffU, probability[i], j);
-#pragma unroll
-      for (int c = 0; c < kMostPerLane; ++c) {
-        if (c * 32 >= dim) break;
-        const float value = c * 32 + lane < dim ? row[c * 32 + lane] : 0.0F;
-#pragma unroll
-        for (int i = 0; i < kPerWarp; ++i) result[i][c] = fmaf(share[i], value, result[i][c]);
-      }
-    }
-  }
-
-  const Head<T> results = a.results(start);
-  const float sink = kModified ? a.sink() : 0;
-#pragma unroll
-  for (int i = 0; i < kPerWarp; ++i) {
-    const int query = first_query + warp * kPerWarp + i;
-    if (query >= length) continue;
-    if constexpr (kModified) sum[i] = 1 / share_with_sink(sink, top[i], sum[i]);
-#pragma unroll
-    for (int c = 0; c < kMostPerLane; ++c) {
-      const int column = c * 32 + lane;
-      if (column < dim) store(results.row(query) + column, result[i][c] / sum[i]);
-    }
-  }
-}
-
-template <bool kLongHeads, typename T>
-void launch_f32(const Arguments<T>& arguments, bool modified, dim3 blocks, cudaStream_t stream) {
-  const int64_t row_quads = quads_of_row(arguments.head_dim);
-  const auto bytes = static_cast<int>(sizeof(float4)) * WideTiles<kLongHeads>::kRows * static_cast<int>(row_quads);
-  const auto kernel = modified ? attention_f32_kernel<T, kLongHeads, true> : attention_f32_kernel<T, kLongHeads, false>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  kernel<<<blocks, kWideThreads, static_cast<size_t>(bytes), stream>>>(arguments, static_cast<int>(row_quads));
-}
 
 unsigned pieces(int64_t length, int each) { return static_cast<unsigned>((length + each - 1) / each); }
 
 bool is_wide(ConstMatrixView m) { return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && m.stride % 8 == 0; }
 
-}  // namespace
-
-void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, const int64_t* offsets, int64_t sequences,
-               int64_t longest, const AttentionShape& shape, MatrixView y, cudaStream_t stream) {
-  if (y.empty() || longest == 0) return;
-  const bool modified =
-      shape.soft_cap > 0 || shape.window > 0 || shape.chunk > 0 || !shape.slopes.empty() || !shape.sinks.empty();
+template <typename T>
+Arguments<T> arguments_of(const ops::Attention& op, const int64_t* offsets) {
+  const AttentionShape& shape = op.shape;
   const auto bound = [](int64_t keys) {
     return keys == 0 ? kAllKeys : static_cast<int>(std::min<int64_t>(keys, kAllKeys));
   };
-  with_element(q.dtype, [&](auto element) {
+  return {.q = static_cast<const T*>(op.q.data),
+          .k = static_cast<const T*>(op.k.data),
+          .v = static_cast<const T*>(op.v.data),
+          .y = static_cast<T*>(op.y.data),
+          .q_stride = op.q.stride,
+          .k_stride = op.k.stride,
+          .v_stride = op.v.stride,
+          .y_stride = op.y.stride,
+          .offsets = offsets,
+          .head_dim = static_cast<int>(shape.head_dim),
+          .heads_per_kv = static_cast<int>(shape.heads / shape.kv_heads),
+          .scale = shape.scale * kLog2E,
+          .soft_cap = shape.soft_cap * kLog2E,
+          .soft_cap_scale = shape.soft_cap > 0 ? shape.scale / shape.soft_cap : 0,
+          .window = bound(shape.window),
+          .chunk = bound(shape.chunk),
+          .slopes = shape.slopes.empty() ? nullptr : shape.slopes.row<float>(0),
+          .sinks = shape.sinks.empty() ? nullptr : shape.sinks.row<float>(0)};
+}
+
+// longest: tokens of the longest sequence. q, k, v, y have the same dtype.
+template <typename T>
+void launch(const ops::Attention& op, const Arguments<T>& arguments, int64_t longest, cudaStream_t stream) {
+  const AttentionShape& shape = op.shape;
+  const int64_t dim = shape.head_dim;
+  const bool modified =
+      shape.soft_cap > 0 || shape.window > 0 || shape.chunk > 0 || !shape.slopes.empty() || !shape.sinks.empty();
+  const auto blocks_of = [&](int queries) {
+    return dim3(pieces(longest, queries), static_cast<unsigned>(shape.heads),
+                static_cast<unsigned>(op.offsets.size() - 1));
+  };
+  if (dim > kShortHead) return launch_long_heads(arguments, modified, blocks_of(kLongHeadQueries), stream);
+  if constexpr (std::is_same_v<T, float>) {
+    launch_short_heads(arguments, modified, blocks_of(kWideQueries), stream);
+  } else {
+    const bool wide = dim % 8 == 0 && is_wide(op.q) && is_wide(op.k) && is_wide(op.v) && is_wide(op.y);
+    const dim3 blocks = blocks_of(kQueries);
+    const auto kernel = dim <= 32    ? launch_attention<T, 32>
+                        : dim <= 64  ? launch_attention<T, 64>
+                        : dim <= 96  ? launch_attention<T, 96>
+                        : dim <= 128 ? launch_attention<T, 128>
+                        : dim <= 160 ? launch_attention<T, 160>
+                        : dim <= 192 ? launch_attention<T, 192>
+                                     : launch_attention<T, 256>;
+    kernel(arguments, wide, modified, blocks, stream);
+  }
+}
+
+void attention(Gpu& gpu, const ops::Attention& op) {
+  constexpr int64_t kMostHeadDim = 512;
+  if (op.shape.head_dim > kMostHeadDim) {
+    throw UnsupportedError(cat(gpu.name(), ": heads of ", op.shape.head_dim, " elements; attention here does up to ",
+                               kMostHeadDim, ", the device cpu any"));
+  }
+  if (op.y.empty()) return;
+  if (op.k.dtype != op.q.dtype || op.v.dtype != op.q.dtype || op.y.dtype != op.q.dtype) {  // in no model: in f32 then
+    const Matrix q = aligned_copy(gpu, op.q, DType::f32), k = aligned_copy(gpu, op.k, DType::f32),
+                 v = aligned_copy(gpu, op.v, DType::f32);
+    Matrix y(gpu.memory(), DType::f32, op.y.rows, op.y.cols);
+    attention(gpu, {.q = q.view().col_range(0, op.q.cols),
+                    .k = k.view().col_range(0, op.k.cols),
+                    .v = v.view().col_range(0, op.v.cols),
+                    .offsets = op.offsets,
+                    .shape = op.shape,
+                    .y = y});
+    return convert(y, op.y, gpu.stream());
+  }
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < op.offsets.size(); ++s) longest = std::max(longest, op.offsets[s + 1] - op.offsets[s]);
+  const Matrix offsets = gpu.on_device(op.offsets);
+  if (longest == 0) return;
+  with_element(op.q.dtype, [&](auto element) {
     using T = decltype(element);
-    const Arguments<T> arguments = {.q = static_cast<const T*>(q.data),
-                                    .k = static_cast<const T*>(k.data),
-                                    .v = static_cast<const T*>(v.data),
-                                    .y = static_cast<T*>(y.data),
-                                    .q_stride = q.stride,
-                                    .k_stride = k.stride,
-                                    .v_stride = v.stride,
-                                    .y_stride = y.stride,
-                                    .offsets = offsets,
-                                    .head_dim = static_cast<int>(shape.head_dim),
-                                    .heads_per_kv = static_cast<int>(shape.heads / shape.kv_heads),
-                                    .scale = shape.scale * kLog2E,
-                                    .soft_cap = shape.soft_cap * kLog2E,
-                                    .soft_cap_scale = shape.soft_cap > 0 ? shape.scale / shape.soft_cap : 0,
-                                    .window = bound(shape.window),
-                                    .chunk = bound(shape.chunk),
-                                    .slopes = shape.slopes.empty() ? nullptr : shape.slopes.row<float>(0),
-                                    .sinks = shape.sinks.empty() ? nullptr : shape.sinks.row<float>(0)};
-    const int64_t dim = shape.head_dim;
-    const auto blocks_of = [&](int queries) {
-      return dim3(pieces(longest, queries), static_cast<unsigned>(shape.heads), static_cast<unsigned>(sequences));
-    };
-    if (dim > kShortHead) return launch_f32<true>(arguments, modified, blocks_of(WideTiles<true>::kQueries), stream);
-    if constexpr (std::is_same_v<T, float>) {
-      launch_f32<false>(arguments, modified, blocks_of(WideTiles<false>::kQueries), stream);
-    } else {
-      const bool wide = dim % 8 == 0 && is_wide(q) && is_wide(k) && is_wide(v) && is_wide(y);
-      const dim3 blocks = blocks_of(kQueries);
-      if (dim <= 32) return launch<T, 32>(arguments, wide, modified, blocks, stream);
-      if (dim <= 64) return launch<T, 64>(arguments, wide, modified, blocks, stream);
-      if (dim <= 96) return launch<T, 96>(arguments, wide, modified, blocks, stream);
-      if (dim <= 128) return launch<T, 128>(arguments, wide, modified, blocks, stream);
-      if (dim <= 160) return launch<T, 160>(arguments, wide, modified, blocks, stream);
-      if (dim <= 192) return launch<T, 192>(arguments, wide, modified, blocks, stream);
-      launch<T, 256>(arguments, wide, modified, blocks, stream);
-    }
+    launch<T>(op, arguments_of<T>(op, static_cast<const int64_t*>(offsets.view().data)), longest, gpu.stream());
   });
 }
+
+}  // namespace
+
+void add_attention_ops(GpuOps& table) { table.add<attention>(); }
 
 }  // namespace gptq::cuda

@@ -9,7 +9,7 @@ namespace gptq::cuda {
 
 void check(cudaError_t result, const std::string& device, std::string_view doing) {
   if (result == cudaSuccess) return;
-  cudaGetLastError();  // forgets what is not sticky
+  cudaGetLastError();  // clears errors that are not sticky
   throw DeviceError(cat(device, ": ", doing, ": ", cudaGetErrorString(result), " (", cudaGetErrorName(result), ")"));
 }
 
@@ -83,7 +83,7 @@ void* StagingMemory::allocate(size_t bytes) {
   {
     std::lock_guard lock(mutex_);
     std::vector<Idle>& idle = idle_[bytes];
-    // The one released first is the likeliest to be free.
+    // The block released first is the most likely to be free.
     if (!idle.empty()) {
       found = idle.front();
       idle.erase(idle.begin());
@@ -99,7 +99,7 @@ void* StagingMemory::allocate(size_t bytes) {
     return found.block;
   }
   void* block = source_.allocate(bytes);
-  // Where registering is refused, by a limit on locked memory, copies are slower and otherwise the same.
+  // Where a limit on locked memory forbids registering, copies are slower and otherwise the same.
   if (cudaHostRegister(block, std::max<size_t>(bytes, 1), cudaHostRegisterPortable) != cudaSuccess) cudaGetLastError();
   std::lock_guard lock(mutex_);
   blocks_[static_cast<const std::byte*>(block)] = bytes;
@@ -116,7 +116,7 @@ void StagingMemory::release(void* block, size_t bytes) noexcept {
       idle_[bytes].push_back({block, copied});
       return;
     }
-  } catch (const std::exception&) {  // no room to remember it
+  } catch (const std::exception&) {  // no memory for the list
   }
   if (copied != nullptr) cudaEventDestroy(copied);
   cudaStreamSynchronize(stream_);

@@ -17,8 +17,8 @@ namespace gptq::cuda {
 // Throws DeviceError saying the device, what it was doing and what CUDA says.
 void check(cudaError_t result, const std::string& device, std::string_view doing);
 
-// Allocated and released in the order of a stream, from a pool that the driver keeps: what is released is reused
-// without asking the device.
+// Allocated and released in the order of a stream, from a pool of the driver, which reuses released blocks without
+// asking the device.
 class DeviceMemory final : public Memory {
  public:
   DeviceMemory(int index, std::string name, cudaStream_t stream);
@@ -43,9 +43,9 @@ class DeviceMemory final : public Memory {
   cudaMemPool_t pool_ = nullptr;
 };
 
-// Host memory that is registered with CUDA. Blocks are kept for the next request of their size, as registering costs
-// more than a copy; one is given out again only when the copies that were queued before its release are done, so a copy
-// from here need not be waited for.
+// Host memory that is registered with CUDA. Blocks are kept for the next request of their size, because registering
+// costs more than a copy. A block is reused only when the copies that were queued before its release are done, so
+// nobody needs to wait for a copy from it.
 class StagingMemory final : public Memory {
  public:
   // Takes its memory from `source`, which must outlive it.

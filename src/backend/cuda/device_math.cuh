@@ -18,7 +18,7 @@ __device__ inline void store(float* to, float value) { *to = value; }
 __device__ inline void store(__half* to, float value) { *to = __float2half_rn(value); }
 __device__ inline void store(__nv_bfloat16* to, float value) { *to = __float2bfloat16_rn(value); }
 
-// A strided float matrix whose element type is known at run time only: for what is rare or small.
+// A strided float matrix whose element type is known at run time only: for rare or small operands.
 struct AnyRows {
   void* data;
   DType dtype;

@@ -3,15 +3,11 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cuda/library_errors.h"
 #include "base/error.h"
 
 namespace gptq::cuda {
 namespace {
-
-void check(cublasStatus_t status, const std::string& device, const char* doing) {
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw DeviceError(cat(device, ": ", doing, ": ", cublasLtGetStatusString(status)));
-}
 
 cudaDataType_t cuda_type(DType dtype) {
   return dtype == DType::f16 ? CUDA_R_16F : dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -37,12 +33,12 @@ int32_t pieces_of(const cublasLtMatmulAlgo_t& algorithm) {
   return pieces;
 }
 
-// Rows in view of which an algorithm is chosen where their number is free.
+// Row count assumed when choosing an algorithm for any number of rows.
 constexpr int64_t kTypicalRows = 8192;
 
 }  // namespace
 
-// A product as cuBLASLt is told of it.
+// The descriptors of a product for cuBLASLt.
 struct Multiplier::Operation {
   Owned<cublasLtMatmulDesc_t, &cublasLtMatmulDescDestroy> description;
   Layout a, b, d;
@@ -68,6 +64,11 @@ struct Multiplier::Operation {
   }
 };
 
+int64_t alignment_of(const ConstMatrixView& m) {
+  const auto bits = reinterpret_cast<uintptr_t>(m.data) | static_cast<uintptr_t>(m.stride) * size_of(m.dtype) | 16U;
+  return static_cast<int64_t>(bits & (~bits + 1));
+}
+
 Multiplier::Multiplier(std::string device, cudaStream_t stream, void* workspace, size_t workspace_bytes)
     : device_(std::move(device)), stream_(stream), workspace_(workspace), workspace_bytes_(workspace_bytes) {
   cublasLtHandle_t handle = nullptr;
@@ -75,8 +76,8 @@ Multiplier::Multiplier(std::string device, cudaStream_t stream, void* workspace,
   handle_.reset(handle);
 }
 
-// cuBLASLt's first proposal. Where the number of rows is free it is not asked about: the proposal for a typical number
-// is taken, and none that splits the inner dimension, so a row's sums are the same however many others go with it.
+// cuBLASLt's first proposal. Where the number of rows may vary, the proposal for a typical number is taken, and none
+// that splits the inner dimension, so that a row's sums do not depend on the number of rows.
 cublasLtMatmulAlgo_t Multiplier::algorithm(const Product& product, bool bias, const Operation& operation) {
   Product typical = product;
   if (product.rows_are_free) typical.n = kTypicalRows;

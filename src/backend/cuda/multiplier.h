@@ -2,26 +2,17 @@
 #pragma once
 
 #include <array>
-#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
-#include <type_traits>
 
 #include <cublasLt.h>
 
-#include "tensor/dtype.h"
+#include "backend/cuda/owned.h"
+#include "tensor/matrix.h"
 
 namespace gptq::cuda {
-
-// A C handle that is destroyed with its owner.
-template <typename Handle, auto destroy>
-struct Destroy {
-  void operator()(Handle handle) const { destroy(handle); }
-};
-template <typename Handle, auto destroy>
-using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroy<Handle, destroy>>;
 
 // d = a b + beta d in cuBLAS's column-major terms: a [m, k], b [k, n], d [m, n], a and b each transposed in memory or
 // not; `batch` of them, the next one step_a, step_b and step_d elements further. Sums are in f32.
@@ -33,9 +24,12 @@ struct Product {
   int64_t batch = 1, step_a = 0, step_b = 0, step_d = 0;
   float beta = 0;
   int64_t alignment = 16;  // bytes, of all addresses and columns
-  // n counts independent rows of the input: its value must not change what becomes of each.
+  // n counts independent rows of the input: results of a row must not depend on it.
   bool rows_are_free = false;
 };
+
+// The largest power of two up to 16 that divides the address and the bytes from row to row.
+int64_t alignment_of(const ConstMatrixView& m);
 
 class Multiplier {
  public:

@@ -1,15 +1,16 @@
-// Norms over groups of columns. A group is the work of a block, or, where it is as short as an attention head, of 1 to
-// 32 neighbouring lanes of a warp, so that no lane idles. Limited by memory bandwidth: a group comes from memory once,
-// and from the cache when it is read again.
+// Norms over groups of columns. A group is the work of a block, or of 1 to 32 neighbouring lanes of a warp where it is
+// as short as an attention head, so that no lane idles. Limited by memory bandwidth: a group is read from memory once,
+// then from the cache.
 #include <cstdint>
 
-#include "backend/cuda/kernels.h"
+#include "backend/cuda/gpu.h"
 #include "backend/cuda/rows.cuh"
+#include "ops/norms.h"
 
 namespace gptq::cuda {
 namespace {
 
-// Groups of at most so many columns are for lanes: one pack of each.
+// Groups of at most this many columns are handled by lanes of a warp, one pack each.
 constexpr int64_t kMostOfLanes = 32 * kWide;
 
 // Threads that handle one group together. sum() is the sum over them, in each; its order is fixed.
@@ -88,8 +89,7 @@ struct RmsNorm {
   }
 };
 
-// A mean that rounding has moved away from the true one is corrected by the mean of what is left, so that large means
-// cost no accuracy.
+// The rounded mean is corrected by the mean of the residuals, so that large means cost no accuracy.
 template <typename X, typename Weight>
 struct LayerNorm {
   static constexpr int kEach = X::kEach;
@@ -158,7 +158,7 @@ void launch_groups(int64_t rows, int64_t groups, int64_t width, cudaStream_t str
 // Calls body(x, y, weight, bias) with the fastest readers that these matrices allow.
 template <typename Body>
 void with_readers(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, MatrixView y, Body body) {
-  if (bias.empty()) bias = weight;  // of the same kind, and not read
+  if (bias.empty()) bias = weight;  // the same type of reader, which is not used
   if (!in_packs({x, y}) || !in_packs({weight, bias}) || (weight.dtype != x.dtype && weight.dtype != DType::f32))
     return body(Singles(x), Singles(y), Singles(weight), Singles(bias));
   with_element(x.dtype, [&](auto element) {
@@ -168,25 +168,31 @@ void with_readers(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bia
   });
 }
 
-}  // namespace
-
-void rms_norm(ConstMatrixView x, ConstMatrixView weight, float eps, MatrixView y, cudaStream_t stream) {
-  if (x.empty()) return;
-  with_readers(x, weight, {}, y, [&](auto from, auto to, auto scales, auto) {
+void rms_norm(Gpu& gpu, const ops::RmsNorm& op) {
+  if (op.x.empty()) return;
+  const int64_t width = op.weight.cols;
+  with_readers(op.x, op.weight, {}, op.y, [&](auto from, auto to, auto scales, auto) {
     using Norm = RmsNorm<decltype(from), decltype(scales)>;
-    launch_groups(x.rows, x.cols / weight.cols, weight.cols, stream,
-                  Norm{from, to, scales, weight.cols, weight.rows, eps});
+    launch_groups(op.x.rows, op.x.cols / width, width, gpu.stream(),
+                  Norm{from, to, scales, width, op.weight.rows, op.eps});
   });
 }
 
-void layer_norm(ConstMatrixView x, ConstMatrixView weight, ConstMatrixView bias, float eps, MatrixView y,
-                cudaStream_t stream) {
-  if (x.empty()) return;
-  with_readers(x, weight, bias, y, [&](auto from, auto to, auto scales, auto shifts) {
+void layer_norm(Gpu& gpu, const ops::LayerNorm& op) {
+  if (op.x.empty()) return;
+  const int64_t width = op.weight.cols;
+  with_readers(op.x, op.weight, op.bias, op.y, [&](auto from, auto to, auto scales, auto shifts) {
     using Norm = LayerNorm<decltype(from), decltype(scales)>;
-    launch_groups(x.rows, x.cols / weight.cols, weight.cols, stream,
-                  Norm{from, to, scales, shifts, !bias.empty(), weight.cols, weight.rows, eps});
+    launch_groups(op.x.rows, op.x.cols / width, width, gpu.stream(),
+                  Norm{from, to, scales, shifts, !op.bias.empty(), width, op.weight.rows, op.eps});
   });
+}
+
+}  // namespace
+
+void add_norm_ops(GpuOps& table) {
+  table.add<rms_norm>();
+  table.add<layer_norm>();
 }
 
 }  // namespace gptq::cuda

@@ -1,6 +1,6 @@
-// What kernels share that work row by row or element by element. All of them are limited by memory bandwidth: where
-// dtypes are the same and alignment allows, a thread handles 8 neighbouring elements in one access; otherwise one
-// element, whatever its type. Rows are the work of a block where they need a sum.
+// Kernels that work row by row or element by element. All of them are limited by memory bandwidth: where dtypes are the
+// same and alignment allows, a thread handles 8 neighbouring elements in one access, otherwise one element of any type.
+// A row that needs a sum is the work of one block.
 #pragma once
 
 #include <algorithm>
@@ -45,7 +45,7 @@ __device__ void store_pack(T* to, const Pack<T>& pack) {
   *reinterpret_cast<Pack<T>*>(to) = pack;
 }
 
-// Whether all have one dtype and rows that are whole packs.
+// Whether all have the same dtype and rows of whole packs.
 inline bool in_packs(std::initializer_list<ConstMatrixView> views) {
   return std::all_of(views.begin(), views.end(), [&](const ConstMatrixView& m) {
     return m.dtype == views.begin()->dtype && reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && m.stride % kWide == 0 &&
@@ -93,7 +93,7 @@ __device__ float over_block(float value, Combine combine) {
   __shared__ float of_warp[kThreads / 32];
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2) value = combine(value, __shfl_xor_sync(0xffffffffU, value, lane));
-  __syncthreads();  // what an earlier call left has been read
+  __syncthreads();  // all threads have read the results of an earlier call
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
   value = of_warp[0];

@@ -1,0 +1,1 @@
+// The unit that headers.h is compiled for.

@@ -1,0 +1,51 @@
+#include "ops/gates.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/elements.h"
+
+namespace gptq::ops {
+namespace {
+
+double activate(Activation activation, double x) {
+  switch (activation) {
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::gelu:  // x P(normal <= x)
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::gelu_tanh:  // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))
+      return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::relu:
+      return std::max(x, 0.0);
+    case Activation::relu_squared:
+      return std::max(x, 0.0) * std::max(x, 0.0);
+    case Activation::clamped_swiglu:
+      return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void reference(const Gate& op) {
+  for (int64_t i = 0; i < op.y.rows; ++i) {
+    for (int64_t j = 0; j < op.y.cols; ++j) {
+      double factor = op.up.empty() ? 1 : load(op.up, i, j);
+      if (op.activation == Activation::clamped_swiglu) factor = std::clamp(factor, -7.0, 7.0) + 1;
+      store(op.y, i, j, activate(op.activation, load(op.gate, i, j)) * factor);
+    }
+  }
+}
+
+void reference(const Cap& op) {
+  const double most = op.bound;
+  for (int64_t i = 0; i < op.x.rows; ++i) {
+    for (int64_t j = 0; j < op.x.cols; ++j) {
+      const double value = load(op.x, i, j);
+      store(op.x, i, j, op.kind == Cap::hard ? std::clamp(value, -most, most) : most * std::tanh(value / most));
+    }
+  }
+}
+
+}  // namespace gptq::ops
