@@ -93,7 +93,7 @@ void set_from(Value& to, const Json& value) {
   else if constexpr (IsOptional<Value>::value)
     to = value.get<typename Value::value_type>();
   else if constexpr (std::is_same_v<Value, std::vector<ModuleRule>>)
-    to = parse_rules(value, "");
+    to = parse_rules(value.is_string() ? Json::parse(value.get<std::string>()) : value, "");
   else if constexpr (std::is_same_v<Value, Lists>)
     to = lists_of(value);
   else

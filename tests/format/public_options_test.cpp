@@ -79,6 +79,9 @@ TEST(PublicOptions, AreSetByName) {
             (std::vector<std::vector<std::string>>{{"mlp.up_proj", "mlp.down_proj"}}));
   set_option(job, "modules_in_block_to_quantize", std::string(R"([["mlp.up_proj"], ["mlp.down_proj"]])"));
   EXPECT_EQ(job.recipe.modules_in_block_to_quantize.size(), 2U);
+  set_option(job, "dynamic", std::string(R"({"-:.*down_proj": {}})"));
+  ASSERT_EQ(job.recipe.dynamic.size(), 1U);
+  EXPECT_TRUE(job.recipe.dynamic[0].skip);
   Evaluation evaluation;
   set_option(evaluation, "context", int64_t{64});
   set_option(evaluation, "device_map", std::string("cpu"));
