@@ -5,11 +5,11 @@
 
 // CMakeLists.txt reads these lines.
 #define GPTQ_VERSION_MAJOR 0
-#define GPTQ_VERSION_MINOR 1
+#define GPTQ_VERSION_MINOR 2
 #define GPTQ_VERSION_PATCH 0
 
 namespace gptq {
 
-std::string version();  // "0.1.0"
+std::string version();  // "0.2.0"
 
 }  // namespace gptq
