@@ -5,7 +5,6 @@
 set(all_architectures 80 86 89 90a 100 120)
 set(GPTQ_CUDA_ARCHITECTURES ${all_architectures} CACHE STRING "Compute capabilities that the CUDA backend is built for")
 set(GPTQ_CUDA_FOUND OFF)
-set(GPTQ_CUDA_LAYER "")
 set(GPTQ_CUDA_LIBRARIES "")
 if(NOT GPTQ_CUDA)
   return()
@@ -58,7 +57,6 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know it
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
 endif()
 set(GPTQ_CUDA_FOUND ON)
-set(GPTQ_CUDA_LAYER cuda)
 # cuBLAS and cuSOLVER are loaded when they are needed.
 set(GPTQ_CUDA_LIBRARIES CUDA::cudart_static ${CMAKE_DL_LIBS})
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <system_error>
 
 #include "backend/backend.h"
@@ -15,6 +16,8 @@ std::vector<DeviceInfo> list_cpu();
 #if GPTQ_CUDA
 std::unique_ptr<Backend> open_cuda(int index, const BackendOptions& options);
 std::vector<DeviceInfo> list_cuda();
+#else
+constexpr std::nullptr_t open_cuda = nullptr, list_cuda = nullptr;
 #endif
 
 namespace {
@@ -28,14 +31,10 @@ constexpr DeviceTraits kSimulated{
     .is_simulated = true, .computes_on_host = true, .memory_is_the_hosts = true, .pool_counts = true};
 
 constexpr DeviceKind kKinds[] = {
-#if GPTQ_CUDA
-    {"cuda", true, kAccelerator, &open_cuda, &list_cuda},
-#else
-    {"cuda", true, kAccelerator, nullptr, nullptr},
-#endif
+    {"cuda", true, kAccelerator, open_cuda, list_cuda},
     {"xpu", true, kAccelerator, nullptr, nullptr},
-    {"cpu", false, kHost, &open_cpu, &list_cpu},
-    {"sim", true, kSimulated, &open_simulated, &list_none},
+    {"cpu", false, kHost, open_cpu, list_cpu},
+    {"sim", true, kSimulated, open_simulated, list_none},
 };
 
 }  // namespace

@@ -174,7 +174,7 @@ TEST(Format, CompressedTensorsIsGptqTransposed) {
 
 TEST(Format, TensorsArePackedInTheOrderAndSizesThatWereAnnounced) {
   const auto backend = open_backend("cpu");
-  for (const char* format : {"gptq", "gptq_v2", "compressed-tensors"}) {
+  for (const std::string& format : format_names()) {
     for (const bool sym : {true, false}) {
       Recipe recipe = recipe_of(format);
       recipe.group_size = 32;
