@@ -1,8 +1,8 @@
 // What the CPU backend promises beyond the ops: the same bits for any number of threads, and its choice of kernels.
 #include <algorithm>
 
-#include "backend/registry.h"
 #include "backend/devices.h"
+#include "backend/registry.h"
 
 namespace gptq {
 namespace {

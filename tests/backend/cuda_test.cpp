@@ -8,8 +8,8 @@
 
 #include <gtest/gtest.h>
 
-#include "backend/registry.h"
 #include "backend/devices.h"
+#include "backend/registry.h"
 
 namespace gptq {
 namespace {

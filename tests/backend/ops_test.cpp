@@ -4,9 +4,9 @@
 #include <string>
 #include <type_traits>
 
-#include "backend/registry.h"
 #include "backend/counting.h"
 #include "backend/devices.h"
+#include "backend/registry.h"
 #include "backend/timing.h"
 #include "backend/trial_operands.h"
 

@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "backend/backend.h"
-#include "backend/registry.h"
 #include "backend/counting.h"
+#include "backend/registry.h"
 #include "base/error.h"
 
 namespace gptq {

@@ -1,5 +1,4 @@
 // Whole models, compared with transformers (tests/golden/models, made by its make.py), and invalid models.
-#include "backend/registry.h"
 #include "model/model.h"
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "tensor/nonfinite.h"
 #include "tiny_model.h"

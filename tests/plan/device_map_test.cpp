@@ -1,12 +1,11 @@
 // Valid and invalid --device-map and --max-memory, and automatic maps, compared with accelerate's
 // (tests/golden/device_maps/make_device_maps.py).
-#include "plan/device_map_text.h"
-
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/checkpoint.h"
+#include "plan/device_map_text.h"
 #include "temporary_folder.h"
 
 namespace gptq {

@@ -1,9 +1,9 @@
 // Each test is one rule of docs/offload.md.
-#include "backend/registry.h"
 #include "plan/offload_rules.h"
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 
 namespace gptq {

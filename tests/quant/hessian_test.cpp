@@ -1,11 +1,12 @@
 // Hessians of parts of the calibration, merged.
-#include "backend/registry.h"
 #include "quant/hessian.h"
 
 #include <cmath>
 #include <random>
 
 #include <gtest/gtest.h>
+
+#include "backend/registry.h"
 
 namespace gptq {
 namespace {

@@ -1,5 +1,4 @@
 // Corrected targets, sweeps and refitted scales, each tested separately.
-#include "backend/registry.h"
 #include "quant/refine.h"
 
 #include <cmath>
@@ -7,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "quant/hessian.h"
 #include "quant/solver.h"

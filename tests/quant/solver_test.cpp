@@ -1,5 +1,4 @@
 // The fast solver, compared with the paper's loop in double precision, and properties of all its results.
-#include "backend/registry.h"
 #include "quant/solver.h"
 
 #include <cmath>
@@ -7,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "quant/paper.h"
 #include "recipe/recipe.h"

@@ -1,11 +1,11 @@
 // States are returned unchanged from every place of storage.
-#include "backend/registry.h"
 #include "run/states.h"
 
 #include <fstream>
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "temporary_folder.h"
 
