@@ -28,6 +28,7 @@ bool may_lack_weights(std::string_view module) {
 // "'model.layers.0', 'model.layers.1' or 'model.norm'"
 std::string nearest_to(std::string_view module, const std::unordered_set<std::string_view>& known) {
   std::vector<std::pair<int64_t, std::string_view>> near;
+  near.reserve(known.size());
   for (const std::string_view name : known) near.emplace_back(edit_distance(module, name), name);
   const size_t count = std::min<size_t>(3, near.size());
   std::partial_sort(near.begin(), near.begin() + static_cast<std::ptrdiff_t>(count), near.end());

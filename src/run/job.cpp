@@ -124,6 +124,7 @@ void Run::choose_bits(const std::vector<TokenSequence>& sequences) {
   collector_.trimmed("bits chosen", session_->trim());
   session_->trim_staging();
   std::vector<BitUnit> units;
+  units.reserve(steps.size());
   for (const ProbedStep& step : steps) units.push_back(step.unit);
   std::vector<int> chosen;
   for (const size_t candidate : gptq::choose_bits(units, facts().free_average))
