@@ -8,9 +8,12 @@
 #include "format/loaders.h"
 #include "format/pack.h"
 #include "recipe/recipe.h"
+#include "recipe_helpers.h"
 
 namespace gptq {
 namespace {
+
+using namespace testing_recipes;  // NOLINT: the helpers of these tests
 
 // A quantized linear on a device: codes [out, in], grid [out, groups].
 struct Sample {
@@ -205,15 +208,6 @@ TEST(Format, SizesFollowFromShapeAndBits) {
   EXPECT_EQ(specs[2].shape, (std::vector<int64_t>{2, 96}));
   EXPECT_EQ(specs[2].dtype, "F16");
   EXPECT_EQ(specs[3].shape, (std::vector<int64_t>{128}));
-}
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(Format, RefusesShapesThatItCannotHold) {

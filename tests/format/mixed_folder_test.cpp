@@ -9,33 +9,16 @@
 #include "format/loaders.h"
 #include "recipe/recipe_file.h"
 #include "recipe/rules.h"
+#include "recipe_helpers.h"
 #include "temporary_folder.h"
 
 namespace gptq {
 namespace {
 
-Recipe with_rules(const std::string& dynamic) {
-  Recipe recipe;
-  recipe.dynamic = parse_rules(Json::parse(dynamic), "here");
-  return recipe;
-}
-
-LinearSpec part(const std::string& name, const std::string& fused = {}) { return {name, 256, 256, false, fused}; }
+using namespace testing_recipes;  // NOLINT: the helpers of these tests
 
 Json config_of(const OutputRecord& record) {
   return dynamic_cast<const HuggingFaceFormat&>(format_of(record.recipe)).config(record);
-}
-
-// Two blocks of q, k, v | o.
-std::vector<std::vector<LinearSpec>> attention_steps() {
-  std::vector<std::vector<LinearSpec>> steps;
-  for (const char* block : {"model.layers.0.", "model.layers.1."}) {
-    const std::string prefix = block, fused = prefix + "self_attn.qkv_proj";
-    steps.push_back({part(prefix + "self_attn.q_proj", fused), part(prefix + "self_attn.k_proj", fused),
-                     part(prefix + "self_attn.v_proj", fused)});
-    steps.push_back({part(prefix + "self_attn.o_proj")});
-  }
-  return steps;
 }
 
 TEST(MixedFolder, AModuleThatIsSkippedOrHasOtherBitsMakesAFusedLoaderRefuse) {

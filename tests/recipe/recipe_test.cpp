@@ -10,18 +10,12 @@
 #include "base/error.h"
 #include "recipe/option.h"
 #include "recipe/recipe_file.h"
+#include "recipe_helpers.h"
 
 namespace gptq {
 namespace {
 
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "";
-}
+using namespace testing_recipes;  // NOLINT: the helpers of these tests
 
 TEST(Recipe, RefusesContradictions) {
   const auto refused = [](auto change) {

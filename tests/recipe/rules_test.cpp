@@ -8,40 +8,13 @@
 
 #include "base/error.h"
 #include "recipe/recipe_file.h"
+#include "recipe_helpers.h"
 #include "temporary_folder.h"
 
 namespace gptq {
 namespace {
 
-template <typename Body>
-std::string message_of(Body body) {
-  try {
-    body();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return {};
-}
-
-Recipe with_rules(const std::string& dynamic) {
-  Recipe recipe;
-  recipe.dynamic = parse_rules(Json::parse(dynamic), "here");
-  return recipe;
-}
-
-LinearSpec part(const std::string& name, const std::string& fused = {}) { return {name, 256, 256, false, fused}; }
-
-// Two blocks of q, k, v | o.
-StepSpecs attention_steps() {
-  StepSpecs steps;
-  for (const char* block : {"model.layers.0.", "model.layers.1."}) {
-    const std::string prefix = block, fused = prefix + "self_attn.qkv_proj";
-    steps.push_back({part(prefix + "self_attn.q_proj", fused), part(prefix + "self_attn.k_proj", fused),
-                     part(prefix + "self_attn.v_proj", fused)});
-    steps.push_back({part(prefix + "self_attn.o_proj")});
-  }
-  return steps;
-}
+using namespace testing_recipes;  // NOLINT: the helpers of these tests
 
 TEST(Rules, TheFirstThatMatchesFromTheStartOfTheNameCounts) {
   const Recipe recipe =
