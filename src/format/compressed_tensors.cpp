@@ -194,10 +194,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
   }
 
   Sizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
-    Sizes sizes;
-    if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[1] * 32 / linear.in_features);
-    if (scales.shape.size() == 2 && scales.shape[1] > 0) sizes.group_size = linear.in_features / scales.shape[1];
-    return sizes;
+    return sizes_along(1, codes, scales, linear);
   }
 
   HostLinear read(const Checkpoint& checkpoint, const LinearSpec& spec,

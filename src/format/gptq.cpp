@@ -153,10 +153,7 @@ class GptqFormat final : public HuggingFaceFormat {
   }
 
   Sizes sizes(const StoredTensor& codes, const StoredTensor& scales, const LinearSpec& linear) const override {
-    Sizes sizes;
-    if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[0] * 32 / linear.in_features);
-    if (scales.shape.size() == 2 && scales.shape[0] > 0) sizes.group_size = linear.in_features / scales.shape[0];
-    return sizes;
+    return sizes_along(0, codes, scales, linear);
   }
 
   HostLinear read(const Checkpoint& checkpoint, const LinearSpec& spec,

@@ -49,4 +49,12 @@ void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const 
   if (has_config_file()) sink.write_file("quantize_config.json", quantization.dump(2) + "\n");
 }
 
+Format::Sizes HuggingFaceFormat::sizes_along(size_t axis, const StoredTensor& codes, const StoredTensor& scales,
+                                             const LinearSpec& linear) {
+  Sizes sizes;
+  if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[axis] * 32 / linear.in_features);
+  if (scales.shape.size() == 2 && scales.shape[axis] > 0) sizes.group_size = linear.in_features / scales.shape[axis];
+  return sizes;
+}
+
 }  // namespace gptq

@@ -18,6 +18,11 @@ class HuggingFaceFormat : public Format {
 
   virtual Json config(const OutputRecord& record) const = 0;  // the quantization_config
   virtual bool has_config_file() const = 0;                   // it goes to quantize_config.json too
+
+ protected:
+  // sizes() where the inputs run along this axis of the codes and the scales.
+  static Sizes sizes_along(size_t axis, const StoredTensor& codes, const StoredTensor& scales,
+                           const LinearSpec& linear);
 };
 
 }  // namespace gptq
