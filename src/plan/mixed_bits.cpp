@@ -23,7 +23,7 @@ std::string listed(const std::vector<int>& widths) {
 
 // Why a width cannot be used; empty if it can.
 std::string refusal(const Job& job, int bits, const StepSpecs& steps) {
-  const Recipe recipe = at_width(job, bits).recipe;
+  const Recipe recipe = at_width(job.recipe, bits);
   const Format& format = format_of(recipe);
   std::vector<StoredLinear> linears;
   try {
@@ -105,7 +105,7 @@ std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths
   std::vector<StoredLinear> linears;
   size_t turn = 0;
   for (const auto& step : all_steps(config)) {
-    const Recipe recipe = at_width(job, widths[turn++ % widths.size()]).recipe;
+    const Recipe recipe = at_width(job.recipe, widths[turn++ % widths.size()]);
     for (const LinearSpec& linear : step) {
       linears.push_back({linear, {}});
       if (const std::optional<ResolvedRecipe> own = recipe_for(recipe, linear.name))
@@ -115,10 +115,15 @@ std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths
   return linears;
 }
 
+Recipe at_width(Recipe recipe, int bits) {
+  recipe.average_bits = 0;
+  recipe.bits = bits;
+  return recipe;
+}
+
 Job at_width(const Job& job, int bits) {
   Job result = job;
-  result.recipe.average_bits = 0;
-  result.recipe.bits = bits;
+  result.recipe = at_width(job.recipe, bits);
   return result;
 }
 

@@ -24,7 +24,8 @@ std::vector<int> candidate_widths(const Job& job, const StepSpecs& steps);
 // A possible result, to test loaders that accept each width but not a mixture: the widths alternate by step.
 std::vector<StoredLinear> mixture(const Job& job, const std::vector<int>& widths, const ModelConfig& config);
 
-// The job with `bits` for all linears whose bits are chosen.
+// The recipe, or the job with the recipe, with `bits` for all linears whose bits are chosen.
+Recipe at_width(Recipe recipe, int bits);
 Job at_width(const Job& job, int bits);
 
 // The share of weights with the first of `widths` if the two around the average divide them; for a plan.
