@@ -41,7 +41,7 @@ std::vector<Option<Recipe>> grid_rows() {
        .access = access(&R::average_bits),
        .help = "bits on average, such as 3.5: what fewer bits cost is measured, and chosen step by step",
        .initial = kNoInitial,
-       .more = "See [recipes](recipes.md#bits-that-are-chosen).",
+       .more = "See [recipes](recipes.md#bit-widths-chosen-per-step).",
        .fits = [](const R& r) { return r.average_bits == 0 || (r.average_bits >= 2 && r.average_bits <= 8); },
        .range = "give a number from 2 to 8, such as 3.5"},
       {.key = "group_size",
