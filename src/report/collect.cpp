@@ -104,7 +104,7 @@ void Collector::end_stage() {
 }
 
 void Collector::begin_unit(const Placement::Unit& unit, int64_t block, Backend& backend) {
-  check_stop();
+  check_stop(job_.stop);
   if (blocks_began_ < 0 && block >= 0) blocks_began_ = clock_.elapsed();
   unit_ = &unit;
   block_ = std::max<int64_t>(block, 0);
@@ -130,7 +130,7 @@ void Collector::trimmed(const std::string& when, const std::vector<Trimmed>& dev
 void Collector::begin_step(const std::vector<LinearSpec>& step) { step_ = short_names(step); }
 
 void Collector::worked(double multiply_adds) {
-  check_stop();
+  check_stop(job_.stop);
   work_done_ += multiply_adds;
   if (!listener_.on_progress || multiply_adds == 0) return;
   Progress progress{.text = step_, .block = block_, .blocks = blocks_, .loss = last_loss_};
@@ -157,7 +157,7 @@ void Collector::solved_step(const std::vector<LinearSpec>& step, int64_t dropped
 
 void Collector::solved(const LinearSpec& linear, const Quantized& quantized, const FactoredHessian* hessian,
                        Backend& backend) {
-  check_stop();
+  check_stop(job_.stop);
   const double damp = hessian != nullptr ? hessian->damp_percent : 0;
   // Reported once per step, as its linears share the Hessian.
   if (const std::string step = cat(block_, " ", step_); damp > job_.recipe.damp_percent && damped_step_ != step) {

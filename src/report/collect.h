@@ -71,9 +71,6 @@ class Collector final : public RunObserver {
   void trimmed(const std::string& when, const std::vector<Trimmed>& devices) override;
 
  private:
-  void check_stop() const {
-    if (job_.stop.stop_requested()) throw Cancelled();
-  }
   std::string place() const;
   std::vector<std::pair<std::string, double>> stage_seconds() const;
   void tell_of_experts();

@@ -33,11 +33,7 @@ void tell(const std::vector<Notice>& notices, const Listener& listener) {
 // Reports the progress of an evaluation, block by block.
 class Rounds {
  public:
-  Rounds(const Evaluation& evaluation, const Listener& listener, int64_t steps)
-      : evaluation_(evaluation), listener_(listener), steps_(steps) {}
-  void check_stop() const {
-    if (evaluation_.stop.stop_requested()) throw Cancelled();
-  }
+  Rounds(const Listener& listener, int64_t steps) : listener_(listener), steps_(steps) {}
   void step(int64_t block, int64_t blocks, int64_t tokens) {
     ++done_;
     tokens_ += static_cast<double>(tokens) / static_cast<double>(blocks);
@@ -54,7 +50,6 @@ class Rounds {
   }
 
  private:
-  const Evaluation& evaluation_;
   const Listener& listener_;
   const Stopwatch watch_;
   int64_t steps_ = 1, done_ = 0;
@@ -80,11 +75,7 @@ std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std:
                                        bool keep, Rounds& rounds) {
   int64_t tokens = 0;
   for (const auto& batch : batches) tokens += count_tokens(batch);
-  rounds.check_stop();
-  return opened.forward(batches, keep, [&](const Stop& stop) {
-    rounds.step(stop.block, opened.blocks(), tokens);
-    rounds.check_stop();
-  });
+  return opened.forward(batches, keep, [&](const Stop& stop) { rounds.step(stop.block, opened.blocks(), tokens); });
 }
 
 // Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
@@ -169,7 +160,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener&
   const std::vector<Text> texts =
       texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), listener));
   const int64_t round_count = count_rounds(texts);
-  Rounds rounds(evaluation, listener, round_count * opened.blocks());
+  Rounds rounds(listener, round_count * opened.blocks());
   std::vector<Perplexity> results;
   for (const Text& text : texts) {
     tell_text(text, texts, listener);
@@ -182,7 +173,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener&
       for (size_t b = 0; b < batches.size(); ++b) {
         const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
         for_predictions(batches[b], [&](int64_t row, int64_t /*position*/, std::span<const int32_t> targets) {
-          rounds.check_stop();
+          check_stop(evaluation.stop);
           const auto count = static_cast<int64_t>(targets.size());
           const auto losses = losses_of(opened.head(), opened.model().logits(batch, row, count), targets);
           loss = std::accumulate(losses.begin(), losses.end(), loss);
@@ -214,7 +205,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
   const std::vector<Text> texts =
       texts_of(evaluation, first.checkpoint(), context_of(evaluation, first.model().config(), listener));
   const int64_t round_count = count_rounds(texts);
-  Rounds rounds(evaluation, listener, round_count * (first.blocks() + second.blocks()));
+  Rounds rounds(listener, round_count * (first.blocks() + second.blocks()));
   Backend& head = first.head();
   std::vector<Comparison> results;
   for (const Text& text : texts) {
@@ -229,7 +220,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
         const Batch& first_batch = first_states->at(static_cast<int64_t>(b), head);
         const Batch& second_batch = second_states->at(static_cast<int64_t>(b), head);
         for_predictions(batches[b], [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
-          rounds.check_stop();
+          check_stop(evaluation.stop);
           const auto count = static_cast<int64_t>(targets.size());
           const Matrix p = first.model().logits(first_batch, row, count),
                        q = second.model().logits(second_batch, row, count);
