@@ -74,6 +74,13 @@ Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, cons
   return matrix;
 }
 
+Matrix copy_of(Backend& backend, ConstMatrixView from) {
+  if (from.empty()) return {};
+  Matrix copy(backend, from.dtype, from.rows, from.cols);
+  backend.run(ops::Convert{.x = from, .y = copy});
+  return copy;
+}
+
 Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
   Matrix matrix(backend, dtype, rows, cols);
   backend.run(ops::Clear{.y = matrix});

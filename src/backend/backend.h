@@ -107,6 +107,9 @@ constexpr bool is_composed() {
 // A matrix of `backend` holding the host values (dense, rows * cols of dtype).
 Matrix to_device(Backend& backend, DType dtype, int64_t rows, int64_t cols, const void* host);
 
+// A copy in memory of `backend`, in the same dtype; empty for an empty view.
+Matrix copy_of(Backend& backend, ConstMatrixView from);
+
 // A matrix of zeros.
 Matrix zeros(Backend& backend, DType dtype, int64_t rows, int64_t cols);
 

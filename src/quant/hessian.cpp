@@ -125,9 +125,7 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   result.importance = to_device(backend_, DType::f32, 1, n, diagonal.data());
   const auto handed_out = [&](Matrix& matrix) {
     if (!wanted.again || matrix.empty()) return std::move(matrix);
-    Matrix copy(backend_, DType::f32, n, n);
-    backend_.run(ops::Convert{.x = matrix, .y = copy});
-    return copy;
+    return copy_of(backend_, matrix);
   };
   result.cross = handed_out(cross_);
   if (wanted.damped) {

@@ -84,8 +84,7 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
         ops::Linear{.x = E.view().col_range(0, first), .w = F.block(first, reach - first, 0, first), .y = feedback});
     if (!recipe.static_groups && group_start < first + count) {
       // The groups' weights with the corrections of earlier blocks.
-      Matrix corrected(backend, DType::f32, rows, reach - first);
-      backend.run(ops::Convert{.x = feedback, .y = corrected});
+      Matrix corrected = copy_of(backend, feedback);
       backend.run(ops::SolveTriangle{
           .factor = F.block(first, reach - first, first, reach - first), .transposed = true, .x = corrected});
       backend.run(ops::Add{.x = T.col_range(first, reach - first), .factor = 1, .y = corrected});

@@ -18,6 +18,13 @@ std::vector<StepRecipes> recipes_of(const Recipe& recipe, const StepSpecs& steps
   return recipes;
 }
 
+Step copy_of(Backend& backend, const Step& from) {
+  Step copy;
+  for (const Linear& linear : from.linears)
+    copy.linears.push_back({linear.name, copy_of(backend, linear.weight), copy_of(backend, linear.bias)});
+  return copy;
+}
+
 // Calls visit(batch, original) for all batches; `original` is nullptr with one stream.
 template <typename Visit>
 void for_each_pair(StateStore& states, StateStore* originals, Backend& backend, StateUse use, const Visit& visit) {
@@ -63,11 +70,9 @@ class BlockRun {
   void load(int64_t step) {
     in_stage(observer_, kLoadStage, [&] {
       model_.load_step(staged_, block_, step);
-      if (originals_ != nullptr) original_.steps[step] = copy_of(block_.steps[step]);
+      if (originals_ != nullptr) original_.steps[step] = copy_of(backend_, block_.steps[step]);
     });
   }
-  Matrix copy_of(const Matrix& from);
-  Step copy_of(const Step& from);
   template <typename Visit>
   void for_each_batch(StateUse use, const Visit& visit) {
     for_each_pair(states_, originals_, backend_, use, visit);
@@ -101,20 +106,6 @@ class BlockRun {
   Block block_;     // solved steps have dequantized weights
   Block original_;  // original weights, for a second stream
 };
-
-Matrix BlockRun::copy_of(const Matrix& from) {
-  if (from.empty()) return {};
-  Matrix copy(backend_, from.dtype(), from.rows(), from.cols());
-  backend_.run(ops::Convert{.x = from, .y = copy});
-  return copy;
-}
-
-Step BlockRun::copy_of(const Step& from) {
-  Step copy;
-  for (const Linear& linear : from.linears)
-    copy.linears.push_back({linear.name, copy_of(linear.weight), copy_of(linear.bias)});
-  return copy;
-}
 
 // The input of the second stream comes from the original block, which shares the weights of steps that are not
 // quantized yet.
@@ -224,9 +215,10 @@ void BlockRun::sweep_at_once() {
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
   const auto pass = [&](bool all_tokens, const std::function<bool(int64_t)>& wanted) {
     for_each_batch(only_looks, [&](Batch& batch, Batch* original) {
-      Batch copy{.offsets = batch.offsets, .residual = copy_of(batch.residual)};
+      Batch copy{.offsets = batch.offsets, .residual = copy_of(backend_, batch.residual)};
       Batch original_copy;
-      if (original != nullptr) original_copy = {.offsets = original->offsets, .residual = copy_of(original->residual)};
+      if (original != nullptr)
+        original_copy = {.offsets = original->offsets, .residual = copy_of(backend_, original->residual)};
       for (int64_t s = 0; s < steps(); ++s) {
         Batch* const original_input = original != nullptr ? &original_copy : nullptr;
         in_stage(observer_, "forward", [&] { model_.enter(block_, s, copy); });
