@@ -20,6 +20,7 @@ CountingSession::CountingSession(const Facts& facts, const RehearsalOptions& opt
     device.workspace = Matrix(*device.backend, DType::u8, 1, facts.workspace_bytes);
   }
   model_ = std::make_unique<Model>(*facts.checkpoint, first(), facts.precision.computed);
+  model_->compute_head_on(head());
   model_->set_sequences_at_once(options.sequences_at_once);
 }
 
@@ -52,11 +53,6 @@ std::unique_ptr<StateStore> CountingSession::make_store(int64_t /*tokens*/) {
 
 void CountingSession::prepare(int64_t longest) {
   for (auto& [name, device] : devices_) model_->prepare(longest, *device.backend);
-}
-
-void CountingSession::open_head() {
-  model_->compute_head_on(head());
-  model_->set_blank_head();
 }
 
 std::vector<Trimmed> CountingSession::trim() {

@@ -15,12 +15,6 @@ namespace {
 // Rows of logits computed at a time.
 constexpr int64_t kLogitRows = 256;
 
-Matrix copy_of(ConstMatrixView from, Backend& backend) {
-  Matrix copy(backend, from.dtype, from.rows, from.cols);
-  backend.run(ops::Convert{.x = from, .y = copy});
-  return copy;
-}
-
 constexpr StateUse kPasses{.reads_residual = true, .reads_input = false, .writes_residual = true};
 constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
 
@@ -63,23 +57,21 @@ double probing_work(const ModelConfig& config, const Recipe& recipe, const std::
 
 BitMeasurement::BitMeasurement(Session& session, const Recipe& recipe, std::vector<int> widths,
                                std::vector<std::vector<TokenSequence>> batches, RunObserver& observer, ThreadPool* pool)
-    : session_(session),
+    : ObservedVisitor(session, observer),
       model_(session.model()),
       recipe_(recipe),
       widths_(std::move(widths)),
-      batches_(std::move(batches)),
-      observer_(observer) {
+      batches_(std::move(batches)) {
   int64_t tokens = 0, probed_steps = 0;
   for (const auto& batch : batches_) tokens += count_tokens(batch);
   for (const auto& step : all_steps(model_.config())) probed_steps += free_linears(recipe_, step).empty() ? 0 : 1;
   states_ = session_.make_store(tokens);
   probes_ = session_.make_store(count_tokens(batches_[0]) * probed_widths(widths_) * probed_steps);
   Backend& first = session_.first();
-  observer_.begin_unit(session_.placement().embedding(), -1, first);
-  in_stage(observer_, kEmbeddingStage, [&] {
+  const auto add_all = [&] {
     for (const auto& batch : batches_) states_->add(session_.embed(batch, pool), first);
-  });
-  observer_.end_unit(model_.sequences_at_once());
+  };
+  as_unit(session_.placement().embedding(), -1, first, [&] { in_stage(observer_, kEmbeddingStage, add_all); });
 }
 
 void BitMeasurement::add_probes(int64_t count) {
@@ -90,18 +82,8 @@ void BitMeasurement::walk(const std::vector<Stop>& stops, WalkOptions options) {
   Walk(session_, std::move(options)).over(stops, *this);
 }
 
-void BitMeasurement::visit(const Stop& stop, const Take& take, const Team& team) {
-  observer_.begin_unit(session_.placement().block(stop.block), stop.block, team.lead());
-  const StagedBlock staged = in_stage(observer_, kReadStage, take);
-  pass_block(staged, team.lead());
-  observer_.end_unit(model_.sequences_at_once());
-}
-
-void BitMeasurement::boundary(const Stop& stop, const Team& /*team*/, const std::vector<Trimmed>& trimmed) {
-  observer_.trimmed(session_.placement().block(stop.block).module, trimmed);
-}
-
-void BitMeasurement::pass_block(const StagedBlock& staged, Backend& backend) {
+void BitMeasurement::pass(StagedBlock staged, const Team& team) {
+  Backend& backend = team.lead();
   const auto specs = step_specs(model_.config(), staged.index);
   Block block = in_stage(observer_, kLoadStage, [&] { return model_.load_block(staged, backend); });
   probes_->for_each(backend, kPasses, [&](Batch& probe) {
@@ -118,7 +100,7 @@ void BitMeasurement::pass_block(const StagedBlock& staged, Backend& backend) {
   Batch start;  // start states of this block's probes
   states_->for_each(backend, kPasses, [&](Batch& batch) {
     in_stage(observer_, kMeasureStage, [&] {
-      if (start.offsets.empty()) start = {.offsets = batch.offsets, .residual = copy_of(batch.residual, backend)};
+      if (start.offsets.empty()) start = {.offsets = batch.offsets, .residual = copy_of(backend, batch.residual)};
       for (size_t s = 0; s < specs.size(); ++s) {
         model_.enter(block, static_cast<int64_t>(s), batch);
         if (free[s].empty()) continue;
@@ -169,7 +151,7 @@ void BitMeasurement::probe_step(Block& block, int64_t step, const std::vector<Li
     });
     result.unit.candidates.push_back({widths_[w], error});  // before read()
     if (!probed) continue;
-    Batch probe{.offsets = start.offsets, .residual = copy_of(start.residual, backend)};
+    Batch probe{.offsets = start.offsets, .residual = copy_of(backend, start.residual)};
     in_stage(observer_, kProbeStage, [&] { model_.forward(block, probe); });
     probes_->add(std::move(probe), backend);
     for (size_t i = 0; i < targets.size(); ++i) targets[i]->weight = std::move(originals[i]);
@@ -180,9 +162,8 @@ void BitMeasurement::probe_step(Block& block, int64_t step, const std::vector<Li
 
 std::vector<ProbedStep> BitMeasurement::read() {
   session_.open_head();
-  observer_.begin_unit(session_.placement().head(), model_.config().blocks - 1, session_.head());
-  estimate_losses(divergences(session_.head()));
-  observer_.end_unit(model_.sequences_at_once());
+  as_unit(session_.placement().head(), model_.config().blocks - 1, session_.head(),
+          [&] { estimate_losses(divergences(session_.head())); });
   return std::move(steps_);
 }
 

@@ -14,7 +14,7 @@
 
 namespace gptq {
 
-class BitMeasurement final : private Visitor {
+class BitMeasurement final : private ObservedVisitor {
  public:
   // widths: the candidate bits, ascending. batches: calibration for Hessians; the first one is also for probes.
   // References must outlive it.
@@ -28,20 +28,16 @@ class BitMeasurement final : private Visitor {
   std::vector<ProbedStep> read();
 
  private:
-  void visit(const Stop& stop, const Take& take, const Team& team) override;
-  void boundary(const Stop& stop, const Team& team, const std::vector<Trimmed>& trimmed) override;
-  void pass_block(const StagedBlock& staged, Backend& backend);
+  void pass(StagedBlock staged, const Team& team) override;
   void probe_step(Block& block, int64_t step, const std::vector<LinearSpec>& linears, Hessian& hessian,
                   const Batch& start, Backend& backend);
   std::vector<double> divergences(Backend& head);  // per probe, summed over its tokens
   void estimate_losses(const std::vector<double>& divergences);
 
-  Session& session_;
   Model& model_;
   const Recipe& recipe_;
   const std::vector<int> widths_;
   const std::vector<std::vector<TokenSequence>> batches_;
-  RunObserver& observer_;
   std::unique_ptr<StateStore> states_, probes_;
   std::vector<ProbedStep> steps_;  // before read() a candidate's loss is the step's own error
 };

@@ -10,10 +10,7 @@
 namespace gptq {
 
 Quantization::Quantization(Session& session, const Recipe& recipe, RunObserver& observer)
-    : session_(session),
-      recipe_(recipe),
-      observer_(observer),
-      states_(std::make_unique<StateStore>(StatePlace::device)) {}
+    : ObservedVisitor(session, observer), recipe_(recipe), states_(std::make_unique<StateStore>(StatePlace::device)) {}
 
 void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches, ThreadPool* pool) {
   int64_t tokens = 0;
@@ -25,21 +22,16 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
   states_ = session_.make_store(tokens);
   if (wants_original_states(recipe_)) originals_ = session_.make_store(tokens);
   Backend& backend = session_.first();
-  observer_.begin_unit(session_.placement().embedding(), -1, backend);
-  in_stage(observer_, kEmbeddingStage, [&] {
+  const auto add_all = [&] {
     for (const auto& sequences : batches) {
       Batch batch = session_.embed(sequences, pool);
-      if (originals_ != nullptr) {
-        Batch original{.offsets = batch.offsets,
-                       .residual = Matrix(backend, batch.residual.dtype(), batch.tokens(), batch.residual.cols())};
-        backend.run(ops::Convert{.x = batch.residual, .y = original.residual});
-        originals_->add(std::move(original), backend);
-      }
+      if (originals_ != nullptr)
+        originals_->add({.offsets = batch.offsets, .residual = copy_of(backend, batch.residual)}, backend);
       states_->add(std::move(batch), backend);
     }
     backend.wait();
-  });
-  observer_.end_unit(session_.model().sequences_at_once());
+  };
+  as_unit(session_.placement().embedding(), -1, backend, [&] { in_stage(observer_, kEmbeddingStage, add_all); });
   session_.prepare(static_cast<int64_t>(longest));
   observer_.trimmed("first block's inputs captured", session_.trim());
 }
@@ -48,15 +40,8 @@ void Quantization::walk(const std::vector<Stop>& stops, WalkOptions options) {
   Walk(session_, std::move(options)).over(stops, *this);
 }
 
-void Quantization::visit(const Stop& stop, const Take& take, const Team& team) {
-  observer_.begin_unit(session_.placement().block(stop.block), stop.block, team.lead());
-  StagedBlock staged = in_stage(observer_, kReadStage, take);
+void Quantization::pass(StagedBlock staged, const Team& team) {
   quantize_block(session_.model(), recipe_, std::move(staged), team, streams(), observer_);
-  observer_.end_unit(session_.model().sequences_at_once());
-}
-
-void Quantization::boundary(const Stop& stop, const Team& /*team*/, const std::vector<Trimmed>& trimmed) {
-  observer_.trimmed(session_.placement().block(stop.block).module, trimmed);
 }
 
 bool Quantization::head() {
@@ -66,9 +51,8 @@ bool Quantization::head() {
   const Placement::Unit& unit = session_.placement().head();
   session_.trim_staging();
   session_.open_head();
-  observer_.begin_unit(unit, model.config().blocks - 1, session_.head());
-  quantize_head(model, *recipe, session_.head(), streams(), observer_);
-  observer_.end_unit(model.sequences_at_once());
+  as_unit(unit, model.config().blocks - 1, session_.head(),
+          [&] { quantize_head(model, *recipe, session_.head(), streams(), observer_); });
   observer_.trimmed(unit.module, session_.trim());
   return true;
 }

@@ -11,7 +11,7 @@
 
 namespace gptq {
 
-class Quantization final : private Visitor {
+class Quantization final : private ObservedVisitor {
  public:
   // References must outlive it.
   Quantization(Session& session, const Recipe& recipe, RunObserver& observer);
@@ -30,13 +30,10 @@ class Quantization final : private Visitor {
   void drop_states();
 
  private:
-  void visit(const Stop& stop, const Take& take, const Team& team) override;
-  void boundary(const Stop& stop, const Team& team, const std::vector<Trimmed>& trimmed) override;
+  void pass(StagedBlock staged, const Team& team) override;
   Streams streams() { return {*states_, originals_.get()}; }
 
-  Session& session_;
   const Recipe& recipe_;
-  RunObserver& observer_;
   std::unique_ptr<StateStore> states_, originals_;  // originals: of the unquantized model
 };
 

@@ -26,7 +26,7 @@ Descriptor open_nameless(const fs::path& folder) {
 
 // Runs a file operation; its errors name the option that set the folder.
 template <typename Body>
-void naming_the_flag(Body body) {
+void naming_the_option(Body body) {
   try {
     body();
   } catch (const InputError& error) {
@@ -125,7 +125,7 @@ void StateStore::read_ahead(Stored& stored, StateUse use) {
     const auto fetch = [&](Waiting& waiting, size_t offset) {
       if (waiting.bytes() == 0) return;
       waiting.host = Matrix(*host_, waiting.dtype, waiting.rows, waiting.cols);
-      naming_the_flag([&] { read_all(*file_, spill_folder_, waiting.host.view().data, waiting.bytes(), offset); });
+      naming_the_option([&] { read_all(*file_, spill_folder_, waiting.host.view().data, waiting.bytes(), offset); });
     };
     if (use.reads_residual) fetch(stored.residual, residual_offset(stored));
     if (use.reads_input) fetch(stored.input, input_offset(stored));
@@ -139,7 +139,7 @@ void StateStore::write_behind(Waiting& waiting, size_t offset) {
   // Shared because a task must be copyable, which Matrix is not.
   auto host = std::make_shared<Matrix>(std::move(waiting.host));
   written_ = worker_->submit([this, host, offset] {
-    naming_the_flag([&] { write_all(*file_, spill_folder_, host->view().data, host->bytes(), offset); });
+    naming_the_option([&] { write_all(*file_, spill_folder_, host->view().data, host->bytes(), offset); });
   });
 }
 

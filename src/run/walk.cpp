@@ -19,6 +19,15 @@ std::vector<Stop> every_block_in_rounds(int64_t blocks) {
   return stops;
 }
 
+void ObservedVisitor::visit(const Stop& stop, const Take& take, const Team& team) {
+  as_unit(session_.placement().block(stop.block), stop.block, team.lead(),
+          [&] { pass(in_stage(observer_, kReadStage, take), team); });
+}
+
+void ObservedVisitor::boundary(const Stop& stop, const Team& /*team*/, const std::vector<Trimmed>& trimmed) {
+  observer_.trimmed(session_.placement().block(stop.block).module, trimmed);
+}
+
 // A module on the CPU visits its device alone: its block is freed before the next one is loaded, also on another
 // device.
 void Walk::over(const std::vector<Stop>& stops, Visitor& visitor) {

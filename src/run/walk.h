@@ -36,6 +36,30 @@ class Visitor {
   virtual bool reads(int64_t /*block*/) const { return true; }
 };
 
+// A visitor that tells an observer whose turn it is, and which caches are cleared.
+class ObservedVisitor : public Visitor {
+ protected:
+  // Both must outlive it.
+  ObservedVisitor(Session& session, RunObserver& observer) : session_(session), observer_(observer) {}
+
+  // Visits a block whose weights are there, in the observer's unit of the block.
+  virtual void pass(StagedBlock staged, const Team& team) = 0;
+  // Runs the body as the turn of a unit; block: as RunObserver::begin_unit() has it.
+  template <typename Body>
+  void as_unit(const Placement::Unit& unit, int64_t block, Backend& backend, const Body& body) {
+    observer_.begin_unit(unit, block, backend);
+    body();
+    observer_.end_unit(session_.model().sequences_at_once());
+  }
+
+  Session& session_;
+  RunObserver& observer_;
+
+ private:
+  void visit(const Stop& stop, const Take& take, const Team& team) final;
+  void boundary(const Stop& stop, const Team& team, const std::vector<Trimmed>& trimmed) final;
+};
+
 // Called at each block boundary after the visitor, for example by a journal or a counter.
 using Boundary = std::function<void(const Stop& stop)>;
 
