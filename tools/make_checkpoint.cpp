@@ -23,6 +23,7 @@
 #include "base/stopwatch.h"
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
+#include "io/checkpoint_writer.h"
 #include "model/specs.h"
 #include "tensor/dtype.h"
 

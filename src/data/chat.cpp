@@ -2,8 +2,6 @@
 #include "data/chat.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <string_view>
 #include <system_error>
 
@@ -11,6 +9,8 @@
 
 #include "base/error.h"
 #include "data/tokenizer/unicode.h"
+#include "io/file.h"
+#include "io/json.h"
 
 namespace gptq {
 namespace {
@@ -18,11 +18,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kWayOut = "render the messages to text first and give them as \"text\"";
-
-std::string read_file(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
 
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
@@ -108,11 +103,12 @@ bool has_system(std::span<const ChatMessage> messages) { return !messages.empty(
 
 ChatTemplate::ChatTemplate(const std::filesystem::path& folder) {
   std::filesystem::path config_file = folder / "tokenizer_config.json", jinja_file = folder / "chat_template.jinja";
-  json config = json::parse(read_file(config_file), nullptr, false);
+  const json config = is_there(config_file) ? parse_json<json>(read_text(config_file, kMaxTokenizerBytes), config_file)
+                                            : json::object();
   bos_ = token_text(config, "bos_token"), eos_ = token_text(config, "eos_token");
   std::error_code error;
   if (std::filesystem::is_regular_file(jinja_file, error)) {
-    recognize(read_file(jinja_file), jinja_file.string());
+    recognize(read_text(jinja_file, kMaxConfigBytes), jinja_file.string());
   } else if (std::string source = template_in(config); !source.empty()) {
     recognize(source, config_file.string());
   } else {

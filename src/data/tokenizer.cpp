@@ -1,7 +1,6 @@
 // tokenizer.json, part by part: added tokens -> normalizer -> added tokens -> pre-tokenizer -> model -> post-processor.
 #include "data/tokenizer.h"
 
-#include <fstream>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
@@ -16,6 +15,8 @@
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/unigram.h"
+#include "io/file.h"
+#include "io/json.h"
 
 namespace gptq {
 namespace {
@@ -23,15 +24,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kWayOut = "ready input_ids work without a tokenizer";
-
-std::ifstream open(const std::filesystem::path& file) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(file, error))
-    throw InputError(cat(file.string(), " is missing, so text cannot be tokenized (", kWayOut, ")"));
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw InputError(cat(file.string(), " cannot be opened for reading (", kWayOut, ")"));
-  return stream;
-}
 
 // A folder's tokenizer file.
 std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
@@ -78,11 +70,13 @@ struct Tokenizer::Impl {
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
   const std::string file = tokenizer_file(folder).string();
   try {
-    impl_ = std::make_unique<Impl>(
-        folder, file.ends_with("tokenizer.json") ? json::parse(open(file)) : tokenizer_from_older_files(folder));
+    impl_ = std::make_unique<Impl>(folder, file.ends_with("tokenizer.json")
+                                               ? parse_json<json>(read_text(file, kMaxTokenizerBytes), file)
+                                               : tokenizer_from_older_files(folder));
   } catch (const UnsupportedError& error) {
     throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
   } catch (const InputError& error) {
+    if (!error.subject().file.empty()) throw InputError(cat(error.what(), " (", kWayOut, ")"), error.subject());
     throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
   } catch (const json::exception& error) {
     throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));

@@ -15,6 +15,7 @@
 #include "backend/backend.h"
 #include "gptq/report.h"
 #include "io/checkpoint.h"
+#include "io/sink.h"
 #include "model/block.h"
 #include "recipe/recipe.h"
 #include "recipe/rules.h"

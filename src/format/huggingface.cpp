@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/checkpoint_writer.h"
+
 namespace gptq {
 
 // A source's tensors in its order; in the place of one that is replaced, those of its linears.

@@ -1,17 +1,13 @@
 // Files and folders of the operating system, with errors that name the path and the reason.
 #pragma once
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -39,54 +35,35 @@ class Descriptor {
   int number_ = -1;
 };
 
-inline InputError cannot(const std::filesystem::path& path, const char* what, int error) {
-  return file_error(path, "cannot ", what, " (", std::strerror(error), ")");
-}
+// "PATH: cannot WHAT it (reason)"; error: as errno has it.
+InputError cannot(const std::filesystem::path& path, const char* what, int error);
+// The error for `needed` bytes that could not be written; with the free bytes if the disk is full.
+InputError write_failure(const std::filesystem::path& path, int error, size_t needed);
 
 // Bytes that this user may still write to the disk of `path`, if the system reports them.
-inline std::optional<uint64_t> free_bytes(const std::filesystem::path& path) {
-  struct statvfs disk {};
-  if (statvfs(path.empty() ? "." : path.c_str(), &disk) != 0) return std::nullopt;
-  return uint64_t{disk.f_bavail} * disk.f_frsize;
-}
+std::optional<uint64_t> free_bytes(const std::filesystem::path& path);
 
-// The error for `needed` bytes that could not be written; with the free bytes if the disk is full.
-inline InputError write_failure(const std::filesystem::path& path, int error, size_t needed) {
-  if (error != ENOSPC && error != EDQUOT && error != EFBIG && error != EIO) return cannot(path, "write it", error);
-  const std::optional<uint64_t> room = free_bytes(path.parent_path());
-  return InputError(cat(path.string(), ": cannot write it (", std::strerror(error), "): ", needed, " bytes are needed",
-                        room ? cat(", and its disk has ", *room, " free") : ""));
-}
+// The type of the file at `path`, links followed; file_type::not_found if there is none.
+std::filesystem::file_type type_of(const std::filesystem::path& path);
+bool is_there(const std::filesystem::path& path);
+// Absolute path with links resolved as far as it exists, without a trailing slash.
+std::filesystem::path resolved(const std::filesystem::path& path);
+// Both resolved; also true for the folder itself.
+bool is_inside(const std::filesystem::path& path, const std::filesystem::path& folder);
 
-inline void write_all(int descriptor, const std::filesystem::path& path, const void* data, size_t bytes,
-                      size_t offset) {
-  const auto* from = static_cast<const char*>(data);
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t written = pwrite(descriptor, from + done, bytes - done, static_cast<off_t>(offset + done));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw write_failure(path, written == 0 ? EIO : errno, bytes - done);
-    done += static_cast<size_t>(written);
-  }
-}
+// Opens a file for reading. Throws InputError for a pipe, a device or a folder, without waiting for a pipe's writer.
+Descriptor open_regular(const std::filesystem::path& path);
+size_t file_size(const Descriptor& file, const std::filesystem::path& path);
+// The whole of a regular file. Throws InputError if it has more than `limit` bytes.
+std::string read_text(const std::filesystem::path& path, size_t limit);
 
+void write_all(int descriptor, const std::filesystem::path& path, const void* data, size_t bytes, size_t offset);
 // Reads exactly `bytes` bytes at `offset`.
-inline void read_all(int descriptor, const std::filesystem::path& path, void* to, size_t bytes, size_t offset) {
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t count =
-        pread(descriptor, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw cannot(path, "read it", errno);
-    if (count == 0) throw InputError(cat(path.string(), ": became shorter while it was read"));
-    done += static_cast<size_t>(count);
-  }
-}
+void read_all(int descriptor, const std::filesystem::path& path, void* to, size_t bytes, size_t offset);
 
-// Syncs the entries of a folder to disk. Ignores EINVAL, from file systems without sync of folders, and a folder that
-// cannot be opened because it may be written but not listed.
-inline void sync_folder(const std::filesystem::path& path) {
-  const Descriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if ((!folder || fsync(*folder) != 0) && errno != EINVAL && errno != EACCES)
-    throw cannot(path, "write it to disk", errno);
-}
+// Syncs a file's data, or the entries of a folder, to disk. For a folder ignores EINVAL, from file systems without sync
+// of folders, and one that cannot be opened because it may be written but not listed.
+void sync_file(int descriptor, const std::filesystem::path& path);
+void sync_folder(const std::filesystem::path& path);
 
 }  // namespace gptq

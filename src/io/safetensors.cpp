@@ -248,12 +248,8 @@ size_t TensorSpec::bytes() const {
 }
 
 SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-  // Non-blocking, so that opening a pipe does not wait for its writer.
-  file_ = Descriptor(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  struct stat status {};
-  if (!file_ || fstat(*file_, &status) != 0) throw cannot(path_, "open it", errno);
-  if (!S_ISREG(status.st_mode)) throw file_error(path_, "not a regular file");
-  const auto size = static_cast<size_t>(status.st_size);
+  file_ = open_regular(path_);
+  const size_t size = file_size(file_, path_);
   if (size < 8) {
     throw file_error(path_, "has ", size, " bytes, too few for a safetensors file: the download is not complete");
   }

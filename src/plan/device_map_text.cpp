@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <unordered_set>
@@ -13,6 +11,8 @@
 
 #include "base/edit_distance.h"
 #include "base/error.h"
+#include "io/file.h"
+#include "io/json.h"
 #include "plan/automatic_map.h"
 #include "plan/settings.h"
 
@@ -100,11 +100,7 @@ std::string read_map_file(const std::string& path) {
     throw InputError(cat("`device_map` '", path, "' is neither JSON, nor one of the words ", kMapWordList,
                          ", nor a device, nor a file that exists; ", device_words()));
   }
-  std::ifstream file(path, std::ios::binary);
-  if (std::filesystem::is_directory(path, ignored) || !file) {
-    throw InputError(cat("`device_map` ", path, ": it cannot be read; give a JSON file"));
-  }
-  return {std::istreambuf_iterator<char>(file), {}};
+  return read_text(path, kMaxConfigBytes);
 }
 
 DeviceMap read_map(std::string_view text, const std::string& where, const Machine& machine,

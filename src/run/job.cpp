@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "data/batches.h"
+#include "io/checkpoint_writer.h"
 #include "model/work.h"
 #include "plan/mixed_bits.h"
 #include "quant/targets.h"

@@ -1,5 +1,6 @@
 // Model folders: read in all states of hub caches and interrupted downloads, written completely or not at all.
 #include "io/checkpoint.h"
+#include "io/checkpoint_writer.h"
 
 #include <fstream>
 

@@ -195,7 +195,7 @@ TEST(DeviceMapTest, ABrokenFileIsNamed) {
   EXPECT_SAYS(refusal(empty), cat(empty, ": not valid JSON"));
   const std::string lacking = folder.write("lacking.json", "{\"\": \"xpu:0\"}");
   EXPECT_SAYS(refusal(lacking), cat(lacking, ": entry '': there is no device 'xpu:0'"));
-  EXPECT_SAYS(refusal(folder.path().string()), cat(folder.path().string(), ": it cannot be read"));
+  EXPECT_SAYS(refusal(folder.path().string()), cat(folder.path().string(), ": not a regular file"));
 }
 
 TEST(DeviceMapTest, AnEmptyObjectIsRefused) { EXPECT_SAYS(refusal("{ }"), "the object is empty"); }

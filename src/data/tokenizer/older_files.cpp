@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -14,6 +13,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/file.h"
+#include "io/json.h"
 
 namespace gptq {
 namespace {
@@ -148,17 +149,9 @@ json merges_of(const std::vector<Piece>& pieces) {
   return merges;
 }
 
-std::string read_text(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  if (!stream) throw InputError("it cannot be read");
-  return text.str();
-}
-
 json read_beside(const fs::path& file) {
-  if (!fs::exists(file)) return json::object();
-  json value = json::parse(read_text(file), nullptr, false);
+  if (!is_there(file)) return json::object();
+  const json value = parse_json<json>(read_text(file, kMaxTokenizerBytes), file);
   if (!value.is_object()) throw InputError(cat(file.filename().string(), " next to it is not a JSON object"));
   return value;
 }
@@ -260,7 +253,7 @@ json from_vocabulary_and_merges(const fs::path& folder, const Settings& settings
   json tokenizer;
   json vocabulary = read_beside(folder / "vocab.json");
   json merges = json::array();
-  std::istringstream lines(read_text(folder / "merges.txt"));
+  std::istringstream lines(read_text(folder / "merges.txt", kMaxTokenizerBytes));
   for (std::string line; std::getline(lines, line);) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (!line.empty() && !line.starts_with("#version")) merges.push_back(line);
@@ -321,12 +314,12 @@ json read_sentencepiece(std::string_view bytes) {
 }
 
 json tokenizer_from_older_files(const fs::path& folder) {
-  const bool has_pieces = fs::exists(folder / "tokenizer.model"),
-             has_vocabulary = fs::exists(folder / "vocab.json") && fs::exists(folder / "merges.txt");
+  const bool has_pieces = is_there(folder / "tokenizer.model"),
+             has_vocabulary = is_there(folder / "vocab.json") && is_there(folder / "merges.txt");
   if (!has_pieces && !has_vocabulary) return {};
   const Settings settings(folder);
   if (!has_pieces) return from_vocabulary_and_merges(folder, settings);
-  json tokenizer = read_sentencepiece(read_text(folder / "tokenizer.model"));
+  json tokenizer = read_sentencepiece(read_text(folder / "tokenizer.model", kMaxTokenizerBytes));
   const auto ids = vocabulary_of(tokenizer);
   settings.add_tokens(ids, tokenizer["added_tokens"]);
   tokenizer["post_processor"] = settings.post_processor(true, ids);
