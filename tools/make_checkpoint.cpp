@@ -24,6 +24,7 @@
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "io/checkpoint_writer.h"
+#include "io/output_folder.h"
 #include "model/specs.h"
 #include "tensor/dtype.h"
 
@@ -286,8 +287,10 @@ void make_checkpoint(const Options& o, const Interrupts& interrupts) {
   for (const Weight& weight : weights) specs.push_back(weight.spec);
 
   // No model is read, so the output may lie anywhere; the writer wants a source to keep away from.
-  CheckpointWriter writer("/dev/null", o.output, o.overwrite, std::move(specs),
-                          static_cast<size_t>(parse_bytes(o.max_shard_size)));
+  OutputFolder output(o.output, "/dev/null", {.overwrite = o.overwrite});
+  const auto shard_bytes = static_cast<size_t>(parse_bytes(o.max_shard_size));
+  output.check_room(CheckpointWriter::output_bytes(specs, shard_bytes));
+  CheckpointWriter writer(output.model(), std::move(specs), shard_bytes);
   if (!o.ids.empty()) write_ids(o, config.vocabulary);
   const auto seed = static_cast<uint64_t>(o.seed);
   if (dtype == DType::f32) {
@@ -297,7 +300,8 @@ void make_checkpoint(const Options& o, const Interrupts& interrupts) {
   }
   writer.write_file("config.json", json.dump(2) + "\n");
   const double drawn = watch.seconds();
-  writer.commit();
+  writer.finish();
+  for (const std::string& remark : output.put_in_place()) std::fprintf(stderr, "make_checkpoint: %s\n", remark.c_str());
   const auto bytes = static_cast<double>(writer.output_bytes());
   std::printf("%s: %s in %zu tensors; %.1f s to write (%s/s), %.1f s to reach the disk\n", o.output.c_str(),
               format_bytes(bytes).c_str(), weights.size(), drawn, format_bytes(bytes / drawn).c_str(),

@@ -39,6 +39,12 @@ class UnsupportedError : public InputError {
   using InputError::InputError;
 };
 
+// The output exists already, or another run is writing it.
+class ExistsError : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 // A device ran out of memory or failed.
 class DeviceError : public Error {
  public:

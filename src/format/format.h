@@ -65,7 +65,9 @@ struct EncodedTensor {
       values;
 };
 using EncodedLinear = std::vector<EncodedTensor>;  // in the order of Format::tensors()
-void write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded);
+// The name of each tensor written, and its digest().
+using Digests = std::vector<std::pair<std::string, uint64_t>>;
+Digests write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded);
 
 // A stored linear in host memory.
 struct HostLinear {
@@ -111,11 +113,10 @@ class Format {
   // Whether all its loaders read every zero point alike.
   virtual bool holds_zeros() const = 0;
 
-  // Writing: the output's tensors, where they go, and everything else there. The sink removes what it wrote unless it
-  // is committed; it throws InputError as CheckpointWriter does.
+  // Writing: the output's tensors, where they go, and everything else there. `model`: the path of the folder or file to
+  // write, which becomes the output later; tensors that an earlier run wrote there may be kept.
   virtual OutputLayout layout(const OutputModel& model, int64_t max_shard_bytes) const = 0;
-  virtual std::unique_ptr<ModelSink> open(const std::filesystem::path& source, const std::filesystem::path& output,
-                                          bool overwrite, const OutputLayout& layout,
+  virtual std::unique_ptr<ModelSink> open(const std::filesystem::path& model, const OutputLayout& layout,
                                           int64_t max_shard_bytes) const = 0;
   virtual void finish(ModelSink& sink, const Checkpoint& source, const OutputRecord& record) const = 0;
   // The tensors of a linear, their values in the same order, and the bytes of host memory that making and writing them

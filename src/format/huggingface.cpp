@@ -35,11 +35,9 @@ OutputLayout HuggingFaceFormat::layout(const OutputModel& model, int64_t max_sha
   return result;
 }
 
-std::unique_ptr<ModelSink> HuggingFaceFormat::open(const std::filesystem::path& source,
-                                                   const std::filesystem::path& output, bool overwrite,
-                                                   const OutputLayout& layout, int64_t max_shard_bytes) const {
-  return std::make_unique<CheckpointWriter>(source, output, overwrite, layout.tensors,
-                                            static_cast<size_t>(max_shard_bytes));
+std::unique_ptr<ModelSink> HuggingFaceFormat::open(const std::filesystem::path& model, const OutputLayout& layout,
+                                                   int64_t max_shard_bytes) const {
+  return std::make_unique<CheckpointWriter>(model, layout.tensors, static_cast<size_t>(max_shard_bytes));
 }
 
 void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const OutputRecord& record) const {

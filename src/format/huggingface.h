@@ -12,8 +12,8 @@ namespace gptq {
 class HuggingFaceFormat : public Format {
  public:
   OutputLayout layout(const OutputModel& model, int64_t max_shard_bytes) const override;
-  std::unique_ptr<ModelSink> open(const std::filesystem::path& source, const std::filesystem::path& output,
-                                  bool overwrite, const OutputLayout& layout, int64_t max_shard_bytes) const override;
+  std::unique_ptr<ModelSink> open(const std::filesystem::path& model, const OutputLayout& layout,
+                                  int64_t max_shard_bytes) const override;
   void finish(ModelSink& sink, const Checkpoint& source, const OutputRecord& record) const override;
 
   virtual Json config(const OutputRecord& record) const = 0;  // the quantization_config

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "io/digest.h"
 
 namespace gptq {
 namespace {
@@ -325,11 +326,33 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
   const Layout layout = lay_out(tensors);
   size_ = layout.size;
   for (size_t i = 0; i < tensors.size(); ++i) slots_[tensors[i].name] = {layout.offsets[i], tensors[i].bytes()};
-  file_ = Descriptor(open(path_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666));
+  file_ = Descriptor(open(path_.c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (!file_) throw write_failure(path_, errno, size_);
+  std::string header(layout.header.size(), ' ');
+  if (file_size(file_, path_) == size_) read_all(*file_, path_, header.data(), header.size(), 0);
+  if (header != layout.header && ftruncate(*file_, 0) != 0) throw write_failure(path_, errno, size_);
   reserve(*file_, path_, size_);
   write_all(*file_, path_, layout.header.data(), layout.header.size(), 0);
 }
+
+bool SafetensorsWriter::keep(std::string_view name, uint64_t digest) {
+  constexpr size_t kPiece = size_t{4} << 20;
+  const auto found = slots_.find(name);
+  if (found == slots_.end()) return false;
+  Slot& slot = found->second;
+  std::vector<std::byte> piece(std::min(slot.bytes, kPiece));
+  Digest stored;
+  for (size_t done = 0; done < slot.bytes; done += piece.size()) {
+    const size_t bytes = std::min(piece.size(), slot.bytes - done);
+    read_all(*file_, path_, piece.data(), bytes, slot.offset + done);
+    stored.add(piece.data(), bytes);
+  }
+  if (stored.value() != digest) return false;
+  slot.written = slot.bytes;
+  return true;
+}
+
+void SafetensorsWriter::flush() { sync_file(*file_, path_); }
 
 void SafetensorsWriter::write(std::string_view name, const void* data, size_t bytes) {
   if (const auto found = slots_.find(name); found != slots_.end() && found->second.bytes != bytes)
@@ -358,7 +381,8 @@ void SafetensorsWriter::finish() {
   for (const auto& [name, slot] : slots_) {
     if (slot.written != slot.bytes) throw Error(cat(path_.string(), ": tensor '", name, "' was never written"));
   }
-  if (fsync(*file_) != 0 || close(file_.release()) != 0) throw write_failure(path_, errno, size_);
+  flush();
+  if (close(file_.release()) != 0) throw write_failure(path_, errno, size_);
 }
 
 size_t SafetensorsWriter::file_size(const std::vector<TensorSpec>& tensors) { return lay_out(tensors).size; }

@@ -71,9 +71,9 @@ class SafetensorsFile {
 
 class SafetensorsWriter {
  public:
-  // Creates the file, reserves its final size on disk and writes the header with metadata {"format": "pt"}. Tensors are
-  // stored in the order of `tensors`, but larger element sizes first, so that each is aligned. Throws InputError if the
-  // disk is full or the file cannot be written.
+  // Creates the file, reserves its final size on disk and writes the header with metadata {"format": "pt"}; a file that
+  // has this size and header already keeps its contents. Tensors are stored in the order of `tensors`, but larger
+  // element sizes first, so that each is aligned. Throws InputError if the disk is full or the file cannot be written.
   SafetensorsWriter(std::filesystem::path path, std::vector<TensorSpec> tensors);
   // Without finish() the destructor leaves an incomplete file, which the owner removes.
 
@@ -81,6 +81,10 @@ class SafetensorsWriter {
   void write(std::string_view name, const void* data, size_t bytes);
   // Writes a tensor in consecutive pieces; `first` is the offset of the piece in the tensor.
   void write_part(std::string_view name, size_t first, const void* data, size_t bytes);
+  // Takes a tensor that the file has already, from an earlier writer, as written if its digest() is this one.
+  bool keep(std::string_view name, uint64_t digest);
+  // Syncs everything written so far to disk. Thread-safe.
+  void flush();
   // Syncs and closes the file; throws Error if a tensor was not written.
   void finish();
 

@@ -1,8 +1,8 @@
-// A model that is being written: tensors whose sizes are known beforehand, and files. Whole once it is committed, or
-// absent.
+// A model that is being written: tensors whose sizes are known beforehand, and files.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -15,9 +15,15 @@ class ModelSink {
   // A whole tensor, or some of its bytes from `first` on, by the name that the layout has. Any thread may call them.
   virtual void write(std::string_view tensor, const void* data, size_t bytes) = 0;
   virtual void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes) = 0;
+  // Keeps a tensor that an earlier run wrote here, instead of writing it, if its digest() is this one.
+  virtual bool keep(std::string_view tensor, uint64_t digest) = 0;
+  // Replaces what an earlier run left of them.
   virtual void write_file(const std::filesystem::path& relative, std::string_view text) = 0;
   virtual void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative) = 0;
-  virtual void commit() = 0;
+  // Syncs the tensors written so far to disk. Any thread may call it.
+  virtual void flush() = 0;
+  // Checks that everything was written, and syncs it.
+  virtual void finish() = 0;
   virtual size_t output_bytes() const = 0;  // of all tensors as stored, headers included
 };
 
