@@ -1,44 +1,40 @@
 #include "report/collect.h"
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "base/error.h"
 #include "data/batches.h"
 #include "model/work.h"
 #include "quant/targets.h"
-#include "recipe/recipe.h"
+#include "report/summary.h"
 
 namespace gptq {
 namespace {
 
-std::string short_names(const std::vector<LinearSpec>& linears) {
-  std::string names;
-  if (linears[0].expert >= 0) names = cat("expert ", linears[0].expert, " ");
-  for (const LinearSpec& linear : linears)
-    names += (names.empty() || names.back() == ' ' ? "" : ",") + linear.name.substr(linear.name.rfind('.') + 1);
-  return names;
-}
-
-// Average bits per weight in the blocks.
-double average_bits(const Facts& facts, const Layout& layout) {
-  const std::string head = head_spec(facts.config).name;
-  double bits = 0, weights = 0;
-  for (const auto& [name, linear] : layout.quantized) {
-    if (name == head) continue;
-    const auto size = static_cast<double>(linear.spec.in_features * linear.spec.out_features);
-    weights += size;
-    bits += size * linear.recipe.bits;
-  }
-  return weights > 0 ? bits / weights : 0;
+LinearReport entry_of(const LinearSpec& linear, int64_t block, const Quantized& quantized,
+                      const FactoredHessian* hessian) {
+  return {.name = linear.name,
+          .block = linear.step == StepKind::head ? -1 : block,
+          .expert = linear.expert,
+          .rows = linear.out_features,
+          .cols = linear.in_features,
+          .bits = quantized.bits,
+          .group_size = quantized.group_size,
+          .loss = quantized.loss,
+          .error = quantized.error,
+          .stages = quantized.stages,
+          .target_shift = quantized.target_shift,
+          .tokens = hessian != nullptr ? hessian->tokens : 0,
+          .routed = hessian != nullptr ? hessian->routed : -1,
+          .damp_percent = hessian != nullptr ? hessian->damp_percent : 0,
+          .dead_columns = hessian != nullptr ? static_cast<int64_t>(hessian->dead.size()) : 0};
 }
 
 }  // namespace
 
 void Collector::tell(Level level, const std::string& text) {
   if (level == Level::warning) report_.warnings.push_back(text);
-  if (listener_.on_message) listener_.on_message(level, text);
+  progress_.tell(level, text);
 }
 
 void Collector::planned(const Plan& plan) {
@@ -66,9 +62,8 @@ void Collector::calibrated(const Calibration& calibration, const std::vector<Tok
 }
 
 void Collector::expect(const Facts& facts, const Layout& layout, double multiply_adds) {
-  blocks_ = facts.config.blocks;
+  progress_.expect(facts.config.blocks, report_.tokens, multiply_adds);
   layout_ = &layout;
-  work_ = multiply_adds;
   report_.linears.reserve(layout.quantized.size());
 }
 
@@ -88,38 +83,40 @@ void Collector::chose(const std::vector<ProbedStep>& steps, const std::vector<in
 }
 
 void Collector::begin_stage(const char* stage) {
-  clock_.begin(stage);
-  if (clock_.stage() == kReadStage || clock_.stage() == kEmbeddingStage || clock_.stage() == kMeasureStage)
-    step_ = stage;
+  progress_.begin_stage(stage);
   if (backend_ == nullptr) return;
   backend_->set_stage(stage);
-  if (clock_.stage() == kLoadStage || clock_.stage() == kEmbeddingStage) bytes_in_ -= backend_->traffic().uploaded;
+  if (loads_weights()) bytes_in_ -= backend_->traffic().uploaded;
 }
 
 void Collector::end_stage() {
-  clock_.end();
+  progress_.end_stage();
   if (backend_ == nullptr) return;
   backend_->set_stage("");
-  if (clock_.stage() == kLoadStage || clock_.stage() == kEmbeddingStage) bytes_in_ += backend_->traffic().uploaded;
+  if (loads_weights()) bytes_in_ += backend_->traffic().uploaded;
+}
+
+bool Collector::loads_weights() const {
+  const std::string& stage = progress_.clock().stage();
+  return stage == kLoadStage || stage == kEmbeddingStage;
 }
 
 void Collector::begin_unit(const Placement::Unit& unit, int64_t block, Backend& backend) {
   check_stop(job_.stop);
-  if (blocks_began_ < 0 && block >= 0) blocks_began_ = clock_.elapsed();
-  unit_ = &unit;
-  block_ = std::max<int64_t>(block, 0);
+  progress_.begin_unit(unit, block);
   backend_ = &backend;
   bytes_in_ = bytes_out_ = 0;
 }
 
 void Collector::end_unit(int64_t sequences_at_once) {
+  const Placement::Unit& unit = *progress_.unit();
   if (sequences_at_once < sequences_at_once_) {
     sequences_at_once_ = sequences_at_once;
-    tell(Level::warning, cat(unit_->module, ": ", unit_->computes_on, " ran out of memory; from here on ",
+    tell(Level::warning, cat(unit.module, ": ", unit.computes_on, " ran out of memory; from here on ",
                              sequences_at_once, " sequences pass at a time, with the same result"));
   }
-  if (unit_->visits) report_.visits.push_back({unit_->module, unit_->computes_on, bytes_in_, bytes_out_});
-  unit_ = nullptr;
+  if (unit.visits) report_.visits.push_back({unit.module, unit.computes_on, bytes_in_, bytes_out_});
+  progress_.end_unit();
 }
 
 void Collector::trimmed(const std::string& when, const std::vector<Trimmed>& devices) {
@@ -127,21 +124,11 @@ void Collector::trimmed(const std::string& when, const std::vector<Trimmed>& dev
     report_.trims.push_back({when, device.device, device.held_before, device.held_after});
 }
 
-void Collector::begin_step(const std::vector<LinearSpec>& step) { step_ = short_names(step); }
+void Collector::begin_step(const std::vector<LinearSpec>& step) { progress_.begin_step(step); }
 
 void Collector::worked(double multiply_adds) {
   check_stop(job_.stop);
-  work_done_ += multiply_adds;
-  if (!listener_.on_progress || multiply_adds == 0) return;
-  Progress progress{.text = step_, .block = block_, .blocks = blocks_, .loss = last_loss_};
-  progress.fraction = std::min(1.0, work_done_ / work_);
-  progress.seconds = clock_.elapsed();
-  const double working = progress.seconds - blocks_began_;
-  progress.remaining_seconds = progress.fraction > 0 ? working * (1 / progress.fraction - 1) : 0;
-  progress.tokens_per_second =
-      working > 0 ? progress.fraction * static_cast<double>(report_.tokens * progress.blocks) / working : 0;
-  progress.memory_bytes = resident_bytes();
-  listener_.on_progress(progress);
+  progress_.worked(multiply_adds);
 }
 
 void Collector::swept(const std::vector<LinearSpec>& step, int64_t tokens) {
@@ -160,34 +147,20 @@ void Collector::solved(const LinearSpec& linear, const Quantized& quantized, con
   check_stop(job_.stop);
   const double damp = hessian != nullptr ? hessian->damp_percent : 0;
   // Reported once per step, as its linears share the Hessian.
-  if (const std::string step = cat(block_, " ", step_); damp > job_.recipe.damp_percent && damped_step_ != step) {
+  if (const std::string step = cat(progress_.block(), " ", progress_.step());
+      damp > job_.recipe.damp_percent && damped_step_ != step) {
     damped_step_ = step;
     tell(Level::warning,
          cat(linear.name, ": its Hessian needed damping ", damp, " instead of ", job_.recipe.damp_percent));
   }
   in_stage(*this, kPackStage, [&] {
     // Addresses are stable: the list has reserved room for all entries.
-    LinearReport& entry = report_.linears.emplace_back();
-    entry = {.name = linear.name,
-             .block = linear.step == StepKind::head ? -1 : block_,
-             .expert = linear.expert,
-             .rows = linear.out_features,
-             .cols = linear.in_features,
-             .bits = quantized.bits,
-             .group_size = quantized.group_size,
-             .loss = quantized.loss,
-             .error = quantized.error,
-             .stages = quantized.stages,
-             .target_shift = quantized.target_shift,
-             .tokens = hessian != nullptr ? hessian->tokens : 0,
-             .routed = hessian != nullptr ? hessian->routed : -1,
-             .damp_percent = damp,
-             .dead_columns = hessian != nullptr ? static_cast<int64_t>(hessian->dead.size()) : 0};
+    LinearReport& entry = report_.linears.emplace_back(entry_of(linear, progress_.block(), quantized, hessian));
     bytes_out_ -= backend.traffic().downloaded;
     store_(linear, quantized, backend, entry);
     bytes_out_ += backend.traffic().downloaded;
   });
-  last_loss_ = quantized.loss;
+  progress_.solved(quantized.loss);
 }
 
 void Collector::note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices) {
@@ -199,90 +172,22 @@ void Collector::note_devices(const std::map<std::string, std::unique_ptr<Backend
   }
 }
 
-// The run's time by stage. A single device with its own clock is more accurate than the host, which only queues work:
-// then the host's part is the time before the device's first work and after its last.
-std::vector<std::pair<std::string, double>> Collector::stage_seconds() const {
-  std::map<std::string, double> host = clock_.seconds();
-  if (const auto embedding = host.find(kEmbeddingStage); embedding != host.end()) {
-    host[kCalibrationStage] += embedding->second;
-    host.erase(embedding);
-  }
-  const Report::DeviceUse* clock = nullptr;
-  for (const Report::DeviceUse& device : report_.devices) {
-    if (!device.op_seconds.empty()) clock = report_.devices.size() == 1 ? &device : nullptr;
-  }
-  if (clock == nullptr) return {host.begin(), host.end()};
-  std::map<std::string, double> stages;
-  for (const char* stage : {kSetupStage, kPlanStage, kCalibrationStage, kCommitStage}) stages[stage] = host[stage];
-  for (const auto& [stage, op, seconds] : clock->op_seconds) {
-    if (stage == kEmbeddingStage) continue;  // included in kCalibrationStage, where the host waits for it
-    const bool feedback = stage == "columns" && op == "linear";
-    const bool moving = stage.empty() && (op == "upload" || op == "download");
-    stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : moving ? kMovingStage : stage] += seconds;
-  }
-  return {stages.begin(), stages.end()};
-}
-
-// Reports the tokens of experts, and the experts with too few.
-void Collector::tell_of_experts() {
-  constexpr size_t kNamed = 8;
-  std::vector<int64_t> routed;
-  std::vector<std::string> few;
-  for (const LinearReport& linear : report_.linears) {
-    if (linear.routed < 0) continue;
-    routed.push_back(linear.routed);
-    if (linear.routed < linear.tokens) few.push_back(cat(linear.name, " (", linear.routed, ")"));
-  }
-  if (routed.empty()) return;
-  std::sort(routed.begin(), routed.end());
-  tell(Level::message, cat("experts: ", routed.front(), " to ", routed.back(), " tokens each, half of them at most ",
-                           routed[routed.size() / 2]));
-  if (few.empty() || job_.recipe.moe_calibrate_all_experts) return;
-  std::string names;
-  for (size_t i = 0; i < std::min(few.size(), kNamed); ++i) names += cat(i == 0 ? "" : ", ", few[i]);
-  if (few.size() > kNamed) names += cat(" and ", few.size() - kNamed, " more, which the report lists");
-  tell(Level::warning, cat(few.size(), " linears of experts saw fewer than ", job_.recipe.expert_tokens,
-                           " tokens and were quantized with what they would do to all tokens: ", names,
-                           "; take more `samples`, or `moe_calibrate_all_experts`"));
-}
-
 Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes) {
-  report_.model = job_.model;
-  report_.output = job_.output;
-  report_.recipe = resolve(job_.recipe);
-  report_.checkpoint_format = facts.format->name();
-  report_.compute_dtype = name_of(facts.precision.computed);
-  report_.device_map = facts.placement.map;
-  report_.states = report_.plan.states;
-  report_.quantized_weights = layout.quantized_weights;
-  report_.bits_per_weight = layout.bits_per_weight;
-  report_.average_bits = average_bits(facts, layout);
-  report_.source_bytes = static_cast<int64_t>(facts.checkpoint->bytes());
+  describe_job(report_, job_, facts, layout);
   report_.output_bytes = output_bytes;
   report_.spill_bytes = spill_bytes;
-  tell_of_experts();
+  if (const std::string text = expert_tokens_message(report_.linears); !text.empty()) tell(Level::message, text);
+  if (const std::string text = few_tokens_warning(report_.linears, job_.recipe); !text.empty())
+    tell(Level::warning, text);
   if (report_.dropped_rows > 0) {
     tell(Level::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));
   }
-  report_.stage_seconds = stage_seconds();
-  report_.seconds = clock_.elapsed();
+  report_.stage_seconds = stage_seconds(progress_.clock().seconds(), report_.devices);
+  report_.seconds = progress_.clock().elapsed();
   report_.cpu_seconds = cpu_seconds() - cpu_at_start_;
   report_.peak_memory_bytes = peak_resident_bytes();
   return std::move(report_);
-}
-
-std::string Collector::place() const { return unit_ != nullptr ? cat(unit_->module, ", step ", step_) : ""; }
-
-OutOfMemory Collector::located(const OutOfMemory& error) const {
-  if (unit_ == nullptr) return error;
-  return OutOfMemory(cat(place(), ": ", error.what(),
-                         "; give it more with `max_memory`, or take fewer `samples` or a smaller `batch_size`"));
-}
-
-DeviceError Collector::located(const DeviceError& error) const {
-  if (unit_ == nullptr) return error;
-  return DeviceError(cat(place(), ", ", clock_.stage(), ": ", error.what()));
 }
 
 }  // namespace gptq

@@ -5,17 +5,10 @@
 #include "gptq/gptq.h"
 #include "model/model.h"
 #include "quant/observer.h"
-#include "run/states.h"
+#include "run/streams.h"
 #include "run/team.h"
 
 namespace gptq {
-
-// The states of the calibration. originals: those of the unquantized model, with as many batches; nullptr if the recipe
-// does not need them.
-struct Streams {
-  StateStore& states;
-  StateStore* originals = nullptr;
-};
 
 // Quantizes the block on the team and advances the states past it (past the last block only if the output head is
 // quantized), the originals past the original block. Frees the staged weights step by step.

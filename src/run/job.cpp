@@ -69,9 +69,9 @@ class Run {
     try {
       return compute();
     } catch (const OutOfMemory& error) {
-      throw collector_.located(error);
+      throw collector_.progress().located(error);
     } catch (const DeviceError& error) {
-      throw collector_.located(error);
+      throw collector_.progress().located(error);
     }
   }
 

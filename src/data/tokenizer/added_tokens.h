@@ -10,8 +10,9 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/model.h"
 #include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/pair_table.h"
 
 namespace gptq {
 

@@ -22,7 +22,6 @@ using nlohmann::json;
 constexpr size_t kLongWord = 64;
 // Longer parts are not cached, as they hardly recur.
 constexpr size_t kCachedLength = 256;
-constexpr char32_t kCharacterTable = 0x10000;
 
 struct Merge {
   uint64_t order;  // rank << 32 | position: the lowest rank first, then the leftmost
@@ -42,27 +41,6 @@ bool is_set(const json& model, const char* option) {
 
 }  // namespace
 
-size_t PairTable::slot_of(uint64_t key) const {
-  size_t mask = slots_.size() - 1;
-  size_t slot = (key * 0x9e3779b97f4a7c15u >> 20) & mask;
-  while (slots_[slot].value != kAbsent && slots_[slot].key != key) slot = (slot + 1) & mask;
-  return slot;
-}
-
-void PairTable::insert(uint64_t key, uint64_t value) {
-  if (2 * (used_ + 1) > slots_.size()) {
-    std::vector<Slot> old(std::max<size_t>(16, 2 * slots_.size()));
-    old.swap(slots_);
-    for (const Slot& slot : old)
-      if (slot.value != kAbsent) slots_[slot_of(slot.key)] = slot;
-  }
-  Slot& slot = slots_[slot_of(key)];
-  if (slot.value == kAbsent) ++used_;
-  slot = {key, value};
-}
-
-uint64_t PairTable::find(uint64_t key) const { return slots_.empty() ? kAbsent : slots_[slot_of(key)].value; }
-
 BytePairEncoding::BytePairEncoding(const json& model) {
   std::string type = model.value("type", "BPE");
   if (type != "BPE" || !model.contains("merges"))
@@ -73,26 +51,7 @@ BytePairEncoding::BytePairEncoding(const json& model) {
   fuse_unknown_ = model.value("fuse_unk", false);
   ignore_merges_ = model.value("ignore_merges", false);
 
-  const json& vocabulary = model.at("vocab");
-  vocabulary_.reserve(vocabulary.size());
-  int32_t largest = -1;
-  for (const auto& [token, id] : vocabulary.items()) {
-    int64_t value = id.get<int64_t>();
-    if (value < 0 || value > (int64_t{1} << 30)) throw InputError(cat("the token \"", token, "\" has the id ", value));
-    vocabulary_.emplace(token, static_cast<int32_t>(value));
-    largest = std::max(largest, static_cast<int32_t>(value));
-  }
-  if (largest > 16 * size() + (1 << 20))
-    throw InputError(cat("a vocabulary of ", size(), " tokens has the id ", largest));
-  tokens_.resize(static_cast<size_t>(largest + 1));
-  character_ids_.assign(kCharacterTable, -1);
-  for (const auto& [token, id] : vocabulary_) {
-    tokens_[static_cast<size_t>(id)] = &token;
-    if (token.empty()) continue;
-    size_t end = 0;
-    char32_t first = next_character(token, end);
-    if (end == token.size() && first < kCharacterTable) character_ids_[first] = id;
-  }
+  vocabulary_.read(model.at("vocab"));
 
   if (is_set(model, "unk_token")) {
     has_unknown_ = true;
@@ -105,56 +64,7 @@ BytePairEncoding::BytePairEncoding(const json& model) {
       byte_ids_.push_back(token_id(name.data()));
     }
   }
-  read_merges(model.at("merges"));
-}
-
-// A merge is "left right" or ["left", "right"]; its place in the list is its rank.
-void BytePairEncoding::read_merges(const json& merges) {
-  uint64_t rank = 0;
-  for (const json& merge : merges) {
-    std::string left, right;
-    if (merge.is_array()) {
-      left = merge.at(0).get<std::string>(), right = merge.at(1).get<std::string>();
-    } else {
-      const std::string& text = merge.get_ref<const std::string&>();
-      if (text.starts_with("#version")) continue;
-      size_t space = text.find(' ');
-      if (space == text.npos || text.find(' ', space + 1) != text.npos)
-        throw InputError(
-            cat("merge ", rank, " is \"", text, "\" where two tokens with one space between them were expected"));
-      left = text.substr(0, space), right = text.substr(space + 1);
-    }
-    std::string whole = left + right;
-    int32_t left_id = token_id(left), right_id = token_id(right), id = token_id(whole);
-    if (left_id < 0 || right_id < 0 || id < 0) {
-      const std::string& missing = left_id < 0 ? left : right_id < 0 ? right : whole;
-      throw InputError(cat("merge ", rank, " needs the token \"", missing, "\", which the vocabulary lacks"));
-    }
-    merges_.insert(PairTable::key(static_cast<uint32_t>(left_id), static_cast<uint32_t>(right_id)),
-                   rank++ << 32 | static_cast<uint32_t>(id));
-    size_t at = 0;
-    for (char32_t previous = next_character(whole, at); at < whole.size();) {
-      char32_t next = next_character(whole, at);
-      joined_.insert(PairTable::key(previous, next), 0);
-      previous = next;
-    }
-  }
-}
-
-int32_t BytePairEncoding::token_id(std::string_view token) const {
-  auto found = vocabulary_.find(token);
-  return found == vocabulary_.end() ? -1 : found->second;
-}
-
-const std::string* BytePairEncoding::token(int32_t id) const {
-  return id < 0 || static_cast<size_t>(id) >= tokens_.size() ? nullptr : tokens_[static_cast<size_t>(id)];
-}
-
-int32_t BytePairEncoding::character_id(char32_t character) const {
-  if (character < kCharacterTable) return character_ids_[character];
-  std::string text;
-  append_utf8(text, character);
-  return token_id(text);
+  merges_.read(model.at("merges"), vocabulary_);
 }
 
 void BytePairEncoding::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
@@ -166,12 +76,12 @@ void BytePairEncoding::encode(std::string_view word, WordCache& cache, std::vect
   // Splits only between characters that are tokens: unknown ones may fuse or fall back to bytes.
   size_t start = 0, at = 0;
   char32_t previous = next_character(word, at);
-  bool previous_known = character_id(previous) >= 0;
+  bool previous_known = vocabulary_.id_of(previous) >= 0;
   while (at < word.size()) {
     size_t boundary = at;
     char32_t next = next_character(word, at);
-    bool known = character_id(next) >= 0;
-    if (known && previous_known && joined_.find(PairTable::key(previous, next)) == PairTable::kAbsent) {
+    bool known = vocabulary_.id_of(next) >= 0;
+    if (known && previous_known && !merges_.joins(previous, next)) {
       encode_part(word.substr(start, boundary - start), cache, ids);
       start = boundary;
     }
@@ -206,7 +116,7 @@ std::vector<int32_t> BytePairEncoding::characters_to_ids(std::string_view word) 
   };
   for (size_t at = 0; at < word.size();) {
     size_t start = at;
-    if (int32_t id = character_id(next_character(word, at)); id >= 0) {
+    if (int32_t id = vocabulary_.id_of(next_character(word, at)); id >= 0) {
       flush();
       ids.push_back(id);
       continue;
@@ -238,8 +148,7 @@ void BytePairEncoding::merge(std::vector<int32_t>& ids) const {
   auto merge_at = [&](int32_t position) {
     int32_t next = symbol(position).next;
     if (next < 0) return PairTable::kAbsent;
-    return merges_.find(
-        PairTable::key(static_cast<uint32_t>(symbol(position).id), static_cast<uint32_t>(symbol(next).id)));
+    return merges_.find(symbol(position).id, symbol(next).id);
   };
 
   std::priority_queue<Merge, std::vector<Merge>, std::greater<>> queue;

@@ -1,7 +1,15 @@
 // The unigram model (Kudo, arXiv 1804.10959): splits a word so that the sum of its pieces' scores is largest.
 #pragma once
 
-#include "data/tokenizer/bpe.h"
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "data/tokenizer/model.h"
+#include "data/tokenizer/pair_table.h"
 
 namespace gptq {
 

@@ -1,0 +1,90 @@
+#include "report/summary.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "quant/observer.h"
+#include "recipe/recipe.h"
+
+namespace gptq {
+namespace {
+
+// Average bits per weight in the blocks.
+double average_bits(const Facts& facts, const Layout& layout) {
+  const std::string head = head_spec(facts.config).name;
+  double bits = 0, weights = 0;
+  for (const auto& [name, linear] : layout.quantized) {
+    if (name == head) continue;
+    const auto size = static_cast<double>(linear.spec.in_features * linear.spec.out_features);
+    weights += size;
+    bits += size * linear.recipe.bits;
+  }
+  return weights > 0 ? bits / weights : 0;
+}
+
+}  // namespace
+
+void describe_job(Report& report, const Job& job, const Facts& facts, const Layout& layout) {
+  report.model = job.model;
+  report.output = job.output;
+  report.recipe = resolve(job.recipe);
+  report.checkpoint_format = facts.format->name();
+  report.compute_dtype = name_of(facts.precision.computed);
+  report.device_map = facts.placement.map;
+  report.states = report.plan.states;
+  report.quantized_weights = layout.quantized_weights;
+  report.bits_per_weight = layout.bits_per_weight;
+  report.average_bits = average_bits(facts, layout);
+  report.source_bytes = static_cast<int64_t>(facts.checkpoint->bytes());
+}
+
+// A single device with its own clock is more accurate than the host, which only queues work: then the host's part is
+// the time before the device's first work and after its last.
+std::vector<std::pair<std::string, double>> stage_seconds(std::map<std::string, double> host,
+                                                          const std::vector<Report::DeviceUse>& devices) {
+  if (const auto embedding = host.find(kEmbeddingStage); embedding != host.end()) {
+    host[kCalibrationStage] += embedding->second;
+    host.erase(embedding);
+  }
+  const Report::DeviceUse* clock = nullptr;
+  for (const Report::DeviceUse& device : devices) {
+    if (!device.op_seconds.empty()) clock = devices.size() == 1 ? &device : nullptr;
+  }
+  if (clock == nullptr) return {host.begin(), host.end()};
+  std::map<std::string, double> stages;
+  for (const char* stage : {kSetupStage, kPlanStage, kCalibrationStage, kCommitStage}) stages[stage] = host[stage];
+  for (const auto& [stage, op, seconds] : clock->op_seconds) {
+    if (stage == kEmbeddingStage) continue;  // included in kCalibrationStage, where the host waits for it
+    const bool feedback = stage == "columns" && op == "linear";
+    const bool moving = stage.empty() && (op == "upload" || op == "download");
+    stages[op == "idle" || op == "attention" ? op : feedback ? "feedback" : moving ? kMovingStage : stage] += seconds;
+  }
+  return {stages.begin(), stages.end()};
+}
+
+std::string expert_tokens_message(const std::vector<LinearReport>& linears) {
+  std::vector<int64_t> routed;
+  for (const LinearReport& linear : linears)
+    if (linear.routed >= 0) routed.push_back(linear.routed);
+  if (routed.empty()) return "";
+  std::sort(routed.begin(), routed.end());
+  return cat("experts: ", routed.front(), " to ", routed.back(), " tokens each, half of them at most ",
+             routed[routed.size() / 2]);
+}
+
+std::string few_tokens_warning(const std::vector<LinearReport>& linears, const Recipe& recipe) {
+  constexpr size_t kNamed = 8;
+  if (recipe.moe_calibrate_all_experts) return "";
+  std::vector<std::string> few;
+  for (const LinearReport& linear : linears)
+    if (linear.routed >= 0 && linear.routed < linear.tokens) few.push_back(cat(linear.name, " (", linear.routed, ")"));
+  if (few.empty()) return "";
+  std::string names;
+  for (size_t i = 0; i < std::min(few.size(), kNamed); ++i) names += cat(i == 0 ? "" : ", ", few[i]);
+  if (few.size() > kNamed) names += cat(" and ", few.size() - kNamed, " more, which the report lists");
+  return cat(few.size(), " linears of experts saw fewer than ", recipe.expert_tokens,
+             " tokens and were quantized with what they would do to all tokens: ", names,
+             "; take more `samples`, or `moe_calibrate_all_experts`");
+}
+
+}  // namespace gptq

@@ -1,0 +1,76 @@
+#include "run/block_pass.h"
+
+#include <utility>
+
+namespace gptq {
+namespace {
+
+Step copy_of(Backend& backend, const Step& from) {
+  Step copy;
+  for (const Linear& linear : from.linears)
+    copy.linears.push_back({linear.name, copy_of(backend, linear.weight), copy_of(backend, linear.bias)});
+  return copy;
+}
+
+}  // namespace
+
+BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer)
+    : model_(model),
+      staged_(std::move(staged)),
+      backend_(backend),
+      streams_(streams),
+      observer_(observer),
+      specs_(step_specs(model.config(), staged_.index)),
+      block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
+  if (has_originals()) original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
+}
+
+void BlockPass::load(int64_t step) {
+  in_stage(observer_, kLoadStage, [&] {
+    model_.load_step(staged_, block_, step);
+    if (has_originals()) original_.steps[step] = copy_of(backend_, block_.steps[step]);
+  });
+}
+
+void BlockPass::drop(int64_t step) {
+  Model::drop_step(block_, step);
+  if (has_originals()) Model::drop_step(original_, step);
+}
+
+void BlockPass::drop_before(int64_t step) {
+  const int64_t needed = first_needed(model_.config(), specs_, step, streams_.states.keeps_inputs());
+  for (int64_t done = 0; done < needed; ++done) drop(done);
+}
+
+template <typename Pass>
+void BlockPass::for_both(BatchPair pair, const Pass& pass) {
+  in_stage(observer_, "forward", [&] { pass(block_, pair.batch); });
+  if (pair.original != nullptr) in_stage(observer_, "original forward", [&] { pass(original_, *pair.original); });
+}
+
+void BlockPass::for_each_at(int64_t step, const Visit& visit) {
+  const bool keeps_inputs = streams_.states.keeps_inputs();
+  for_each(state_use(model_.config(), specs_, step, keeps_inputs), [&](BatchPair pair) {
+    if (!keeps_inputs)
+      for_both(pair, [&](const Block& block, Batch& batch) { model_.rebuild_input(block, step, batch); });
+    visit(pair);
+  });
+}
+
+void BlockPass::enter(int64_t step, BatchPair pair) {
+  for_both(pair, [&](const Block& block, Batch& batch) { model_.enter(block, step, batch); });
+}
+
+void BlockPass::finish(BatchPair pair) {
+  for_both(pair, [&](const Block& block, Batch& batch) { model_.finish(block, batch); });
+}
+
+void BlockPass::forward(BatchPair pair) {
+  for_both(pair, [&](const Block& block, Batch& batch) { model_.forward(block, batch); });
+}
+
+void BlockPass::visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const Model::VisitInputs& visit) const {
+  model_.visit_inputs(block_, step, pair.batch, {&original_, pair.original}, all_tokens, visit);
+}
+
+}  // namespace gptq
