@@ -67,7 +67,10 @@ class Interrupt {
     if (done_) return;
     source_.request_stop();
     if (finished_.wait_for(lock, kPatience, [this] { return done_; })) return;
-    if (!output_.empty()) remove_partial_output(output_);
+    if (!output_.empty() && !leave_partial_output(output_)) {
+      finished_.wait(lock, [this] { return done_; });  // the output is being put in place
+      return;
+    }
     std::fputs("\ngptq: interrupted\n", stderr);
     std::_Exit(130);
   }
@@ -117,6 +120,13 @@ void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   Report report = quantize(job, terminal.listener());
   terminal.end_bar();
   spell_flags(report);
+  if (report.skipped) {
+    if (options.json)
+      std::printf("%s\n", to_json(report).c_str());
+    else if (!options.quiet)
+      std::printf("%s: is there already, with this recipe.\n", report.output.c_str());
+    return;
+  }
   report_file.write(to_json(report) + "\n", "the quantized model is complete");
   if (options.json) {
     std::printf("%s\n", to_json(report).c_str());

@@ -43,7 +43,12 @@ struct Job {
   int64_t max_shard_bytes = 5'000'000'000;
   std::string loader;  // that must take the output: vllm, sglang, transformers, gptqmodel or exllamav2; empty: any
   bool overwrite = false;
-  std::stop_token stop;  // ask to end: Cancelled is thrown, nothing is left behind
+  // Continues a run with the same result that ended early, from its last whole block; and leaves OUTPUT.partial for
+  // another one if this one ends early.
+  bool resume = false;
+  bool checkpoint_states = false;  // saves the states at each block, for a quicker `resume`
+  bool skip_existing = false;      // ends at once if the output is there and has this recipe
+  std::stop_token stop;            // ask to end: Cancelled is thrown; nothing is left behind without `resume`
 };
 
 // Throws InputError for a job that cannot run: it says what does not fit, and the smallest that would.
@@ -51,9 +56,9 @@ Plan plan(const Job& job);
 
 Report quantize(const Job& job, const Listener& listener = {});
 
-// Removes what a quantize() of this process that cannot end in time has written for `output` so far: for a program
-// that is about to exit.
-void remove_partial_output(const std::string& output);
+// For a program that is about to exit while quantize() runs: removes what it has written for `output` so far, unless a
+// later run can `resume` it. False while the output is put in place: then quantize() is about to return.
+bool leave_partial_output(const std::string& output);
 
 struct DeviceSummary {
   std::string name, description;

@@ -22,6 +22,8 @@ class Backend : public Memory {
   virtual std::string name() const = 0;
   // One line for people: model name, threads, instruction set.
   virtual std::string description() const = 0;
+  // One line with all that the bits of its results depend on: kind of device, instruction set, libraries.
+  virtual std::string arithmetic() const { return description(); }
   DeviceTraits traits() const { return traits_of(name()); }
 
   // Queues the op, or computes it at once. Returns the op's Result, where it has one, when that is known.

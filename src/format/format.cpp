@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "format/stored.h"
+#include "io/digest.h"
 
 namespace gptq {
 
@@ -123,13 +124,18 @@ FetchedLinear fetch(Backend& backend, ConstMatrixView codes, const Grid& grid, c
   return linear;
 }
 
-void write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded) {
+Digests write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded) {
+  Digests digests;
   for (const EncodedTensor& tensor : encoded) {
     const auto write = [&](const auto& values) {
-      sink.write(cat(name, ".", tensor.part), values.data(), values.size() * sizeof(values[0]));
+      const std::string full_name = cat(name, ".", tensor.part);
+      const size_t bytes = values.size() * sizeof(values[0]);
+      sink.write(full_name, values.data(), bytes);
+      digests.emplace_back(full_name, digest(values.data(), bytes));
     };
     std::visit(write, tensor.values);
   }
+  return digests;
 }
 
 Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {

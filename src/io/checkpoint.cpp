@@ -307,6 +307,18 @@ std::vector<fs::path> Checkpoint::side_files() const {
   return files;
 }
 
+size_t Checkpoint::side_bytes() const {
+  size_t total = 0;
+  for (const fs::path& file : side_files()) total += file_size(open_regular(folder_ / file), folder_ / file);
+  return total;
+}
+
+std::vector<fs::path> Checkpoint::weight_files() const {
+  std::vector<fs::path> paths;
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
+}
+
 size_t Checkpoint::bytes() const {
   size_t total = 0;
   for (const auto& file : files_) {

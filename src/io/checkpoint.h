@@ -53,8 +53,10 @@ class Checkpoint {
   // of any format and their indices (*.safetensors, *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot,
   // *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own format.
   std::vector<std::filesystem::path> side_files() const;
-  size_t bytes() const;       // of all tensors as stored
-  size_t bytes_read() const;  // read so far, by read() and load()
+  size_t side_bytes() const;                                // of all side files
+  std::vector<std::filesystem::path> weight_files() const;  // the safetensors files, sorted
+  size_t bytes() const;                                     // of all tensors as stored
+  size_t bytes_read() const;                                // read so far, by read() and load()
 
  private:
   struct Place {

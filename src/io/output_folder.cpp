@@ -102,7 +102,8 @@ OutputFolder::OutputFolder(const fs::path& output, const fs::path& source, Optio
     refuse_existing();
     if (continues_ && !options_.resume) {
       if (!options_.overwrite) {
-        throw ExistsError(cat(folder_.string(), ": left by a run that ended early; pass `resume` to continue it, or "
+        throw ExistsError(cat(folder_.string(),
+                              ": left by a run that ended early; pass `resume` to continue it, or "
                               "`overwrite` to start again"),
                           {.option = "resume", .file = folder_.string(), .tensor = {}});
       }
@@ -168,7 +169,8 @@ void OutputFolder::lock() {
     const bool created = fs::create_directory(folder_, error);
     if (error && !fs::exists(folder_, error)) throw cannot(asked_, "create it", error.value());
     if (!created && !is_output_folder(folder_)) {
-      throw ExistsError(cat(folder_.string(), ": it is in the way, and was not made by this program; move it, or choose "
+      throw ExistsError(cat(folder_.string(),
+                            ": it is in the way, and was not made by this program; move it, or choose "
                             "another output"),
                         {.option = {}, .file = folder_.string(), .tensor = {}});
     }
@@ -183,7 +185,8 @@ void OutputFolder::lock() {
       throw ExistsError(cat(asked_.string(), ": another run is writing it"),
                         {.option = {}, .file = asked_.string(), .tensor = {}});
     }  // other errors: a file system without locks
-    struct stat mine {}, current {};
+    struct stat mine {
+    }, current{};
     if (fstat(*file, &mine) != 0 || stat(path.c_str(), &current) != 0 || mine.st_ino != current.st_ino) continue;
     write_all(*file, path, kLockText.data(), kLockText.size(), 0);
     lock_ = std::move(file);
@@ -196,10 +199,6 @@ void OutputFolder::lock() {
 
 bool OutputFolder::is_model_placed() const {
   return is_there(file("placing")) && read_text(file("placing"), kMaxSmallFile) == identity(output_);
-}
-
-bool OutputFolder::is_whole() const {
-  return is_there(file("placing")) && read_text(file("placing"), kMaxSmallFile) == identity(model());
 }
 
 // Ends what a killed run had begun: a placement that was done, or one that stopped between two renames.

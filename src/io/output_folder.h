@@ -23,8 +23,8 @@ class OutputFolder {
   };
 
   // Takes the lock, and creates missing parents. Throws ExistsError if OUT exists without `overwrite`, if a run that
-  // ended early left OUT.partial without `overwrite` or `resume`, or if another run is writing OUT. Throws InputError if
-  // OUT is, contains or lies inside `source`, or is neither empty nor a model; and for missing permission. Whatever
+  // ended early left OUT.partial without `overwrite` or `resume`, or if another run is writing OUT. Throws InputError
+  // if OUT is, contains or lies inside `source`, or is neither empty nor a model; and for missing permission. Whatever
   // stood in the way of an earlier run's placement of OUT is cleared up first.
   OutputFolder(const std::filesystem::path& output, const std::filesystem::path& source, Options options);
   // Unless it was put in place, or is kept for a later run: removes everything, created parents too.
@@ -32,12 +32,11 @@ class OutputFolder {
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
+  const std::filesystem::path& path() const { return folder_; }
   std::filesystem::path model() const { return folder_ / "model"; }
   std::filesystem::path file(const std::string& name) const { return folder_ / name; }
   // Whether an earlier run left something here.
   bool continues() const { return continues_; }
-  // Whether an earlier run had finished model(), and lacked only put_in_place().
-  bool is_whole() const;
   // Removes all that an earlier run left.
   void clear();
   // Throws InputError, with both numbers, if the disk has no room for `bytes` more than model() has.
@@ -47,8 +46,8 @@ class OutputFolder {
   // system can exchange two folders. Returns a sentence for each thing that could not be cleared up.
   std::vector<std::string> put_in_place();
 
-  // For a program that is about to exit, from any thread: removes the OUT.partial of a run of this process, or leaves it
-  // if it is kept. False while OUT is put in place: then the run is about to return.
+  // For a program that is about to exit, from any thread: removes the OUT.partial of a run of this process, or leaves
+  // it if it is kept. False while OUT is put in place: then the run is about to return.
   static bool leave(const std::filesystem::path& output) noexcept;
 
  private:

@@ -329,7 +329,7 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
   file_ = Descriptor(open(path_.c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (!file_) throw write_failure(path_, errno, size_);
   std::string header(layout.header.size(), ' ');
-  if (file_size(file_, path_) == size_) read_all(*file_, path_, header.data(), header.size(), 0);
+  if (gptq::file_size(file_, path_) == size_) read_all(*file_, path_, header.data(), header.size(), 0);
   if (header != layout.header && ftruncate(*file_, 0) != 0) throw write_failure(path_, errno, size_);
   reserve(*file_, path_, size_);
   write_all(*file_, path_, layout.header.data(), layout.header.size(), 0);

@@ -237,7 +237,20 @@ std::vector<Option<Job>> job_rows() {
       {.key = "overwrite",
        .access = access(&J::overwrite),
        .group = Group::output,
-       .help = "replace OUT once the new one is whole"},
+       .help = "replace OUT once the new one is whole; remove OUT.partial of a run that ended early"},
+      {.key = "resume",
+       .access = access(&J::resume),
+       .group = Group::output,
+       .help = "continue a run that ended early from its last block; leave OUT.partial to continue"},
+      {.key = "checkpoint_states",
+       .access = access(&J::checkpoint_states),
+       .group = Group::output,
+       .help = "save the hidden states at each block, for resuming sooner",
+       .more = "Without it, finished blocks are run forward again."},
+      {.key = "skip_existing",
+       .access = access(&J::skip_existing),
+       .group = Group::output,
+       .help = "end at once if OUT is there and has this recipe"},
   };
   rows.insert(rows.end(), others.begin(), others.end());
   return rows;

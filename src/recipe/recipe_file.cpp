@@ -35,8 +35,9 @@ bool is_own_record(const Json& meta) {
 
 }  // namespace
 
-Recipe read_recipe(const std::string& file, const Recipe& base) {
-  const Json json = read_json(file);
+Recipe read_recipe(const std::string& file, const Recipe& base) { return parse_recipe(read_json(file), file, base); }
+
+Recipe parse_recipe(const Json& json, const std::string& file, const Recipe& base) {
   if (!json.is_object()) throw InputError(cat(file, ": a recipe is a JSON object, such as {\"bits\": 3}"));
   std::string at;  // the key being read
   const auto fail = [&](const std::string& text) {

@@ -67,6 +67,12 @@ void Collector::expect(const Facts& facts, const Layout& layout, double multiply
   report_.linears.reserve(layout.quantized.size());
 }
 
+void Collector::restored(const std::vector<LinearReport>& linears, int64_t dropped_rows) {
+  report_.linears.insert(report_.linears.end(), linears.begin(), linears.end());
+  report_.dropped_rows += dropped_rows;
+  ++report_.resumed_parts;
+}
+
 void Collector::chose(const std::vector<ProbedStep>& steps, const std::vector<int>& bits) {
   std::map<int, int> counts;
   for (size_t i = 0; i < bits.size(); ++i) {

@@ -27,6 +27,9 @@ class Collector final : public RunObserver {
   void calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences);
   // The job's total multiply-adds, to which progress is relative.
   void expect(const Facts& facts, const Layout& layout, double multiply_adds);
+  // A part of the output that an earlier run finished.
+  void restored(const std::vector<LinearReport>& linears, int64_t dropped_rows);
+  void remark(Level level, const std::string& text) { tell(level, text); }
   void chose(const std::vector<ProbedStep>& steps, const std::vector<int>& bits);
   // Packs and writes a linear; may update its entry of the report later, whose address is stable.
   using Store = std::function<void(const LinearSpec&, const Quantized&, Backend&, LinearReport& entry)>;
@@ -34,6 +37,7 @@ class Collector final : public RunObserver {
   void note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices);
   // Called after commit, with the job's complete recipe.
   Report finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes);
+  int64_t dropped_rows() const { return report_.dropped_rows; }
   const RunProgress& progress() const { return progress_; }
 
   void begin_stage(const char* stage) override;

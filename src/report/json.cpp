@@ -7,6 +7,7 @@
 #include "gptq/gptq.h"
 #include "io/checkpoint.h"
 #include "recipe/recipe_file.h"
+#include "report/linear_json.h"
 
 namespace gptq {
 namespace {
@@ -70,28 +71,6 @@ Json json_of(const Plan& plan) {
           {"loaders", list_of(plan.loaders, [](const auto& verdict) { return json_of(verdict); })},
           {"messages", plan.messages},
           {"warnings", plan.warnings}};
-}
-
-Json json_of(const LinearReport& linear) {
-  const auto stage_json = [](const auto& stage) -> Json { return {{"stage", stage.first}, {"loss", stage.second}}; };
-  return {{"name", linear.name},
-          {"out_features", linear.rows},
-          {"in_features", linear.cols},
-          {"bits", linear.bits},
-          {"group_size", linear.group_size},
-          {"loss", linear.loss},
-          {"error", linear.error},
-          {"loss_after", list_of(linear.stages, stage_json)},
-          {"target_shift", linear.target_shift},
-          {"tokens", linear.tokens},
-          {"routed_tokens", linear.routed < 0 ? Json(nullptr) : Json(linear.routed)},
-          {"scales",
-           {{"least", linear.scales.least},
-            {"median", linear.scales.median},
-            {"largest", linear.scales.largest},
-            {"negative", linear.scales.negative}}},
-          {"damp_percent", linear.damp_percent},
-          {"dead_columns", linear.dead_columns}};
 }
 
 // Each block with experts: the tokens that each of them saw, and those that saw too few.
@@ -161,6 +140,8 @@ std::string to_json(const Report& report) {
                      {"sequences", report.sequences},
                      {"tokens", report.tokens},
                      {"dropped_rows", report.dropped_rows},
+                     {"resumed_parts", report.resumed_parts},
+                     {"skipped", report.skipped},
                      {"source_bytes", report.source_bytes},
                      {"output_bytes", report.output_bytes},
                      {"quantized_weights", report.quantized_weights},
@@ -177,7 +158,7 @@ std::string to_json(const Report& report) {
                      {"plan", json_of(report.plan)},
                      {"warnings", report.warnings},
                      {"experts", experts_of(report)},
-                     {"linears", list_of(report.linears, render)}};
+                     {"linears", list_of(report.linears, [](const auto& linear) { return to_json(linear); })}};
   return json.dump(2);
 }
 

@@ -7,12 +7,11 @@
 
 namespace gptq {
 
-Output::Output(const Job& job, const Facts& facts, const Layout& layout, ReadGate& gate)
+Output::Output(const Job& job, const Facts& facts, const Layout& layout, ReadGate& gate, const OutputFolder& folder)
     : facts_(facts),
       layout_(layout),
       gate_(gate),
-      writer_(facts.format->open(facts.checkpoint->folder(), job.output, job.overwrite, layout.output,
-                                 job.max_shard_bytes)) {}
+      writer_(facts.format->open(folder.model(), layout.output, job.max_shard_bytes)) {}
 
 Output::~Output() {
   ended_ = true;
@@ -27,10 +26,36 @@ void Output::make_room() { wait_for_writes(writes_behind(facts_.placement) - 1);
 
 void Output::write(const std::string& linear, std::shared_ptr<FetchedLinear> fetched,
                    std::function<void(const FetchedLinear&)> look) {
-  writes_.push_back(packer_.submit([this, linear, fetched = std::move(fetched), look = std::move(look)] {
+  writes_.push_back(packer_->submit([this, linear, fetched = std::move(fetched), look = std::move(look)] {
     look(*fetched);
-    write_linear(*writer_, linear, facts_.format->encode(*fetched, layout_.quantized.at(linear).recipe));
+    write_failed_ = true;  // until it has not
+    for (auto& digest :
+         write_linear(*writer_, linear, facts_.format->encode(*fetched, layout_.quantized.at(linear).recipe)))
+      written_.push_back(std::move(digest));
+    write_failed_ = false;
   }));
+}
+
+void Output::after_writes(std::function<void(Digests)> note) {
+  noted_ = packer_->submit([this, note = std::move(note)] {
+    if (!write_failed_) note(std::exchange(written_, {}));
+  });
+}
+
+bool Output::keep(const Digests& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [&](const auto& tensor) { return writer_->keep(tensor.first, tensor.second); });
+}
+
+// A later sync may succeed though data were lost in this one, so its failure is kept.
+void Output::flush() {
+  try {
+    writer_->flush();
+  } catch (...) {
+    const std::lock_guard lock(flush_mutex_);
+    flush_failure_ = std::current_exception();
+    throw;
+  }
 }
 
 // Splits a fused bias tensor into one bias per linear.
@@ -76,14 +101,21 @@ void Output::copy_tensors() {
 }
 
 void Output::carry_over(const Job& job) {
-  carried_over_ = carrier_.submit([this] { copy_tensors(); });
+  carried_over_ = carrier_.submit([this] { copy_tensors(); }).share();
   facts_.format->finish(*writer_, *facts_.checkpoint, output_record(job, facts_, layout_));
 }
 
-void Output::commit() {
+void Output::wait_for_copies() { carried_over_.get(); }
+
+void Output::finish() {
   wait_for_writes(0);
+  if (noted_.valid()) noted_.get();
   carried_over_.get();
-  writer_->commit();
+  {
+    const std::lock_guard lock(flush_mutex_);
+    if (flush_failure_) std::rethrow_exception(flush_failure_);
+  }
+  writer_->finish();
 }
 
 }  // namespace gptq

@@ -4,13 +4,17 @@
 
 #include <atomic>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <future>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "base/background.h"
 #include "format/format.h"
+#include "io/output_folder.h"
 #include "plan/layout.h"
 #include "run/session.h"
 
@@ -18,9 +22,9 @@ namespace gptq {
 
 class Output {
  public:
-  // Throws InputError if the output cannot be written. References must outlive it.
-  Output(const Job& job, const Facts& facts, const Layout& layout, ReadGate& gate);
-  ~Output();  // without commit(): removes everything written
+  // Opens the model in `folder`. Throws InputError if it cannot be written. References must outlive it.
+  Output(const Job& job, const Facts& facts, const Layout& layout, ReadGate& gate, const OutputFolder& folder);
+  ~Output();
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
 
@@ -29,10 +33,20 @@ class Output {
   // Packs and writes a linear in the background, after calling `look` there.
   void write(const std::string& linear, std::shared_ptr<FetchedLinear> fetched,
              std::function<void(const FetchedLinear&)> look);
+  // Calls `note` in the background, once all linears so far are written, with the digests of those since the last call.
+  void after_writes(std::function<void(Digests)> note);
+  // Keeps tensors that an earlier run wrote; false if one of them is not as it was.
+  bool keep(const Digests& tensors);
+  // Syncs what is written. Any thread may call it.
+  void flush();
   // Starts copying unquantized tensors, and writes the configs. job: with its complete recipe.
   void carry_over(const Job& job);
-  // Waits for all writes, and puts the output in place.
-  void commit();
+  // Drops what is not written yet; for a run that failed.
+  void stop_writing() { packer_.reset(); }
+  // Waits until the unquantized tensors are copied.
+  void wait_for_copies();
+  // Waits for all writes, and syncs the whole model.
+  void finish();
   int64_t bytes() const { return static_cast<int64_t>(writer_->output_bytes()); }
 
  private:
@@ -45,9 +59,15 @@ class Output {
   ReadGate& gate_;
   std::unique_ptr<ModelSink> writer_;
   std::atomic<bool> ended_ = false;  // the run has finished or failed
+  Digests written_;                  // since after_writes(); of the packer's thread
+  bool write_failed_ = false;        // likewise
+  std::mutex flush_mutex_;
+  std::exception_ptr flush_failure_;
   std::deque<std::future<void>> writes_;
-  std::future<void> carried_over_;
-  BackgroundWorker packer_, carrier_;  // last: use the members above
+  std::future<void> noted_;  // the last after_writes()
+  std::shared_future<void> carried_over_;
+  std::optional<BackgroundWorker> packer_{std::in_place};  // use the members above
+  BackgroundWorker carrier_;                               // likewise
 };
 
 }  // namespace gptq

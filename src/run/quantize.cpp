@@ -6,6 +6,7 @@
 #include "data/batches.h"
 #include "quant/targets.h"
 #include "recipe/rules.h"
+#include "run/replay.h"
 
 namespace gptq {
 
@@ -36,6 +37,14 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
   observer_.trimmed("first block's inputs captured", session_.trim());
 }
 
+void Quantization::replay(Session& finished, int64_t first, int64_t last, const std::stop_token& stop) {
+  const std::vector<Stop> stops = blocks_between(first, last);
+  // Nothing is read ahead: the plan knows of one reader.
+  const WalkOptions options{.read_ahead = false, .at_boundary = {}, .stop = stop};
+  if (originals_ != nullptr) Replay(session_, *originals_, observer_).walk(stops, options);
+  Replay(finished, *states_, observer_).walk(stops, options);
+}
+
 void Quantization::walk(const std::vector<Stop>& stops, WalkOptions options) {
   Walk(session_, std::move(options)).over(stops, *this);
 }
@@ -57,12 +66,21 @@ bool Quantization::head() {
   return true;
 }
 
+std::vector<StateStore*> Quantization::stores() const {
+  if (originals_ == nullptr) return {states_.get()};
+  return {states_.get(), originals_.get()};
+}
+
 int64_t Quantization::state_bytes_moved() const {
-  return states_->bytes_moved() + (originals_ != nullptr ? originals_->bytes_moved() : 0);
+  int64_t bytes = 0;
+  for (const StateStore* store : stores()) bytes += store->bytes_moved();
+  return bytes;
 }
 
 int64_t Quantization::spill_bytes() const {
-  return states_->spill_bytes() + (originals_ != nullptr ? originals_->spill_bytes() : 0);
+  int64_t bytes = 0;
+  for (const StateStore* store : stores()) bytes += store->spill_bytes();
+  return bytes;
 }
 
 void Quantization::drop_states() {

@@ -19,11 +19,17 @@ class Quantization final : private ObservedVisitor {
   // Embeds the calibration into the states of the first block. Not called for rounding, which has no states.
   void embed(const std::vector<std::vector<TokenSequence>>& batches, ThreadPool* pool);
 
+  // Advances the states past blocks [first, last), which an earlier run has quantized. finished: a session over its
+  // output.
+  void replay(Session& finished, int64_t first, int64_t last, const std::stop_token& stop);
+
   void walk(const std::vector<Stop>& stops, WalkOptions options);
 
   // Quantizes the output head; returns false if the recipe does not ask for that.
   bool head();
 
+  // The stores of the states, in a fixed order.
+  std::vector<StateStore*> stores() const;
   int64_t state_bytes_moved() const;
   int64_t spill_bytes() const;
   // Frees the states; no other call may follow.

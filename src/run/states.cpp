@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include <fcntl.h>
@@ -70,6 +71,15 @@ void StateStore::add(Batch batch, Backend& backend) {
   }
   stored.batch = std::move(batch);
   batches_.push_back(std::move(stored));
+}
+
+int64_t StateStore::residual_bytes() const {
+  int64_t bytes = 0;
+  for (const Stored& stored : batches_) {
+    const Matrix& on_device = stored.batch.residual;
+    bytes += static_cast<int64_t>(on_device.empty() ? stored.residual.bytes() : on_device.bytes());
+  }
+  return bytes;
 }
 
 StateStore::Waiting StateStore::to_host(Matrix matrix, Backend& backend) {

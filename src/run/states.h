@@ -46,6 +46,7 @@ class StateStore {
   Batch& at(int64_t index, Backend& backend);
 
   int64_t batches() const { return static_cast<int64_t>(batches_.size()); }
+  int64_t residual_bytes() const;                       // of all batches
   int64_t bytes_moved() const { return bytes_moved_; }  // so far, between devices, host and file
   int64_t spill_bytes() const { return spill_bytes_; }  // size of the spill file
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "model/work.h"
+
 namespace gptq {
 namespace {
 
@@ -85,6 +87,19 @@ void sweep_at_once(BlockPass& pass, const StepSolver& solver, bool advances) {
     pass.forward(pair);
     observer.swept({}, 0);
   });
+}
+
+void sweep_forward(BlockPass& pass) {
+  for (int64_t s = 0; s < pass.steps(); ++s) {
+    pass.observer().begin_step(pass.specs()[s]);
+    pass.for_each_at(s, [&](BatchPair pair) {
+      pass.enter(s, pair);
+      pass.observer().worked(forward_work(pass.specs()[s], pair.batch.tokens()));
+    });
+    pass.drop_before(s + 1);
+    pass.load(s);
+  }
+  pass.for_each_at(pass.steps(), [&](BatchPair pair) { pass.finish(pair); });
 }
 
 void sweep_rounding(BlockPass& pass, const StepSolver& solver) {

@@ -15,6 +15,10 @@ void sweep_sequentially(BlockPass& pass, const StepSolver& solver, bool advances
 // few tokens), then one through the quantized block.
 void sweep_at_once(BlockPass& pass, const StepSolver& solver, bool advances);
 
+// Quantizes nothing: the states pass the block as they would pass it after one of the sweeps above, if its weights are
+// the dequantized ones.
+void sweep_forward(BlockPass& pass);
+
 // Without calibration: no states pass the block.
 void sweep_rounding(BlockPass& pass, const StepSolver& solver);
 

@@ -6,11 +6,14 @@
 
 namespace gptq {
 
-std::vector<Stop> every_block(int64_t blocks) {
-  std::vector<Stop> stops = every_block_in_rounds(blocks);
-  if (!stops.empty()) stops.back().ahead = -1;
+std::vector<Stop> blocks_between(int64_t first, int64_t last) {
+  std::vector<Stop> stops;
+  for (int64_t block = first; block < last; ++block)
+    stops.push_back({.block = block, .ahead = block + 1 < last ? block + 1 : -1});
   return stops;
 }
+
+std::vector<Stop> every_block(int64_t blocks) { return blocks_between(0, blocks); }
 
 std::vector<Stop> every_block_in_rounds(int64_t blocks) {
   std::vector<Stop> stops;

@@ -18,7 +18,8 @@ struct Stop {
   int64_t times = 1;   // in a rehearsal: the number of blocks that it represents
 };
 
-// All blocks in order.
+// Blocks [first, last) in order, and all of them.
+std::vector<Stop> blocks_between(int64_t first, int64_t last);
 std::vector<Stop> every_block(int64_t blocks);
 // The same for repeated walks: the first block is read while the last one is visited.
 std::vector<Stop> every_block_in_rounds(int64_t blocks);

@@ -1,12 +1,12 @@
 // Model folders: read in all states of hub caches and interrupted downloads, written completely or not at all.
 #include "io/checkpoint.h"
-#include "io/checkpoint_writer.h"
 
 #include <fstream>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "io/checkpoint_writer.h"
 #include "io/child.h"
 #include "tiny_model.h"
 
@@ -249,11 +249,28 @@ class CheckpointWriterTest : public CheckpointTest {
  protected:
   CheckpointWriterTest() { write_tensors(model_ / "model.safetensors", {"a"}); }
 
-  // A writer of tensors a, b and c with two floats each.
-  std::unique_ptr<CheckpointWriter> open(const fs::path& output, bool overwrite = false, size_t max_shard = 1 << 20) {
-    return std::make_unique<CheckpointWriter>(model_, output, overwrite, specs_, max_shard);
+  // A model in an output folder.
+  struct Output : OutputFolder, CheckpointWriter {
+    Output(const fs::path& output, const fs::path& source, Options options, const std::vector<TensorSpec>& specs,
+           size_t max_shard)
+        : OutputFolder(output, source, options),
+          CheckpointWriter(with_room(*this, specs, max_shard), specs, max_shard) {}
+    static fs::path with_room(const OutputFolder& folder, const std::vector<TensorSpec>& specs, size_t max_shard) {
+      folder.check_room(output_bytes(specs, max_shard));
+      return folder.model();
+    }
+    void commit() {
+      finish();
+      EXPECT_EQ(put_in_place(), std::vector<std::string>());
+    }
+    using CheckpointWriter::output_bytes;
+  };
+  // One with tensors a, b and c with two floats each.
+  std::unique_ptr<Output> open(const fs::path& output, bool overwrite = false, size_t max_shard = 1 << 20,
+                               bool resume = false) {
+    return std::make_unique<Output>(output, model_, OutputFolder::Options{overwrite, resume}, specs_, max_shard);
   }
-  static void fill(CheckpointWriter& writer) {
+  static void fill(ModelSink& writer) {
     for (const char* name : {"c", "a", "b"}) {
       const float values[] = {static_cast<float>(name[0]), 1};
       writer.write(name, values, sizeof values);
@@ -266,6 +283,10 @@ class CheckpointWriterTest : public CheckpointTest {
     for (const std::string& part : parts)
       EXPECT_NE(message.find(part), std::string::npos) << "says '" << part << "': " << message;
     EXPECT_EQ(everything(), before) << "nothing was created or removed";
+  }
+  void expect_refused_but_cleared(const fs::path& output, const fs::path& left) {
+    EXPECT_THROW(open(output), ExistsError);
+    EXPECT_FALSE(fs::exists(left)) << "an earlier run had finished";
   }
   // All paths in the test's folder.
   std::vector<std::string> everything() const {
@@ -349,8 +370,9 @@ TEST_F(CheckpointWriterTest, WithoutCommitNothingStays) {
   EXPECT_EQ(everything(), before);
   const auto abandoned = open(out_);
   fill(*abandoned);
-  CheckpointWriter::remove_partial(out_.string() + "/");
+  EXPECT_TRUE(OutputFolder::leave(out_.string() + "/"));
   EXPECT_EQ(everything(), before) << "removed while its writer still lives";
+  EXPECT_THROW(abandoned->put_in_place(), Cancelled);
 }
 
 TEST_F(CheckpointWriterTest, MissingParentsAreCreated) {
@@ -420,13 +442,130 @@ TEST_F(CheckpointWriterTest, TheSourceIsNeverTheOutput) {
   EXPECT_EQ(refusal([&] { open(folder_ / "model2"); }), "accepted") << "a longer name is another folder";
 }
 
-TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsPointedOut) {
-  for (const char* suffix : {".partial-", ".old-"}) {
-    const fs::path left = out_.string() + suffix + std::to_string(getpid());
-    fs::create_directory(left);
-    expect_refused(out_, true, {left.string(), "killed", "remove it"});
-    fs::remove(left);
+// A run that is killed: its destructors do not run, and the system drops its lock.
+template <typename Body>
+void killed(const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(0);
   }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_EQ(status, 0);
+}
+
+TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsNamedResumedOrRemoved) {
+  killed([&] {
+    const auto writer = open(out_);
+    writer->write("a", "12345678", 8);
+    writer->write_file("config.json", "{}");
+    writer->flush();
+    _exit(0);
+  });
+  const fs::path left = out_.string() + ".partial";
+  EXPECT_TRUE(fs::exists(left / "model" / "model.safetensors"));
+  expect_refused(out_, false, {left.string(), "ended early", "`resume`", "`overwrite`"});
+  {
+    const auto writer = open(out_, false, 1 << 20, true);
+    EXPECT_TRUE(writer->continues());
+    EXPECT_TRUE(writer->keep("a", digest("12345678", 8)));
+    EXPECT_FALSE(writer->keep("b", digest("12345678", 8))) << "another content";
+    EXPECT_FALSE(writer->keep("z", 0)) << "no such tensor";
+    EXPECT_THROW(writer->write("a", "12345678", 8), Error) << "is written";
+    EXPECT_THROW(writer->finish(), Error) << "b and c are not";
+  }
+  EXPECT_TRUE(fs::exists(left)) << "stays for another run";
+  {
+    const auto again = open(out_, false, 1 << 20, true);
+    ASSERT_TRUE(again->keep("a", digest("12345678", 8)));
+    again->write("b", "abcdefgh", 8);
+    again->write("c", "abcdefgh", 8);
+    again->write_file("config.json", "{\"second\": 1}");
+    again->commit();
+  }
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_EQ(read_file(out_ / "config.json"), "{\"second\": 1}");
+  EXPECT_EQ(Checkpoint(out_).load(Checkpoint(out_).tensor("a")).bytes(), 8U);
+
+  killed([&] {
+    open(folder_ / "other");
+    _exit(0);
+  });
+  const std::string other = (folder_ / "other").string();
+  const auto anew = open(other, true);
+  EXPECT_FALSE(anew->continues()) << "removed by overwrite";
+}
+
+TEST_F(CheckpointWriterTest, AnOutputOfAnotherLayoutIsWrittenAnew) {
+  killed([&] {
+    const auto writer = open(out_);
+    writer->write("a", "12345678", 8);
+    _exit(0);
+  });
+  specs_.push_back({"d", "F32", {2}});
+  const auto writer = open(out_, false, 1 << 20, true);
+  EXPECT_FALSE(writer->keep("a", digest("12345678", 8)));
+}
+
+TEST_F(CheckpointWriterTest, OneRunWritesAnOutputAtATime) {
+  const auto writer = open(out_);
+  for (const bool overwrite : {false, true})
+    expect_refused(out_, overwrite, {out_.string(), "another run is writing it"});
+  EXPECT_THROW(open(out_, false, 1 << 20, true), ExistsError);
+  fill(*writer);
+  writer->commit();
+}
+
+TEST_F(CheckpointWriterTest, ForeignFilesBesideTheOutputAreNotTouched) {
+  fs::create_directory(out_.string() + ".partial");
+  write_file(out_.string() + ".partial/thesis.txt", "years of work");
+  for (const bool overwrite : {false, true}) expect_refused(out_, overwrite, {".partial", "in the way"});
+  fs::remove_all(out_.string() + ".partial");
+  write_file(out_.string() + ".partial", "a file");
+  expect_refused(out_, true, {".partial", "in the way"});
+}
+
+// The instants between the steps of a placement: what a killed run leaves there is cleared up by the next one.
+TEST_F(CheckpointWriterTest, AKilledPlacementIsFinishedOrUndone) {
+  const fs::path left = out_.string() + ".partial";
+  const auto make_old = [&] {
+    fs::remove_all(out_);
+    fs::create_directory(out_);
+    write_file(out_ / "config.json", "old");
+  };
+  const auto identity = [](const fs::path& path) {
+    struct stat status {};
+    stat(path.c_str(), &status);
+    return cat(status.st_dev, ':', status.st_ino, '\n');
+  };
+  // Killed after the exchange: the old output is inside.
+  make_old();
+  killed([&] {
+    const auto writer = open(out_, true);
+    fill(*writer);
+    writer->finish();
+    write_file(left / "placing", identity(left / "model"));
+    fs::rename(out_, left / "old");
+    fs::rename(left / "model", out_);
+    _exit(0);
+  });
+  expect_refused_but_cleared(out_, left);
+  EXPECT_EQ(read_file(out_ / "config.json"), "{}") << "the new one";
+  // Killed between two renames, where folders cannot be exchanged: the old output comes back.
+  make_old();
+  killed([&] {
+    const auto writer = open(out_, true);
+    fill(*writer);
+    writer->finish();
+    write_file(left / "placing", identity(left / "model"));
+    fs::rename(out_, left / "old");
+    _exit(0);
+  });
+  EXPECT_THROW(open(out_), ExistsError);
+  EXPECT_EQ(read_file(out_ / "config.json"), "old");
+  const auto resumed = open(out_, true, 1 << 20, true);
+  EXPECT_TRUE(resumed->keep("a", digest(std::array{static_cast<float>('a'), 1.0F}.data(), 8)));
 }
 
 TEST_F(CheckpointWriterTest, TooLittleSpaceIsSaidBeforeAnythingIsWritten) {
@@ -492,7 +631,7 @@ TEST_F(CheckpointWriterTest, AnOldOutputThatCannotBeMovedStays) {
     fill(*writer);
     writer->commit();
   });
-  EXPECT_NE(outcome.find("cannot move the old output aside"), std::string::npos) << outcome;
+  EXPECT_NE(outcome.find("cannot put the finished model in place"), std::string::npos) << outcome;
   EXPECT_EQ(everything(), before);
   EXPECT_EQ(read_file(out_ / "config.json"), "old");
 }

@@ -78,6 +78,10 @@ std::string CpuBackend::description() const {
              blas_name());
 }
 
+std::string CpuBackend::arithmetic() const {
+  return cat("cpu, ", kernels.isa, ", ", blas_name(), " ", openblas_get_corename());
+}
+
 void CpuBackend::copy_in(MatrixView to, const void* from) {
   const size_t row_bytes = static_cast<size_t>(to.cols) * size_of(to.dtype);
   if (row_bytes == 0) return;

@@ -25,6 +25,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string description() const override;
+  std::string arithmetic() const override;
   void* allocate(size_t bytes) override { return memory_.allocate(bytes); }
   void release(void* block, size_t bytes) noexcept override { memory_.release(block, bytes); }
   void wait() override {}

@@ -88,6 +88,10 @@ CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_.get());
 }
 
+std::string CudaBackend::arithmetic() const {
+  return cat("cuda, ", description_, ", cuBLASLt ", cublasLtGetVersion());
+}
+
 void CudaBackend::begin(const char* op) {
   check(cudaSetDevice(index_), name_, op);
   clock_.mark(stage_, op);

@@ -25,6 +25,7 @@ class CudaBackend final : public Backend {
 
   std::string name() const override { return name_; }
   std::string description() const override { return description_; }
+  std::string arithmetic() const override;
   DType compute_dtype(DType stored) const override { return stored; }
   void wait() override;
   void trim() noexcept override;

@@ -44,6 +44,10 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* lightHandle) {
   static const auto function = find(kLt, "cublasLtCreate", &cublasLtCreate);
   return function(lightHandle);
 }
+size_t cublasLtGetVersion(void) {
+  static const auto function = find(kLt, "cublasLtGetVersion", &cublasLtGetVersion);
+  return function();
+}
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t lightHandle) {
   static const auto function = find(kLt, "cublasLtDestroy", &cublasLtDestroy);
   return function(lightHandle);

@@ -23,6 +23,7 @@ class SimulatedBackend final : public Backend {
         cpu_(open_backend("cpu", {.threads = options.threads})) {}
 
   std::string name() const override { return name_; }
+  std::string arithmetic() const override { return cat("sim, ", cpu_->arithmetic()); }
   std::string description() const override { return cat("simulated accelerator on ", cpu_->description()); }
   DType compute_dtype(DType stored) const override { return stored; }  // as accelerators do
   void wait() override { cpu_->wait(); }
