@@ -65,8 +65,7 @@ struct EncodedTensor {
       values;
 };
 using EncodedLinear = std::vector<EncodedTensor>;  // in the order of Format::tensors()
-// The name of each tensor written, and its digest().
-using Digests = std::vector<std::pair<std::string, uint64_t>>;
+// Returns the tensors written.
 Digests write_linear(ModelSink& sink, const std::string& name, const EncodedLinear& encoded);
 
 // A stored linear in host memory.

@@ -89,7 +89,14 @@ void CheckpointWriter::write_part(std::string_view tensor, size_t first, const v
   shard_of(tensor).write_part(tensor, first, data, bytes);
 }
 
-bool CheckpointWriter::keep(std::string_view tensor, uint64_t digest) { return shard_of(tensor).keep(tensor, digest); }
+bool CheckpointWriter::keep(const Digests& tensors) {
+  const auto is_whole = [&](const auto& tensor) {
+    return shard_of_.count(tensor.first) != 0 && shard_of(tensor.first).holds(tensor.first, tensor.second);
+  };
+  if (!std::all_of(tensors.begin(), tensors.end(), is_whole)) return false;
+  for (const auto& [name, digest] : tensors) shard_of(name).keep(name);
+  return true;
+}
 
 void CheckpointWriter::flush() {
   for (SafetensorsWriter& shard : shards_) shard.flush();

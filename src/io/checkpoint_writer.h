@@ -25,7 +25,7 @@ class CheckpointWriter final : public ModelSink {
   // As in SafetensorsWriter. Thread-safe.
   void write(std::string_view tensor, const void* data, size_t bytes) override;
   void write_part(std::string_view tensor, size_t first, const void* data, size_t bytes) override;
-  bool keep(std::string_view tensor, uint64_t digest) override;
+  bool keep(const Digests& tensors) override;
   void write_file(const std::filesystem::path& relative, std::string_view text) override;
   // Byte for byte, with its permissions.
   void copy_file(const std::filesystem::path& from, const std::filesystem::path& relative) override;

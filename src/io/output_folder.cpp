@@ -167,7 +167,8 @@ void OutputFolder::lock() {
   for (;;) {
     std::error_code error;
     const bool created = fs::create_directory(folder_, error);
-    if (error && !fs::exists(folder_, error)) throw cannot(asked_, "create it", error.value());
+    if (std::error_code ignored; error && !fs::exists(folder_, ignored))
+      throw cannot(asked_, "create it", error.value());
     if (!created && !is_output_folder(folder_)) {
       throw ExistsError(cat(folder_.string(),
                             ": it is in the way, and was not made by this program; move it, or choose "

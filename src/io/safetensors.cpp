@@ -335,11 +335,11 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
   write_all(*file_, path_, layout.header.data(), layout.header.size(), 0);
 }
 
-bool SafetensorsWriter::keep(std::string_view name, uint64_t digest) {
+bool SafetensorsWriter::holds(std::string_view name, uint64_t digest) const {
   constexpr size_t kPiece = size_t{4} << 20;
   const auto found = slots_.find(name);
   if (found == slots_.end()) return false;
-  Slot& slot = found->second;
+  const Slot& slot = found->second;
   std::vector<std::byte> piece(std::min(slot.bytes, kPiece));
   Digest stored;
   for (size_t done = 0; done < slot.bytes; done += piece.size()) {
@@ -347,9 +347,12 @@ bool SafetensorsWriter::keep(std::string_view name, uint64_t digest) {
     read_all(*file_, path_, piece.data(), bytes, slot.offset + done);
     stored.add(piece.data(), bytes);
   }
-  if (stored.value() != digest) return false;
+  return stored.value() == digest;
+}
+
+void SafetensorsWriter::keep(std::string_view name) {
+  Slot& slot = slots_.find(name)->second;
   slot.written = slot.bytes;
-  return true;
 }
 
 void SafetensorsWriter::flush() { sync_file(*file_, path_); }

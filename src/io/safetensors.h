@@ -81,8 +81,9 @@ class SafetensorsWriter {
   void write(std::string_view name, const void* data, size_t bytes);
   // Writes a tensor in consecutive pieces; `first` is the offset of the piece in the tensor.
   void write_part(std::string_view name, size_t first, const void* data, size_t bytes);
-  // Takes a tensor that the file has already, from an earlier writer, as written if its digest() is this one.
-  bool keep(std::string_view name, uint64_t digest);
+  // Whether the file has a tensor already, from an earlier writer, with this digest(); and takes it as written.
+  bool holds(std::string_view name, uint64_t digest) const;
+  void keep(std::string_view name);
   // Syncs everything written so far to disk. Thread-safe.
   void flush();
   // Syncs and closes the file; throws Error if a tensor was not written.

@@ -42,10 +42,7 @@ void Output::after_writes(std::function<void(Digests)> note) {
   });
 }
 
-bool Output::keep(const Digests& tensors) {
-  return std::all_of(tensors.begin(), tensors.end(),
-                     [&](const auto& tensor) { return writer_->keep(tensor.first, tensor.second); });
-}
+bool Output::keep(const Digests& tensors) { return writer_->keep(tensors); }
 
 // A later sync may succeed though data were lost in this one, so its failure is kept.
 void Output::flush() {

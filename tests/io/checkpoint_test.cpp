@@ -1,13 +1,18 @@
 // Model folders: read in all states of hub caches and interrupted downloads, written completely or not at all.
 #include "io/checkpoint.h"
 
+#include <array>
 #include <fstream>
+#include <optional>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "io/checkpoint_writer.h"
 #include "io/child.h"
+#include "io/digest.h"
+#include "io/output_folder.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -167,7 +172,7 @@ TEST_F(CheckpointTest, BrokenConfigsAreRefusedWithTheirPlace) {
   expect_refusal({"quantization_config"});
   fs::remove(config);
   fs::create_directory(config);
-  expect_refusal({config, "directory"});
+  expect_refusal({config, "not a regular file"});
 }
 
 TEST_F(CheckpointTest, TheQuantizationConfigComesFromEitherFile) {
@@ -250,27 +255,28 @@ class CheckpointWriterTest : public CheckpointTest {
   CheckpointWriterTest() { write_tensors(model_ / "model.safetensors", {"a"}); }
 
   // A model in an output folder.
-  struct Output : OutputFolder, CheckpointWriter {
+  struct Output : OutputFolder {
     Output(const fs::path& output, const fs::path& source, Options options, const std::vector<TensorSpec>& specs,
            size_t max_shard)
-        : OutputFolder(output, source, options),
-          CheckpointWriter(with_room(*this, specs, max_shard), specs, max_shard) {}
-    static fs::path with_room(const OutputFolder& folder, const std::vector<TensorSpec>& specs, size_t max_shard) {
-      folder.check_room(output_bytes(specs, max_shard));
-      return folder.model();
+        : OutputFolder(output, source, options) {
+      check_room(CheckpointWriter::output_bytes(specs, max_shard));
+      writer.emplace(model(), specs, max_shard);
     }
+    void write(const std::string& tensor, const void* data, size_t bytes) { writer->write(tensor, data, bytes); }
+    void finish() { writer->finish(); }
     void commit() {
       finish();
       EXPECT_EQ(put_in_place(), std::vector<std::string>());
     }
-    using CheckpointWriter::output_bytes;
+    std::optional<CheckpointWriter> writer;
   };
   // One with tensors a, b and c with two floats each.
   std::unique_ptr<Output> open(const fs::path& output, bool overwrite = false, size_t max_shard = 1 << 20,
                                bool resume = false) {
     return std::make_unique<Output>(output, model_, OutputFolder::Options{overwrite, resume}, specs_, max_shard);
   }
-  static void fill(ModelSink& writer) {
+  static void fill(Output& output) {
+    CheckpointWriter& writer = *output.writer;
     for (const char* name : {"c", "a", "b"}) {
       const float values[] = {static_cast<float>(name[0]), 1};
       writer.write(name, values, sizeof values);
@@ -304,7 +310,7 @@ TEST_F(CheckpointWriterTest, TheOutputIsAbsentUntilItIsWhole) {
   const auto writer = open(out_);
   fill(*writer);
   write_file(model_ / "tokenizer.json", std::string(3'000'000, 't'));
-  writer->copy_file(model_ / "tokenizer.json", "sub/folder/tokenizer.json");
+  writer->writer->copy_file(model_ / "tokenizer.json", "sub/folder/tokenizer.json");
   EXPECT_FALSE(fs::exists(out_));
   writer->commit();
   const Checkpoint written(out_);
@@ -314,7 +320,7 @@ TEST_F(CheckpointWriterTest, TheOutputIsAbsentUntilItIsWhole) {
   EXPECT_EQ(files.size(), 3U);
   EXPECT_EQ(files.at("config.json"), "{}");
   EXPECT_EQ(files.at("sub/folder/tokenizer.json"), read_file(model_ / "tokenizer.json"));
-  EXPECT_EQ(files.at("model.safetensors").size(), writer->output_bytes());
+  EXPECT_EQ(files.at("model.safetensors").size(), writer->writer->output_bytes());
   for (const std::string& path : everything()) EXPECT_EQ(path.find("partial"), std::string::npos) << path;
 }
 
@@ -350,7 +356,7 @@ TEST_F(CheckpointWriterTest, ATensorAboveTheLimitHasAShardOfItsOwn) {
   const auto writer = open(out_, false, 16);
   writer->write("large", std::string(400, 'x').data(), 400);
   writer->write("a", "12345678", 8);
-  writer->write_file("config.json", "{}");
+  writer->writer->write_file("config.json", "{}");
   writer->commit();
   EXPECT_EQ(contents(out_).count("model-00002-of-00002.safetensors"), 1U);
   EXPECT_EQ(Checkpoint(out_).tensors()[0]->name, "large");
@@ -459,8 +465,8 @@ TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsNamedResumedOrRemoved) {
   killed([&] {
     const auto writer = open(out_);
     writer->write("a", "12345678", 8);
-    writer->write_file("config.json", "{}");
-    writer->flush();
+    writer->writer->write_file("config.json", "{}");
+    writer->writer->flush();
     _exit(0);
   });
   const fs::path left = out_.string() + ".partial";
@@ -469,19 +475,19 @@ TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsNamedResumedOrRemoved) {
   {
     const auto writer = open(out_, false, 1 << 20, true);
     EXPECT_TRUE(writer->continues());
-    EXPECT_TRUE(writer->keep("a", digest("12345678", 8)));
-    EXPECT_FALSE(writer->keep("b", digest("12345678", 8))) << "another content";
-    EXPECT_FALSE(writer->keep("z", 0)) << "no such tensor";
+    EXPECT_TRUE(writer->writer->keep({{"a", digest("12345678", 8)}}));
+    EXPECT_FALSE(writer->writer->keep({{"b", digest("12345678", 8)}})) << "another content";
+    EXPECT_FALSE(writer->writer->keep({{"z", 0}})) << "no such tensor";
     EXPECT_THROW(writer->write("a", "12345678", 8), Error) << "is written";
     EXPECT_THROW(writer->finish(), Error) << "b and c are not";
   }
   EXPECT_TRUE(fs::exists(left)) << "stays for another run";
   {
     const auto again = open(out_, false, 1 << 20, true);
-    ASSERT_TRUE(again->keep("a", digest("12345678", 8)));
+    ASSERT_TRUE(again->writer->keep({{"a", digest("12345678", 8)}}));
     again->write("b", "abcdefgh", 8);
     again->write("c", "abcdefgh", 8);
-    again->write_file("config.json", "{\"second\": 1}");
+    again->writer->write_file("config.json", "{\"second\": 1}");
     again->commit();
   }
   EXPECT_FALSE(fs::exists(left));
@@ -505,7 +511,7 @@ TEST_F(CheckpointWriterTest, AnOutputOfAnotherLayoutIsWrittenAnew) {
   });
   specs_.push_back({"d", "F32", {2}});
   const auto writer = open(out_, false, 1 << 20, true);
-  EXPECT_FALSE(writer->keep("a", digest("12345678", 8)));
+  EXPECT_FALSE(writer->writer->keep({{"a", digest("12345678", 8)}}));
 }
 
 TEST_F(CheckpointWriterTest, OneRunWritesAnOutputAtATime) {
@@ -565,7 +571,7 @@ TEST_F(CheckpointWriterTest, AKilledPlacementIsFinishedOrUndone) {
   EXPECT_THROW(open(out_), ExistsError);
   EXPECT_EQ(read_file(out_ / "config.json"), "old");
   const auto resumed = open(out_, true, 1 << 20, true);
-  EXPECT_TRUE(resumed->keep("a", digest(std::array{static_cast<float>('a'), 1.0F}.data(), 8)));
+  EXPECT_TRUE(resumed->writer->keep({{"a", digest(std::array{static_cast<float>('a'), 1.0F}.data(), 8)}}));
 }
 
 TEST_F(CheckpointWriterTest, TooLittleSpaceIsSaidBeforeAnythingIsWritten) {
@@ -593,8 +599,8 @@ TEST_F(CheckpointWriterTest, ADiskThatFillsUpLeavesNothing) {
       limit_file_size(50'000);
       const auto writer = open(out_);
       fill(*writer);
-      if (copied) writer->copy_file(model_ / "tokenizer.json", "tokenizer.json");
-      writer->write_file("tokenizer.json", std::string(100'000, 't'));
+      if (copied) writer->writer->copy_file(model_ / "tokenizer.json", "tokenizer.json");
+      writer->writer->write_file("tokenizer.json", std::string(100'000, 't'));
     });
     EXPECT_EQ(later.rfind("InputError: ", 0), 0U) << later;
     EXPECT_NE(later.find("tokenizer.json: cannot write it"), std::string::npos) << later;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "io/child.h"
+#include "io/digest.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -336,7 +337,9 @@ TEST_F(Safetensors, AWriterHoldsItsCallerToTheLayout) {
   writer.write("b", values, 8);
   writer.finish();
   EXPECT_THROW(writer.write("b", values, 8), Error) << "finished";
-  EXPECT_THROW(SafetensorsWriter(path_, {{"a", "F32", {2}}}), InputError) << "the file exists";
+  SafetensorsWriter again(path_, {{"a", "F32", {2}}, {"b", "F32", {2}}});
+  EXPECT_TRUE(again.holds("b", digest(values, 8))) << "a file of the same layout keeps its contents";
+  EXPECT_FALSE(SafetensorsWriter(path_, {{"a", "F32", {2}}}).holds("a", digest(values, 8))) << "another one does not";
   const fs::path other = folder_ / "other.safetensors";
   EXPECT_THROW(SafetensorsWriter(other, {{"a", "F32", {2}}, {"a", "F32", {2}}}), Error) << "one name twice";
   EXPECT_THROW(SafetensorsWriter(other, {{"a", "F31", {2}}}), InputError) << "no such dtype";
