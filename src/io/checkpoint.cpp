@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <map>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -19,80 +17,6 @@ namespace gptq {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Sorted keys for fast lookup: an index names up to hundreds of thousands of tensors.
-using IndexJson = nlohmann::json;
-
-bool is_weight_file(const fs::path& relative) {
-  static constexpr std::string_view kExtensions[] = {".safetensors", ".pt", ".pth",     ".ckpt", ".gguf",
-                                                     ".h5",          ".ot", ".msgpack", ".onnx", ".onnx_data"};
-  const std::string extension = relative.extension().string();
-  return std::count(std::begin(kExtensions), std::end(kExtensions), extension) != 0 ||
-         (extension == ".bin" && relative.stem().string().find("model") != std::string::npos);
-}
-
-bool is_weight_index(const fs::path& relative) {
-  const std::string name = relative.filename().string();
-  constexpr std::string_view suffix = ".index.json";
-  return name.ends_with(suffix) && is_weight_file(name.substr(0, name.size() - suffix.size()));
-}
-
-// The weight_map of an index: tensor name to shard. Checks that every shard exists in the folder.
-std::map<std::string, fs::path> read_index(const fs::path& folder) {
-  const fs::path path = folder / kIndexName;
-  const IndexJson index = parse_json<IndexJson>(read_text(path, kMaxConfigBytes), path);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
-      index["weight_map"].empty()) {
-    throw file_error(path, "no weight_map of tensor names to files");
-  }
-  std::map<std::string, fs::path> shards;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string()) throw file_error(path, "tensor '", tensor, "' has no file name");
-    const fs::path shard = file.get<std::string>();
-    if (shard.empty() || shard.is_absolute() || std::count(shard.begin(), shard.end(), "..") != 0) {
-      throw file_error(path, "tensor '", tensor, "' is said to be in '", shard.string(),
-                       "', which is not a file of this folder");
-    }
-    if (!is_there(folder / shard)) {
-      throw file_error(path, "tensor '", tensor, "' is said to be in ", shard.string(),
-                       ", which is missing: the download is not complete");
-    }
-    shards[tensor] = shard.lexically_normal();
-  }
-  return shards;
-}
-
-InputError needs_conversion(const fs::path& folder, const std::string& weights) {
-  const std::string gguf = weights.ends_with(".gguf") ? ", gguf_file='" + weights + "'" : "";
-  return file_error(folder, "its weights are in ", weights,
-                    "; convert them to safetensors: python -c \"from transformers import AutoModelForCausalLM; ",
-                    "AutoModelForCausalLM.from_pretrained('", folder.string(), "'", gguf,
-                    ", torch_dtype='auto').save_pretrained('NEW_FOLDER', safe_serialization=True)\", and copy the "
-                    "tokenizer's files there");
-}
-
-// The safetensors file of a folder that has no index.
-std::string single_weight_file(const fs::path& folder) {
-  if (is_there(folder / kSingleName)) return kSingleName;
-  std::set<std::string> files, others;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const fs::path name = entry->path().filename();
-    if (name.extension() == ".safetensors") {
-      files.insert(name.string());
-    } else if (is_weight_file(name)) {
-      others.insert(name.string());
-    }
-  }
-  if (error) throw cannot(folder, "list it", error.value());
-  if (files.size() == 1) return *files.begin();
-  if (files.size() > 1) {
-    throw file_error(folder, "several safetensors files (", *files.begin(), ", ", *files.rbegin(), ") and no ",
-                     kIndexName, " that says what belongs together");
-  }
-  if (!others.empty()) throw needs_conversion(folder, *others.begin());
-  throw file_error(folder, "no weights in it: neither ", kSingleName, " nor ", kIndexName);
-}
 
 bool is_fp8_method(const Json& quantization) {
   if (quantization.is_null()) return false;
@@ -166,15 +90,8 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
   if (!quantization.is_null() && !quantization.is_object())
     throw file_error(folder_, "its quantization_config is not a JSON object");
 
-  std::map<std::string, fs::path> index;
-  std::set<fs::path> names;
-  if (is_there(folder_ / kIndexName)) {
-    index = read_index(folder_);
-    for (const auto& [tensor, shard] : index) names.insert(shard);
-  } else {
-    names.insert(single_weight_file(folder_));
-  }
-  for (const fs::path& name : names) {
+  const WeightFiles weights = find_weights(folder_);
+  for (const fs::path& name : weights.names) {
     files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
     for (const StoredTensor& tensor : files_.back()->tensors()) {
       const auto [other, added] = by_name_.try_emplace(tensor.name, Place{files_.back().get(), &tensor});
@@ -183,7 +100,7 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
                              files_.back()->path().string()));
     }
   }
-  for (const auto& [name, shard] : index) {
+  for (const auto& [name, shard] : weights.index) {
     const auto place = by_name_.find(name);
     if (place == by_name_.end() || place->second.file->path() != folder_ / shard) {
       throw tensor_error(folder_ / kIndexName, name, "tensor '", name, "' is said to be in ", shard.string(),
@@ -283,29 +200,6 @@ Matrix Checkpoint::load(const StoredTensor& tensor, Memory& memory) const {
 }
 
 size_t Checkpoint::bytes_read() const { return meter_->bytes; }
-
-std::vector<fs::path> Checkpoint::side_files() const {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::recursive_directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
-    const fs::path relative = entry->path().lexically_relative(folder_);  // a link keeps its own name
-    if (relative.filename().string().starts_with(".") || relative == "original") {
-      entry.disable_recursion_pending();
-      continue;
-    }
-    if (relative == "config.json" || relative == "quantize_config.json" || is_weight_file(relative) ||
-        is_weight_index(relative)) {
-      continue;
-    }
-    const fs::file_type type = type_of(entry->path());
-    if (type == fs::file_type::not_found)
-      throw file_error(entry->path(), "a link to a file that is missing: the download is not complete");
-    if (type == fs::file_type::regular) files.push_back(relative);
-  }
-  if (error) throw cannot(folder_, "list it", error.value());
-  std::sort(files.begin(), files.end());
-  return files;
-}
 
 size_t Checkpoint::side_bytes() const {
   size_t total = 0;

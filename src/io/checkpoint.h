@@ -9,15 +9,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "io/checkpoint_files.h"
 #include "io/fp8.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 
 namespace gptq {
-
-// Names of a folder's weights, as transformers has them.
-constexpr const char* kIndexName = "model.safetensors.index.json";
-constexpr const char* kSingleName = "model.safetensors";
 
 // FP8 weights (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") appear as bf16 tensors and are
 // dequantized when read; the tensors of their scales are hidden. So such a folder looks like a plain one.
@@ -48,11 +45,7 @@ class Checkpoint {
   void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
   Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
 
-  // The model's other regular files, subfolders included, as sorted relative paths; follows links to files, not to
-  // folders. Omits config.json and quantize_config.json; hidden files and folders (.git, .cache); unquantized weights
-  // of any format and their indices (*.safetensors, *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot,
-  // *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own format.
-  std::vector<std::filesystem::path> side_files() const;
+  std::vector<std::filesystem::path> side_files() const { return find_side_files(folder_); }
   size_t side_bytes() const;                                // of all side files
   std::vector<std::filesystem::path> weight_files() const;  // the safetensors files, sorted
   size_t bytes() const;                                     // of all tensors as stored

@@ -1,0 +1,33 @@
+// Finds the files of a Hugging Face model folder: those of the weights, and what belongs to the model beside them.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace gptq {
+
+// Names of a folder's weights, as transformers has them.
+constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* kSingleName = "model.safetensors";
+
+// Paths relative to the folder.
+struct WeightFiles {
+  std::set<std::filesystem::path> names;
+  std::map<std::string, std::filesystem::path> index;  // tensor name to file; empty without an index
+};
+
+// The shards that model.safetensors.index.json names, else model.safetensors, else the only *.safetensors. Throws
+// InputError for an index that names a missing shard or a file outside the folder, and for a folder without such files
+// (for pytorch_model.bin it says how to convert).
+WeightFiles find_weights(const std::filesystem::path& folder);
+
+// The model's other regular files, subfolders included, as sorted relative paths; follows links to files, not to
+// folders. Omits config.json and quantize_config.json; hidden files and folders (.git, .cache); unquantized weights
+// of any format and their indices (*.safetensors, *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5, *.msgpack, *.ot,
+// *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own format.
+std::vector<std::filesystem::path> find_side_files(const std::filesystem::path& folder);
+
+}  // namespace gptq
