@@ -11,8 +11,6 @@
 namespace gptq {
 namespace {
 
-const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
-
 // y = x w' [rows, n] on the host, for a small float weight.
 std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& weight) {
   Matrix y(backend, DType::f32, x.rows, weight.weight.rows());

@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "model/model.h"
+#include "model/norm.h"
+#include "model/tensor_checks.h"
 
 namespace gptq {
 namespace {
@@ -16,20 +18,6 @@ struct Rows {
 };
 
 Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backend, like.dtype, like.rows, like.cols); }
-
-const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
-
-// The step after attention_out: the first of the MLP or of the experts.
-int64_t first_of_mlp(const Block& block) {
-  const auto found = std::find(block.kinds.begin(), block.kinds.end(), StepKind::attention_out);
-  return found - block.kinds.begin() + 1;
-}
-
-const std::vector<Linear>& linears_of(const Block& block, StepKind kind) {
-  const auto found = std::find(block.kinds.begin(), block.kinds.end(), kind);
-  if (found == block.kinds.end()) throw Error("a block lacks a step of its kind");
-  return block.steps[static_cast<size_t>(found - block.kinds.begin())].linears;
-}
 
 // The columns of q, k and v in the output of a fused linear, head by head.
 struct FusedColumns {
@@ -63,10 +51,15 @@ FusedColumns fused_columns(const ModelConfig& config) {
 
 }  // namespace
 
-Matrix Model::apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room) const {
-  Matrix y(backend, dtype_, std::max(x.rows, room), linear.weight.rows());
-  backend.run(ops::Linear{.x = x, .w = linear.weight, .bias = linear.bias, .y = y.view().row_range(0, x.rows)});
-  return y;
+Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader)
+    : backend_(backend),
+      dtype_(dtype),
+      reader_(std::move(reader)),
+      config_(parse_model_config(checkpoint)),
+      weights_(checkpoint, config_, dtype, reader_),
+      embedding_(checkpoint, config_, dtype),
+      output_head_(checkpoint, config_, backend, dtype, reader_) {
+  check_tensors(checkpoint, config_, static_cast<bool>(reader_));
 }
 
 const Model::RopeMatrices& Model::rope_for(const Batch& batch, int64_t index, Backend& backend) {
@@ -110,20 +103,13 @@ void Model::in_passes(const Batch& batch, const Body& body) {
   }
 }
 
-void Model::normalize(Backend& backend, ConstMatrixView x, const Affine& norm, MatrixView y) const {
-  if (config_.architecture->norm == NormKind::layer)
-    return backend.run(
-        ops::LayerNorm{.x = x, .weight = norm.weight, .bias = norm.bias, .eps = config_.norm_eps, .y = y});
-  backend.run(ops::RmsNorm{.x = x, .weight = norm.weight, .eps = config_.norm_eps, .y = y});
-}
-
 Matrix Model::normed_residual(const Block& block, Part norm, const Batch& batch) const {
   Matrix y(*block.backend, dtype_, batch.tokens(), batch.residual.cols());
   const Affine& part = part_of(block, norm);
   if (part.weight.empty()) {
     block.backend->run(ops::Convert{.x = batch.residual, .y = y});
   } else {
-    normalize(*block.backend, batch.residual, part, y);
+    normalize(*block.backend, config_, batch.residual, part, y);
   }
   return y;
 }
@@ -144,8 +130,8 @@ void Model::attend_heads(const Block& block, const RopeMatrices* rope, const Rop
   const auto normalize_heads = [&] {
     normed_q = clone_shape(backend, q);
     normed_k = clone_shape(backend, k);
-    normalize(backend, q, part_of(block, Part::q_norm), normed_q);
-    normalize(backend, k, part_of(block, Part::k_norm), normed_k);
+    normalize(backend, config_, q, part_of(block, Part::q_norm), normed_q);
+    normalize(backend, config_, k, part_of(block, Part::k_norm), normed_k);
     q = normed_q;
     k = normed_k;
   };
@@ -351,7 +337,7 @@ void Model::add_branch(const Block& block, Part post_norm, ConstMatrixView y, Ma
   const Affine& norm = part_of(block, post_norm);
   if (norm.weight.empty()) return backend.run(ops::Add{.x = y, .factor = config_.residual_scale, .y = residual});
   Matrix normed = clone_shape(backend, y);
-  normalize(backend, y, norm, normed);
+  normalize(backend, config_, y, norm, normed);
   backend.run(ops::Add{.x = normed, .factor = config_.residual_scale, .y = residual});
 }
 
@@ -473,23 +459,6 @@ void Model::finish(const Block& block, Batch& batch) {
 void Model::forward(const Block& block, Batch& batch) {
   for (size_t step = 0; step < block.steps.size(); ++step) enter(block, static_cast<int64_t>(step), batch);
   finish(block, batch);
-}
-
-Matrix Model::head_input(const Batch& batch) {
-  Matrix y(*head_backend_, dtype_, batch.tokens(), batch.residual.cols());
-  normalize(*head_backend_, batch.residual, final_norm(), y);
-  return y;
-}
-
-Matrix Model::logits(const Batch& batch, int64_t first, int64_t count) {
-  Backend& backend = *head_backend_;
-  const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
-  Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
-  normalize(backend, hidden, final_norm(), normed);
-  const Matrix& weight = head();
-  backend.run(ops::Linear{.x = normed, .w = weight, .bias = head_bias_, .y = logits});
-  if (config_.logit_cap > 0) backend.run(ops::Cap{.kind = ops::Cap::soft, .bound = config_.logit_cap, .x = logits});
-  return logits;
 }
 
 }  // namespace gptq

@@ -7,10 +7,12 @@
 #include <utility>
 #include <vector>
 
-#include "base/parallel.h"
 #include "io/checkpoint.h"
 #include "model/batch.h"
 #include "model/block.h"
+#include "model/embedding.h"
+#include "model/output_head.h"
+#include "model/weights.h"
 
 namespace gptq {
 
@@ -22,30 +24,18 @@ class Model {
   // `reader` provides. Without a reader, reads plain float weights. Like transformers, ignores tensors that config.json
   // does not imply: a head despite tied embeddings, a bias despite attention_bias = false.
   Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr);
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return dtype_; }
 
-  // Reads one block into host memory. Thread-safe. Throws InputError if a weight has NaN or infinity, with the tensor
-  // and their number.
-  StagedBlock stage_block(int64_t index, Memory& memory = host_memory()) const;
-  // The same without reading, for runs that only count: its values are undefined.
-  StagedBlock blank_block(int64_t index, Memory& memory) const;
-  // Loads a block to a backend: all of it; or its parts first and then step by step, freeing each in host memory.
-  Block load_block(const StagedBlock& staged, Backend& backend) const;
-  Block load_block(int64_t index) const { return load_block(stage_block(index), backend_); }
-  Block begin_block(const StagedBlock& staged, Backend& backend) const;
-  void load_step(StagedBlock& staged, Block& block, int64_t step) const;
-  // Frees the weights of a step.
-  static void drop_step(Block& block, int64_t step);
-
-  // Embeds the tokens of all sequences, reading only their rows of the table, on the threads of the pool if one is
-  // given. Throws InputError for an id outside the vocabulary, and for more tokens than learned positions. If rope
-  // depends on the length, the sequences of a batch must have equal length.
-  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr) const;
-  Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embed(sequences, backend_); }
-  // The same without reading, for runs that only count: its values are undefined.
-  Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
+  const Weights& weights() const { return weights_; }
+  const Embedding& embedding() const { return embedding_; }
+  OutputHead& output_head() { return output_head_; }
+  // On the constructor's backend.
+  Block load_block(int64_t index) const { return weights_.load_block(weights_.stage_block(index), backend_); }
+  Batch embed(std::span<const std::vector<int32_t>> sequences) const { return embedding_.embed(sequences, backend_); }
 
   // Makes the rope tables of a backend for sequences of up to `longest` tokens in advance; otherwise they are made when
   // first needed.
@@ -78,44 +68,15 @@ class Model {
   // The block's whole forward pass.
   void forward(const Block& block, Batch& batch);
 
-  // The backend of the final norm and the output head; by default the model's.
-  void compute_head_on(Backend& backend) { head_backend_ = &backend; }
-  // The head's input, the final norm of a batch on that backend.
-  Matrix head_input(const Batch& batch);
-  // The head's weight on that backend in the model's dtype; the model keeps no copy.
-  Matrix take_head();
-  // Logits [count, vocabulary] f32 of rows [first, first + count) of a residual on that backend: final norm and head.
-  Matrix logits(const Batch& batch, int64_t first, int64_t count);
-  // Frees the final norm and the head.
-  void drop_head() {
-    final_norm_ = {};
-    head_ = Matrix();
-    head_bias_ = Matrix();
-  }
-  // Allocates them without reading, for runs that only count.
-  void set_blank_head();
-
  private:
   struct RopeMatrices {
     Matrix cos, sin;  // [positions, rotary_dim / 2] f32
   };
 
-  // Reads tensors into host memory; or only allocates them, for runs that only count.
-  struct Loader;
-  struct HostRows;  // rows of the embedding and of learned positions
-
-  void check_tensors() const;
-  void check_finite(const StoredTensor& tensor, ConstMatrixView values) const;
-  StagedBlock stage(int64_t index, const Loader& loader, bool use_reader) const;
-  Linear place(const StagedBlock::StagedLinear& staged, Backend& backend) const;
-  Batch embedded(HostRows rows, Backend& backend, const Loader& loader) const;
-  // y = x w' + bias, in a matrix with room for at least `room` rows.
-  Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room = 0) const;
   // Calls body(rows of the batch, their offsets) for as many sequences at a time as memory allows. A body must allocate
   // before it changes anything, as it is called again for fewer sequences after OutOfMemory.
   template <typename Body>
   void in_passes(const Batch& batch, const Body& body);
-  void normalize(Backend& backend, ConstMatrixView x, const Affine& norm, MatrixView y) const;
   // The residual after a norm, or unchanged if the block does not have that norm.
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
@@ -142,18 +103,15 @@ class Model {
   void add_branch(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
   const RopeMatrices& rope_for(const Batch& batch, int64_t rope, Backend& backend);
   const RopeMatrices& rope_for(int64_t length, int64_t rope, Backend& backend);
-  const Affine& final_norm();
-  const Matrix& head();
 
-  const Checkpoint& checkpoint_;
   Backend& backend_;
-  Backend* head_backend_ = &backend_;
-  DType dtype_;
-  WeightReader reader_;
-  ModelConfig config_;
+  const DType dtype_;
+  const WeightReader reader_;
+  const ModelConfig config_;
+  Weights weights_;
+  Embedding embedding_;
+  OutputHead output_head_;
   int64_t sequences_at_once_ = INT64_MAX;
-  Affine final_norm_;
-  Matrix head_, head_bias_;  // the head in the checkpoint's dtype
   // By backend and rope; for the longest sequence so far, or for the last length if the table depends on it.
   std::map<std::pair<const Backend*, int64_t>, RopeMatrices> ropes_;
 };

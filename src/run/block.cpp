@@ -51,9 +51,9 @@ class BlockRun {
         head_follows_(recipe.lm_head),
         every_token_(recipe.moe_calibrate_all_experts),
         least_tokens_(recipe.expert_tokens),
-        block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend_); })) {
+        block_(in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend_); })) {
     if (originals_ != nullptr)
-      original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend_); });
+      original_ = in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend_); });
   }
 
   void sweep_sequential();
@@ -69,7 +69,7 @@ class BlockRun {
   }
   void load(int64_t step) {
     in_stage(observer_, kLoadStage, [&] {
-      model_.load_step(staged_, block_, step);
+      model_.weights().load_step(staged_, block_, step);
       if (originals_ != nullptr) original_.steps[step] = copy_of(backend_, block_.steps[step]);
     });
   }
@@ -86,8 +86,8 @@ class BlockRun {
     return {backend_, selected(step) ? specs_[step][0].in_features : 0, originals_ != nullptr};
   }
   void drop_step(int64_t step) {
-    Model::drop_step(block_, step);
-    if (originals_ != nullptr) Model::drop_step(original_, step);
+    Weights::drop_step(block_, step);
+    if (originals_ != nullptr) Weights::drop_step(original_, step);
   }
   // routed: tokens that the router assigned to the expert.
   void solve_step(int64_t step, Hessian& hessian, int64_t routed);
@@ -263,7 +263,7 @@ void BlockRun::round() {
           in_stage(observer_, "columns", [&] { return round_to_nearest(backend_, linear.weight, *recipes_[s][i]); });
       observer_.solved(specs_[s][i], quantized, nullptr, backend_);
     }
-    Model::drop_step(block_, s);
+    Weights::drop_step(block_, s);
     observer_.solved_step(specs_[s], 0);
   }
 }
@@ -282,7 +282,7 @@ void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend,
   StateStore* const originals = streams.originals;
   const LinearSpec spec = head_spec(model.config());
   observer.begin_step({spec});
-  const auto load = [&] { return in_stage(observer, kLoadStage, [&] { return model.take_head(); }); };
+  const auto load = [&] { return in_stage(observer, kLoadStage, [&] { return model.output_head().take_weight(); }); };
   if (recipe.method == Method::rtn) {
     const Matrix weight = load();
     const Quantized quantized =
@@ -292,10 +292,10 @@ void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend,
   Hessian hessian(backend, spec.in_features, originals != nullptr);
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
   for_each_pair(streams.states, originals, backend, only_looks, [&](Batch& batch, Batch* original) {
-    const Matrix x = in_stage(observer, "forward", [&] { return model.head_input(batch); });
+    const Matrix x = in_stage(observer, "forward", [&] { return model.output_head().input(batch); });
     const Matrix y = original == nullptr
                          ? Matrix()
-                         : in_stage(observer, "original forward", [&] { return model.head_input(*original); });
+                         : in_stage(observer, "original forward", [&] { return model.output_head().input(*original); });
     in_stage(observer, "Hessian", [&] { original == nullptr ? hessian.add(x) : hessian.add(x, y); });
     observer.swept({spec}, batch.tokens());
   });

@@ -120,7 +120,7 @@ void Run::choose_bits(const std::vector<TokenSequence>& sequences) {
   BitMeasurement measurement(*session_, job_.recipe, facts().widths, measuring_batches(sequences), collector_, &*pool_);
   measurement.walk(every_block(facts().config.blocks), {.read_ahead = decision_.strategy.read_ahead});
   const std::vector<ProbedStep> steps = measurement.read();
-  session_->model().drop_head();
+  session_->model().output_head().drop();
   collector_.trimmed("bits chosen", session_->trim());
   session_->trim_staging();
   std::vector<BitUnit> units;
