@@ -34,7 +34,7 @@ double difference_of(const fs::path& folder) {
   Model model(checkpoint, *backend, DType::f32);
   Batch batch = model.embed(sequences);
   for (int64_t block = 0; block < model.config().blocks; ++block) model.forward(model.load_block(block), batch);
-  const Matrix logits = model.logits(batch, 0, batch.tokens());
+  const Matrix logits = model.output_head().logits(batch, 0, batch.tokens());
   const Matrix& want = answers.at("logits");
   double largest = 0, squares = 0;
   for (int64_t r = 0; r < want.rows(); ++r) {

@@ -37,6 +37,14 @@ struct Block {
   Matrix slopes;  // ALiBi's, [1, heads] f32, or empty
 };
 
+const Affine& part_of(const Block& block, Part part);
+// The linears of the only step of a kind.
+const std::vector<Linear>& linears_of(const Block& block, StepKind kind);
+// The step after attention_out: the first of the MLP or of the experts.
+int64_t first_of_mlp(const Block& block);
+// y = x w' + bias in x's dtype, in a matrix with room for at least `room` rows.
+Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room = 0);
+
 // Makes a linear's weight [out, in] on a backend from data in host memory.
 using PlaceWeight = std::function<Matrix(Backend& backend, DType dtype)>;
 // Reads a quantized linear into host memory; returns an empty function if the checkpoint has its plain weight.
@@ -56,5 +64,9 @@ struct StagedBlock {
   std::vector<int64_t> experts;
   std::vector<std::vector<StagedLinear>> steps;
 };
+
+// Uploads a host matrix to a backend, converted to `dtype`; and a part, in f32.
+Matrix place_matrix(ConstMatrixView host, Backend& backend, DType dtype);
+Affine place_part(const Affine& part, Backend& backend);
 
 }  // namespace gptq

@@ -153,6 +153,14 @@ std::string block_module(const ModelConfig& config, int64_t index) {
   return cat(module_path(config, config.architecture->blocks), ".", index);
 }
 
+std::string tensor_name(const ModelConfig& config, std::string_view module) {
+  return module_path(config, module) + ".weight";
+}
+
+std::string head_tensor(const ModelConfig& config) {
+  return config.tied_embeddings ? tensor_name(config, config.architecture->embedding) : config.head + ".weight";
+}
+
 StepSpecs step_specs(const ModelConfig& config, int64_t block) {
   const Specs specs(config, block);
   StepSpecs steps;
@@ -180,6 +188,8 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
   if (config.norm_bias) spec.bias = module + ".bias";
   return spec;
 }
+
+int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spec.rows : spec.cols; }
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;

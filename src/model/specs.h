@@ -15,6 +15,9 @@ namespace gptq {
 // Module paths in this checkpoint: of a module below the root, "model.norm", and of a block, "model.layers.3".
 std::string module_path(const ModelConfig& config, std::string_view module);
 std::string block_module(const ModelConfig& config, int64_t index);
+// The weights of a module below the root, and of the output head, by the names of their tensors.
+std::string tensor_name(const ModelConfig& config, std::string_view module);
+std::string head_tensor(const ModelConfig& config);
 
 // Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of attention_in.
 // A block with experts has shared_in and shared_out if it has a shared expert, then expert_in and expert_out per
@@ -86,6 +89,8 @@ struct PartSpec {
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
+// The elements of its bias: a router has one per row.
+int64_t bias_size(const PartSpec& spec);
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
 
 }  // namespace gptq

@@ -19,7 +19,7 @@ void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend,
                    BlockObserver& observer) {
   const LinearSpec spec = head_spec(model.config());
   observer.begin_step({spec});
-  const auto load = [&] { return in_stage(observer, kLoadStage, [&] { return model.take_head(); }); };
+  const auto load = [&] { return in_stage(observer, kLoadStage, [&] { return model.output_head().take_weight(); }); };
   if (recipe.method == Method::rtn) {
     const Matrix weight = load();
     const Quantized quantized =
@@ -29,10 +29,10 @@ void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend,
   Hessian hessian(backend, spec.in_features, streams.originals != nullptr);
   const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
   streams.for_each(backend, only_looks, [&](BatchPair pair) {
-    const Matrix x = in_stage(observer, "forward", [&] { return model.head_input(pair.batch); });
-    const Matrix y = pair.original == nullptr
-                         ? Matrix()
-                         : in_stage(observer, "original forward", [&] { return model.head_input(*pair.original); });
+    const Matrix x = in_stage(observer, "forward", [&] { return model.output_head().input(pair.batch); });
+    const Matrix y = pair.original == nullptr ? Matrix() : in_stage(observer, "original forward", [&] {
+      return model.output_head().input(*pair.original);
+    });
     in_stage(observer, "Hessian", [&] { pair.original == nullptr ? hessian.add(x) : hessian.add(x, y); });
     observer.swept({spec}, pair.batch.tokens());
   });

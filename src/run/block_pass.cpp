@@ -21,20 +21,21 @@ BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams
       streams_(streams),
       observer_(observer),
       specs_(step_specs(model.config(), staged_.index)),
-      block_(in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); })) {
-  if (has_originals()) original_ = in_stage(observer, kLoadStage, [&] { return model.begin_block(staged_, backend); });
+      block_(in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); })) {
+  if (has_originals())
+    original_ = in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); });
 }
 
 void BlockPass::load(int64_t step) {
   in_stage(observer_, kLoadStage, [&] {
-    model_.load_step(staged_, block_, step);
+    model_.weights().load_step(staged_, block_, step);
     if (has_originals()) original_.steps[step] = copy_of(backend_, block_.steps[step]);
   });
 }
 
 void BlockPass::drop(int64_t step) {
-  Model::drop_step(block_, step);
-  if (has_originals()) Model::drop_step(original_, step);
+  Weights::drop_step(block_, step);
+  if (has_originals()) Weights::drop_step(original_, step);
 }
 
 void BlockPass::drop_before(int64_t step) {

@@ -20,7 +20,7 @@ CountingSession::CountingSession(const Facts& facts, const RehearsalOptions& opt
     device.workspace = Matrix(*device.backend, DType::u8, 1, facts.workspace_bytes);
   }
   model_ = std::make_unique<Model>(*facts.checkpoint, first(), facts.precision.computed);
-  model_->compute_head_on(head());
+  model_->output_head().compute_on(head());
   model_->set_sequences_at_once(options.sequences_at_once);
 }
 
@@ -31,7 +31,7 @@ int64_t CountingSession::limit_of(const std::string& device) const {
 
 std::future<StagedBlock> CountingSession::read(int64_t block) {
   std::promise<StagedBlock> promise;
-  promise.set_value(model_->blank_block(block, host_));
+  promise.set_value(model_->weights().blank_block(block, host_));
   return promise.get_future();
 }
 
@@ -39,7 +39,7 @@ Batch CountingSession::embed(const std::vector<TokenSequence>& sequences, Thread
   std::vector<int64_t> offsets = {0};
   for (const TokenSequence& sequence : sequences)
     offsets.push_back(offsets.back() + static_cast<int64_t>(sequence.size()));
-  return model_->blank_batch(std::move(offsets), first(), host_);
+  return model_->embedding().blank_batch(std::move(offsets), first(), host_);
 }
 
 // States in a file take memory only for batches in transfer.

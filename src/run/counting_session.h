@@ -24,7 +24,7 @@ class CountingSession final : public Session {
   Batch embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool) override;
   std::unique_ptr<StateStore> make_store(int64_t tokens) override;
   void prepare(int64_t longest) override;
-  void open_head() override { model_->set_blank_head(); }
+  void open_head() override { model_->output_head().set_blank(); }
   std::vector<Trimmed> trim() override;
   void trim_staging() override {}
 

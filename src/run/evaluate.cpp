@@ -175,7 +175,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener&
         for_predictions(batches[b], [&](int64_t row, int64_t /*position*/, std::span<const int32_t> targets) {
           check_stop(evaluation.stop);
           const auto count = static_cast<int64_t>(targets.size());
-          const auto losses = losses_of(opened.head(), opened.model().logits(batch, row, count), targets);
+          const auto losses = losses_of(opened.head(), opened.model().output_head().logits(batch, row, count), targets);
           loss = std::accumulate(losses.begin(), losses.end(), loss);
           tokens += count;
         });
@@ -222,8 +222,8 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
         for_predictions(batches[b], [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
           check_stop(evaluation.stop);
           const auto count = static_cast<int64_t>(targets.size());
-          const Matrix p = first.model().logits(first_batch, row, count),
-                       q = second.model().logits(second_batch, row, count);
+          const Matrix p = first.model().output_head().logits(first_batch, row, count),
+                       q = second.model().output_head().logits(second_batch, row, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
           head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           sums.add(position, losses_of(head, p, targets), losses_of(head, q, targets), to_host<float>(head, divergence),

@@ -44,7 +44,7 @@ void OpenModel::visit(const Stop& stop, const Take& take, const Team& team) {
     const bool is_kept = kept != on_host_.end();
     StagedBlock taken = is_kept ? StagedBlock() : take();
     StagedBlock& staged = is_kept ? kept->second : taken;
-    passing = model().load_block(staged, team.lead());
+    passing = model().weights().load_block(staged, team.lead());
     block = &*passing;
     if (!is_kept && keep_ && unit.visits && has_room("cpu", unit.bytes)) {
       on_host_.emplace(stop.block, std::move(taken));

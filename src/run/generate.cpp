@@ -24,7 +24,7 @@ std::string generate(const std::string& model, const std::string& prompt, int64_
   for (int64_t i = 0; i < tokens; ++i) {
     const auto states = opened.forward({sequence}, true);
     const Batch& batch = states->at(0, opened.head());
-    const Matrix logits = opened.model().logits(batch, batch.tokens() - 1, 1);
+    const Matrix logits = opened.model().output_head().logits(batch, batch.tokens() - 1, 1);
     const std::vector<float> row = to_host<float>(opened.head(), logits);
     sequence[0].push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
   }

@@ -85,7 +85,7 @@ void BitMeasurement::walk(const std::vector<Stop>& stops, WalkOptions options) {
 void BitMeasurement::pass(StagedBlock staged, const Team& team) {
   Backend& backend = team.lead();
   const auto specs = step_specs(model_.config(), staged.index);
-  Block block = in_stage(observer_, kLoadStage, [&] { return model_.load_block(staged, backend); });
+  Block block = in_stage(observer_, kLoadStage, [&] { return model_.weights().load_block(staged, backend); });
   probes_->for_each(backend, kPasses, [&](Batch& probe) {
     in_stage(observer_, kProbeStage, [&] { model_.forward(block, probe); });
     observer_.worked(forward_work(specs, probe.tokens()));
@@ -170,11 +170,11 @@ std::vector<ProbedStep> BitMeasurement::read() {
 std::vector<double> BitMeasurement::divergences(Backend& head) {
   std::vector<double> sums(static_cast<size_t>(probes_->batches()), 0.0);
   const auto add_rows = [&](const Batch& batch, int64_t first, int64_t count) {
-    const Matrix p = in_stage(observer_, kProbeStage, [&] { return model_.logits(batch, first, count); });
+    const Matrix p = in_stage(observer_, kProbeStage, [&] { return model_.output_head().logits(batch, first, count); });
     for (int64_t i = 0; i < probes_->batches(); ++i) {
       probes_->visit(i, head, kOnlyLooks, [&](Batch& probe) {
         in_stage(observer_, kProbeStage, [&] {
-          const Matrix q = model_.logits(probe, first, count);
+          const Matrix q = model_.output_head().logits(probe, first, count);
           Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
           head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
           const std::vector<float> values = to_host<float>(head, divergence);

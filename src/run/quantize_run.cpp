@@ -107,7 +107,7 @@ std::vector<ProbedStep> QuantizeRun::measure(const std::vector<TokenSequence>& s
   BitMeasurement measurement(*session_, job_.recipe, facts().widths, measuring_batches(sequences), collector_, &*pool_);
   measurement.walk(every_block(blocks()), {.read_ahead = decision_.strategy.read_ahead});
   std::vector<ProbedStep> steps = measurement.read();
-  session_->model().drop_head();
+  session_->model().output_head().drop();
   return steps;
 }
 

@@ -32,7 +32,7 @@ DeviceSession::DeviceSession(const Checkpoint& checkpoint, const Placement& plac
     : Session(placement), devices_(devices), states_(std::move(states)) {
   for (const std::string& name : placement.devices) devices_[name];
   model_ = std::make_unique<Model>(checkpoint, first(), dtype, std::move(reader));
-  model_->compute_head_on(head());
+  model_->output_head().compute_on(head());
 }
 
 std::future<StagedBlock> DeviceSession::read(int64_t block) {
@@ -42,12 +42,12 @@ std::future<StagedBlock> DeviceSession::read(int64_t block) {
       ReadGate& gate;
       ~Scope() { gate.open(); }
     } scope{gate_};
-    return model_->stage_block(block, team(block).lead().staging_memory());
+    return model_->weights().stage_block(block, team(block).lead().staging_memory());
   });
 }
 
 Batch DeviceSession::embed(const std::vector<TokenSequence>& sequences, ThreadPool* pool) {
-  return model_->embed(sequences, first(), pool);
+  return model_->embedding().embed(sequences, first(), pool);
 }
 
 std::unique_ptr<StateStore> DeviceSession::make_store(int64_t tokens) {

@@ -107,7 +107,7 @@ void compare_with_golden(const Golden& golden, DType dtype, double rounding, con
     EXPECT_TRUE(batch.input.empty());
     check(cat("block.", i), values(*backend, batch.residual), i + 1);
   }
-  const Matrix logits = model.logits(batch, 0, batch.tokens());
+  const Matrix logits = model.output_head().logits(batch, 0, batch.tokens());
   check("logits", values(*backend, logits), model.config().blocks + 1);
   testing::Test::RecordProperty("worst", cat(worst));
   testing::Test::RecordProperty("allowed", cat(allowed));
@@ -134,7 +134,7 @@ TEST_P(GoldenModel, LossEqualsTransformers) {
   for (size_t s = 0; s < golden.sequences.size(); ++s) {
     const std::vector<int32_t>& ids = golden.sequences[s];
     const auto predicted = static_cast<int64_t>(ids.size()) - 1;
-    const Matrix logits = model.logits(batch, batch.offsets[s], predicted);  // some of the rows
+    const Matrix logits = model.output_head().logits(batch, batch.offsets[s], predicted);  // some of the rows
     const std::vector<float> rows = to_host<float>(*backend, logits);
     for (int64_t t = 0; t < predicted; ++t, ++count) {
       const float* row = rows.data() + t * logits.cols();
@@ -326,7 +326,8 @@ TEST(Model, LogitsNeedNoEmbeddingLookedUpBefore) {
   Batch batch = first.embed(golden.sequences);
   for (int64_t i = 0; i < first.config().blocks; ++i) first.forward(first.load_block(i), batch);
   const double allowed = limit(first.config(), first.config().blocks + 1, 0x1p-24);
-  EXPECT_LE(difference(values(*backend, second.logits(batch, 3, 4)), golden.answers.at("logits"), 3), allowed);
+  EXPECT_LE(difference(values(*backend, second.output_head().logits(batch, 3, 4)), golden.answers.at("logits"), 3),
+            allowed);
 }
 
 // Changes a tiny model before it is written, and opens it.
@@ -341,7 +342,7 @@ class BrokenModel : public testing::Test {
       Model model(checkpoint, backend, DType::f32);
       Batch batch = model.embed(Sequences{{0, static_cast<int32_t>(model.config().vocabulary) - 1}});
       for (int64_t i = 0; i < model.config().blocks; ++i) model.forward(model.load_block(i), batch);
-      model.logits(batch, 0, 1);
+      model.output_head().logits(batch, 0, 1);
     });
   }
   TinyTensor& tensor(const std::string& name) {

@@ -1,17 +1,15 @@
-// Model: the forward pass of a block with experts. Each expert computes the rows of its tokens, a bounded number at a
-// time, so that memory does not depend on routing balance.
+#include "model/mixture_of_experts.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
+#include <vector>
 
-#include "base/error.h"
-#include "model/model.h"
 #include "model/routing.h"
 
 namespace gptq {
 namespace {
-
-const Affine& part_of(const Block& block, Part part) { return block.parts[static_cast<size_t>(part)]; }
 
 // y = x w' [rows, n] on the host, for a small float weight.
 std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& weight) {
@@ -23,48 +21,41 @@ std::vector<float> products(Backend& backend, ConstMatrixView x, const Affine& w
 }  // namespace
 
 // Rows of an expert computed at a time: each expert's number if routing is balanced.
-int64_t Model::rows_at_once(const Batch& batch) const {
+int64_t MixtureOfExperts::rows_at_once(const Batch& batch) const {
   constexpr int64_t kLeast = 64;
   const int64_t even = (batch.tokens() * config_.experts.chosen + config_.experts.count - 1) / config_.experts.count;
   return std::min(batch.tokens(), std::max(even, kLeast));
 }
 
-void Model::begin_experts(const Block& block, Batch& batch) {
+void MixtureOfExperts::begin(const Block& block, Matrix x, Batch& batch) const {
   Backend& backend = *block.backend;
-  const int64_t hidden = config_.hidden;
-  {
-    const Matrix x = mlp_input(block, batch);
-    batch.input = Matrix(backend, dtype_, batch.tokens(), 2 * hidden);
-    backend.run(ops::Convert{.x = x, .y = batch.input.view().col_range(0, hidden)});
-  }
-  backend.run(ops::Clear{.y = batch.input.view().col_range(hidden, hidden)});
-  const ConstMatrixView x = batch.input.view().col_range(0, hidden);
+  batch.input = Matrix(backend, dtype_, batch.tokens(), 2 * config_.hidden);
+  backend.run(ops::Convert{.x = x, .y = batch.input.view().col_range(0, config_.hidden)});
+  x = Matrix();
+  backend.run(ops::Clear{.y = sum(batch)});
   const Matrix& choice_bias = part_of(block, Part::choice_bias).weight;
-  batch.routing = route(products(backend, x, part_of(block, Part::router)),
+  batch.routing = route(products(backend, input(batch), part_of(block, Part::router)),
                         choice_bias.empty() ? std::vector<float>() : to_host<float>(backend, choice_bias),
                         *config_.architecture, config_.experts);
   const Affine& shared_router = part_of(block, Part::shared_router);
   if (shared_router.weight.empty()) return;
-  batch.routing.shared = products(backend, x, shared_router);
+  batch.routing.shared = products(backend, input(batch), shared_router);
   for (float& weight : batch.routing.shared) weight = 1 / (1 + std::exp(-weight));
 }
 
-void Model::add_shared(const Block& block, int64_t step, Batch& batch) {
+void MixtureOfExperts::add_shared(const Block& block, int64_t step, Batch& batch) const {
   Backend& backend = *block.backend;
   const Step& in = block.steps[static_cast<size_t>(step) - 1];
   const Linear& down = block.steps[static_cast<size_t>(step)].linears[0];
-  const ConstMatrixView x = batch.input.view().col_range(0, config_.hidden);
-  const MatrixView sum = batch.input.view().col_range(config_.hidden, config_.hidden);
   const std::vector<float>& weights = batch.routing.shared;
   const int64_t each = rows_at_once(batch);
   for (int64_t first = 0; first < batch.tokens(); first += each) {
     const int64_t count = std::min(each, batch.tokens() - first);
-    Matrix activated(backend, dtype_, each, activated_width(in));
-    activate(backend, in, x.row_range(first, count), activated.view().row_range(0, count), each);
+    const Matrix activated = mlp_.activate_rows(backend, in, input(batch).row_range(first, count), each);
     const Matrix all = apply(backend, down, activated.view().row_range(0, count), each);
     const ConstMatrixView y = all.view().row_range(0, count);
     if (weights.empty()) {
-      backend.run(ops::Add{.x = y, .factor = 1, .y = sum.row_range(first, count)});
+      backend.run(ops::Add{.x = y, .factor = 1, .y = sum(batch).row_range(first, count)});
       continue;
     }
     std::vector<int32_t> rows(static_cast<size_t>(count));
@@ -72,18 +63,18 @@ void Model::add_shared(const Block& block, int64_t step, Batch& batch) {
     backend.run(ops::AddRows{.x = y,
                              .ids = rows,
                              .weights = std::span(weights).subspan(static_cast<size_t>(first), rows.size()),
-                             .y = sum.row_range(first, count)});
+                             .y = sum(batch).row_range(first, count)});
   }
 }
 
-Matrix Model::expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
-                           std::span<const float> weights) const {
+// The input of an expert's step for some rows of a batch, in a matrix of rows_at_once() rows: all pieces take the same.
+Matrix MixtureOfExperts::expert_input(const Block& block, int64_t step, const Batch& batch,
+                                      std::span<const int32_t> rows, std::span<const float> weights) const {
   Backend& backend = *block.backend;
   const bool is_out = block.kinds[static_cast<size_t>(step)] == StepKind::expert_out;
   const int64_t room = rows_at_once(batch), count = static_cast<int64_t>(rows.size());
   Matrix x(backend, dtype_, room, config_.hidden);
-  backend.run(ops::GatherRows{
-      .table = batch.input.view().col_range(0, config_.hidden), .ids = rows, .y = x.view().row_range(0, count)});
+  backend.run(ops::GatherRows{.table = input(batch), .ids = rows, .y = x.view().row_range(0, count)});
   if (config_.architecture->experts.weighs_inputs) {
     Matrix weighed(backend, dtype_, room, x.cols());
     std::vector<int32_t> own(rows.size());
@@ -94,12 +85,10 @@ Matrix Model::expert_input(const Block& block, int64_t step, const Batch& batch,
   }
   if (!is_out) return x;
   const Step& in = block.steps[static_cast<size_t>(step) - 1];
-  Matrix activated(backend, dtype_, room, activated_width(in));
-  activate(backend, in, x.view().row_range(0, count), activated.view().row_range(0, count), room);
-  return activated;
+  return mlp_.activate_rows(backend, in, x.view().row_range(0, count), room);
 }
 
-void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
+void MixtureOfExperts::add_expert(const Block& block, int64_t step, Batch& batch) const {
   Backend& backend = *block.backend;
   const auto expert = static_cast<size_t>(block.experts[static_cast<size_t>(step)]);
   const Linear& down = block.steps[static_cast<size_t>(step)].linears[0];
@@ -107,7 +96,6 @@ void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
   const std::span<const float> weights = batch.routing.weights[expert];
   const std::vector<float> ones(weights.size(), 1.0F);
   const std::span<const float> of_outputs = config_.architecture->experts.weighs_inputs ? ones : weights;
-  const MatrixView sum = batch.input.view().col_range(config_.hidden, config_.hidden);
   const auto each = static_cast<size_t>(rows_at_once(batch));
   for (size_t first = 0; first < rows.size(); first += each) {
     const size_t count = std::min(each, rows.size() - first);
@@ -117,18 +105,13 @@ void Model::add_expert(const Block& block, int64_t step, Batch& batch) {
     backend.run(ops::AddRows{.x = y.view().row_range(0, piece),
                              .ids = rows.subspan(first, count),
                              .weights = of_outputs.subspan(first, count),
-                             .y = sum});
+                             .y = sum(batch)});
   }
 }
 
-void Model::visit_inputs(const Block& block, int64_t step, const Batch& batch, Original original, bool all_tokens,
-                         const VisitInputs& visit) const {
-  const StepKind kind = block.kinds[static_cast<size_t>(step)];
-  const bool is_expert = kind == StepKind::expert_in || kind == StepKind::expert_out;
-  if (!is_expert && kind != StepKind::shared_out) {
-    return visit(input(block, step, batch),
-                 original.batch == nullptr ? ConstMatrixView() : input(*original.block, step, *original.batch));
-  }
+void MixtureOfExperts::visit_inputs(const Block& block, int64_t step, const Batch& batch, OriginalBatch original,
+                                    bool all_tokens, const VisitInputs& visit) const {
+  const bool is_expert = block.kinds[static_cast<size_t>(step)] != StepKind::shared_out;
   std::vector<int32_t> rows;
   std::vector<float> weights;
   if (is_expert && !all_tokens) {
@@ -148,11 +131,8 @@ void Model::visit_inputs(const Block& block, int64_t step, const Batch& batch, O
     const auto input_of = [&](const Block& of, const Batch& from) {
       if (is_expert) return expert_input(of, step, from, piece, piece_weights);
       const Step& in = of.steps[static_cast<size_t>(step) - 1];
-      const ConstMatrixView x = from.input.view().col_range(0, config_.hidden);
-      Matrix activated(*of.backend, dtype_, static_cast<int64_t>(each), activated_width(in));
-      activate(*of.backend, in, x.row_range(static_cast<int64_t>(first), static_cast<int64_t>(count)),
-               activated.view().row_range(0, static_cast<int64_t>(count)), static_cast<int64_t>(each));
-      return activated;
+      const ConstMatrixView x = input(from).row_range(static_cast<int64_t>(first), static_cast<int64_t>(count));
+      return mlp_.activate_rows(*of.backend, in, x, static_cast<int64_t>(each));
     };
     const Matrix x = input_of(block, batch);
     const Matrix y = original.batch == nullptr ? Matrix() : input_of(*original.block, *original.batch);

@@ -1,0 +1,33 @@
+// Attention with linears for q, k and v, or one for all three.
+#pragma once
+
+#include "model/batch.h"
+#include "model/block.h"
+#include "model/micro_batches.h"
+#include "model/rope_tables.h"
+
+namespace gptq {
+
+class Attention {
+ public:
+  // Computes in `dtype`. References must outlive it.
+  Attention(const ModelConfig& config, DType dtype, RopeTables& ropes, MicroBatches& micro_batches)
+      : config_(config), dtype_(dtype), ropes_(ropes), micro_batches_(micro_batches) {}
+
+  // The input [tokens, heads * head_dim] of attention_out, from that of attention_in in batch.input.
+  Matrix attend(const Block& block, const Batch& batch);
+
+  // Attention proper: norms, rope and softmax(q k') v of projected q and y [tokens, heads * head_dim], k and v
+  // [tokens, kv_heads * head_dim]. Changes q, k and v. Without rope, or without one for queries alone, these are null.
+  void attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
+                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
+                    MatrixView y) const;
+
+ private:
+  const ModelConfig& config_;
+  const DType dtype_;
+  RopeTables& ropes_;
+  MicroBatches& micro_batches_;
+};
+
+}  // namespace gptq

@@ -1,0 +1,166 @@
+#include "model/embedding.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "model/norm.h"
+#include "model/tensor_checks.h"
+#include "model/tensor_reader.h"
+#include "tensor/nonfinite.h"
+
+namespace gptq {
+namespace {
+
+// Where the tokens of a batch come from and go to.
+struct TokenRows {
+  std::vector<int64_t> offsets = {0};
+  int64_t longest = 0;                              // sequence
+  std::map<int32_t, std::vector<int64_t>> rows_of;  // of each id; sorted, so that the table is read in order
+};
+
+TokenRows token_rows(const ModelConfig& config, std::span<const std::vector<int32_t>> sequences) {
+  TokenRows found;
+  const bool one_length = depends_on_length(config);
+  for (const std::vector<int32_t>& sequence : sequences) {
+    if (one_length && sequence.size() != sequences[0].size()) {
+      throw InputError(cat("sequences of ", sequences[0].size(), " and ", sequence.size(),
+                           " tokens in one batch, but this model's rope depends on the length: group them by length"));
+    }
+    int64_t place = found.offsets.back();
+    for (const int32_t id : sequence) {
+      if (id < 0 || id >= config.vocabulary) {
+        throw InputError(cat("token id ", id, " lies outside the model's vocabulary of ", config.vocabulary,
+                             ": the text was tokenized for another model"));
+      }
+      found.rows_of[id].push_back(place++);
+    }
+    found.offsets.push_back(place);
+    found.longest = std::max(found.longest, static_cast<int64_t>(sequence.size()));
+  }
+  if (!config.architecture->position_embedding.empty() && found.longest > config.max_positions) {
+    throw InputError(cat("a sequence of ", found.longest, " tokens, but this model has learned ", config.max_positions,
+                         " positions: use shorter sequences"));
+  }
+  return found;
+}
+
+// Reads each id's row of the table and copies it to all of its rows in `tokens`.
+void read_tokens(const Checkpoint& checkpoint, const StoredTensor& table,
+                 const std::map<int32_t, std::vector<int64_t>>& rows_of, MatrixView tokens, ThreadPool* pool) {
+  const size_t row_bytes = static_cast<size_t>(tokens.cols) * size_of(tokens.dtype);
+  const std::vector<std::pair<int32_t, std::vector<int64_t>>> wanted(rows_of.begin(), rows_of.end());
+  constexpr int64_t kTask = 256;  // rows per task
+  std::atomic<int64_t> bad = 0;
+  const auto read_some = [&](int64_t task) {
+    const auto end = std::min<int64_t>(static_cast<int64_t>(wanted.size()), (task + 1) * kTask);
+    for (int64_t w = task * kTask; w < end; ++w) {
+      const auto& [id, places] = wanted[w];
+      const MatrixView first = tokens.row_range(places[0], 1);
+      checkpoint.read(table, static_cast<size_t>(id) * row_bytes, row_bytes, first.data);
+      bad += count_nonfinite(first);
+      for (size_t i = 1; i < places.size(); ++i)
+        std::memcpy(tokens.row_range(places[i], 1).data, first.data, row_bytes);
+    }
+  };
+  const int64_t tasks = (static_cast<int64_t>(wanted.size()) + kTask - 1) / kTask;
+  if (pool != nullptr) {
+    pool->for_each(tasks, read_some);
+  } else {
+    for (int64_t task = 0; task < tasks; ++task) read_some(task);
+  }
+  refuse_nonfinite(checkpoint, table, bad);
+}
+
+// Rounded to `dtype`.
+float rounded(float value, DType dtype) {
+  Matrix narrow(host_memory(), dtype, 1, 1);
+  reference(ops::Convert{.x = ConstMatrixView(&value, DType::f32, 1, 1), .y = narrow});
+  float result = 0;
+  reference(ops::Convert{.x = narrow, .y = MatrixView(&result, DType::f32, 1, 1)});
+  return result;
+}
+
+}  // namespace
+
+Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool) const {
+  const Architecture& row = *config_.architecture;
+  const TokenRows wanted = token_rows(config_, sequences);
+  const StoredTensor& table = checkpoint_.tensor(tensor_name(config_, row.embedding));
+  const ConstMatrixView like = table.matrix();
+  Memory& staging = backend.staging_memory();
+  HostRows host{.offsets = wanted.offsets, .tokens = Matrix(staging, like.dtype, wanted.offsets.back(), like.cols)};
+  read_tokens(checkpoint_, table, wanted.rows_of, host.tokens, pool);
+  if (!row.position_embedding.empty()) host.positions = read_positions(wanted.longest, staging);
+  return embedded(std::move(host), backend, {checkpoint_, host_memory()});
+}
+
+// The first rows of the table of learned positions.
+Matrix Embedding::read_positions(int64_t count, Memory& memory) const {
+  const Architecture& row = *config_.architecture;
+  const StoredTensor& learned = checkpoint_.tensor(tensor_name(config_, row.position_embedding));
+  const size_t bytes = static_cast<size_t>(config_.hidden) * size_of(learned.matrix().dtype);
+  Matrix positions(memory, learned.matrix().dtype, count, config_.hidden);
+  checkpoint_.read(learned, static_cast<size_t>(row.position_offset) * bytes, positions.bytes(), positions.view().data);
+  check_finite(checkpoint_, learned, positions);
+  return positions;
+}
+
+Batch Embedding::blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const {
+  const Architecture& row = *config_.architecture;
+  const auto rows = [&](std::string_view module, int64_t count) {
+    return Matrix(host, checkpoint_.tensor(tensor_name(config_, module)).matrix().dtype, count, config_.hidden);
+  };
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) longest = std::max(longest, offsets[s + 1] - offsets[s]);
+  HostRows blank{.offsets = std::move(offsets)};
+  blank.tokens = rows(row.embedding, blank.offsets.back());
+  if (!row.position_embedding.empty()) blank.positions = rows(row.position_embedding, longest);
+  return embedded(std::move(blank), backend, {checkpoint_, host, false});
+}
+
+Batch Embedding::embedded(HostRows rows, Backend& backend, const TensorReader& tensors) const {
+  const Architecture& row = *config_.architecture;
+  Batch batch{.offsets = std::move(rows.offsets)};
+  batch.residual = place_matrix(rows.tokens, backend, dtype_);
+  if (config_.embedding_scale != 1) scale(backend, batch);
+  if (!rows.positions.empty()) add_positions(backend, rows.positions, batch);
+  if (!row.embedding_norm.empty()) {
+    const PartSpec spec = norm_spec(config_, module_path(config_, row.embedding_norm), 1, config_.hidden);
+    const Affine norm = place_part(tensors.read_part(spec), backend);
+    Matrix normed(backend, dtype_, batch.residual.rows(), batch.residual.cols());
+    normalize(backend, config_, batch.residual, norm, normed);
+    batch.residual = std::move(normed);
+  }
+  if (const DType residual = backend.residual_dtype(dtype_); residual != dtype_) {
+    Matrix converted(backend, residual, batch.residual.rows(), batch.residual.cols());
+    backend.run(ops::Convert{.x = batch.residual, .y = converted});
+    batch.residual = std::move(converted);
+  }
+  return batch;
+}
+
+// As in transformers, the factor is rounded to the dtype of the computation.
+void Embedding::scale(Backend& backend, Batch& batch) const {
+  const float factor = rounded(config_.embedding_scale, dtype_);
+  Matrix scaled(backend, dtype_, batch.residual.rows(), batch.residual.cols());
+  backend.run(ops::Clear{.y = scaled});
+  backend.run(ops::Add{.x = batch.residual, .factor = factor, .y = scaled});
+  batch.residual = std::move(scaled);
+}
+
+void Embedding::add_positions(Backend& backend, ConstMatrixView rows, Batch& batch) const {
+  const Matrix table = place_matrix(rows, backend, dtype_);
+  std::vector<int32_t> places(static_cast<size_t>(batch.tokens()));
+  for (size_t s = 0; s + 1 < batch.offsets.size(); ++s)
+    std::iota(places.begin() + batch.offsets[s], places.begin() + batch.offsets[s + 1], 0);
+  Matrix positions(backend, dtype_, batch.tokens(), table.cols());
+  backend.run(ops::GatherRows{.table = table, .ids = places, .y = positions});
+  backend.run(ops::Add{.x = positions, .factor = 1, .y = batch.residual});
+}
+
+}  // namespace gptq

@@ -1,0 +1,137 @@
+#include "model/model.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "model/tensor_checks.h"
+
+namespace gptq {
+
+Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader)
+    : backend_(backend),
+      dtype_(dtype),
+      reader_(std::move(reader)),
+      config_(parse_model_config(checkpoint)),
+      weights_(checkpoint, config_, dtype, reader_),
+      embedding_(checkpoint, config_, dtype),
+      output_head_(checkpoint, config_, backend, dtype, reader_),
+      ropes_(config_),
+      residual_(config_, dtype, micro_batches_),
+      attention_(config_, dtype, ropes_, micro_batches_),
+      latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
+      mlp_(config_, dtype, micro_batches_),
+      experts_(config_, dtype, mlp_) {
+  check_tensors(checkpoint, config_, static_cast<bool>(reader_));
+}
+
+void Model::enter(const Block& block, int64_t step, Batch& batch) {
+  if (step >= static_cast<int64_t>(block.kinds.size()))
+    throw Error(cat("a block has ", block.kinds.size(), " steps, not a step ", step));
+  if (step == 0) {
+    batch.input = residual_.attention_input(block, batch);
+    return;
+  }
+  if (step == first_of_mlp(block)) return begin_mlp(block, batch);
+  switch (block.kinds[static_cast<size_t>(step) - 1]) {  // the step whose linears are applied
+    case StepKind::attention_in:
+      batch.input = attention_.attend(block, batch);
+      break;
+    case StepKind::latent_in:
+      batch.input = latent_attention_.latents(block, batch);
+      break;
+    case StepKind::latent_query:
+      break;
+    case StepKind::latent_key_value:
+      batch.input = latent_attention_.attend(block, batch);
+      break;
+    case StepKind::mlp_in:
+      batch.input = mlp_.activate(block, step - 1, batch);
+      break;
+    case StepKind::shared_out:
+      experts_.add_shared(block, step - 1, batch);
+      break;
+    case StepKind::expert_out:
+      experts_.add_expert(block, step - 1, batch);
+      break;
+    default:  // inputs of shared_out and expert_out are made when visited
+      break;
+  }
+}
+
+// From the input of attention_out to that of the MLP or of the experts.
+void Model::begin_mlp(const Block& block, Batch& batch) {
+  const Matrix attended = std::move(batch.input);
+  batch.input = Matrix();
+  if (!config_.parallel) residual_.add_attention(block, attended, batch);
+  Matrix input = residual_.mlp_input(block, batch);
+  if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
+    experts_.begin(block, std::move(input), batch);
+  } else {
+    batch.input = std::move(input);
+  }
+  if (config_.parallel && !batch.is_rebuilt) residual_.add_attention(block, attended, batch);
+}
+
+ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batch) const {
+  const StepKind kind = block.kinds[static_cast<size_t>(step)];
+  switch (kind) {
+    case StepKind::latent_query:
+    case StepKind::latent_key_value:
+      return latent_attention_.input(kind, batch.input);
+    case StepKind::shared_in:
+      return experts_.input(batch);
+    default:
+      return batch.input;
+  }
+}
+
+void Model::visit_inputs(const Block& block, int64_t step, const Batch& batch, OriginalBatch original, bool all_tokens,
+                         const VisitInputs& visit) const {
+  const StepKind kind = block.kinds[static_cast<size_t>(step)];
+  if (kind == StepKind::shared_out || kind == StepKind::expert_in || kind == StepKind::expert_out)
+    return experts_.visit_inputs(block, step, batch, original, all_tokens, visit);
+  visit(input(block, step, batch),
+        original.batch == nullptr ? ConstMatrixView() : input(*original.block, step, *original.batch));
+}
+
+void Model::rebuild_input(const Block& block, int64_t step, Batch& batch) {
+  batch.is_rebuilt = true;
+  const int64_t mlp = first_of_mlp(block);
+  const auto enter_from = [&](int64_t first) {
+    for (int64_t s = first; s < step; ++s) enter(block, s, batch);
+  };
+  if (step < mlp || (step == mlp && !config_.parallel)) return enter_from(0);
+  if (config_.parallel) {
+    if (step < static_cast<int64_t>(block.steps.size())) enter_from(mlp);
+    return;
+  }
+  batch.input = residual_.mlp_input(block, batch);
+  enter_from(mlp + 1);
+}
+
+void Model::finish(const Block& block, Batch& batch) {
+  const auto steps = static_cast<int64_t>(block.steps.size());
+  if (config_.parallel && batch.is_rebuilt) {
+    // Both branches read the residual before one of them adds to it.
+    const int64_t mlp = first_of_mlp(block);
+    for (int64_t step = 0; step < mlp; ++step) enter(block, step, batch);
+    const Matrix attended = std::exchange(batch.input, Matrix());
+    for (int64_t step = mlp; step < steps; ++step) enter(block, step, batch);
+    residual_.add_attention(block, attended, batch);
+  }
+  if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
+    experts_.add_expert(block, steps - 1, batch);
+    residual_.add_experts(block, experts_.output(batch), batch);
+    batch.routing = {};
+  } else {
+    residual_.add_mlp(block, batch.input, batch);
+  }
+  batch.input = Matrix();
+}
+
+void Model::forward(const Block& block, Batch& batch) {
+  for (size_t step = 0; step < block.steps.size(); ++step) enter(block, static_cast<int64_t>(step), batch);
+  finish(block, batch);
+}
+
+}  // namespace gptq

@@ -1,0 +1,104 @@
+#include "model/output_head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "model/norm.h"
+#include "model/tensor_checks.h"
+#include "model/tensor_reader.h"
+#include "tensor/nonfinite.h"
+
+namespace gptq {
+namespace {
+
+// Normalizes each row to length 1, rounded to its dtype.
+void scale_rows_to_one(MatrixView rows) {
+  std::vector<float> wide(static_cast<size_t>(rows.cols));
+  const MatrixView one(wide.data(), DType::f32, 1, rows.cols);
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    reference(ops::Convert{.x = rows.row_range(r, 1), .y = one});
+    double squares = 0;
+    for (const float value : wide) squares += static_cast<double>(value) * value;
+    const double length = std::max(std::sqrt(squares), 1e-12);
+    for (float& value : wide) value = static_cast<float>(value / length);
+    reference(ops::Convert{.x = one, .y = rows.row_range(r, 1)});
+  }
+}
+
+}  // namespace
+
+Matrix OutputHead::input(const Batch& batch) {
+  Matrix y(*backend_, dtype_, batch.tokens(), batch.residual.cols());
+  normalize(*backend_, config_, batch.residual, norm(), y);
+  return y;
+}
+
+Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
+  Backend& backend = *backend_;
+  const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
+  Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
+  normalize(backend, config_, hidden, norm(), normed);
+  const Matrix& w = weight();
+  backend.run(ops::Linear{.x = normed, .w = w, .bias = bias_, .y = logits});
+  if (config_.logit_cap > 0) backend.run(ops::Cap{.kind = ops::Cap::soft, .bound = config_.logit_cap, .x = logits});
+  return logits;
+}
+
+void OutputHead::set_blank() {
+  const ConstMatrixView like = checkpoint_.tensor(head_tensor(config_)).matrix();
+  norm_.weight = Matrix(*backend_, DType::f32, 1, config_.hidden);
+  if (config_.norm_bias) norm_.bias = Matrix(*backend_, DType::f32, 1, config_.hidden);
+  weight_ = Matrix(*backend_, like.dtype, like.rows, like.cols);
+  if (config_.head_bias) bias_ = Matrix(*backend_, DType::f32, 1, config_.vocabulary);
+}
+
+// Reads, checks and uploads the head in parts, as it is large.
+const Matrix& OutputHead::weight() {
+  if (!weight_.empty()) return weight_;
+  if (config_.head_bias) {
+    const StoredTensor& tensor = checkpoint_.tensor(config_.head + ".bias", {config_.vocabulary});
+    const Matrix stored = checkpoint_.load(tensor);
+    check_finite(checkpoint_, tensor, stored);
+    bias_ = place_matrix(stored, *backend_, DType::f32);
+  }
+  if (reader_ && !config_.tied_embeddings) {
+    if (const PlaceWeight place = reader_(head_spec(config_))) return weight_ = place(*backend_, dtype_);
+  }
+  constexpr int64_t kPart = int64_t{32} << 20;
+  const StoredTensor& tensor = checkpoint_.tensor(head_tensor(config_));
+  const ConstMatrixView like = tensor.matrix();
+  const auto row_bytes = like.cols * static_cast<int64_t>(size_of(like.dtype));
+  const int64_t part_rows = std::max<int64_t>(1, kPart / std::max<int64_t>(row_bytes, 1));
+  Matrix weight(*backend_, like.dtype, like.rows, like.cols);
+  int64_t bad = 0;
+  for (int64_t first = 0; first < like.rows; first += part_rows) {
+    const int64_t count = std::min(part_rows, like.rows - first);
+    Matrix part(backend_->staging_memory(), like.dtype, count, like.cols);
+    checkpoint_.read(tensor, static_cast<size_t>(first * row_bytes), part.bytes(), part.view().data);
+    bad += count_nonfinite(part);
+    if (config_.unit_head) scale_rows_to_one(part);
+    backend_->upload(weight.view().row_range(first, count), part.view().data);
+  }
+  refuse_nonfinite(checkpoint_, tensor, bad);
+  return weight_ = std::move(weight);
+}
+
+const Affine& OutputHead::norm() {
+  if (!norm_.weight.empty()) return norm_;
+  PartSpec spec = norm_spec(config_, module_path(config_, config_.architecture->final_norm), 1, config_.hidden);
+  spec.scale = config_.logit_scale;
+  return norm_ = place_part(TensorReader(checkpoint_, host_memory()).read_part(spec), *backend_);
+}
+
+Matrix OutputHead::take_weight() {
+  weight();
+  if (weight_.dtype() == dtype_) return std::move(weight_);
+  Matrix converted(*backend_, dtype_, weight_.rows(), weight_.cols());
+  backend_->run(ops::Convert{.x = weight_, .y = converted});
+  weight_ = Matrix();
+  return converted;
+}
+
+}  // namespace gptq

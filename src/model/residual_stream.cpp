@@ -1,0 +1,64 @@
+#include "model/residual_stream.h"
+
+#include "model/norm.h"
+
+namespace gptq {
+
+Matrix ResidualStream::attention_input(const Block& block, const Batch& batch) const {
+  return normed_residual(block, Part::attention_norm, batch);
+}
+
+Matrix ResidualStream::mlp_input(const Block& block, const Batch& batch) const {
+  const bool shares_norm = config_.parallel && part_of(block, Part::mlp_norm).weight.empty();
+  return normed_residual(block, shares_norm ? Part::attention_norm : Part::mlp_norm, batch);
+}
+
+Matrix ResidualStream::normed_residual(const Block& block, Part norm, const Batch& batch) const {
+  Matrix y(*block.backend, dtype_, batch.tokens(), batch.residual.cols());
+  const Affine& part = part_of(block, norm);
+  if (part.weight.empty()) {
+    block.backend->run(ops::Convert{.x = batch.residual, .y = y});
+  } else {
+    normalize(*block.backend, config_, batch.residual, part, y);
+  }
+  return y;
+}
+
+void ResidualStream::add_attention(const Block& block, ConstMatrixView input, Batch& batch) {
+  add_linear(block, StepKind::attention_out, Part::attention_post_norm, input, batch);
+}
+
+void ResidualStream::add_mlp(const Block& block, ConstMatrixView input, Batch& batch) {
+  add_linear(block, StepKind::mlp_out, Part::mlp_post_norm, input, batch);
+}
+
+void ResidualStream::add_experts(const Block& block, ConstMatrixView output, Batch& batch) const {
+  add(block, Part::mlp_post_norm, output, batch.residual);
+}
+
+void ResidualStream::add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input,
+                                Batch& batch) {
+  micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets) {
+    const Linear& linear = linears_of(block, step)[0];
+    if (part_of(block, post_norm).weight.empty() && block.backend->fuses_linears(dtype_)) {
+      return block.backend->run(ops::AddLinear{.x = rows.of(input),
+                                               .w = linear.weight,
+                                               .bias = linear.bias,
+                                               .factor = config_.residual_scale,
+                                               .y = rows.of(batch.residual)});
+    }
+    const Matrix y = apply(*block.backend, linear, rows.of(input));
+    add(block, post_norm, y, rows.of(batch.residual));
+  });
+}
+
+void ResidualStream::add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const {
+  Backend& backend = *block.backend;
+  const Affine& norm = part_of(block, post_norm);
+  if (norm.weight.empty()) return backend.run(ops::Add{.x = y, .factor = config_.residual_scale, .y = residual});
+  Matrix normed(backend, y.dtype, y.rows, y.cols);
+  normalize(backend, config_, y, norm, normed);
+  backend.run(ops::Add{.x = normed, .factor = config_.residual_scale, .y = residual});
+}
+
+}  // namespace gptq

@@ -1,0 +1,35 @@
+// The residual that a block's branches read through a norm, and add their outputs to.
+#pragma once
+
+#include "model/batch.h"
+#include "model/block.h"
+#include "model/micro_batches.h"
+
+namespace gptq {
+
+class ResidualStream {
+ public:
+  // Branches compute in `dtype`. References must outlive it.
+  ResidualStream(const ModelConfig& config, DType dtype, MicroBatches& micro_batches)
+      : config_(config), dtype_(dtype), micro_batches_(micro_batches) {}
+
+  // The branches' inputs [tokens, hidden]: the residual after their norm, or unchanged if the block does not have it.
+  Matrix attention_input(const Block& block, const Batch& batch) const;
+  Matrix mlp_input(const Block& block, const Batch& batch) const;
+
+  // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
+  void add_attention(const Block& block, ConstMatrixView input, Batch& batch);
+  void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
+  void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
+
+ private:
+  Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
+  void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
+  void add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
+
+  const ModelConfig& config_;
+  const DType dtype_;
+  MicroBatches& micro_batches_;
+};
+
+}  // namespace gptq

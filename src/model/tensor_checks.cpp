@@ -1,0 +1,59 @@
+#include "model/tensor_checks.h"
+
+#include <optional>
+
+#include "base/error.h"
+#include "tensor/nonfinite.h"
+
+namespace gptq {
+
+void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool has_reader) {
+  const Architecture& row = *config.architecture;
+  const auto check_float = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    const StoredTensor& tensor = shape.empty() ? checkpoint.tensor(name) : checkpoint.tensor(name, shape);
+    const std::optional<DType> dtype = parse_safetensors_dtype(tensor.dtype);
+    if (!dtype || !is_float(*dtype)) {
+      throw UnsupportedError(cat(checkpoint.folder().string(), ": tensor '", name, "' is stored as ", tensor.dtype,
+                                 "; weights in F32, F16 and BF16 are read"));
+    }
+  };
+  const auto check_part = [&](const PartSpec& spec) {
+    for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name));
+    if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)});
+  };
+  check_float(tensor_name(config, row.embedding), {config.vocabulary, config.hidden});
+  if (!row.position_embedding.empty()) {
+    check_float(tensor_name(config, row.position_embedding),
+                {config.max_positions + row.position_offset, config.hidden});
+  }
+  if (!row.embedding_norm.empty())
+    check_part(norm_spec(config, module_path(config, row.embedding_norm), 1, config.hidden));
+  check_part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
+  const bool quantized_head = has_reader && !checkpoint.has(head_tensor(config));
+  if (!quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});
+  if (config.head_bias) check_float(config.head + ".bias", {config.vocabulary});
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    for (const PartSpec& part : part_specs(config, block)) check_part(part);
+    for (const auto& step : step_specs(config, block)) {
+      for (const LinearSpec& linear : step) {
+        if (!has_reader) check_float(linear.tensor, linear.shape);
+        if (!linear.bias) continue;
+        const bool has_own = linear.matrix_index < 0 || checkpoint.has(linear.name + ".bias");
+        has_own ? check_float(linear.name + ".bias", {linear.out_features})
+                : check_float(linear.bias_tensor, linear.bias_shape);
+      }
+    }
+  }
+}
+
+void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, ConstMatrixView values) {
+  refuse_nonfinite(checkpoint, tensor, count_nonfinite(values));
+}
+
+std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name) {
+  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return {spec.rows, spec.cols};
+  const std::vector<int64_t> as_matrix = {1, spec.cols};
+  return checkpoint.tensor(name).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
+}
+
+}  // namespace gptq
