@@ -231,7 +231,10 @@ const StoredTensor& Checkpoint::in_file(const StoredTensor& tensor) const {
 const StoredTensor& Checkpoint::tensor(std::string_view name) const {
   if (const auto found = by_name_.find(std::string(name)); found != by_name_.end()) return *found->second.tensor;
   std::vector<std::pair<int64_t, std::string>> near;
-  for (const auto& entry : by_name_) near.emplace_back(edit_distance(name, entry.first), entry.first);
+  for (const auto& entry : by_name_) {
+    if (entry.first.size() > 2 * name.size() + 64) continue;  // not similar, and perhaps too long to compare or print
+    near.emplace_back(edit_distance(name, entry.first), entry.first);
+  }
   std::sort(near.begin(), near.end());
   std::string names;
   for (size_t i = 0; i < near.size() && i < 3; ++i) names += cat(i == 0 ? "" : ", ", near[i].second);
