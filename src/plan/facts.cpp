@@ -99,6 +99,7 @@ Facts find_facts(const Job& job) {
   const Checkpoint& checkpoint = *facts.checkpoint;
   if (!checkpoint.quantization_config().is_null())
     throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
+  checkpoint.side_files();  // throws for what cannot be copied
   facts.config = parse_model_config(checkpoint);
   facts.resources = find_resources(job.max_memory);
   facts.placement =

@@ -693,6 +693,23 @@ TEST_F(Quantize, InspectSaysWhatIsThere) {
   EXPECT_EQ(quantized.loaders.size(), 5U);
 }
 
+TEST_F(Quantize, ASideFileThatCannotBeCopiedIsRefusedBeforeAnythingIsComputed) {
+  fs::create_symlink("/etc/passwd", folder_ / "model/readme.txt");
+  const Listener listener{.on_message = {}, .on_progress = [](const Progress&) { FAIL() << "it computes"; }};
+  const Job some = job("out");
+  for (const bool plans : {false, true}) {
+    try {
+      plans ? static_cast<void>(plan(some)) : static_cast<void>(quantize(some, listener));
+      ADD_FAILURE() << "it was copied";
+    } catch (const InputError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find("readme.txt: a link out of the model's folder, to /etc/passwd"), std::string::npos)
+          << message;
+    }
+    EXPECT_FALSE(fs::exists(folder_ / "out"));
+  }
+}
+
 TEST_F(Quantize, AFolderForSpillingThatMayNotBeLookedAtIsNamed) {
   fs::create_directories(folder_ / "closed/spill");
   fs::permissions(folder_.path(), fs::perms::all);
