@@ -108,10 +108,13 @@ Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
   }
   const auto size = quantization.find("weight_block_size");
   if (size == quantization.end() || size->is_null()) return {};
-  const auto is_positive = [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() > 0; };
-  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), is_positive)) {
+  constexpr int64_t kMost = int64_t{1} << 24;
+  const auto fits = [](const Json& value) {
+    return value.is_number_integer() && value.get<int64_t>() > 0 && value.get<int64_t>() <= kMost;
+  };
+  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), fits)) {
     throw file_error(folder, "its quantization_config says weight_block_size ", size->dump(),
-                     "; two positive numbers are needed");
+                     "; two positive numbers up to ", kMost, " are needed");
   }
   return {(*size)[0], (*size)[1]};
 }
