@@ -168,7 +168,7 @@ TEST_F(CheckpointTest, BrokenConfigsAreRefusedWithTheirPlace) {
   expect_refusal({"quantization_config"});
   fs::remove(config);
   fs::create_directory(config);
-  expect_refusal({config, "directory"});
+  expect_refusal({config, "not a regular file"});
 }
 
 TEST_F(CheckpointTest, TheQuantizationConfigComesFromEitherFile) {
