@@ -2,21 +2,23 @@
 #include "data/calibration.h"
 
 #include <algorithm>
-#include <fstream>
+#include <cerrno>
+#include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <limits>
 #include <numeric>
 #include <optional>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "data/chat.h"
 #include "data/tokenizer/unicode.h"
+#include "io/file.h"
 
 namespace gptq {
 namespace {
@@ -47,17 +49,22 @@ Documents checked_ids(const TextSource& source) {
   return {*source.ids, true};
 }
 
+std::string read_stdin() {
+  std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  if (std::ferror(stdin) != 0) throw cannot("stdin", "read it", errno);
+  return text;
+}
+
 std::string read_bytes(const TextSource& source) {
-  if (source.file == "-") return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-  std::error_code error;
-  auto kind = std::filesystem::status(source.file, error).type();
+  if (source.file == "-") return read_stdin();
+  const auto kind = type_of(source.file);
   if (kind == std::filesystem::file_type::not_found)
     throw InputError(cat("the text file ", source.file, " does not exist"));
   if (kind == std::filesystem::file_type::directory)
     throw InputError(cat(source.file, " is a folder where a .txt or .jsonl file was expected"));
-  std::ifstream stream(source.file, std::ios::binary);
-  if (!stream) throw InputError(cat("the text file ", source.file, " cannot be opened for reading"));
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  const Descriptor file(open(source.file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) throw cannot(source.file, "open it", errno);
+  return read_to_end(*file, source.file);
 }
 
 std::string read_text(const TextSource& source) {

@@ -231,7 +231,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
 
     HostLinear linear{.rows = out, .groups = groups, .bits = bits};
     linear.codes = unpack_cols(elements<uint32_t>(checkpoint, packed), out, in, bits);
-    linear.scales = to_floats(checkpoint, scales);
+    linear.scales = load_scales(checkpoint, scales);
     linear.zeros.assign(static_cast<size_t>(out * groups), static_cast<uint8_t>(1U << (bits - 1)));
     if (!config.sym || checkpoint.has(spec.name + ".weight_zero_point")) {
       const StoredTensor& zeros =

@@ -5,8 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "format/stored.h"
 #include "io/digest.h"
+#include "tensor/nonfinite.h"
 
 namespace gptq {
 
@@ -150,8 +152,25 @@ Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
 }
 
 bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format) {
-  const std::vector<float> scales = to_floats(checkpoint, checkpoint.tensor(cat(linear, ".", format.parts().scales)));
+  const std::vector<float> scales = load_scales(checkpoint, checkpoint.tensor(cat(linear, ".", format.parts().scales)));
   return std::any_of(scales.begin(), scales.end(), [](float scale) { return scale < 0; });
+}
+
+void check_scales(const Checkpoint& checkpoint, const std::vector<const StoredTensor*>& scales,
+                  const std::stop_token& stop) {
+  std::vector<int64_t> bad(scales.size());
+  ThreadPool pool;
+  pool.for_each(static_cast<int64_t>(scales.size()), [&](int64_t i) {
+    check_stop(stop);
+    const StoredTensor& tensor = *scales[i];
+    const std::optional<DType> dtype = parse_safetensors_dtype(tensor.dtype);
+    if (!dtype || !is_float(*dtype)) {
+      throw tensor_error(checkpoint.folder(), tensor.name, tensor.name, " is ", tensor.dtype,
+                         ", where scales are F16, BF16 or F32");
+    }
+    bad[i] = count_nonfinite(checkpoint.load(tensor));
+  });
+  for (size_t i = 0; i < scales.size(); ++i) refuse_nonfinite(checkpoint, *scales[i], bad[i]);
 }
 
 WeightReader quantized_reader(const Checkpoint& checkpoint) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -132,7 +133,7 @@ class Format {
   virtual const Parts& parts() const = 0;
   virtual bool recognizes(const Json& config) const = 0;  // of its method()
   virtual QuantizationConfig parse(const Json& config, const std::string& where) const = 0;
-  // A stored linear's bits and group size, from the shapes of its tensors.
+  // A stored linear's bits and group size, from the shapes of its tensors; 0 where they are no packing of it.
   struct Sizes {
     int bits = 0;
     int64_t group_size = 0;
@@ -165,6 +166,11 @@ void check_shape(const LinearSpec& linear, const Recipe& recipe);
 
 // Whether a stored linear has negative scales.
 bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format);
+
+// Reads these tensors on all cores. Throws InputError with the first that has NaN or infinity, and their number; and
+// for another dtype than F16, BF16 and F32.
+void check_scales(const Checkpoint& checkpoint, const std::vector<const StoredTensor*>& scales,
+                  const std::stop_token& stop);
 
 // Reads the linears of a quantized checkpoint, for Model: codes and grid in host memory, dequantized where they are
 // placed. The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.

@@ -184,7 +184,7 @@ class GptqFormat final : public HuggingFaceFormat {
             .bits = bits,
             .codes = std::move(codes),
             .zeros = transposed<uint8_t>(zeros, groups, out),
-            .scales = transposed<float>(to_floats(checkpoint, scales), groups, out),
+            .scales = transposed<float>(load_scales(checkpoint, scales), groups, out),
             .g_idx = std::move(g_idx)};
   }
 

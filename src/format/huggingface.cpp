@@ -52,7 +52,8 @@ void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const 
 Format::Sizes HuggingFaceFormat::sizes_along(size_t axis, const StoredTensor& codes, const StoredTensor& scales,
                                              const LinearSpec& linear) {
   Sizes sizes;
-  if (codes.shape.size() == 2) sizes.bits = static_cast<int>(codes.shape[axis] * 32 / linear.in_features);
+  const bool fits = codes.shape.size() == 2 && codes.shape[1 - axis] == linear.out_features;
+  if (fits) sizes.bits = static_cast<int>(codes.shape[axis] * 32 / linear.in_features);
   if (scales.shape.size() == 2 && scales.shape[axis] > 0) sizes.group_size = linear.in_features / scales.shape[axis];
   return sizes;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "tensor/nonfinite.h"
 
 namespace gptq {
 
@@ -22,14 +23,17 @@ const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& nam
   return tensor;
 }
 
-std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor) {
-  if (tensor.dtype == "F32") return elements<float>(checkpoint, tensor);
+std::vector<float> load_scales(const Checkpoint& checkpoint, const StoredTensor& tensor) {
   std::vector<float> values;
-  if (tensor.dtype == "BF16") {
+  if (tensor.dtype == "F32") {
+    values = elements<float>(checkpoint, tensor);
+  } else if (tensor.dtype == "BF16") {
     for (const Bf16 value : elements<Bf16>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
   } else {
     for (const Half value : elements<Half>(checkpoint, tensor)) values.push_back(static_cast<float>(value));
   }
+  refuse_nonfinite(checkpoint, tensor,
+                   count_nonfinite({values.data(), DType::f32, 1, static_cast<int64_t>(values.size())}));
   return values;
 }
 

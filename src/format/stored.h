@@ -31,7 +31,7 @@ std::vector<T> elements(const Checkpoint& checkpoint, const StoredTensor& tensor
 const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
                             const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape);
 
-// The values of an F16, BF16 or F32 tensor.
-std::vector<float> to_floats(const Checkpoint& checkpoint, const StoredTensor& tensor);
+// The values of an F16, BF16 or F32 tensor of scales. Throws InputError if some are NaN or infinite.
+std::vector<float> load_scales(const Checkpoint& checkpoint, const StoredTensor& tensor);
 
 }  // namespace gptq

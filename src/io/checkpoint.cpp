@@ -32,10 +32,13 @@ Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
   }
   const auto size = quantization.find("weight_block_size");
   if (size == quantization.end() || size->is_null()) return {};
-  const auto is_positive = [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() > 0; };
-  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), is_positive)) {
+  constexpr int64_t kMost = int64_t{1} << 24;
+  const auto fits = [](const Json& value) {
+    return value.is_number_integer() && value.get<int64_t>() > 0 && value.get<int64_t>() <= kMost;
+  };
+  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), fits)) {
     throw file_error(folder, "its quantization_config says weight_block_size ", size->dump(),
-                     "; two positive numbers are needed");
+                     "; two positive numbers up to ", kMost, " are needed");
   }
   return {(*size)[0], (*size)[1]};
 }
@@ -148,7 +151,10 @@ const StoredTensor& Checkpoint::in_file(const StoredTensor& tensor) const {
 const StoredTensor& Checkpoint::tensor(std::string_view name) const {
   if (const auto found = by_name_.find(std::string(name)); found != by_name_.end()) return *found->second.tensor;
   std::vector<std::pair<int64_t, std::string>> near;
-  for (const auto& entry : by_name_) near.emplace_back(edit_distance(name, entry.first), entry.first);
+  for (const auto& entry : by_name_) {
+    if (entry.first.size() > 2 * name.size() + 64) continue;  // not similar, and perhaps too long to compare or print
+    near.emplace_back(edit_distance(name, entry.first), entry.first);
+  }
   std::sort(near.begin(), near.end());
   std::string names;
   for (size_t i = 0; i < near.size() && i < 3; ++i) names += cat(i == 0 ? "" : ", ", near[i].second);
@@ -201,16 +207,16 @@ Matrix Checkpoint::load(const StoredTensor& tensor, Memory& memory) const {
 
 size_t Checkpoint::bytes_read() const { return meter_->bytes; }
 
-size_t Checkpoint::side_bytes() const {
-  size_t total = 0;
-  for (const fs::path& file : side_files()) total += file_size(open_regular(folder_ / file), folder_ / file);
-  return total;
-}
-
 std::vector<fs::path> Checkpoint::weight_files() const {
   std::vector<fs::path> paths;
   for (const auto& file : files_) paths.push_back(file->path());
   return paths;
+}
+
+size_t Checkpoint::side_bytes() const {
+  size_t total = 0;
+  for (const fs::path& file : side_files()) total += file_size(open_regular(folder_ / file), folder_ / file);
+  return total;
 }
 
 size_t Checkpoint::bytes() const {

@@ -88,6 +88,35 @@ std::string single_weight_file(const fs::path& folder) {
   throw file_error(folder, "no weights in it: neither ", kSingleName, " nor ", kIndexName);
 }
 
+// Whether the target of a link belongs to the model in `folder`, both resolved: it lies in the folder or, as in the
+// Hugging Face cache, in the repository's folder models--NAME or in a folder blobs above.
+bool is_of_model(const fs::path& target, const fs::path& folder) {
+  if (is_inside(target, folder)) return true;
+  for (fs::path above = folder.parent_path(); above.has_relative_path(); above = above.parent_path()) {
+    if (is_inside(target, above / "blobs")) return true;
+    if (above.filename().string().starts_with("models--") && is_inside(target, above)) return true;
+  }
+  return false;
+}
+
+// Throws InputError for a side file that is not to be copied.
+void check_side_file(const fs::directory_entry& entry, fs::file_type type, const fs::path& folder) {
+  std::error_code error;
+  if (type == fs::file_type::not_found)
+    throw file_error(entry.path(), "a link to a file that is missing: the download is not complete");
+  if (entry.is_symlink(error)) {
+    if (const fs::path target = resolved(entry.path()); !is_of_model(target, folder)) {
+      throw file_error(entry.path(), "a link out of the model's folder, to ", target.string(),
+                       ", which is not copied with the model; remove the link, or put the file itself in its place");
+    }
+  }
+  if (type != fs::file_type::regular) {
+    const char* kind = type == fs::file_type::fifo ? "pipe" : type == fs::file_type::socket ? "socket" : "device";
+    throw file_error(entry.path(), "a ", kind,
+                     ", which cannot be copied with the model; remove it from the model's folder");
+  }
+}
+
 }  // namespace
 
 WeightFiles find_weights(const fs::path& folder) {
@@ -102,6 +131,7 @@ WeightFiles find_weights(const fs::path& folder) {
 }
 
 std::vector<fs::path> find_side_files(const fs::path& folder) {
+  const fs::path real_folder = resolved(folder);
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
@@ -115,9 +145,9 @@ std::vector<fs::path> find_side_files(const fs::path& folder) {
       continue;
     }
     const fs::file_type type = type_of(entry->path());
-    if (type == fs::file_type::not_found)
-      throw file_error(entry->path(), "a link to a file that is missing: the download is not complete");
-    if (type == fs::file_type::regular) files.push_back(relative);
+    if (type == fs::file_type::directory) continue;
+    check_side_file(*entry, type, real_folder);
+    files.push_back(relative);
   }
   if (error) throw cannot(folder, "list it", error.value());
   std::sort(files.begin(), files.end());

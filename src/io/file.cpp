@@ -72,6 +72,19 @@ std::string read_text(const fs::path& path, size_t limit) {
   return text;
 }
 
+std::string read_to_end(int descriptor, const fs::path& path) {
+  constexpr size_t kPiece = size_t{1} << 20;
+  std::string text;
+  for (size_t size = 0;;) {
+    text.resize(size + kPiece);
+    const ssize_t count = read(descriptor, text.data() + size, kPiece);
+    if (count < 0 && errno != EINTR) throw cannot(path, "read it", errno);
+    size += static_cast<size_t>(std::max<ssize_t>(count, 0));
+    text.resize(size);
+    if (count == 0) return text;
+  }
+}
+
 void write_all(int descriptor, const fs::path& path, const void* data, size_t bytes, size_t offset) {
   const auto* from = static_cast<const char*>(data);
   for (size_t done = 0; done < bytes;) {

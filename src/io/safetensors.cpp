@@ -59,6 +59,14 @@ std::optional<size_t> byte_count(size_t bits, const std::vector<int64_t>& shape)
   return total / 8;
 }
 
+// Whether a shape fits any file; sizes beside a 0 count too, so that no product of some of them overflows.
+bool is_possible(size_t bits, std::vector<int64_t> shape) {
+  constexpr size_t kMostBytes = size_t{1} << 54;
+  std::replace(shape.begin(), shape.end(), int64_t{0}, int64_t{1});
+  const std::optional<size_t> bytes = byte_count(std::max<size_t>(bits, 8), shape);
+  return bytes && *bytes <= kMostBytes;
+}
+
 // Checks a header before it is parsed for what the JSON library accepts: duplicate keys, and deep nesting. Level 1 is
 // the header, 2 a tensor, 3 its shape. (The library's parser callback would take quadratic time.)
 class HeaderCheck : public nlohmann::json_sax<HeaderJson> {
@@ -137,6 +145,8 @@ StoredTensor parse_tensor(const std::string& name, const HeaderJson& entry, size
     throw fail(cat("lies at bytes ", begin, " to ", end, " of ", data_size,
                    " bytes of data: the file is truncated or its header is broken"));
   }
+  if (!is_possible(bits, tensor.shape))
+    throw fail(cat("is ", tensor.dtype, " ", shape_string(tensor.shape), ", which is larger than any file"));
   const std::optional<size_t> bytes = byte_count(bits, tensor.shape);
   if (!bytes || *bytes != end - begin) {
     throw fail(cat("is ", tensor.dtype, " ", shape_string(tensor.shape), " but has ", end - begin, " bytes"));
@@ -221,8 +231,10 @@ std::string_view safetensors_name(DType dtype) {
 }
 
 std::string shape_string(const std::vector<int64_t>& shape) {
+  constexpr size_t kShown = 8;
   std::string text;
-  for (const int64_t size : shape) text += cat(text.empty() ? "" : ", ", size);
+  for (size_t i = 0; i < std::min(shape.size(), kShown); ++i) text += cat(i == 0 ? "" : ", ", shape[i]);
+  if (shape.size() > kShown) text += cat(", and ", shape.size() - kShown, " more");
   return "[" + text + "]";
 }
 

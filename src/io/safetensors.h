@@ -40,7 +40,7 @@ struct TensorSpec {
 
 std::optional<DType> parse_safetensors_dtype(std::string_view name);  // "BF16" -> DType::bf16
 std::string_view safetensors_name(DType dtype);                       // DType::bf16 -> "BF16"
-std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]"
+std::string shape_string(const std::vector<int64_t>& shape);          // "[2, 3]"; the first 8
 
 class SafetensorsFile {
  public:

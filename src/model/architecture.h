@@ -45,6 +45,9 @@ bool depends_on_length(const Rope& rope);
 struct ModelConfig;
 bool depends_on_length(const ModelConfig& config);  // any of its ropes
 
+// Whether its frequencies and factors are finite for sequences of any length.
+bool is_finite(const Rope& rope);
+
 // The table for a sequence of `length` tokens; for all shorter ones too unless the frequencies depend on the length.
 RopeTable rope_table(const Rope& rope, int64_t length);
 
@@ -226,7 +229,8 @@ struct ModelConfig {
 // the file (in `folder`) and the key. Multimodal models are read from their text_config.
 ModelConfig parse_model_config(const Json& config, const std::filesystem::path& folder);
 
-// The same, with module paths adapted to the checkpoint: prefixes may be missing, doubled or longer.
+// The same, with module paths adapted to the checkpoint: prefixes may be missing, doubled or longer. Throws InputError
+// where its tensors are of another vocabulary, width, or of fewer blocks or experts.
 ModelConfig parse_model_config(const Checkpoint& checkpoint);
 
 }  // namespace gptq

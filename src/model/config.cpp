@@ -1,4 +1,5 @@
 // config.json -> ModelConfig, in the spellings of all families.
+#include "model/config_checks.h"
 #include "model/config_keys.h"
 #include "model/config_readers.h"
 
@@ -55,36 +56,30 @@ bool read(const Flag& flag, const Keys& keys) {
 }
 
 void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) {
-  const std::string heads = keys.spelled({"num_attention_heads", "n_head", "n_heads", "num_heads"}),
-                    kv_heads = keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"}),
-                    blocks = keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"}),
-                    hidden = keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"}),
-                    head_dim = keys.spelled({"head_dim", "kv_channels"});
-  config.hidden = keys.size(hidden);
-  const std::string intermediate = keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"});
-  config.intermediate = keys.size(intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
-  config.blocks = keys.size(blocks);
-  config.heads = keys.size(heads, row.missing.heads);
-  config.kv_heads = read(row.multi_query, keys) ? 1
-                    : row.has_key_heads
-                        ? keys.size(kv_heads, row.missing.key_heads > 0 ? row.missing.key_heads : config.heads)
-                        : config.heads;
-  config.vocabulary = keys.size("vocab_size", row.missing.vocabulary);
-  config.max_positions =
-      keys.size(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"}),
-                row.missing.positions);
-  if (config.blocks > 10'000) throw keys.wrong(blocks, cat("is ", config.blocks, ", more than any model has"));
+  const SizeKeys names(keys);
+  config.hidden = keys.size(names.hidden);
+  config.intermediate = keys.size(names.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
+  config.blocks = keys.size(names.blocks, 0, kMostBlocks);
+  config.heads = keys.size(names.heads, row.missing.heads, kMostHeads);
+  config.kv_heads =
+      read(row.multi_query, keys) ? 1
+      : row.has_key_heads
+          ? keys.size(names.kv_heads, row.missing.key_heads > 0 ? row.missing.key_heads : config.heads, kMostHeads)
+          : config.heads;
+  config.vocabulary = keys.size("vocab_size", row.missing.vocabulary, kMostTokens);
+  config.max_positions = keys.size(names.positions, row.missing.positions, kMostTokens);
   if (config.heads % config.kv_heads != 0) {
-    throw keys.wrong(heads, cat("is ", config.heads, ", which ", kv_heads, " ", config.kv_heads, " does not divide"));
+    throw keys.wrong(names.heads,
+                     cat("is ", config.heads, ", which ", names.kv_heads, " ", config.kv_heads, " does not divide"));
   }
-  if (keys.find(head_dim) == nullptr && row.missing.head_dim == 0 && config.hidden % config.heads != 0) {
-    throw keys.wrong(
-        hidden, cat("is ", config.hidden, ", which ", config.heads, " heads do not divide, and there is no head_dim"));
+  if (keys.find(names.head_dim) == nullptr && row.missing.head_dim == 0 && config.hidden % config.heads != 0) {
+    throw keys.wrong(names.hidden, cat("is ", config.hidden, ", which ", config.heads,
+                                       " heads do not divide, and there is no head_dim"));
   }
   const int64_t share = std::max<int64_t>(config.hidden / config.heads, 1);
-  config.head_dim = keys.size(head_dim, row.missing.head_dim > 0 ? row.missing.head_dim : share);
+  config.head_dim = keys.size(names.head_dim, row.missing.head_dim > 0 ? row.missing.head_dim : share);
   if (row.positions == Positions::rope && config.head_dim % 2 != 0)
-    throw keys.wrong(head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
+    throw keys.wrong(names.head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
 }
 
 // ALiBi (arXiv 2108.12409): for n heads, a power of two, the slopes are 2^(-8 i / n); otherwise those of the next lower
@@ -103,7 +98,7 @@ std::vector<float> alibi_slopes(int64_t heads) {
 // The blocks with a window: from layer_types, or by the row's pattern.
 void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config) {
   if (row.window.empty() || !read(row.windowed, keys) || keys.find(std::string(row.window)) == nullptr) return;
-  const int64_t window = keys.size(std::string(row.window));
+  const int64_t window = keys.size(std::string(row.window), 0, kMostTokens);
   const std::string every_key(row.full_every_key);
   const Json* pattern = keys.find(every_key);
   const int64_t every = pattern != nullptr && pattern->is_string()
@@ -125,12 +120,16 @@ void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config
   }
 }
 
+// A multimodal model has the language model's keys in text_config.
+bool is_nested(const Keys& whole) { return whole.find("text_config") != nullptr; }
+Keys text_keys(const Keys& whole) { return is_nested(whole) ? whole.object("text_config") : whole; }
+
 }  // namespace
 
 ModelConfig parse_model_config(const Json& json, const std::filesystem::path& folder) {
   const Keys whole(json, (folder / "config.json").string());
-  const bool nested = whole.find("text_config") != nullptr;
-  const Keys keys = nested ? whole.object("text_config") : whole;
+  const bool nested = is_nested(whole);
+  const Keys keys = text_keys(whole);
   ModelConfig config;
   config.model_type = keys.word("model_type", nested ? whole.word("model_type", "") : "");
   if (config.model_type.empty()) throw keys.wrong("model_type", "is missing");
@@ -142,7 +141,7 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   config.norm_eps =
       static_cast<float>(keys.positive(keys.spelled({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon",
                                                      "layernorm_epsilon", "norm_epsilon", "norm_eps"}),
-                                       row.norm_eps));
+                                       row.norm_eps, 1));
   const std::string activation(row.activation_key);
   config.activation = parse_activation(
       keys, activation,
@@ -167,6 +166,7 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   if (row.positions == Positions::alibi) config.slopes = alibi_slopes(config.heads);
   read_windows(keys, row, config);
   for (const ReadConfig also : row.also) also(keys, config);
+  check_numbers(keys, config);
   return config;
 }
 
@@ -190,6 +190,8 @@ ModelConfig parse_model_config(const Checkpoint& checkpoint) {
     config.head = cat(above, row.head);
     break;
   }
+  const Keys whole(checkpoint.config(), (checkpoint.folder() / "config.json").string());
+  check_counts(text_keys(whole), config, checkpoint);
   return config;
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -13,6 +14,14 @@
 #include "io/checkpoint.h"
 
 namespace gptq {
+
+// The largest values that config.json may have, each far above that of any model. Lists with an element for each of
+// them are small, and products of two widths and a count stay below 2^63.
+constexpr int64_t kMostBlocks = 10'000, kMostHeads = 65'536, kMostExperts = 65'536;
+constexpr int64_t kMostWidth = int64_t{1} << 24;  // features of a vector, of all heads together too
+constexpr int64_t kMostTokens = INT32_MAX;        // a vocabulary, positions, a window; and any other whole number
+// Numbers lie between, so that they, their inverses and their products with sizes are finite in f32.
+constexpr double kSmallestNumber = 1e-30, kLargestNumber = 1e30;
 
 class Keys {
  public:
@@ -29,61 +38,67 @@ class Keys {
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  // A size: a whole number from 1 to a billion. Required without a default.
-  int64_t size(const std::string& key, int64_t missing = 0) const {
+  // A size: a whole number from 1 to `most`. Required without a default.
+  int64_t size(const std::string& key, int64_t missing = 0, int64_t most = kMostWidth) const {
     const Json* value = find(key);
     if (value == nullptr && missing > 0) return missing;
     if (value == nullptr) throw wrong(key, "is missing");
-    if (!value->is_number_integer() || value->get<double>() < 1 || value->get<double>() > 1e9) {
-      throw wrong(key, cat("is ", value->dump(), ", where a whole number from 1 to 1000000000 is needed"));
-    }
-    return value->get<int64_t>();
+    return whole_number(key, *value, 1, most);
   }
 
   double number(const std::string& key, double missing) const {
     const Json* value = find(key);
     if (value == nullptr) return missing;
-    if (!value->is_number()) throw wrong(key, cat("is ", value->dump(), ", where a number is needed"));
-    return value->get<double>();
+    if (!value->is_number()) throw wrong(key, cat("is ", shown(*value), ", where a number is needed"));
+    const double number = value->get<double>();
+    if (std::abs(number) <= kLargestNumber) return number;
+    throw wrong(key, cat("is ", shown(*value), ", where a number of at most ", kLargestNumber, " is needed"));
   }
 
-  double above(double least, const std::string& key, double missing) const {
+  // A number above `least`, which is not negative, up to `most`.
+  double above(double least, const std::string& key, double missing, double most = kLargestNumber) const {
     const double value = number(key, missing);
-    if (value > least && std::isfinite(value)) return value;
-    throw wrong(key, cat("is ", value, ", where a number above ", least, " is needed"));
+    if (value > least && value >= kSmallestNumber && value <= most) return value;
+    throw wrong(key, cat("is ", value, ", where a number ",
+                         least > 0 ? cat("above ", least) : cat("from ", kSmallestNumber), " to ", most, " is needed"));
   }
 
-  double positive(const std::string& key, double missing) const { return above(0, key, missing); }
+  double positive(const std::string& key, double missing, double most = kLargestNumber) const {
+    return above(0, key, missing, most);
+  }
 
   bool flag(const std::string& key, bool missing) const {
     const Json* value = find(key);
     if (value == nullptr) return missing;
-    if (!value->is_boolean()) throw wrong(key, cat("is ", value->dump(), ", where true or false is needed"));
+    if (!value->is_boolean()) throw wrong(key, cat("is ", shown(*value), ", where true or false is needed"));
     return value->get<bool>();
   }
 
   std::string word(const std::string& key, const std::string& missing) const {
     const Json* value = find(key);
     if (value == nullptr) return missing;
-    if (!value->is_string()) throw wrong(key, cat("is ", value->dump(), ", where a string is needed"));
+    if (!value->is_string()) throw wrong(key, cat("is ", shown(*value), ", where a string is needed"));
     return value->get<std::string>();
   }
 
   std::vector<double> numbers(const std::string& key, int64_t count) const {
     const Json* value = find(key);
     const bool fits = value != nullptr && value->is_array() && static_cast<int64_t>(value->size()) == count &&
-                      std::all_of(value->begin(), value->end(),
-                                  [](const Json& number) { return number.is_number() && number.get<double>() > 0; });
-    if (!fits) throw wrong(key, cat("needs ", count, " positive numbers, one per pair of a head"));
+                      std::all_of(value->begin(), value->end(), [](const Json& number) {
+                        return number.is_number() && number.get<double>() >= kSmallestNumber &&
+                               number.get<double>() <= kLargestNumber;
+                      });
+    if (!fits) {
+      throw wrong(key, cat("needs ", count, " numbers from ", kSmallestNumber, " to ", kLargestNumber,
+                           ", one per pair of a head"));
+    }
     return value->get<std::vector<double>>();
   }
 
-  // A whole number of any sign and size.
+  // A whole number of any sign.
   int64_t whole(const std::string& key, int64_t missing) const {
     const Json* value = find(key);
-    if (value == nullptr) return missing;
-    if (!value->is_number_integer()) throw wrong(key, cat("is ", value->dump(), ", where a whole number is needed"));
-    return value->get<int64_t>();
+    return value == nullptr ? missing : whole_number(key, *value, -kMostTokens, kMostTokens);
   }
 
   // The first of several spellings of a key that is present, or else the first.
@@ -108,8 +123,38 @@ class Keys {
   const std::string& where() const { return where_; }
 
  private:
+  // A value in a message: its start, in ASCII.
+  static std::string shown(const Json& value) {
+    constexpr size_t kShown = 80;
+    const std::string text = value.dump(-1, ' ', true);
+    return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+  }
+
+  int64_t whole_number(const std::string& key, const Json& value, int64_t least, int64_t most) const {
+    if (value.is_number_integer()) {
+      const auto number = value.get<double>();  // of any size
+      if (number >= static_cast<double>(least) && number <= static_cast<double>(most)) return value.get<int64_t>();
+    }
+    throw wrong(key, cat("is ", shown(value), ", where a whole number from ", least, " to ", most, " is needed"));
+  }
+
   const Json& object_;
   std::string where_;
+};
+
+// The spellings of sizes that a config.json has.
+struct SizeKeys {
+  explicit SizeKeys(const Keys& keys)
+      : heads(keys.spelled({"num_attention_heads", "n_head", "n_heads", "num_heads"})),
+        kv_heads(keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"})),
+        blocks(keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})),
+        hidden(keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"})),
+        intermediate(keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"})),
+        head_dim(keys.spelled({"head_dim", "kv_channels"})),
+        positions(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"})),
+        experts(keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"})) {}
+
+  std::string heads, kv_heads, blocks, hidden, intermediate, head_dim, positions, experts;
 };
 
 }  // namespace gptq

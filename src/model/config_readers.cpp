@@ -76,31 +76,45 @@ void read_score_scales(const Keys& keys, ModelConfig& config) {
   }
 }
 
-void read_local_blocks(const Keys& keys, ModelConfig& config) {
-  const int64_t window = keys.size("window_size", 256);
-  std::vector<std::string> layers;
-  if (const Json* list = keys.list("attention_layers", config.blocks)) {
-    layers = list->get<std::vector<std::string>>();
-  } else if (const Json* types = keys.find("attention_types")) {  // [[["global", "local"], 12]]
-    try {
-      for (const Json& type : *types) {
-        for (int64_t i = 0; i < type.at(1).get<int64_t>() && static_cast<int64_t>(layers.size()) < config.blocks; ++i) {
-          for (const Json& name : type.at(0)) layers.push_back(name.get<std::string>());
-        }
+namespace {
+
+// attention_types, [[["global", "local"], 12]], as one kind for each block.
+std::vector<std::string> repeated_kinds(const Keys& keys, const Json& types, int64_t blocks) {
+  const InputError wrong = keys.wrong("attention_types", cat("is not a list of kinds for ", blocks, " blocks"));
+  std::vector<std::string> kinds;
+  if (!types.is_array()) throw wrong;
+  for (const Json& type : types) {
+    const bool is_pair = type.is_array() && type.size() == 2 && type[0].is_array() && type[1].is_number_integer();
+    if (!is_pair || type[0].empty()) throw wrong;
+    const auto times = type[1].get<double>();  // of any size
+    if (times < 0 || times > static_cast<double>(blocks)) throw wrong;
+    for (int64_t i = 0; i < type[1].get<int64_t>(); ++i) {
+      for (const Json& kind : type[0]) {
+        if (!kind.is_string() || static_cast<int64_t>(kinds.size()) == blocks) throw wrong;
+        kinds.push_back(kind.get<std::string>());
       }
-    } catch (const Json::exception&) {
-      layers.clear();
     }
   }
-  if (layers.empty()) {
-    for (int64_t block = 0; block < config.blocks; ++block) layers.emplace_back(block % 2 == 0 ? "global" : "local");
+  if (static_cast<int64_t>(kinds.size()) != blocks) throw wrong;
+  return kinds;
+}
+
+}  // namespace
+
+void read_local_blocks(const Keys& keys, ModelConfig& config) {
+  const int64_t window = keys.size("window_size", 256, kMostTokens);
+  std::vector<std::string> kinds;
+  if (const Json* list = keys.list("attention_layers", config.blocks)) {
+    for (const Json& kind : *list) kinds.push_back(kind.is_string() ? kind.get<std::string>() : kind.dump());
+  } else if (const Json* types = keys.find("attention_types")) {
+    kinds = repeated_kinds(keys, *types, config.blocks);
+  } else {
+    for (int64_t block = 0; block < config.blocks; ++block) kinds.emplace_back(block % 2 == 0 ? "global" : "local");
   }
-  if (static_cast<int64_t>(layers.size()) != config.blocks)
-    throw keys.wrong("attention_types", cat("is not a list of kinds for ", config.blocks, " blocks"));
-  for (size_t block = 0; block < layers.size(); ++block) {
-    if (layers[block] != "global" && layers[block] != "local")
-      throw keys.wrong("attention_layers", cat("has '", layers[block], "'; supported are global and local"));
-    if (layers[block] == "local") config.kinds[block].window = window;
+  for (size_t block = 0; block < kinds.size(); ++block) {
+    if (kinds[block] != "global" && kinds[block] != "local")
+      throw keys.wrong("attention_layers", cat("has '", kinds[block], "'; supported are global and local"));
+    if (kinds[block] == "local") config.kinds[block].window = window;
   }
 }
 
@@ -122,9 +136,14 @@ void read_unrotated_blocks(const Keys& keys, ModelConfig& config) {
 }
 
 void read_mpt_attention(const Keys& keys, ModelConfig& config) {
-  if (keys.find("expansion_ratio") != nullptr)
-    config.intermediate =
-        static_cast<int64_t>(keys.positive("expansion_ratio", 4) * static_cast<double>(config.hidden));
+  if (keys.find("expansion_ratio") != nullptr) {
+    const double width = keys.positive("expansion_ratio", 4) * static_cast<double>(config.hidden);
+    if (width < 1 || width > static_cast<double>(kMostWidth)) {
+      throw keys.wrong("expansion_ratio", cat("is ", keys.find("expansion_ratio")->dump(), ", which makes MLPs of ",
+                                              width, " features, where 1 to ", kMostWidth, " are possible"));
+    }
+    config.intermediate = static_cast<int64_t>(width);
+  }
   if (keys.find("attn_config") == nullptr) return;
   const Keys attention = keys.object("attn_config");
   if (!attention.flag("alibi", true))
@@ -188,9 +207,8 @@ void read_latent(const Keys& keys, ModelConfig& config) {
 void read_experts(const Keys& keys, ModelConfig& config) {
   const ExpertRow& row = config.architecture->experts;
   Experts& experts = config.experts;
-  const std::string count = keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"}),
-                    chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
-  experts.count = keys.size(count);
+  const std::string chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
+  experts.count = keys.size(SizeKeys(keys).experts, 0, kMostExperts);
   experts.chosen = keys.size(chosen);
   if (experts.chosen > experts.count)
     throw keys.wrong(chosen, cat("is ", experts.chosen, ", more than the ", experts.count, " experts there are"));
@@ -204,6 +222,10 @@ void read_experts(const Keys& keys, ModelConfig& config) {
     experts.shared_intermediate = experts.intermediate * keys.whole(shared, 0);
   }
   if (row.shared_down.empty()) experts.shared_intermediate = 0;
+  if (experts.shared_intermediate < 0 || experts.shared_intermediate > kMostWidth) {
+    throw InputError(cat(keys.where(), ": its shared experts have ", experts.shared_intermediate,
+                         " features, where 0 to ", kMostWidth, " are possible"));
+  }
   experts.groups = std::max<int64_t>(keys.whole("n_group", 1), 1);
   experts.chosen_groups = std::max<int64_t>(keys.whole("topk_group", 1), 1);
   if (keys.word("topk_method", "") == "greedy") experts.groups = experts.chosen_groups = 1;

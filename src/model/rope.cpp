@@ -134,6 +134,19 @@ bool depends_on_length(const ModelConfig& config) {
                      [](const Rope& rope) { return depends_on_length(rope); });
 }
 
+bool is_finite(const Rope& rope) {
+  if (rope.kind == RopeKind::temperature)
+    return std::isfinite(single((INT32_MAX + rope.temperature_first) / rope.temperature_positions));
+  const RopeTable first = rope_table(rope, 1);  // 0 times an infinite frequency is NaN
+  const auto finite = [](float value) { return std::isfinite(value); };
+  bool all = std::isfinite(single(rope.theta)) && std::all_of(first.cos.begin(), first.cos.end(), finite);
+  for (const int64_t length : {int64_t{1}, int64_t{INT32_MAX}}) {
+    const Frequencies found = frequencies(rope, length);
+    all = all && std::all_of(found.begin(), found.end(), finite) && finite(single(attention_scaling(rope, length)));
+  }
+  return all;
+}
+
 RopeTable rope_table(const Rope& rope, int64_t length) {
   if (rope.kind == RopeKind::temperature) {
     const auto half = static_cast<size_t>(rope.rotary_dim / 2);

@@ -75,8 +75,8 @@ Rope make_rope(const Keys& config, const Keys* keys, const Architecture& row, in
   if (keys != nullptr) {
     rope.kind = rope_kind(*keys, keys->word("rope_type", keys->word("type", "default")));
     rope.theta = keys->above(1, "rope_theta", rope.theta);
-    rope.original_positions =
-        config.size("original_max_position_embeddings", keys->size("original_max_position_embeddings", max_positions));
+    const std::string original = "original_max_position_embeddings";
+    rope.original_positions = config.size(original, keys->size(original, max_positions, kMostTokens), kMostTokens);
   }
   rope.rotary_dim = rotary_dim(config, keys, row, rope.kind, head_dim);
   if (keys != nullptr) read_kind(config, *keys, rope);

@@ -8,6 +8,7 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "format/format.h"
+#include "io/file.h"
 #include "model/model.h"
 #include "plan/device_map_text.h"
 #include "plan/mixed_bits.h"
@@ -22,17 +23,25 @@ void check_numbers(const Job& job) {
   validate(job.recipe);
   validate_rules(job.recipe);
   check_ranges(job);
-  if (!job.spill_dir.empty() && !fs::is_directory(job.spill_dir))
-    throw option_error("spill_dir", " ", job.spill_dir, ": no such folder");
+  if (job.spill_dir.empty()) return;
+  auto type = fs::file_type::none;
+  try {
+    type = type_of(job.spill_dir);
+  } catch (const InputError& error) {
+    throw option_error("spill_dir", " ", error.what());
+  }
+  if (type != fs::file_type::directory) throw option_error("spill_dir", " ", job.spill_dir, ": no such folder");
 }
 
 Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const ModelConfig& config,
                              std::vector<Notice>& notices) {
   Calibration calibration = job.calibration;
-  const fs::path found = fs::absolute(checkpoint.folder()).lexically_normal() / "../calibration.txt";
+  std::error_code error;  // where it cannot be looked for, there is none
+  const fs::path found = fs::absolute(checkpoint.folder(), error).lexically_normal() / "../calibration.txt";
   check_ranges(calibration);
   const bool in_memory = !calibration.ids.empty();
-  if (!in_memory && calibration.file.empty() && fs::exists(found)) calibration.file = found.lexically_normal().string();
+  if (!in_memory && calibration.file.empty() && fs::is_regular_file(found, error))
+    calibration.file = found.lexically_normal().string();
   if (!in_memory && calibration.file.empty()) {
     throw InputError(
         "no calibration text: pass `calibration` FILE (.txt, or .jsonl with text, messages or input_ids), or `method` "
@@ -90,6 +99,7 @@ Facts find_facts(const Job& job) {
   const Checkpoint& checkpoint = *facts.checkpoint;
   if (!checkpoint.quantization_config().is_null())
     throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
+  checkpoint.side_files();  // throws for what cannot be copied
   facts.config = parse_model_config(checkpoint);
   facts.resources = find_resources(job.max_memory);
   facts.placement =

@@ -1,4 +1,4 @@
-// inspect(): family, sizes, modules and loaders of a folder. Reads headers, and the scales of one linear per width.
+// inspect(): family, sizes, modules and loaders of a folder. Reads headers, and the scales of a quantized folder.
 #include <algorithm>
 #include <map>
 
@@ -72,14 +72,17 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
   std::vector<std::string_view> accompanying = parts.others;  // a linear's tensors other than its codes
   accompanying.push_back(parts.scales);
 
+  std::vector<const StoredTensor*> scales;
   std::map<int, bool> signed_scales;  // by bits, from one linear each: about half of signed scales are negative
   for (const StoredTensor* tensor : checkpoint.tensors()) {
     check_stop(stop);
     const size_t dot = tensor->name.rfind('.');
     const std::string module = tensor->name.substr(0, dot),
                       part = dot == std::string::npos ? "" : tensor->name.substr(dot + 1);
-    if (std::find(accompanying.begin(), accompanying.end(), part) != accompanying.end()) {
-      if (checkpoint.has(cat(module, ".", parts.codes))) continue;  // counted with the codes
+    if (std::find(accompanying.begin(), accompanying.end(), part) != accompanying.end() &&
+        checkpoint.has(cat(module, ".", parts.codes))) {  // counted with the codes
+      if (part == parts.scales) scales.push_back(tensor);
+      continue;
     }
     const StoredTensor& in_file = checkpoint.in_file(*tensor);
     Inspection::Module entry{.name = tensor->name,
@@ -89,7 +92,13 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
     if (const auto found = by_name.find(module); part == parts.codes && found != by_name.end()) {
       StoredLinear& linear = linears[found->second];
       const LinearSpec& spec = linear.spec;
-      const Format::Sizes sizes = format.sizes(*tensor, checkpoint.tensor(cat(module, ".", parts.scales)), spec);
+      const StoredTensor& scale = checkpoint.tensor(cat(module, ".", parts.scales));
+      const Format::Sizes sizes = format.sizes(*tensor, scale, spec);
+      if (sizes.bits == 0 || sizes.group_size == 0) {
+        throw tensor_error(folder, tensor->name, "tensor '", tensor->name, "' with shape ", shape_string(tensor->shape),
+                           " and scales ", shape_string(scale.shape), " is no packing of [", spec.out_features, ", ",
+                           spec.in_features, "], which config.json implies");
+      }
       linear.config = stored_config(quantization, sizes, spec);
       const auto known = signed_scales.find(sizes.bits);
       linear.config->signed_scales =
@@ -111,6 +120,7 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
     result.modules.push_back(std::move(entry));
   }
   if (is_quantized) {
+    check_scales(checkpoint, scales, stop);
     result.checkpoint_format = format.name();
     result.bits = quantization.bits;
     result.group_size = quantization.group_size;

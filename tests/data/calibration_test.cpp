@@ -178,6 +178,8 @@ TEST_F(CalibrationTest, NamesWhatIsWrongWithAFile) {
   expect_in(error_of(source), {"none.txt", "does not exist"});
   source.file = folder_.path().string();
   expect_in(error_of(source), {"is a folder"});
+  source.file = "/proc/self/mem";  // whose first page cannot be read
+  expect_in(error_of(source), {"/proc/self/mem: cannot read it", "error"});
   StandardInput input("");
   expect_in(error_of(standard_input()), {"stdin", "empty"});
 }

@@ -238,6 +238,71 @@ TEST_F(CheckpointTest, FollowsTheLinksOfTheHubCache) {
   EXPECT_NE(message.find("tokenizer.json: a link to a file that is missing"), std::string::npos) << message;
 }
 
+TEST_F(CheckpointTest, LinksInARepositoryOfTheHubCacheAreSideFiles) {
+  const fs::path repository = folder_ / "models--org--name", snapshot = repository / "snapshots/abcd";
+  fs::create_directories(snapshot / "extra");
+  fs::rename(model_ / "config.json", snapshot / "config.json");
+  write_tensors(repository / "blobs/1111", {"a"});
+  write_file(repository / "blobs/2222", "{}");
+  fs::create_directories(repository / "snapshots/ef01");
+  write_file(repository / "snapshots/ef01/merges.txt", "abc");
+  fs::create_symlink("../../blobs/1111", snapshot / "model.safetensors");
+  fs::create_symlink("../../blobs/2222", snapshot / "tokenizer.json");
+  fs::create_symlink("../../../blobs/2222", snapshot / "extra/map.json");
+  fs::create_symlink("../ef01/merges.txt", snapshot / "merges.txt");
+  fs::create_symlink("tokenizer.json", snapshot / "same.json");
+  const Checkpoint checkpoint(snapshot);
+  const std::vector<fs::path> found = {"extra/map.json", "merges.txt", "same.json", "tokenizer.json"};
+  EXPECT_EQ(checkpoint.side_files(), found);
+  EXPECT_EQ(checkpoint.side_bytes(), 2U + 3 + 2 + 2);
+}
+
+TEST_F(CheckpointTest, LinksToFilesElsewhereAreRefused) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  fs::create_directories(folder_ / "models--other/blobs");
+  write_file(folder_ / "models--other/blobs/1111", "secret");
+  write_file(folder_ / "secret", "secret");
+  for (const fs::path& target : {fs::path("/etc/passwd"), fs::path("/dev/zero"), fs::path("../secret"),
+                                 folder_ / "models--other/blobs/1111", fs::path("chain")}) {
+    fs::create_symlink(target, model_ / "readme.txt");
+    if (target == "chain") fs::create_symlink("../secret", model_ / "chain");
+    const std::string message = refusal([&] { Checkpoint(model_).side_files(); });
+    EXPECT_NE(message.find(": a link out of the model's folder, to /"), std::string::npos) << message;
+    EXPECT_NE(message.find("remove the link"), std::string::npos) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    fs::remove(model_ / "readme.txt");
+  }
+}
+
+TEST_F(CheckpointTest, PipesAndSocketsAreRefusedAtOnce) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  ASSERT_EQ(mkfifo((model_ / "pipe.txt").c_str(), 0600), 0);
+  EXPECT_EQ(refusal([&] { Checkpoint(model_).side_bytes(); }),
+            (model_ / "pipe.txt").string() +
+                ": a pipe, which cannot be copied with the model; remove it from the model's folder");
+  fs::remove(model_ / "pipe.txt");
+  ASSERT_EQ(mknod((model_ / "talk").c_str(), S_IFSOCK | 0600, 0), 0);
+  EXPECT_NE(refusal([&] { Checkpoint(model_).side_files(); }).find("talk: a socket"), std::string::npos);
+  fs::rename(model_ / "talk", model_ / ".talk");
+  EXPECT_EQ(Checkpoint(model_).side_files(), std::vector<fs::path>{}) << "hidden";
+}
+
+TEST_F(CheckpointTest, SideFilesAreMeasured) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  EXPECT_EQ(Checkpoint(model_).side_bytes(), 0U);
+  write_file(model_ / "big.txt", "");
+  fs::resize_file(model_ / "big.txt", uintmax_t{1} << 40);
+  write_file(model_ / "small.txt", "abc");
+  EXPECT_EQ(Checkpoint(model_).side_bytes(), (size_t{1} << 40) + 3);
+}
+
+TEST_F(CheckpointTest, LongNamesAreNotAmongTheNearest) {
+  write_tensors(model_ / "model.safetensors", {std::string(150'000, 'x'), "model.norm"});
+  const std::string message = refusal([&] { Checkpoint(model_).tensor("model.norm.weight"); });
+  EXPECT_NE(message.find("nearest: model.norm"), std::string::npos) << message.substr(0, 500);
+  EXPECT_LT(message.size(), 500U);
+}
+
 TEST_F(CheckpointTest, AFolderThatMayNotBeEnteredIsRefused) {
   write_tensors(model_ / "model.safetensors", {"a"});
   fs::permissions(folder_.path(), fs::perms::all);

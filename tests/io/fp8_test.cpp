@@ -191,7 +191,7 @@ TEST_F(Fp8Folder, ScalesThatDoNotFitAreRefusedByName) {
   EXPECT_NE(refusal().find("config.json has no weight_block_size"), std::string::npos) << refusal();
   write(blocks, {codes({20, 30}), {{"a.weight_scale_inv", "F8_E8M0", {2, 2}}, "abcd"}});
   EXPECT_NE(refusal().find("are stored as F8_E8M0"), std::string::npos) << refusal();
-  for (const char* size : {"128", "[128]", "[0, 128]", "[\"a\", 1]"}) {
+  for (const char* size : {"128", "[128]", "[0, 128]", "[\"a\", 1]", "[9223372036854775807, 1]"}) {
     write(cat(R"({"quant_method": "fp8", "weight_block_size": )", size, "}"), {codes({20, 30})});
     EXPECT_NE(refusal().find("two positive numbers"), std::string::npos) << size << ": " << refusal();
   }

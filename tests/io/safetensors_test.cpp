@@ -69,6 +69,12 @@ std::string bytes_of(const SafetensorsFile& file, const StoredTensor& tensor) {
   return bytes;
 }
 
+TEST(ShapeString, ShowsTheFirstSizes) {
+  EXPECT_EQ(shape_string({}), "[]");
+  EXPECT_EQ(shape_string({1, 2, 3, 4, 5, 6, 7, 8}), "[1, 2, 3, 4, 5, 6, 7, 8]");
+  EXPECT_EQ(shape_string(std::vector<int64_t>(60'000, 1)), "[1, 1, 1, 1, 1, 1, 1, 1, and 59992 more]");
+}
+
 TEST_F(Safetensors, ReadsTensorsInTheOrderOfTheirOffsets) {
   const SafetensorsFile file(write(file_of(R"({"b":{"dtype":"F32","shape":[2],"data_offsets":[24,32]},)"
                                            R"("__metadata__":{"format":"pt","by":"me"},)"
@@ -189,6 +195,8 @@ TEST_F(Safetensors, BrokenHeadersAreRefusedByName) {
        {"[3]", "[1]", "[]", "[0]", "[4611686018427387906]", "[4294967296,4294967296,2]", "[9223372036854775807,0]"}) {
     expect(cat(R"({"t":{"dtype":"F32","shape":)", shape, R"(,"data_offsets":[0,8]}})"), "tensor 't' is F32");
   }
+  for (const char* shape : {"[9223372036854775807,0]", "[0,4611686018427387904]", "[134217728,134217728,0]"})
+    expect(cat(R"({"t":{"dtype":"F32","shape":)", shape, R"(,"data_offsets":[0,0]}})"), "larger than any file", 0);
   expect(R"({"t":{"dtype":"F4","shape":[15],"data_offsets":[0,8]}})", "tensor 't' is F4");
   expect(R"({"t":{"dtype":"F4","shape":[15],"data_offsets":[0,7]}})", "tensor 't' is F4", 7);
   const std::string first = R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)";

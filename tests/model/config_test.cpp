@@ -1,4 +1,7 @@
 // config.json with old and new spellings, and every kind of invalid value.
+#include <cmath>
+#include <tuple>
+
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -187,6 +190,12 @@ TEST(Config, EverySizeMustBeAPositiveWholeNumber) {
   }
 }
 
+TEST(Config, MessagesShowTheStartOfALongValue) {
+  const std::string message = refusal(changed("hidden_size", Json(std::vector<int>(100'000, 7))));
+  EXPECT_TRUE(names(message, "'hidden_size' is [7,7,7,")) << message.substr(0, 300);
+  EXPECT_LT(message.size(), 300U);
+}
+
 TEST(Config, NeededKeysMustBeThere) {
   for (const char* key :
        {"model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}) {
@@ -248,6 +257,135 @@ TEST(Config, SenselessRopeValuesAreRefused) {
   Json narrow = with_rope({{"type", "dynamic"}, {"factor", 2}});
   narrow["head_dim"] = 2;
   EXPECT_TRUE(names(refusal(narrow), "head_dim"));
+}
+
+// A family's config.json with these keys changed.
+Json of_family(const std::string& family, const Json& changes) {
+  Json config = testing_model::tiny_config();
+  config["model_type"] = family;
+  config.update(changes);
+  return config;
+}
+
+TEST(Config, SizesBeyondThoseOfAnyModelAreRefusedBeforeAnythingIsMadeByThem) {
+  const std::tuple<const char*, Json, const char*> cases[] = {
+      {"bloom", {{"num_attention_heads", nullptr}, {"n_head", 1'000'000'000}}, "'n_head' is 1000000000"},
+      {"bloom", {{"hidden_size", 1'000'000'000}}, "'hidden_size' is 1000000000"},
+      {"llama", {{"num_attention_heads", 65'537}}, "'num_attention_heads' is 65537"},
+      {"llama", {{"num_attention_heads", 65'536}, {"head_dim", 65'536}}, "'num_attention_heads' is 65536"},
+      {"llama", {{"head_dim", 16'777'218}}, "'head_dim' is 16777218"},
+      {"llama", {{"num_hidden_layers", 10'001}}, "'num_hidden_layers' is 10001"},
+      {"llama", {{"vocab_size", 2'147'483'648}}, "'vocab_size' is 2147483648"},
+      {"llama", {{"max_position_embeddings", 2'147'483'648}}, "'max_position_embeddings' is 2147483648"},
+      {"mistral", {{"sliding_window", 9'000'000'000'000'000'000}}, "'sliding_window' is 9000000000000000000"},
+      {"mixtral",
+       {{"num_local_experts", 1'000'000'000}, {"num_experts_per_tok", 2}},
+       "'num_local_experts' is 1000000000"},
+      {"mpt", {{"d_model", 64}, {"expansion_ratio", 1e30}}, "'expansion_ratio' is 1e+30"},
+      {"mpt", {{"d_model", 64}, {"expansion_ratio", 1e-9}}, "'expansion_ratio' is 1e-09"},
+      {"qwen2_moe",
+       {{"num_experts", 4},
+        {"num_experts_per_tok", 2},
+        {"moe_intermediate_size", 64},
+        {"shared_expert_intermediate_size", 99'999'999}},
+       "'shared_expert_intermediate_size' is 99999999"},
+      {"qwen2",
+       {{"use_sliding_window", true}, {"sliding_window", 64}, {"max_window_layers", 18'000'000'000'000'000'000ULL}},
+       "'max_window_layers' is 18000000000000000000"}};
+  for (const auto& [family, changes, part] : cases) {
+    const std::string message = refusal(of_family(family, changes));
+    EXPECT_TRUE(names(message, part)) << message;
+  }
+}
+
+TEST(Config, SharedExpertsMayNotOverflowTogether) {
+  Json config = of_family("deepseek_v2", {{"n_routed_experts", 4},
+                                          {"num_experts_per_tok", 2},
+                                          {"moe_intermediate_size", 16'000'000},
+                                          {"n_shared_experts", 2},
+                                          {"kv_lora_rank", 16},
+                                          {"qk_nope_head_dim", 16},
+                                          {"qk_rope_head_dim", 16},
+                                          {"v_head_dim", 16}});
+  EXPECT_TRUE(names(refusal(config), "32000000 features"));
+  config["n_shared_experts"] = -1;
+  EXPECT_TRUE(names(refusal(config), "-16000000 features"));
+  config["n_shared_experts"] = 1;
+  EXPECT_NO_THROW(parse(config));
+  config["num_attention_heads"] = config["num_key_value_heads"] = 65'536;
+  config["hidden_size"] = 65'536;
+  EXPECT_NO_THROW(parse(config));
+  config["v_head_dim"] = config["qk_nope_head_dim"] = 16'384;
+  EXPECT_TRUE(names(refusal(config), "'num_attention_heads' is 65536")) << "all heads together";
+}
+
+TEST(Config, NumbersThatAreNotFiniteInSinglePrecisionAreRefused) {
+  const std::pair<const char*, Json> cases[] = {{"rms_norm_eps", 1e308},
+                                                {"rms_norm_eps", 2},
+                                                {"rms_norm_eps", 1e-60},
+                                                {"rope_theta", 1e308},
+                                                {"rope_theta", -1e308}};
+  for (const auto& [key, value] : cases) EXPECT_TRUE(names(refusal(changed(key, value)), key)) << key << value;
+  const Json huge(8, 1e308), tiny(8, 1e-308), ones(8, 1.0);
+  const auto longrope = [](const Json& short_factor, const Json& long_factor) {
+    return with_rope({{"type", "longrope"},
+                      {"short_factor", short_factor},
+                      {"long_factor", long_factor},
+                      {"original_max_position_embeddings", 64}});
+  };
+  EXPECT_TRUE(names(refusal(longrope(huge, ones)), "short_factor"));
+  EXPECT_TRUE(names(refusal(longrope(ones, tiny)), "long_factor"));
+  EXPECT_TRUE(names(refusal(with_rope({{"type", "linear"}, {"factor", 1e308}})), "factor"));
+  EXPECT_TRUE(names(refusal(with_rope({{"type", "yarn"}, {"factor", 4}, {"mscale", 1}, {"mscale_all_dim", 1e300}})),
+                    "mscale_all_dim"));
+  EXPECT_NO_THROW(parse(changed("rope_theta", 1e20)));
+}
+
+// Each number is possible, but not what follows from them.
+TEST(Config, NumbersThatTogetherAreNotFiniteAreRefused) {
+  const Json rope = {{"type", "yarn"}, {"factor", std::exp(1.0)}, {"mscale", 1}, {"mscale_all_dim", -10}};
+  EXPECT_TRUE(names(refusal(with_rope(rope)), "not finite"));
+  Json config = of_family("minicpm", {{"scale_emb", 1e30}, {"scale_depth", 1e30}, {"dim_model_base", 64}});
+  EXPECT_NO_THROW(parse(config));
+  config = of_family("hunyuan_v1_dense",
+                     {{"head_dim", 4}, {"rope_scaling", {{"type", "dynamic"}, {"factor", 1}, {"alpha", 1e30}}}});
+  EXPECT_TRUE(names(refusal(config), "not finite"));
+}
+
+TEST(Config, ListsOfKindsMustCoverTheBlocks) {
+  const auto gpt_neo = [](const char* key, Json value) {
+    Json config = {
+        {"model_type", "gpt_neo"}, {"hidden_size", 48}, {"num_heads", 6}, {"num_layers", 4}, {"vocab_size", 66}};
+    config[key] = std::move(value);
+    return config;
+  };
+  const auto kinds = [&](const Json& config) {
+    std::string text;
+    for (const BlockKind& kind : parse(config).kinds) text += kind.window > 0 ? "l" : "g";
+    return text;
+  };
+  EXPECT_EQ(kinds(gpt_neo("attention_types", {{{"global", "local"}, 2}})), "glgl");
+  EXPECT_EQ(kinds(gpt_neo("attention_types", Json::array({{{"global"}, 3}, {{"local"}, 1}}))), "gggl");
+  EXPECT_EQ(kinds(gpt_neo("attention_layers", {"local", "local", "local", "global"})), "lllg");
+  EXPECT_EQ(kinds(gpt_neo("attention_layers", nullptr)), "glgl");
+  const Json wrong[] = {Json::array({Json::array({Json::array(), INT64_MAX})}),
+                        Json::array({{{"global"}, INT64_MAX}}),
+                        Json::array({{{"global"}, 18'000'000'000'000'000'000ULL}}),
+                        Json::array({{{"global"}, -1}}),
+                        Json::array({{{"global"}, 2.5}}),
+                        Json::array({{{"global"}, 5}}),
+                        Json::array({{{"global"}, 3}}),
+                        Json::array({{{"global", 7}, 2}}),
+                        Json::array({{"global", 4}}),
+                        Json::array({4}),
+                        Json::array(),
+                        "global",
+                        7};
+  for (const Json& value : wrong)
+    EXPECT_TRUE(names(refusal(gpt_neo("attention_types", value)), "attention_types")) << value;
+  for (const Json& value :
+       {Json::array({1, 2, 3, 4}), Json::array({"global", "local", "far", "local"}), Json::array({"global"})})
+    EXPECT_TRUE(names(refusal(gpt_neo("attention_layers", value)), "attention_layers")) << value;
 }
 
 }  // namespace

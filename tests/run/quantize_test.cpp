@@ -11,6 +11,7 @@
 #include "format/format.h"
 #include "format/pack.h"
 #include "gptq/gptq.h"
+#include "io/child.h"
 #include "plan/layout.h"
 #include "quant/paper.h"
 #include "run/block.h"
@@ -690,6 +691,37 @@ TEST_F(Quantize, InspectSaysWhatIsThere) {
   EXPECT_EQ(with_bits, 14);
   EXPECT_EQ(bytes, quantized.bytes);
   EXPECT_EQ(quantized.loaders.size(), 5U);
+}
+
+TEST_F(Quantize, ASideFileThatCannotBeCopiedIsRefusedBeforeAnythingIsComputed) {
+  fs::create_symlink("/etc/passwd", folder_ / "model/readme.txt");
+  const Listener listener{.on_message = {}, .on_progress = [](const Progress&) { FAIL() << "it computes"; }};
+  const Job some = job("out");
+  for (const bool plans : {false, true}) {
+    try {
+      plans ? static_cast<void>(plan(some)) : static_cast<void>(quantize(some, listener));
+      ADD_FAILURE() << "it was copied";
+    } catch (const InputError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find("readme.txt: a link out of the model's folder, to /etc/passwd"), std::string::npos)
+          << message;
+    }
+    EXPECT_FALSE(fs::exists(folder_ / "out"));
+  }
+}
+
+TEST_F(Quantize, AFolderForSpillingThatMayNotBeLookedAtIsNamed) {
+  fs::create_directories(folder_ / "closed/spill");
+  fs::permissions(folder_.path(), fs::perms::all);
+  fs::permissions(folder_ / "closed", fs::perms::none);
+  Job some = job("out");
+  some.spill_dir = folder_ / "closed/spill";
+  const std::string outcome = testing_io::in_child([&] {
+    testing_io::become_nobody();
+    plan(some);
+  });
+  fs::permissions(folder_ / "closed", fs::perms::owner_all);
+  EXPECT_EQ(outcome, "InputError: `spill_dir` " + some.spill_dir + ": cannot look at it (Permission denied)");
 }
 
 TEST_F(Quantize, RefusesWhatIsAlreadyQuantized) {
