@@ -70,7 +70,7 @@ void BlockPass::forward(BatchPair pair) {
   for_both(pair, [&](const Block& block, Batch& batch) { model_.forward(block, batch); });
 }
 
-void BlockPass::visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const Model::VisitInputs& visit) const {
+void BlockPass::visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const VisitInputs& visit) const {
   model_.visit_inputs(block_, step, pair.batch, {&original_, pair.original}, all_tokens, visit);
 }
 

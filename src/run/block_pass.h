@@ -40,7 +40,7 @@ class BlockPass {
   void enter(int64_t step, BatchPair pair);
   void finish(BatchPair pair);
   void forward(BatchPair pair);
-  void visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const Model::VisitInputs& visit) const;
+  void visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const VisitInputs& visit) const;
 
  private:
   // Calls pass(block, batch) for the streams.
