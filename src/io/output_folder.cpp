@@ -130,7 +130,9 @@ OutputFolder::~OutputFolder() {
     const std::lock_guard guard(living_mutex);
     living().erase(output_);
   }
-  if (placed_ || left_ || options_.resume) return;
+  std::error_code error;
+  const bool is_kept = options_.resume && fs::exists(file("journal"), error);
+  if (placed_ || left_ || is_kept) return;
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
   remove_parents();

@@ -19,7 +19,7 @@ class OutputFolder {
  public:
   struct Options {
     bool overwrite = false;  // replaces OUT, and removes what a run left that ended early
-    bool resume = false;     // continues such a run, and leaves OUT.partial when this one ends early
+    bool resume = false;     // continues such a run, and leaves OUT.partial with a journal when this one ends early
   };
 
   // Takes the lock, and creates missing parents. Throws ExistsError if OUT exists without `overwrite`, if a run that
@@ -27,7 +27,7 @@ class OutputFolder {
   // if OUT is, contains or lies inside `source`, or is neither empty nor a model; and for missing permission. Whatever
   // stood in the way of an earlier run's placement of OUT is cleared up first.
   OutputFolder(const std::filesystem::path& output, const std::filesystem::path& source, Options options);
-  // Unless it was put in place, or is kept for a later run: removes everything, created parents too.
+  // Unless it was put in place, or has a journal for a later run: removes everything, created parents too.
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;

@@ -41,6 +41,10 @@ class Output {
   void flush();
   // Starts copying unquantized tensors, and writes the configs. job: with its complete recipe.
   void carry_over(const Job& job);
+  // Waits for the last note.
+  void settle() const {
+    if (noted_.valid()) noted_.wait();
+  }
   // Drops what is not written yet; for a run that failed.
   void stop_writing() { packer_.reset(); }
   // Waits until the unquantized tensors are copied.

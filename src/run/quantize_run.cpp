@@ -73,7 +73,9 @@ Report QuantizeRun::compute_or_say_how_to_continue() {
   try {
     return compute();
   } catch (...) {
-    if (job_.resume && finished_ > 0) {
+    if (job_.resume && finished_ > 0 && output_) {
+      output_->settle();
+      finish_journal();
       collector_.remark(Level::message, cat(folder_->path().string(), " has ", std::min(finished_, blocks()), " of ",
                                             blocks(), " blocks: the same job with `resume` continues there"));
     }
@@ -228,7 +230,7 @@ void QuantizeRun::check_room() const {
 void QuantizeRun::finish_journal() {
   try {
     journal_->wait();
-  } catch (const InputError& error) {
+  } catch (const std::exception& error) {
     collector_.remark(Level::warning,
                       cat("the journal could not be written, so that this run could not be resumed: ", error.what()));
   }
