@@ -39,6 +39,12 @@ class UnsupportedError : public InputError {
   using InputError::InputError;
 };
 
+// The output exists, or another run is writing it: name another, or ask for it to be replaced.
+class ExistsError : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 // A device ran out of memory or failed.
 class DeviceError : public Error {
  public:
