@@ -12,12 +12,12 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
-#include <malloc.h>
 #include <semaphore.h>
 
 #include "commands.h"
 #include "options.h"
 #include "output_file.h"
+#include "startup.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -257,9 +257,6 @@ int Program::run(int argc, char** argv) {
 }  // namespace gptq
 
 int main(int argc, char** argv) {
-#ifdef __GLIBC__
-  // Freed blocks of a megabyte and more go back to the system at once, always: memory is what the plan says.
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-#endif
+  gptq::prepare_process();
   return gptq::Program().run(argc, argv);
 }
