@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "options.h"
 #include "output_file.h"
+#include "printing.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -81,15 +82,16 @@ std::string positions_csv(const std::vector<Comparison>& comparisons) {
 
 void print_table(const std::vector<Comparison>& comparisons) {
   int width = 4;
-  for (const Comparison& comparison : comparisons) width = std::max(width, static_cast<int>(comparison.text.size()));
-  std::printf("%-*s  %10s  %10s  %20s  %10s  %10s  %10s  %10s\n", width, "text", "perplexity", "quantized", "change",
-              "mean KL", "99 % of KL", "same top", "tokens");
+  for (const Comparison& comparison : comparisons)
+    width = std::max(width, static_cast<int>(printable(comparison.text).size()));
+  print("%-*s  %10s  %10s  %20s  %10s  %10s  %10s  %10s\n", width, "text", "perplexity", "quantized", "change",
+        "mean KL", "99 % of KL", "same top", "tokens");
   for (const Comparison& comparison : comparisons) {
     char change[48];
     std::snprintf(change, sizeof change, "%+.2f %% +- %.2f", percent_change(comparison), percent_error(comparison));
-    std::printf("%-*s  %10.4f  %10.4f  %20s  %10.5f  %10.5f  %8.2f %%  %10lld\n", width, comparison.text.c_str(),
-                comparison.model.perplexity, comparison.quantized.perplexity, change, comparison.mean_kl,
-                comparison.kl_99, 100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
+    print("%-*s  %10.4f  %10.4f  %20s  %10.5f  %10.5f  %8.2f %%  %10lld\n", width, comparison.text,
+          comparison.model.perplexity, comparison.quantized.perplexity, change, comparison.mean_kl, comparison.kl_99,
+          100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
   }
 }
 
@@ -136,12 +138,11 @@ void run_eval(EvaluationOptions& options, std::stop_token stop) {
       json["texts"].push_back(std::move(entry));
       continue;
     }
-    std::printf("%sperplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
-                several ? (text + ": ").c_str() : "", result.perplexity, result.mean_nll,
-                static_cast<long long>(result.predicted_tokens), static_cast<long long>(result.windows),
-                result.seconds);
+    print("%sperplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
+          several ? text + ": " : "", result.perplexity, result.mean_nll,
+          static_cast<long long>(result.predicted_tokens), static_cast<long long>(result.windows), result.seconds);
   }
-  if (options.json) std::printf("%s\n", (several ? json : json["texts"][0]).dump(2).c_str());
+  if (options.json) print_json(text_of(several ? json : json["texts"][0]));
 }
 
 void run_compare(EvaluationOptions& options, std::stop_token stop) {
@@ -158,11 +159,12 @@ void run_compare(EvaluationOptions& options, std::stop_token stop) {
                  {"texts", Json::array()},
                  {"disagreement", warning.empty() ? Json() : Json(warning)}};
     for (const Comparison& result : results) json["texts"].push_back(to_json(result));
-    std::printf("%s\n", json.dump(2).c_str());
+    print_json(text_of(json));
   } else {
     print_table(results);
-    if (!warning.empty()) std::printf("warning: %s\n", warning.c_str());
+    if (!warning.empty()) print("warning: %s\n", warning);
   }
+  finish_stdout();
   if (positions.is_wanted()) positions.write(positions_csv(results), "what was printed is complete");
 }
 

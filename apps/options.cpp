@@ -30,7 +30,8 @@ std::string flag_of(std::string_view key, std::string_view value) {
 }  // namespace
 
 std::optional<OptionValue> GivenOptions::Given::value() const {
-  if (on && off) throw InputError("--" + info->on + " and --" + info->off + " contradict each other");
+  if (on && off)
+    throw InputError("--" + info->on + " and --" + info->off + " contradict each other", {.option = info->key});
   if (on || off) return on;
   if (integer) return *integer;
   if (natural) return *natural;
@@ -108,18 +109,18 @@ void add_run_options(CLI::App& command, QuantizeOptions& o) {
 }
 
 Job make_job(const QuantizeOptions& o) {
-  if (o.quiet && o.verbose) throw InputError("--quiet and --verbose contradict each other");
+  if (o.quiet && o.verbose) throw InputError("`quiet` and `verbose` contradict each other");
   if (o.given.has("bits") && o.given.has("average_bits"))
-    throw InputError("--bits and --average-bits contradict each other: name the one that is meant");
+    throw InputError("`bits` and `average_bits` contradict each other: name the one that is meant");
   Job job{.model = o.model, .output = o.output};
   job.recipe = recipe_preset(o.preset.value_or("default"));
   if (!o.recipe_file.empty()) job.recipe = read_recipe(o.recipe_file, job.recipe);
   o.given.apply(job);
   if (job.recipe.method == Method::rtn) {
     if (o.given.has("scale_search") && job.recipe.scale_search == ScaleSearch::diag)
-      throw InputError("--scale-search diag needs a Hessian, and --method rtn has none: use mse or minmax");
+      throw InputError("`scale_search` diag needs a Hessian, and `method` rtn has none: use mse or minmax");
     if (o.given.has("desc_act"))
-      throw InputError("--desc-act orders GPTQ's columns, and --method rtn has no order: drop one");
+      throw InputError("`desc_act` orders GPTQ's columns, and `method` rtn has no order: drop one");
   }
   return job;
 }
