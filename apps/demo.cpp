@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "commands.h"
+#include "inputs.h"
 #include "printing.h"
 #include "terminal.h"
 
@@ -99,6 +100,12 @@ void print_lines(const std::string& text) {
   for (std::string line; std::getline(lines, line);) print("  %s\n", line);
 }
 
+void refuse_to_replace_inputs(const std::string& keep, const fs::path& demo) {
+  Inputs inputs;
+  inputs.add_folder("the model", demo / "model");
+  inputs.refuse_folder("keep", keep);
+}
+
 }  // namespace
 
 void run_demo(const DemoOptions& options, Interrupt& interrupt) {
@@ -106,6 +113,7 @@ void run_demo(const DemoOptions& options, Interrupt& interrupt) {
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const fs::path demo = find_demo(options.folder);
   const std::string model = demo / "model";
+  refuse_to_replace_inputs(options.keep, demo);
   const WorkFolder work(options.keep, interrupt);
   const Listener listener = terminal.listener(false);
   const auto measure = [&](const std::string& folder) {

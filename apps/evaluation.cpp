@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "inputs.h"
 #include "options.h"
 #include "output_file.h"
 #include "printing.h"
@@ -95,12 +96,15 @@ void print_table(const std::vector<Comparison>& comparisons) {
   }
 }
 
-void refuse_to_overwrite_a_text(const EvaluationOptions& options) {
-  for (const std::string& text : options.evaluation.texts) {
-    std::error_code ignored;  // files that are not there are not the same
-    if (std::filesystem::equivalent(text, options.positions_file, ignored))
-      throw InputError("--positions " + options.positions_file + " would replace the text of that name");
-  }
+void refuse_to_replace_inputs(const EvaluationOptions& options) {
+  std::error_code ignored;  // what is not there is not read
+  Inputs inputs;
+  for (const std::string& text : options.evaluation.texts) inputs.add_file("the text", text);
+  if (std::filesystem::is_regular_file(options.evaluation.device_map, ignored))
+    inputs.add_file("the device map", options.evaluation.device_map);
+  inputs.add_folder("the model", options.evaluation.model);
+  inputs.add_folder("the model", options.quantized);
+  inputs.refuse_file("positions", options.positions_file);
 }
 
 }  // namespace
@@ -148,8 +152,8 @@ void run_eval(EvaluationOptions& options, std::stop_token stop) {
 void run_compare(EvaluationOptions& options, std::stop_token stop) {
   options.given.apply(options.evaluation);
   options.evaluation.stop = stop;
-  refuse_to_overwrite_a_text(options);
-  OutputFile positions("--positions", options.positions_file);
+  refuse_to_replace_inputs(options);
+  OutputFile positions("positions", options.positions_file);
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const std::vector<Comparison> results = compare(options.evaluation, options.quantized, terminal.listener());
   terminal.end_bar();

@@ -63,9 +63,10 @@ void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
   constexpr const char* kIntact = "the quantized model is complete";
   Job job = make_job(options);
   if (options.json) require_stdout();
+  refuse_to_replace_inputs(options, job);
   job.stop = interrupt.token();
   interrupt.remove_on_exit(job.output);
-  OutputFile report_file("--report", options.report_file);
+  OutputFile report_file("report", options.report_file);
   using Verbosity = Terminal::Verbosity;
   Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
   Report report = quantize(job, terminal.listener());

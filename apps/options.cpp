@@ -1,6 +1,9 @@
 #include "options.h"
 
 #include <algorithm>
+#include <filesystem>
+
+#include "inputs.h"
 
 namespace gptq {
 namespace {
@@ -123,6 +126,21 @@ Job make_job(const QuantizeOptions& o) {
       throw InputError("`desc_act` orders GPTQ's columns, and `method` rtn has no order: drop one");
   }
   return job;
+}
+
+void refuse_to_replace_inputs(const QuantizeOptions& options, const Job& job) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;  // what is not there is not read
+  Inputs inputs;
+  inputs.add_folder("the model", job.model);
+  inputs.add_output("the output", job.output);
+  inputs.add_file("the calibration file", job.calibration.file);
+  const fs::path beside = fs::path(job.model) / ".." / "calibration.txt";  // read where none is named
+  if (job.calibration.file.empty() && fs::exists(beside, ignored)) inputs.add_file("the calibration file", beside);
+  inputs.add_file("the recipe", options.recipe_file);
+  if (fs::is_regular_file(job.device_map, ignored)) inputs.add_file("the device map", job.device_map);
+  inputs.refuse_file("report", options.report_file);
+  inputs.refuse_folder("spill_dir", job.spill_dir);
 }
 
 std::string with_flags(const std::string& text) { return spell_options(text, flag_of); }

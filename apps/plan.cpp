@@ -65,6 +65,7 @@ void print_plan(const Plan& plan) {
 
 Plan plan_of(const QuantizeOptions& options, const std::stop_token& stop) {
   Job job = make_job(options);
+  refuse_to_replace_inputs(options, job);
   job.stop = stop;
   Plan result = plan(job);
   spell_flags(result);
