@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "gptq/gptq.h"
+#include "interrupt.h"
 #include "options.h"
 
 namespace gptq {
@@ -19,7 +20,7 @@ struct DemoOptions {
 };
 
 // The demo model unquantized, rounded to nearest and quantized with GPTQ at 4 and 3 bits: one table, some text.
-void run_demo(const DemoOptions& options, std::stop_token stop);
+void run_demo(const DemoOptions& options, Interrupt& interrupt);
 
 // The options of `gptq eval` and `gptq compare`; `quantized` and `positions_file` are compare's.
 struct EvaluationOptions {

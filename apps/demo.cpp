@@ -1,12 +1,17 @@
 // gptq demo: what GPTQ buys over rounding, on a small trained model that comes with the program.
-#include <cstdio>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <sstream>
+#include <system_error>
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include "commands.h"
+#include "inputs.h"
+#include "printing.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -35,11 +40,22 @@ fs::path find_demo(const std::string& given) {
                    ": the demo model is not there; name its folder with --folder");
 }
 
-// A folder for the quantized models, removed at the end unless the user wants to keep them.
+// A folder for the quantized models, removed at the end, however that comes, unless the user wants to keep them.
 class WorkFolder {
  public:
-  explicit WorkFolder(const std::string& keep) : keep_(!keep.empty()), path_(keep) {
-    if (!keep_) path_ = fs::temp_directory_path() / ("gptq-demo-" + std::to_string(getpid()));
+  WorkFolder(const std::string& keep, Interrupt& interrupt) : keep_(!keep.empty()), path_(keep) {
+    if (keep_) return;
+    std::error_code error;
+    const fs::path folder = fs::temp_directory_path(error);
+    if (error) throw InputError("the folder for temporary files cannot be used (" + error.message() + "): set TMPDIR");
+    std::string name = folder / "gptq-demo-XXXXXX";
+    if (mkdtemp(name.data()) == nullptr) {
+      throw InputError(folder.string() + ": cannot create a folder in it (" + std::strerror(errno) +
+                           "); TMPDIR or --keep names another",
+                       {.option = {}, .file = folder, .tensor = {}});
+    }
+    path_ = name;
+    interrupt.remove_folder_on_exit(name);
   }
   ~WorkFolder() {
     std::error_code ignored;
@@ -59,7 +75,7 @@ std::string name_of(const Row& row) {
   return (row.method == "rtn" ? "round to nearest, " : "GPTQ, ") + std::to_string(row.bits) + " bits";
 }
 
-void print_json(const std::vector<Row>& rows) {
+void print_as_json(const std::vector<Row>& rows) {
   nlohmann::ordered_json json = {{"rows", nlohmann::ordered_json::array()}};
   for (const Row& row : rows) {
     json["rows"].push_back({{"method", row.method},
@@ -68,25 +84,37 @@ void print_json(const std::vector<Row>& rows) {
                             {"seconds", row.seconds},
                             {"bytes", row.bytes}});
   }
-  std::printf("%s\n", json.dump(2).c_str());
+  print_json(text_of(json));
 }
 
 void print_table(const std::vector<Row>& rows) {
-  std::printf("\n%-26s %12s %12s %10s %10s\n", "", "perplexity", "over fp", "seconds", "weights");
+  print("\n%-26s %12s %12s %10s %10s\n", "", "perplexity", "over fp", "seconds", "weights");
   for (const Row& row : rows) {
-    std::printf("%-26s %12.3f %+11.1f%% %10.1f %10s\n", name_of(row).c_str(), row.perplexity,
-                100 * (row.perplexity / rows[0].perplexity - 1), row.seconds,
-                format_bytes(static_cast<double>(row.bytes)).c_str());
+    print("%-26s %12.3f %+11.1f%% %10.1f %10s\n", name_of(row), row.perplexity,
+          100 * (row.perplexity / rows[0].perplexity - 1), row.seconds, format_bytes(static_cast<double>(row.bytes)));
   }
+}
+
+void print_lines(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) print("  %s\n", line);
+}
+
+void refuse_to_replace_inputs(const std::string& keep, const fs::path& demo) {
+  Inputs inputs;
+  inputs.add_folder("the model", demo / "model");
+  inputs.refuse_folder("keep", keep);
 }
 
 }  // namespace
 
-void run_demo(const DemoOptions& options, std::stop_token stop) {
+void run_demo(const DemoOptions& options, Interrupt& interrupt) {
+  const std::stop_token stop = interrupt.token();
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const fs::path demo = find_demo(options.folder);
   const std::string model = demo / "model";
-  const WorkFolder work(options.keep);
+  refuse_to_replace_inputs(options.keep, demo);
+  const WorkFolder work(options.keep, interrupt);
   const Listener listener = terminal.listener(false);
   const auto measure = [&](const std::string& folder) {
     return perplexity({.model = folder,
@@ -111,6 +139,7 @@ void run_demo(const DemoOptions& options, std::stop_token stop) {
       job.calibration = {.file = demo / "calibration.txt", .samples = 128, .sequence_length = 256};
       job.recipe.method = method;
       job.recipe.bits = bits;
+      interrupt.remove_on_exit(job.output);
       const Report report = quantize(job, listener);
       row.seconds = report.seconds;
       row.bytes = report.output_bytes;
@@ -120,17 +149,18 @@ void run_demo(const DemoOptions& options, std::stop_token stop) {
   }
   terminal.end_bar();
   if (options.json) {
-    print_json(rows);
+    print_as_json(rows);
     return;
   }
   print_table(rows);
-  std::printf("\nWhat each of them writes (most likely words):\n");
+  print("\nWhat each of them writes (most likely words):\n");
   for (const Row& row : rows) {
     const std::string text =
         generate(row.folder, "<|endoftext|>Once upon a time, there was a little fox who", 40, options.threads, stop);
-    std::printf("\n%s\n  %s\n", name_of(row).c_str(), text.c_str());
+    print("\n%s\n", name_of(row));
+    print_lines(text);
   }
-  std::printf("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");
+  print("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");
 }
 
 }  // namespace gptq

@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "inputs.h"
 #include "options.h"
 #include "output_file.h"
+#include "printing.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -81,24 +83,28 @@ std::string positions_csv(const std::vector<Comparison>& comparisons) {
 
 void print_table(const std::vector<Comparison>& comparisons) {
   int width = 4;
-  for (const Comparison& comparison : comparisons) width = std::max(width, static_cast<int>(comparison.text.size()));
-  std::printf("%-*s  %10s  %10s  %20s  %10s  %10s  %10s  %10s\n", width, "text", "perplexity", "quantized", "change",
-              "mean KL", "99 % of KL", "same top", "tokens");
+  for (const Comparison& comparison : comparisons)
+    width = std::max(width, static_cast<int>(printable(comparison.text).size()));
+  print("%-*s  %10s  %10s  %20s  %10s  %10s  %10s  %10s\n", width, "text", "perplexity", "quantized", "change",
+        "mean KL", "99 % of KL", "same top", "tokens");
   for (const Comparison& comparison : comparisons) {
     char change[48];
     std::snprintf(change, sizeof change, "%+.2f %% +- %.2f", percent_change(comparison), percent_error(comparison));
-    std::printf("%-*s  %10.4f  %10.4f  %20s  %10.5f  %10.5f  %8.2f %%  %10lld\n", width, comparison.text.c_str(),
-                comparison.model.perplexity, comparison.quantized.perplexity, change, comparison.mean_kl,
-                comparison.kl_99, 100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
+    print("%-*s  %10.4f  %10.4f  %20s  %10.5f  %10.5f  %8.2f %%  %10lld\n", width, comparison.text,
+          comparison.model.perplexity, comparison.quantized.perplexity, change, comparison.mean_kl, comparison.kl_99,
+          100 * comparison.same_top, static_cast<long long>(comparison.model.predicted_tokens));
   }
 }
 
-void refuse_to_overwrite_a_text(const EvaluationOptions& options) {
-  for (const std::string& text : options.evaluation.texts) {
-    std::error_code ignored;  // files that are not there are not the same
-    if (std::filesystem::equivalent(text, options.positions_file, ignored))
-      throw InputError("--positions " + options.positions_file + " would replace the text of that name");
-  }
+void refuse_to_replace_inputs(const EvaluationOptions& options) {
+  std::error_code ignored;  // what is not there is not read
+  Inputs inputs;
+  for (const std::string& text : options.evaluation.texts) inputs.add_file("the text", text);
+  if (std::filesystem::is_regular_file(options.evaluation.device_map, ignored))
+    inputs.add_file("the device map", options.evaluation.device_map);
+  inputs.add_folder("the model", options.evaluation.model);
+  inputs.add_folder("the model", options.quantized);
+  inputs.refuse_file("positions", options.positions_file);
 }
 
 }  // namespace
@@ -136,19 +142,18 @@ void run_eval(EvaluationOptions& options, std::stop_token stop) {
       json["texts"].push_back(std::move(entry));
       continue;
     }
-    std::printf("%sperplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
-                several ? (text + ": ").c_str() : "", result.perplexity, result.mean_nll,
-                static_cast<long long>(result.predicted_tokens), static_cast<long long>(result.windows),
-                result.seconds);
+    print("%sperplexity %.4f (mean loss %.5f nats over %lld predicted tokens in %lld windows, %.1f s)\n",
+          several ? text + ": " : "", result.perplexity, result.mean_nll,
+          static_cast<long long>(result.predicted_tokens), static_cast<long long>(result.windows), result.seconds);
   }
-  if (options.json) std::printf("%s\n", (several ? json : json["texts"][0]).dump(2).c_str());
+  if (options.json) print_json(text_of(several ? json : json["texts"][0]));
 }
 
 void run_compare(EvaluationOptions& options, std::stop_token stop) {
   options.given.apply(options.evaluation);
   options.evaluation.stop = stop;
-  refuse_to_overwrite_a_text(options);
-  OutputFile positions("--positions", options.positions_file);
+  refuse_to_replace_inputs(options);
+  OutputFile positions("positions", options.positions_file);
   Terminal terminal(options.quiet ? Terminal::Verbosity::quiet : Terminal::Verbosity::normal);
   const std::vector<Comparison> results = compare(options.evaluation, options.quantized, terminal.listener());
   terminal.end_bar();
@@ -158,11 +163,12 @@ void run_compare(EvaluationOptions& options, std::stop_token stop) {
                  {"texts", Json::array()},
                  {"disagreement", warning.empty() ? Json() : Json(warning)}};
     for (const Comparison& result : results) json["texts"].push_back(to_json(result));
-    std::printf("%s\n", json.dump(2).c_str());
+    print_json(text_of(json));
   } else {
     print_table(results);
-    if (!warning.empty()) std::printf("warning: %s\n", warning.c_str());
+    if (!warning.empty()) print("warning: %s\n", warning);
   }
+  finish_stdout();
   if (positions.is_wanted()) positions.write(positions_csv(results), "what was printed is complete");
 }
 

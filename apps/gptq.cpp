@@ -1,142 +1,90 @@
 // The command line of gptq: flags -> Job, messages and progress -> terminal, errors -> one sentence and an exit code
-// (0 done, 1 device or internal error, 2 bad input, 130 interrupted).
+// (0 done, 1 device or internal error, 2 bad input, 3 the output exists, 129 and 130 interrupted).
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <mutex>
 #include <new>
-#include <thread>
+#include <sstream>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
-#include <malloc.h>
-#include <semaphore.h>
 
 #include "commands.h"
+#include "failure.h"
+#include "interrupt.h"
 #include "options.h"
 #include "output_file.h"
+#include "printing.h"
+#include "startup.h"
 #include "terminal.h"
 
 namespace gptq {
 namespace {
 
-// The one thing that a signal handler can reach: it may only post here.
-sem_t interrupted;
-
-// Turns SIGINT and SIGTERM into a stop request. Where the work at hand cannot end within `kPatience`, what it has
-// written so far is removed and the program exits at once.
-class Interrupt {
- public:
-  Interrupt() {
-    sem_init(&interrupted, 0, 0);
-    struct sigaction action {};
-    action.sa_handler = [](int) { sem_post(&interrupted); };
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
-    waiter_ = std::thread([this] { wait(); });
-  }
-  ~Interrupt() {
-    {
-      std::lock_guard lock(mutex_);
-      done_ = true;
-    }
-    finished_.notify_all();
-    sem_post(&interrupted);  // nothing to wait for any more
-    waiter_.join();
-  }
-  Interrupt(const Interrupt&) = delete;
-  Interrupt& operator=(const Interrupt&) = delete;
-
-  std::stop_token token() const { return source_.get_token(); }
-  void remove_on_exit(const std::string& output) {
-    std::lock_guard lock(mutex_);
-    output_ = output;
-  }
-
- private:
-  static constexpr auto kPatience = std::chrono::milliseconds(700);
-
-  void wait() {
-    while (sem_wait(&interrupted) != 0) {
-    }
-    std::unique_lock lock(mutex_);
-    if (done_) return;
-    source_.request_stop();
-    if (finished_.wait_for(lock, kPatience, [this] { return done_; })) return;
-    if (!output_.empty() && !leave_partial_output(output_)) {
-      finished_.wait(lock, [this] { return done_; });  // the output is being put in place
-      return;
-    }
-    std::fputs("\ngptq: interrupted\n", stderr);
-    std::_Exit(130);
-  }
-
-  std::stop_source source_;
-  std::mutex mutex_;
-  std::condition_variable finished_;
-  bool done_ = false;
-  std::string output_;
-  std::thread waiter_;
-};
-
 void print_summary(const Report& report) {
-  std::printf("%s: %.3f bits per weight in %zu linears; weights %s -> %s; %.1f s, peak memory %s.\n",
-              report.output.c_str(), report.bits_per_weight, report.linears.size(),
-              format_bytes(static_cast<double>(report.source_bytes)).c_str(),
-              format_bytes(static_cast<double>(report.output_bytes)).c_str(), report.seconds,
-              format_bytes(static_cast<double>(report.peak_memory_bytes)).c_str());
+  print("%s: %.3f bits per weight in %zu linears; weights %s -> %s; %.1f s, peak memory %s.\n", report.output,
+        report.bits_per_weight, report.linears.size(), format_bytes(static_cast<double>(report.source_bytes)),
+        format_bytes(static_cast<double>(report.output_bytes)), report.seconds,
+        format_bytes(static_cast<double>(report.peak_memory_bytes)));
   std::vector<const LinearReport*> worst;
   for (const LinearReport& linear : report.linears) worst.push_back(&linear);
   std::sort(worst.begin(), worst.end(), [](const auto* a, const auto* b) { return a->error > b->error; });
   if (worst.size() > 3) worst.resize(3);
   std::string text;
   for (const LinearReport* linear : worst) {
-    char buffer[32];
-    std::snprintf(buffer, sizeof buffer, " (%.2g)", linear->error);
-    text += (text.empty() ? "" : ", ") + linear->name + buffer;
+    text += (text.empty() ? "" : ", ") + linear->name + formatted(" (%.2g)", linear->error);
   }
-  std::printf("Largest relative output errors: %s.\n", text.c_str());
+  print("Largest relative output errors: %s.\n", text);
   std::string loaders;
   for (const LoaderVerdict& verdict : report.plan.loaders) {
     if (verdict.accepts) loaders += (loaders.empty() ? "" : ", ") + verdict.loader;
   }
-  std::printf("Next: gptq eval %s --text FILE, or gptq compare %s %s --text FILE.\n", report.output.c_str(),
-              report.model.c_str(), report.output.c_str());
-  std::printf("It loads in: %s (gptq inspect %s says more).\n",
-              loaders.empty() ? "none that is known" : loaders.c_str(), report.output.c_str());
+  print("Next: gptq eval %s --text FILE, or gptq compare %s %s --text FILE.\n", report.output, report.model,
+        report.output);
+  print("It loads in: %s (gptq inspect %s says more).\n", loaders.empty() ? "none that is known" : loaders,
+        report.output);
+}
+
+void print_report(const Report& report, const QuantizeOptions& options) {
+  if (options.json) {
+    print_json(to_json(report));
+  } else if (!options.quiet && stdout_is_open()) {
+    if (options.verbose) {
+      for (const LinearReport& linear : report.linears)
+        print("%-48s loss %-12.5g error %.4g\n", linear.name, linear.loss, linear.error);
+    }
+    print_summary(report);
+  }
+  finish_stdout();
 }
 
 void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
+  constexpr const char* kIntact = "the quantized model is complete";
   Job job = make_job(options);
+  if (options.json) require_stdout();
+  refuse_to_replace_inputs(options, job);
   job.stop = interrupt.token();
   interrupt.remove_on_exit(job.output);
-  OutputFile report_file("--report", options.report_file);
+  OutputFile report_file("report", options.report_file);
   using Verbosity = Terminal::Verbosity;
   Terminal terminal(options.quiet ? Verbosity::quiet : options.verbose ? Verbosity::verbose : Verbosity::normal);
   Report report = quantize(job, terminal.listener());
   terminal.end_bar();
-  spell_flags(report);
   if (report.skipped) {
-    if (options.json)
-      std::printf("%s\n", to_json(report).c_str());
-    else if (!options.quiet)
-      std::printf("%s: is there already, with this recipe.\n", report.output.c_str());
+    spell_flags(report);
+    if (options.json) print("%s\n", to_json(report));
+    if (!options.json && !options.quiet) print("%s: is there already, with this recipe.\n", report.output);
     return;
   }
-  report_file.write(to_json(report) + "\n", "the quantized model is complete");
-  if (options.json) {
-    std::printf("%s\n", to_json(report).c_str());
-  } else if (!options.quiet) {
-    if (options.verbose) {
-      for (const LinearReport& linear : report.linears) {
-        std::printf("%-48s loss %-12.5g error %.4g\n", linear.name.c_str(), linear.loss, linear.error);
-      }
-    }
-    print_summary(report);
+  try {
+    spell_flags(report);
+    report_file.write(to_json(report) + "\n", kIntact);
+    print_report(report, options);
+  } catch (const StdoutError& error) {
+    throw StdoutError(std::string(error.what()) + "; " + kIntact);
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory(std::string("out of memory for the report; ") + kIntact);
   }
 }
 
@@ -144,7 +92,7 @@ void run_quantize(const QuantizeOptions& options, Interrupt& interrupt) {
 class Program {
  public:
   Program();
-  int run(int argc, char** argv);
+  void run(int argc, char** argv);
 
  private:
   // Adds a command, which `body` runs.
@@ -220,8 +168,8 @@ void Program::add_inspections() {
 }
 
 void Program::add_demo() {
-  CLI::App* command = add("demo", "a small trained model: unquantized, rounded, GPTQ",
-                          [this] { run_demo(demo_, interrupt_->token()); });
+  CLI::App* command =
+      add("demo", "a small trained model: unquantized, rounded, GPTQ", [this] { run_demo(demo_, *interrupt_); });
   command->add_option("--folder", demo_.folder, "where the demo is, if neither installed nor in its source tree");
   command->add_option("--keep", demo_.keep, "keep the quantized models in this folder");
   command->add_option("--threads", demo_.threads, "0: all cores")->capture_default_str();
@@ -229,47 +177,64 @@ void Program::add_demo() {
   command->add_flag("--quiet", demo_.quiet, "no progress");
 }
 
-int Program::run(int argc, char** argv) {
+// The key of the first flag in a message: "Could not convert: --max-shard-size = x" -> "max_shard_size".
+std::string key_of_flag(const std::string& text) {
+  const size_t start = text.find("--");
+  if (start == std::string::npos) return {};
+  std::string key = text.substr(start + 2, text.find_first_of(" :,=", start) - start - 2);
+  std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+void Program::run(int argc, char** argv) {
   try {
     app_.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-    std::fprintf(stderr, "gptq: %s (see gptq --help)\n", error.what());
-    return 2;
+    if (error.get_exit_code() != 0) {
+      throw InputError(std::string(error.what()) + " (see gptq --help)",
+                       {.option = key_of_flag(error.what()), .file = {}, .tensor = {}});
+    }
+    require_stdout();
+    std::ostringstream text;  // --help, --version
+    app_.exit(error, text);
+    write_stdout(text.str());
+    return finish_stdout();
   }
 
   Interrupt interrupt;
   interrupt_ = &interrupt;
-  try {
-    for (const auto& [command, body] : commands_) {
-      if (*command) body();
-    }
-    return 0;
-  } catch (const Cancelled&) {
-    std::fputs("gptq: interrupted\n", stderr);
-    return 130;
-  } catch (const InputError& error) {
-    std::fprintf(stderr, "gptq: %s\n", with_flags(error.what()).c_str());
-    return 2;
-  } catch (const std::bad_alloc&) {
-    std::fputs("gptq: out of memory: give the program more, or take fewer --samples\n", stderr);
-    return 1;
-  } catch (const Error& error) {
-    std::fprintf(stderr, "gptq: %s\n", with_flags(error.what()).c_str());
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "gptq: %s\n", error.what());
-    return 1;
+  for (const auto& [command, body] : commands_) {
+    if (!*command) continue;
+    if (command->get_name() != "quantize") require_stdout();
+    body();
   }
+  finish_stdout();
+}
+
+int run(int argc, char** argv) {
+  try {
+    tell_failures(std::count(argv, argv + argc, std::string_view("--json")) > 0);
+    Program().run(argc, argv);
+    return 0;
+  } catch (...) {
+    return tell_failure(std::current_exception());
+  }
+}
+
+// Without the destructors of libraries: one may wait for threads that never end. Sanitizers have theirs to say.
+[[noreturn]] void leave(int code) {
+  std::fflush(nullptr);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  std::exit(code);
+#else
+  std::_Exit(code);
+#endif
 }
 
 }  // namespace
 }  // namespace gptq
 
 int main(int argc, char** argv) {
-#ifdef __GLIBC__
-  // Freed blocks of a megabyte and more go back to the system at once, always: memory is what the plan says.
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-#endif
-  return gptq::Program().run(argc, argv);
+  gptq::prepare_process();
+  gptq::leave(gptq::run(argc, argv));
 }

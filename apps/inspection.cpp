@@ -1,12 +1,12 @@
 // gptq inspect, devices and tokenize: what they print.
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "options.h"
+#include "printing.h"
 
 namespace gptq {
 namespace {
@@ -57,31 +57,30 @@ void run_inspect(const InspectionOptions& options, std::stop_token stop) {
   Inspection found = inspect(options.model, std::move(stop));
   for (LoaderVerdict& verdict : found.loaders) verdict.reason = with_flags(verdict.reason);
   if (options.json) {
-    std::printf("%s\n", to_json(found).dump(2).c_str());
+    print_json(text_of(to_json(found)));
     return;
   }
   const auto number = [](int64_t value) { return static_cast<long long>(value); };
-  std::printf("%s: %s, %.1f million parameters, %s\n", options.model.c_str(), found.model_type.c_str(),
-              static_cast<double>(found.parameters) / 1e6, format_bytes(static_cast<double>(found.bytes)).c_str());
-  std::printf(
+  print("%s: %s, %.1f million parameters, %s\n", options.model, found.model_type,
+        static_cast<double>(found.parameters) / 1e6, format_bytes(static_cast<double>(found.bytes)));
+  print(
       "%lld blocks, hidden %lld, intermediate %lld, %lld heads (%lld for keys) of %lld, vocabulary %lld, %s "
       "embeddings\n",
       number(found.blocks), number(found.hidden), number(found.intermediate), number(found.heads),
       number(found.kv_heads), number(found.head_dim), number(found.vocabulary),
       found.tied_embeddings ? "tied" : "untied");
   if (found.checkpoint_format.empty()) {
-    std::printf("not quantized\n");
+    print("not quantized\n");
   } else {
-    std::printf("%s: %d bits, group %lld, %s, desc_act %s\n", found.checkpoint_format.c_str(), found.bits,
-                number(found.group_size),
-                found.signed_scales ? "symmetric, signed scales"
-                : found.sym         ? "symmetric"
-                                    : "asymmetric",
-                found.desc_act ? "true" : "false");
+    print("%s: %d bits, group %lld, %s, desc_act %s\n", found.checkpoint_format, found.bits, number(found.group_size),
+          found.signed_scales ? "symmetric, signed scales"
+          : found.sym         ? "symmetric"
+                              : "asymmetric",
+          found.desc_act ? "true" : "false");
   }
   for (const LoaderVerdict& verdict : found.loaders) {
-    std::printf("  %-34s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
-                verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
+    print("  %-34s %s%s%s\n", verdict.loader, verdict.accepts ? "yes" : "no", verdict.reason.empty() ? "" : ": ",
+          verdict.reason);
   }
   if (!options.verbose) return;
   int dtype_width = 5;
@@ -89,9 +88,9 @@ void run_inspect(const InspectionOptions& options, std::stop_token stop) {
   for (const auto& module : found.modules) {
     std::string shape;
     for (const int64_t size : module.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(size);
-    std::printf("  %-52s %-*s %-16s", module.name.c_str(), dtype_width, module.dtype.c_str(), shape.c_str());
-    if (module.bits != 0) std::printf(" %d bits, group %lld", module.bits, number(module.group_size));
-    std::printf("\n");
+    print("  %-52s %-*s %-16s", module.name, dtype_width, module.dtype, shape);
+    if (module.bits != 0) print(" %d bits, group %lld", module.bits, number(module.group_size));
+    print("\n");
   }
 }
 
@@ -103,20 +102,18 @@ void run_devices(bool as_json) {
                     {"total_bytes", device.total_bytes},
                     {"free_bytes", device.free_bytes}});
     if (as_json) continue;
-    std::printf("%-8s %s, %s free of %s\n", device.name.c_str(), device.description.c_str(),
-                format_bytes(static_cast<double>(device.free_bytes)).c_str(),
-                format_bytes(static_cast<double>(device.total_bytes)).c_str());
+    print("%-8s %s, %s free of %s\n", device.name, device.description,
+          format_bytes(static_cast<double>(device.free_bytes)), format_bytes(static_cast<double>(device.total_bytes)));
   }
   if (as_json) {
-    std::printf("%s\n", json.dump(2).c_str());
+    print_json(text_of(json));
     return;
   }
-  std::printf("sim:N    simulated accelerators, as many as a --device-map names: a rehearsal on the CPU\n");
+  print("sim:N    simulated accelerators, as many as a --device-map names: a rehearsal on the CPU\n");
 }
 
 void run_tokenize(const InspectionOptions& options, std::stop_token stop) {
-  for (const auto& document : tokenize(options.model, options.text, std::move(stop)))
-    std::printf("%s\n", Json(document).dump().c_str());
+  for (const auto& document : tokenize(options.model, options.text, std::move(stop))) print_json(text_of(document, -1));
 }
 
 }  // namespace gptq

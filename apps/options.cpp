@@ -1,6 +1,9 @@
 #include "options.h"
 
 #include <algorithm>
+#include <filesystem>
+
+#include "inputs.h"
 
 namespace gptq {
 namespace {
@@ -30,7 +33,8 @@ std::string flag_of(std::string_view key, std::string_view value) {
 }  // namespace
 
 std::optional<OptionValue> GivenOptions::Given::value() const {
-  if (on && off) throw InputError("--" + info->on + " and --" + info->off + " contradict each other");
+  if (on && off)
+    throw InputError("--" + info->on + " and --" + info->off + " contradict each other", {.option = info->key});
   if (on || off) return on;
   if (integer) return *integer;
   if (natural) return *natural;
@@ -108,20 +112,35 @@ void add_run_options(CLI::App& command, QuantizeOptions& o) {
 }
 
 Job make_job(const QuantizeOptions& o) {
-  if (o.quiet && o.verbose) throw InputError("--quiet and --verbose contradict each other");
+  if (o.quiet && o.verbose) throw InputError("`quiet` and `verbose` contradict each other");
   if (o.given.has("bits") && o.given.has("average_bits"))
-    throw InputError("--bits and --average-bits contradict each other: name the one that is meant");
+    throw InputError("`bits` and `average_bits` contradict each other: name the one that is meant");
   Job job{.model = o.model, .output = o.output};
   job.recipe = recipe_preset(o.preset.value_or("default"));
   if (!o.recipe_file.empty()) job.recipe = read_recipe(o.recipe_file, job.recipe);
   o.given.apply(job);
   if (job.recipe.method == Method::rtn) {
     if (o.given.has("scale_search") && job.recipe.scale_search == ScaleSearch::diag)
-      throw InputError("--scale-search diag needs a Hessian, and --method rtn has none: use mse or minmax");
+      throw InputError("`scale_search` diag needs a Hessian, and `method` rtn has none: use mse or minmax");
     if (o.given.has("desc_act"))
-      throw InputError("--desc-act orders GPTQ's columns, and --method rtn has no order: drop one");
+      throw InputError("`desc_act` orders GPTQ's columns, and `method` rtn has no order: drop one");
   }
   return job;
+}
+
+void refuse_to_replace_inputs(const QuantizeOptions& options, const Job& job) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;  // what is not there is not read
+  Inputs inputs;
+  inputs.add_folder("the model", job.model);
+  inputs.add_output("the output", job.output);
+  inputs.add_file("the calibration file", job.calibration.file);
+  const fs::path beside = fs::path(job.model) / ".." / "calibration.txt";  // read where none is named
+  if (job.calibration.file.empty() && fs::exists(beside, ignored)) inputs.add_file("the calibration file", beside);
+  inputs.add_file("the recipe", options.recipe_file);
+  if (fs::is_regular_file(job.device_map, ignored)) inputs.add_file("the device map", job.device_map);
+  inputs.refuse_file("report", options.report_file);
+  inputs.refuse_folder("spill_dir", job.spill_dir);
 }
 
 std::string with_flags(const std::string& text) { return spell_options(text, flag_of); }

@@ -54,6 +54,9 @@ void add_run_options(CLI::App& command, QuantizeOptions& options);
 // Throws InputError for words that mean nothing.
 Job make_job(const QuantizeOptions& options);
 
+// Throws InputError for a path to write that would replace what the job reads, or would not survive it.
+void refuse_to_replace_inputs(const QuantizeOptions& options, const Job& job);
+
 // A message of the library with its options as flags: "--desc-act".
 std::string with_flags(const std::string& text);
 // The same of all texts in a plan or a report.

@@ -2,46 +2,40 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string>
-#include <system_error>
 
-#include "gptq/error.h"
+#include <sys/stat.h>
 
 namespace gptq {
 
-// Opened before the run so that a typing error shows then; a run that fails leaves no empty file. `flag` is what the
-// path was given with; an empty path is no file, and nothing is written.
+// Looked at before the run, so that a typing error shows then. Written beside the old one and renamed, so that the old
+// one stays where anything fails; pipes, devices and what stdout is are written as they are. `option` is what names the
+// path; an empty path is no file, and nothing is written.
 class OutputFile {
  public:
-  OutputFile(const std::string& flag, const std::string& path)
-      : flag_(flag), path_(path), is_new_(!path.empty() && !std::filesystem::exists(path)) {
-    if (path.empty()) return;
-    file_.open(path, std::ios::app);
-    if (!file_) throw InputError(flag + " " + path + ": the file cannot be written");
-  }
-  ~OutputFile() {
-    std::error_code ignored;
-    if (is_new_ && !written_) std::filesystem::remove(path_, ignored);
-  }
+  OutputFile(const std::string& option, const std::string& path);
+  ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
   bool is_wanted() const { return !path_.empty(); }
 
-  // Replaces what the file held. `intact`: what a failure leaves whole, for its message.
-  void write(const std::string& text, const std::string& intact) {
-    if (!is_wanted()) return;
-    file_.close();
-    file_.open(path_, std::ios::trunc);
-    if (!(file_ << text << std::flush)) throw InputError(flag_ + " " + path_ + ": writing it failed; " + intact);
-    written_ = true;
-  }
+  // Throws Error if it cannot be written. `intact`: what a failure leaves whole, for its message.
+  void write(const std::string& text, const std::string& intact);
 
  private:
-  std::string flag_, path_;
-  bool is_new_ = false, written_ = false;
-  std::ofstream file_;
+  void look_at_file();
+  int create_beside(std::string& name) const;  // an open file, or -1 with errno
+  void replace(const std::string& text) const;
+  void write_in_place(const std::string& text) const;
+  [[noreturn]] void refuse(const std::string& why) const;
+
+  std::string option_, path_;
+  std::filesystem::path target_;    // resolved
+  std::optional<struct stat> old_;  // of the file that it replaces
+  bool in_place_ = false;           // its folder takes no new files
+  int stream_ = -1;                 // a pipe or a device, open
 };
 
 }  // namespace gptq

@@ -1,11 +1,11 @@
 // gptq plan: what it prints.
 #include <algorithm>
-#include <cstdio>
 
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "options.h"
+#include "printing.h"
 #include "terminal.h"
 
 namespace gptq {
@@ -15,9 +15,9 @@ using Json = nlohmann::ordered_json;
 
 void print_plan(const Plan& plan) {
   const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
-  for (const std::string& text : plan.messages) std::printf("%s\n", text.c_str());
-  for (const std::string& text : plan.warnings) std::printf("warning: %s\n", text.c_str());
-  std::printf("\n%-26s %-12s %-28s %10s\n", "module", "computes on", "stays", "weights");
+  for (const std::string& text : plan.messages) print("%s\n", text);
+  for (const std::string& text : plan.warnings) print("warning: %s\n", text);
+  print("\n%-26s %-12s %-28s %10s\n", "module", "computes on", "stays", "weights");
   // Neighbours that differ in their number only are one line.
   for (size_t i = 0; i < plan.units.size();) {
     const Plan::Unit& first = plan.units[i];
@@ -37,36 +37,35 @@ void print_plan(const Plan& plan) {
     const std::string stays = first.visits            ? "cpu, visits " + first.computes_on
                               : first.stays == "disk" ? "checkpoint"
                                                       : "checkpoint, streams";
-    std::printf("%-26s %-12s %-28s %10s\n", name.c_str(), first.computes_on.c_str(), stays.c_str(),
-                bytes(total).c_str());
+    print("%-26s %-12s %-28s %10s\n", name, first.computes_on, stays, bytes(total));
     i = end;
   }
-  std::printf("\ncalibration  %lld sequences, %lld tokens; states wait %s\n", static_cast<long long>(plan.sequences),
-              static_cast<long long>(plan.tokens),
-              plan.states == "spill"  ? ("in a spill file of " + bytes(plan.spill_bytes)).c_str()
-              : plan.states == "host" ? "in host memory"
-                                      : "where they are computed");
+  print("\ncalibration  %lld sequences, %lld tokens; states wait %s\n", static_cast<long long>(plan.sequences),
+        static_cast<long long>(plan.tokens),
+        plan.states == "spill"  ? "in a spill file of " + bytes(plan.spill_bytes)
+        : plan.states == "host" ? "in host memory"
+                                : "where they are computed");
   const auto print_memory = [&](const Plan::Device& device) {
-    std::printf("%-12s peak %s%s (%s)\n", device.name.c_str(), bytes(device.peak_bytes).c_str(),
-                device.limit_bytes > 0 ? (" of " + bytes(device.limit_bytes)).c_str() : "", device.description.c_str());
+    print("%-12s peak %s%s (%s)\n", device.name, bytes(device.peak_bytes),
+          device.limit_bytes > 0 ? (" of " + bytes(device.limit_bytes)) : "", device.description);
   };
   for (const Plan::Device& device : plan.accelerators) print_memory(device);
   print_memory(plan.host);
-  std::printf("weights      %s -> %s on disk (%lld bytes), %.3f bits per weight, %s%s\n",
-              bytes(plan.source_bytes).c_str(), bytes(plan.output_bytes).c_str(),
-              static_cast<long long>(plan.output_bytes), plan.bits_per_weight, plan.checkpoint_format.c_str(),
-              plan.read_ahead ? "" : "; blocks are not read ahead, for want of memory");
-  std::printf("time         about %s:", format_seconds(plan.seconds).c_str());
-  for (const auto& [stage, seconds] : plan.stage_seconds) std::printf(" %s %.1f s,", stage.c_str(), seconds);
-  std::printf(" in %s\n", plan.compute_dtype.c_str());
+  print("weights      %s -> %s on disk (%lld bytes), %.3f bits per weight, %s%s\n", bytes(plan.source_bytes),
+        bytes(plan.output_bytes), static_cast<long long>(plan.output_bytes), plan.bits_per_weight,
+        plan.checkpoint_format, plan.read_ahead ? "" : "; blocks are not read ahead, for want of memory");
+  print("time         about %s:", format_seconds(plan.seconds));
+  for (const auto& [stage, seconds] : plan.stage_seconds) print(" %s %.1f s,", stage, seconds);
+  print(" in %s\n", plan.compute_dtype);
   for (const LoaderVerdict& verdict : plan.loaders) {
-    std::printf("  %-34s %s%s%s\n", verdict.loader.c_str(), verdict.accepts ? "yes" : "no",
-                verdict.reason.empty() ? "" : ": ", verdict.reason.c_str());
+    print("  %-34s %s%s%s\n", verdict.loader, verdict.accepts ? "yes" : "no", verdict.reason.empty() ? "" : ": ",
+          verdict.reason);
   }
 }
 
 Plan plan_of(const QuantizeOptions& options, const std::stop_token& stop) {
   Job job = make_job(options);
+  refuse_to_replace_inputs(options, job);
   job.stop = stop;
   Plan result = plan(job);
   spell_flags(result);
@@ -76,7 +75,7 @@ Plan plan_of(const QuantizeOptions& options, const std::stop_token& stop) {
 // Time, memory and disk of each preset, with all other options as given.
 void run_plan_of_presets(QuantizeOptions options, const std::stop_token& stop) {
   Json rows = Json::array();
-  if (!options.json) std::printf("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");
+  if (!options.json) print("%-12s %10s %12s %12s %10s\n", "preset", "time", "device", "memory", "output");
   for (const char* preset : {"default", "best", "paper", "group-aware"}) {
     options.preset = preset;
     const Plan result = plan_of(options, stop);
@@ -87,11 +86,10 @@ void run_plan_of_presets(QuantizeOptions options, const std::stop_token& stop) {
       continue;
     }
     const auto bytes = [](int64_t count) { return format_bytes(static_cast<double>(count)); };
-    std::printf("%-12s %10s %12s %12s %10s\n", preset, format_seconds(result.seconds).c_str(),
-                device > 0 ? bytes(device).c_str() : "-", bytes(result.host.peak_bytes).c_str(),
-                bytes(result.output_bytes).c_str());
+    print("%-12s %10s %12s %12s %10s\n", preset, format_seconds(result.seconds), device > 0 ? bytes(device) : "-",
+          bytes(result.host.peak_bytes), bytes(result.output_bytes));
   }
-  if (options.json) std::printf("%s\n", rows.dump(2).c_str());
+  if (options.json) print_json(text_of(rows));
 }
 
 }  // namespace
@@ -99,7 +97,7 @@ void run_plan_of_presets(QuantizeOptions options, const std::stop_token& stop) {
 void run_plan(const QuantizeOptions& options, std::stop_token stop) {
   if (options.presets) return run_plan_of_presets(options, stop);
   const Plan result = plan_of(options, stop);
-  options.json ? static_cast<void>(std::printf("%s\n", to_json(result).c_str())) : print_plan(result);
+  options.json ? print_json(to_json(result)) : print_plan(result);
 }
 
 }  // namespace gptq

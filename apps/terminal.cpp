@@ -8,16 +8,10 @@
 #include <unistd.h>
 
 #include "options.h"
+#include "printing.h"
 
 namespace gptq {
 namespace {
-
-template <typename... Args>
-std::string print(const char* format, Args... args) {
-  char buffer[256];
-  std::snprintf(buffer, sizeof buffer, format, args...);
-  return buffer;
-}
 
 size_t terminal_width() {
   winsize size{};
@@ -25,20 +19,20 @@ size_t terminal_width() {
 }
 
 std::string figures(const Progress& progress) {
-  std::string text = print("block %lld/%lld %s", static_cast<long long>(progress.block + 1),
-                           static_cast<long long>(progress.blocks), progress.text.c_str());
-  if (progress.loss > 0) text += print("  loss %.3g", progress.loss);
-  if (progress.tokens_per_second > 0) text += print("  %.0f tok/s", progress.tokens_per_second);
-  return text + print("  ETA %s  %s", format_seconds(progress.remaining_seconds).c_str(),
-                      format_bytes(static_cast<double>(progress.memory_bytes)).c_str());
+  std::string text = formatted("block %lld/%lld %s", static_cast<long long>(progress.block + 1),
+                               static_cast<long long>(progress.blocks), progress.text);
+  if (progress.loss > 0) text += formatted("  loss %.3g", progress.loss);
+  if (progress.tokens_per_second > 0) text += formatted("  %.0f tok/s", progress.tokens_per_second);
+  return text + formatted("  ETA %s  %s", format_seconds(progress.remaining_seconds),
+                          format_bytes(static_cast<double>(progress.memory_bytes)));
 }
 
 }  // namespace
 
 std::string format_seconds(double seconds) {
   const auto whole = static_cast<long long>(std::llround(std::max(seconds, 0.0)));
-  if (whole >= 3600) return print("%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
-  return print("%lld:%02lld", whole / 60, whole % 60);
+  if (whole >= 3600) return formatted("%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
+  return formatted("%lld:%02lld", whole / 60, whole % 60);
 }
 
 Terminal::Terminal(Verbosity verbosity) : verbosity_(verbosity), is_terminal_(isatty(STDERR_FILENO) != 0) {}
@@ -64,7 +58,7 @@ void Terminal::show(const Progress& progress) {
 void Terminal::line(const std::string& text) {
   if (verbosity_ == Verbosity::quiet) return;
   end_bar();
-  std::fprintf(stderr, "%s\n", text.c_str());
+  tell(text);
 }
 
 void Terminal::end_bar() {
@@ -77,7 +71,7 @@ void Terminal::draw_bar(const Progress& progress) {
   if (progress.seconds - last_drawn_ < kInterval && progress.fraction < 1) return;
   last_drawn_ = progress.seconds;
   // The figures come first: the bar takes what they leave of the line.
-  const std::string share = print("] %3.0f%% ", progress.fraction * 100), text = figures(progress);
+  const std::string share = formatted("] %3.0f%% ", progress.fraction * 100), text = figures(progress);
   const size_t width = terminal_width() - 1, taken = 1 + share.size() + text.size();
   const size_t cells = width > taken ? std::min<size_t>(20, width - taken) : 0;
   const auto filled = static_cast<size_t>(progress.fraction * static_cast<double>(cells));
@@ -94,7 +88,7 @@ void Terminal::plain_line(const Progress& progress) {
   if (!due && verbosity_ != Verbosity::verbose) return;
   last_block_ = progress.block;
   last_drawn_ = progress.seconds;
-  std::fprintf(stderr, "%3.0f%% %s\n", progress.fraction * 100, figures(progress).c_str());
+  tell(formatted("%3.0f%% ", progress.fraction * 100) + figures(progress));
 }
 
 }  // namespace gptq

@@ -39,7 +39,7 @@ class UnsupportedError : public InputError {
   using InputError::InputError;
 };
 
-// The output exists already, or another run is writing it.
+// The output exists, or another run is writing it: name another, or ask for it to be replaced.
 class ExistsError : public InputError {
  public:
   using InputError::InputError;

@@ -71,12 +71,19 @@ ThreadPool::ThreadPool(int threads) {
   const int cores = available_cores();
   if (threads <= 0) threads = cores;
   fits_ = threads <= cores;
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (...) {  // the system starts no more of them
+    stop();
+    throw;
+  }
 }
 
 int ThreadPool::thread_index() { return index_of_thread; }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
   stopping_ = true;
   ++round_;
   round_.notify_all();

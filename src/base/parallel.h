@@ -30,6 +30,7 @@ class ThreadPool {
   void for_each(int64_t count, const std::function<void(int64_t)>& body);
 
  private:
+  void stop() noexcept;
   void work(int index);
   void run_bodies();
 

@@ -73,6 +73,12 @@ int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+AddressSpace address_space() {
+  int64_t total = 0, resident = 0, shared = 0, text = 0, library = 0, data = 0;  // pages, from proc(5)
+  std::ifstream("/proc/self/statm") >> total >> resident >> shared >> text >> library >> data;
+  return {total * sysconf(_SC_PAGESIZE), data * sysconf(_SC_PAGESIZE)};
+}
+
 int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

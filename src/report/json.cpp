@@ -120,9 +120,12 @@ Json json_of(const Report::Trim& trim) {
           {"held_after", trim.held_after}};
 }
 
+// Paths may hold bytes that are no UTF-8.
+std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace); }
+
 }  // namespace
 
-std::string to_json(const Plan& plan) { return json_of(plan).dump(2); }
+std::string to_json(const Plan& plan) { return text_of(json_of(plan)); }
 
 std::string to_json(const Report& report) {
   const auto render = [](const auto& item) { return json_of(item); };
@@ -159,7 +162,7 @@ std::string to_json(const Report& report) {
                      {"warnings", report.warnings},
                      {"experts", experts_of(report)},
                      {"linears", list_of(report.linears, [](const auto& linear) { return to_json(linear); })}};
-  return json.dump(2);
+  return text_of(json);
 }
 
 }  // namespace gptq

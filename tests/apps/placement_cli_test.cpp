@@ -21,8 +21,6 @@ constexpr rlim_t kAllowed = 330'000'000, kHardLimit = kAllowed + 280'000'000;
 
 std::function<void()> with_data_limit(rlim_t bytes) {
   return [bytes] {
-    // OpenBLAS's own threads, which are not used, would reserve memory for each core of the machine.
-    setenv("OPENBLAS_NUM_THREADS", "1", 1);
     const rlimit limit{bytes, bytes};
     setrlimit(RLIMIT_DATA, &limit);
   };

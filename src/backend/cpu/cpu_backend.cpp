@@ -7,6 +7,7 @@
 #include <cblas.h>
 #include <malloc.h>
 
+#include "backend/cpu/blas.h"
 #include "base/error.h"
 #include "base/resources.h"
 
@@ -45,7 +46,6 @@ const CpuOps& all_ops() {
 
 }  // namespace
 
-// OpenBLAS's own threads are switched off for the process: they would split sums differently on each machine.
 CpuBackend::CpuBackend(const BackendOptions& options)
     : kernels(kernels_for_this_cpu()),
       products(*kernels.products),
@@ -53,7 +53,7 @@ CpuBackend::CpuBackend(const BackendOptions& options)
       scratch(pool.size()),
       host_(options.memory != nullptr ? *options.memory : host_memory()),
       limited_(host_, "cpu", options.memory_bytes) {
-  openblas_set_num_threads(1);
+  prepare_blas(pool.size());
 }
 
 void CpuBackend::compute(const ops::OpRef& op) {

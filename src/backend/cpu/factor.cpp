@@ -6,6 +6,7 @@
 
 #include <cblas.h>
 
+#include "backend/cpu/blas.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/partition.h"
 
@@ -37,6 +38,7 @@ void subtract_gram(CpuBackend& cpu, ConstMatrixView x, MatrixView h) {
     const auto [i, j] = tiles[task];
     const float *a = x.row<float>(0) + cut.start(i), *b = x.row<float>(0) + cut.start(j);
     float* tile = h.row<float>(cut.start(i)) + cut.start(j);
+    const BlasCall call;
     if (i == j) {
       cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, as_blas(cut.length(i)), as_blas(x.rows), -1, a,
                   as_blas(x.stride), 1, tile, as_blas(h.stride));
@@ -66,7 +68,10 @@ bool factor(CpuBackend& cpu, const ops::Factor& op) {
       }
       const blasint order = as_blas(size);
       blasint info = 0;
-      spotrf_("L", &order, reversed, &order, &info);
+      {
+        const BlasCall call;
+        spotrf_("L", &order, reversed, &order, &info);
+      }
       if (info != 0) return false;
       for (int64_t r = 0; r < size; ++r) {
         const float pivot = reversed[r * (size + 1)];
@@ -81,6 +86,7 @@ bool factor(CpuBackend& cpu, const ops::Factor& op) {
     const MatrixView panel = op.h.block(start, size, 0, start);
     const Partition cut(start, 128);
     cpu.pool.for_each(cut.count, [&](int64_t i) {
+      const BlasCall call;
       cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, as_blas(size), as_blas(cut.length(i)),
                   1, diagonal.row<float>(0), as_blas(diagonal.stride), panel.row<float>(0) + cut.start(i),
                   as_blas(panel.stride));
@@ -96,6 +102,7 @@ void solve_triangle(CpuBackend& cpu, const ops::SolveTriangle& op) {
   const Partition cut(op.x.rows, 128);
   cpu.pool.for_each(cut.count, [&](int64_t task) {
     const MatrixView part = op.x.row_range(cut.start(task), cut.length(task));
+    const BlasCall call;
     cblas_strsm(CblasRowMajor, CblasRight, CblasLower, op.transposed ? CblasTrans : CblasNoTrans, CblasNonUnit,
                 as_blas(part.rows), as_blas(part.cols), 1, op.factor.row<float>(0), as_blas(op.factor.stride),
                 part.row<float>(0), as_blas(part.stride));
@@ -115,7 +122,10 @@ void solve_systems(CpuBackend& cpu, const ops::SolveSystems& op) {
     for (int64_t i = 0; i < n; ++i) matrix[i * (n + 1)] += op.ridge * trace / static_cast<double>(n);
     const blasint order = as_blas(n), one = 1;
     blasint info = 0;
-    if (std::isfinite(trace)) dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
+    if (std::isfinite(trace)) {
+      const BlasCall call;
+      dposv_("U", &order, &one, matrix.data(), &order, solution.data(), &order, &info);
+    }
     const bool solved = info == 0 && std::isfinite(trace);
     for (int64_t i = 0; i < n; ++i) to[i] = solved ? static_cast<float>(solution[i]) : 0.0F;
   });
