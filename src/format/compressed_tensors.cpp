@@ -79,17 +79,16 @@ Json config_groups_of(const OutputRecord& record) {
 
 // The weights of a config_group; `fail` throws.
 template <typename Fail>
-QuantizationConfig parse_weights(const Json& weights, const Fail& fail) {
+QuantizationConfig parse_weights(const Json& weights, const std::string& where, const Fail& fail) {
   QuantizationConfig result;
-  result.bits = weights.at("num_bits").get<int>();
+  result.bits = static_cast<int>(whole_number(weights, "num_bits", 1, 16, where));
   result.sym = weights.value("symmetric", true);
   if (const std::string type = weights.value("type", std::string("int")); type != "int" || !is_known(result.bits))
     fail(cat("with weights of ", result.bits, " bits, type ", type, ", is not read; int of 4 and 8 bits is"));
   const std::string strategy = weights.at("strategy").get<std::string>();
   if (strategy != "group" && strategy != "channel")
     fail(cat("with strategy '", strategy, "' is not read; group and channel are"));
-  result.group_size = strategy == "channel" ? -1 : weights.at("group_size").get<int64_t>();
-  if (strategy == "group" && result.group_size <= 0) fail(cat("has a group_size of ", result.group_size));
+  result.group_size = strategy == "channel" ? -1 : whole_number(weights, "group_size", 1, kMostGroupSize, where);
   const auto order = weights.find("actorder");
   if (order != weights.end() && (*order == Json(true) || *order == "group" || *order == "dynamic"))
     fail("with actorder group is not read: its groups are shuffled");
@@ -178,7 +177,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
         for (const char* key : {"input_activations", "output_activations"}) {
           if (says(group, key)) fail(cat("with quantized ", key, " is not read; quantized weights alone are"));
         }
-        const QuantizationConfig weights = parse_weights(group.at("weights"), fail);
+        const QuantizationConfig weights = parse_weights(group.at("weights"), where, fail);
         if (!first) first = weights;
         if (weights.sym != first->sym) first->sym = true;  // not all linears have zeros
       }

@@ -137,8 +137,8 @@ class GptqFormat final : public HuggingFaceFormat {
   QuantizationConfig parse(const Json& config, const std::string& where) const override {
     QuantizationConfig result;
     try {
-      result.bits = config.at("bits").get<int>();
-      result.group_size = config.at("group_size").get<int64_t>();
+      result.bits = static_cast<int>(whole_number(config, "bits", 1, 16, where));
+      result.group_size = whole_number(config, "group_size", -1, kMostGroupSize, where);
       result.sym = config.value("sym", true);
       result.desc_act = config.value("desc_act", false);
     } catch (const nlohmann::json::exception&) {

@@ -31,6 +31,13 @@ std::vector<T> elements(const Checkpoint& checkpoint, const StoredTensor& tensor
 const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,
                             const std::vector<std::string>& dtypes, const std::vector<int64_t>& shape);
 
+// The whole number under `key`, from `least` to `most`. Throws InputError for another value, and the library's
+// out_of_range without the key.
+int64_t whole_number(const Json& config, const char* key, int64_t least, int64_t most, const std::string& where);
+
+// The largest group_size that a config may have.
+constexpr int64_t kMostGroupSize = int64_t{1} << 24;
+
 // The values of an F16, BF16 or F32 tensor of scales. Throws InputError if some are NaN or infinite.
 std::vector<float> load_scales(const Checkpoint& checkpoint, const StoredTensor& tensor);
 

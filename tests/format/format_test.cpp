@@ -363,6 +363,24 @@ TEST(Format, RefusesConfigsOfOtherKinds) {
   EXPECT_NE(message_of([] { parse_quantization_config(Json::array(), "here"); }).find("here"), std::string::npos);
 }
 
+TEST(Format, NumbersOfConfigsThatNoFolderHasAreRefused) {
+  const auto refusal = [](const Json& config) {
+    return message_of([&] { parse_quantization_config(config, "here"); });
+  };
+  const Json wrong[] = {0, -2, 17, 1e300, 1'000'000'000'000'000'000, 18'000'000'000'000'000'000ULL, 4.5, "4", nullptr};
+  for (const Json& value : wrong) {
+    const std::string bits = refusal({{"bits", value}, {"group_size", 128}});
+    EXPECT_EQ(bits.rfind(cat("here: quantization_config says bits ", value.dump(), ","), 0), 0U) << bits;
+    Json compressed = config_of(recipe_of("compressed-tensors"), {"lm_head"});
+    compressed["config_groups"]["group_0"]["weights"]["num_bits"] = value;
+    EXPECT_NE(refusal(compressed).find(cat("num_bits ", value.dump())), std::string::npos) << refusal(compressed);
+    if (value == 0 || value == 17) continue;
+    const std::string group = refusal({{"bits", 4}, {"group_size", value}});
+    EXPECT_NE(group.find(cat("group_size ", value.dump())), std::string::npos) << group;
+  }
+  EXPECT_EQ(refusal({{"bits", 4}, {"group_size", -1}}), "");
+}
+
 std::vector<LoaderVerdict> verdicts_of(const QuantizationConfig& config, const std::vector<LinearSpec>& linears) {
   std::vector<StoredLinear> stored;
   for (const LinearSpec& linear : linears) stored.push_back({linear, config});
