@@ -154,6 +154,11 @@ void Journal::note(States states, std::function<void()> sync) {
   });
 }
 
+void Journal::settle() {
+  const std::lock_guard lock(mutex_);
+  for (const std::future<void>& note : notes_) note.wait();
+}
+
 void Journal::wait() {
   std::vector<std::future<void>> notes;
   {

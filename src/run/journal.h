@@ -51,7 +51,8 @@ class Journal {
   // Notes a part after `sync` has synced it; both in the background, from any thread.
   void note(Part part, std::function<void()> sync);
   void note(States states, std::function<void()> sync);
-  // Waits for all notes. Rethrows the first failure.
+  // Waits for all notes so far; wait() rethrows the first failure.
+  void settle();
   void wait();
 
  private:

@@ -157,6 +157,7 @@ void QuantizeRun::save_states(int64_t block, const Quantization& quantization) {
   const std::string name = states_file(block);
   const std::filesystem::path path = folder_->file(name);
   try {
+    journal_->settle();  // the file that is replaced is no longer the last one noted
     Backend& backend = session_->team(block - 1).lead();
     const uint64_t digest = gptq::save_states(path, quantization.stores(), backend);
     journal_->note(Journal::States{block, name, digest}, [path] {

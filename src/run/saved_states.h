@@ -16,7 +16,7 @@ int64_t saved_bytes(const std::vector<StateStore*>& stores);
 // InputError if the disk is full. Does not sync.
 uint64_t save_states(const std::filesystem::path& file, const std::vector<StateStore*>& stores, Backend& backend);
 
-// Replaces the residuals of stores with as many batches of the same shapes. False, with undefined residuals, if the
+// Replaces the residuals of stores with as many batches of the same shapes. False, and nothing is replaced, if the
 // file is missing or not the one with this digest.
 bool restore_states(const std::filesystem::path& file, uint64_t digest, const std::vector<StateStore*>& stores,
                     Backend& backend);
