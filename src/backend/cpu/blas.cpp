@@ -29,7 +29,7 @@ namespace {
 constexpr size_t kBufferBytes = size_t{128} << 20;
 // What else may be mapped between the look for room and its use.
 constexpr size_t kMargin = size_t{8} << 20;
-// What buffers beyond the first leave for the matrices and threads of a run.
+// What buffers that are reserved in advance leave for the matrices and threads of a run.
 constexpr size_t kLeft = kBufferBytes;
 
 // Of the process, as OpenBLAS and its buffers are.
@@ -51,18 +51,15 @@ bool has_room(size_t bytes) {
   return true;
 }
 
-// None of `all` is taken. Holding those that are there makes OpenBLAS map another.
-void add_buffers(Buffers& all, int wanted) {
+// None of `all` is taken. Holding those that are there makes OpenBLAS map another. `spare`: bytes that it leaves.
+void add_buffers(Buffers& all, int wanted, size_t spare) {
   if (blas_memory_alloc == nullptr || blas_memory_free == nullptr) {
-    const auto bytes = [&] {
-      return kBufferBytes * static_cast<size_t>(all.count + 1) + (all.count > 0 ? kLeft : kMargin);
-    };
-    while (all.count < wanted && has_room(bytes())) ++all.count;
+    while (all.count < wanted && has_room(kBufferBytes * static_cast<size_t>(all.count + 1) + spare)) ++all.count;
     return;
   }
   std::vector<void*> held;
   held.reserve(static_cast<size_t>(wanted));
-  for (int i = 0; i < wanted && (i < all.count || has_room(kBufferBytes + (i > 0 ? kLeft : kMargin))); ++i)
+  for (int i = 0; i < wanted && (i < all.count || has_room(kBufferBytes + spare)); ++i)
     held.push_back(blas_memory_alloc(0));
   all.count = std::max(all.count, static_cast<int>(held.size()));
   for (void* buffer : held) blas_memory_free(buffer);
@@ -89,14 +86,14 @@ void prepare_blas(int calls) {
   Buffers& all = buffers();
   std::unique_lock lock(all.mutex);
   all.changed.wait(lock, [&] { return all.taken == 0; });
-  if (all.count < calls) add_buffers(all, calls);
+  if (all.count < calls) add_buffers(all, calls, kLeft);
   all.changed.notify_all();
 }
 
 BlasCall::BlasCall() {
   Buffers& all = buffers();
   std::unique_lock lock(all.mutex);
-  if (all.count == 0) add_buffers(all, 1);
+  if (all.count == 0) add_buffers(all, 1, kMargin);
   if (all.count == 0) throw no_buffer();
   all.changed.wait(lock, [&] { return all.taken < all.count; });
   ++all.taken;
