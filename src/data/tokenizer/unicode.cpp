@@ -84,13 +84,13 @@ char32_t next_character(std::string_view text, size_t& offset) {
   if (lead < 0x80) return lead;
   int following = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
   char32_t character = lead & (0x3f >> following);
-  for (int i = 0; i < following; ++i) character = character << 6 | (byte() & 0x3f);
+  for (int i = 0; i < following && offset < text.size(); ++i) character = character << 6 | (byte() & 0x3f);
   return character;
 }
 
 char32_t previous_character(std::string_view text, size_t& offset) {
   do --offset;
-  while ((static_cast<uint8_t>(text[offset]) & 0xc0) == 0x80);
+  while (offset > 0 && (static_cast<uint8_t>(text[offset]) & 0xc0) == 0x80);
   size_t start = offset;
   return next_character(text, start);
 }
