@@ -11,7 +11,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
@@ -67,7 +69,7 @@ uint64_t PairTable::find(uint64_t key) const { return slots_.empty() ? kAbsent :
 BytePairEncoding::BytePairEncoding(const json& model) {
   std::string type = model.value("type", "BPE");
   if (type != "BPE" || !model.contains("merges"))
-    throw UnsupportedError(cat("the model \"", type, "\" is not supported"));
+    throw UnsupportedError(cat("the model \"", excerpt(type), "\" is not supported"));
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
     if (is_set(model, option))
       throw UnsupportedError(cat("the option \"", option, "\" of model \"BPE\" is not supported"));
@@ -75,13 +77,14 @@ BytePairEncoding::BytePairEncoding(const json& model) {
   ignore_merges_ = model.value("ignore_merges", false);
 
   const json& vocabulary = model.at("vocab");
+  if (!vocabulary.is_object())
+    throw InputError(cat("\"vocab\" of model \"BPE\" is ", excerpt_of(vocabulary), " where an object was expected"));
   vocabulary_.reserve(vocabulary.size());
   int32_t largest = -1;
   for (const auto& [token, id] : vocabulary.items()) {
-    int64_t value = id.get<int64_t>();
-    if (value < 0 || value > (int64_t{1} << 30)) throw InputError(cat("the token \"", token, "\" has the id ", value));
-    vocabulary_.emplace(token, static_cast<int32_t>(value));
-    largest = std::max(largest, static_cast<int32_t>(value));
+    const int32_t value = token_id_of(id, "the token", token);
+    vocabulary_.emplace(token, value);
+    largest = std::max(largest, value);
   }
   if (largest > 16 * size() + (1 << 20))
     throw InputError(cat("a vocabulary of ", size(), " tokens has the id ", largest));
@@ -121,15 +124,15 @@ void BytePairEncoding::read_merges(const json& merges) {
       if (text.starts_with("#version")) continue;
       size_t space = text.find(' ');
       if (space == text.npos || text.find(' ', space + 1) != text.npos)
-        throw InputError(
-            cat("merge ", rank, " is \"", text, "\" where two tokens with one space between them were expected"));
+        throw InputError(cat("merge ", rank, " is \"", excerpt(text),
+                             "\" where two tokens with one space between them were expected"));
       left = text.substr(0, space), right = text.substr(space + 1);
     }
     std::string whole = left + right;
     int32_t left_id = token_id(left), right_id = token_id(right), id = token_id(whole);
     if (left_id < 0 || right_id < 0 || id < 0) {
       const std::string& missing = left_id < 0 ? left : right_id < 0 ? right : whole;
-      throw InputError(cat("merge ", rank, " needs the token \"", missing, "\", which the vocabulary lacks"));
+      throw InputError(cat("merge ", rank, " needs the token \"", excerpt(missing), "\", which the vocabulary lacks"));
     }
     merges_.insert(PairTable::key(static_cast<uint32_t>(left_id), static_cast<uint32_t>(right_id)),
                    rank++ << 32 | static_cast<uint32_t>(id));
@@ -158,7 +161,7 @@ int32_t BytePairEncoding::character_id(char32_t character) const {
   return token_id(text);
 }
 
-void BytePairEncoding::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
+void BytePairEncoding::encode(std::string_view word, WordCache& cache, Budget&, std::vector<int32_t>& ids) const {
   if (word.empty()) return;
   if (ignore_merges_) {
     if (int32_t id = token_id(word); id >= 0) return ids.push_back(id);
