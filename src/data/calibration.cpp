@@ -17,8 +17,10 @@
 
 #include "base/error.h"
 #include "data/chat.h"
+#include "data/message.h"
 #include "data/tokenizer/unicode.h"
 #include "io/file.h"
+#include "io/json.h"
 
 namespace gptq {
 namespace {
@@ -112,11 +114,13 @@ class LineReader {
   }
 
   TokenSequence read_line(std::string_view text) {
+    if (find_deeper(text) != text.npos)
+      fail("JSON nested deeper than ", kMaxJsonDepth, " levels; a .jsonl file has one object per line");
     json line;
     try {
       line = json::parse(text);
     } catch (const json::exception& error) {
-      fail("broken JSON (", error.what(), "); a .jsonl file has one object per line");
+      fail("broken JSON (", reason_of(error), "); a .jsonl file has one object per line");
     }
     if (line.is_array()) line = json{{"input_ids", std::move(line)}};
     if (!line.is_object()) fail("found ", line.type_name(), " where an object was expected");
@@ -145,7 +149,8 @@ class LineReader {
     for (const json& value : values) {
       bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= kLargestId) &&
                   value.get<int64_t>() >= 0;
-      if (!fits) fail("found ", value.dump(), " in \"input_ids\" where a token id (an integer from 0 on) was expected");
+      if (!fits)
+        fail("found ", excerpt_of(value), " in \"input_ids\" where a token id (an integer from 0 on) was expected");
       ids.push_back(value.get<int32_t>());
     }
     return ids;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/unicode.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -22,8 +23,13 @@ constexpr std::string_view kWayOut = "render the messages to text first and give
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size()))
-    text.replace(at, from.size(), to);
+  std::string replaced;
+  size_t copied = 0;
+  for (size_t at = text.find(from); at != text.npos; at = text.find(from, copied)) {
+    replaced.append(text, copied, at - copied).append(to);
+    copied = at + from.size();
+  }
+  if (copied > 0) text = replaced.append(text, copied);
 }
 
 // A template in canonical form: no white space outside strings, strings joined and in single quotes with newlines as
@@ -59,8 +65,9 @@ std::string canonical(std::string_view source) {
 // The text between `before` and `after`, or "".
 std::string between(std::string_view text, std::string_view before, std::string_view after) {
   for (size_t at = text.find(before); at != text.npos; at = text.find(before, at + 1)) {
-    size_t start = at + before.size(), end = text.find(after, start), quote = text.find('\'', start);
-    if (end != text.npos && end <= quote) return std::string(text.substr(start, end - start));
+    const std::string_view rest = text.substr(at + before.size());
+    const size_t end = rest.substr(0, std::min(rest.find('\''), rest.size()) + after.size()).find(after);
+    if (end != rest.npos) return std::string(rest.substr(0, end));
   }
   return "";
 }
@@ -80,11 +87,18 @@ std::string_view strip_newlines(std::string_view text, bool left, bool right) {
   return text;
 }
 
+// The string that an object has under a key; "" if there is none.
+std::string string_in(const json& object, const char* key) {
+  if (!object.is_object()) return "";
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+// "bos_token" or a similar key: a text, or an object with one. Empty if absent.
 std::string token_text(const json& config, const char* name) {
   if (!config.is_object() || !config.contains(name)) return "";
   const json& token = config.at(name);
-  if (token.is_string()) return token.get<std::string>();
-  return token.is_object() ? token.value("content", "") : "";
+  return token.is_object() ? string_in(token, "content") : string_in(config, name);
 }
 
 // "chat_template": a template, or a list of named ones with a "default". Empty if absent.
@@ -93,7 +107,7 @@ std::string template_in(const json& config) {
   const json& source = config.at("chat_template");
   if (source.is_string()) return source.get<std::string>();
   for (const json& named : source)
-    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
+    if (string_in(named, "name") == "default") return string_in(named, "template");
   return "";
 }
 
@@ -151,7 +165,7 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages) const {
   for (const ChatMessage& message : messages)
     if (message.role != "system" && message.role != "user" && message.role != "assistant")
       throw UnsupportedError(
-          cat("the role \"", message.role, "\" is not supported (system, user and assistant are): ", kWayOut));
+          cat("the role \"", excerpt(message.role), "\" is not supported (system, user and assistant are): ", kWayOut));
   switch (kind_) {
     case Kind::kChatMl:
       return render_chat_ml(messages);
@@ -223,7 +237,7 @@ std::string ChatTemplate::render_llama2(std::span<const ChatMessage> messages) c
   }
   for (size_t i = 0; i < messages.size(); ++i) {
     if (messages[i].role != (i % 2 == 0 ? "user" : "assistant"))
-      throw InputError(cat("message ", i + 1, " is of role \"", messages[i].role,
+      throw InputError(cat("message ", i + 1, " is of role \"", excerpt(messages[i].role),
                            "\" where this chat template needs user and assistant in turns"));
     std::string content = i == 0 ? system + messages[i].content : messages[i].content;
     text += i % 2 == 0 ? cat(bos_, "[INST] ", strip(content), " [/INST]") : cat(" ", strip(content), " ", eos_);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/decoder.h"
@@ -15,6 +16,7 @@
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/unigram.h"
+#include "data/tokenizer/values.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -38,27 +40,51 @@ std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
                        "merges.txt, so text cannot be tokenized (", kWayOut, ")"));
 }
 
-// A part of tokenizer.json; null if absent.
-json part(const json& tokenizer, const char* name) { return tokenizer.contains(name) ? tokenizer.at(name) : json(); }
+// What `make` makes of a part of tokenizer.json, which is null if absent. `list`: the key that a sequence
+// has its steps under, if it has any.
+template <typename Make>
+auto made(const json& tokenizer, const char* name, const char* list, const Make& make) {
+  const json none;
+  const auto found = tokenizer.find(name);
+  const json& part = found == tokenizer.end() ? none : *found;
+  try {
+    if (list != nullptr) require_few_steps(part, name, list);
+    return make(part);
+  } catch (const json::exception& error) {
+    throw InputError(cat("its \"", name, "\": ", reason_of(error)));
+  }
+}
 
 }  // namespace
 
 std::unique_ptr<TokenizerModel> make_tokenizer_model(const json& description) {
+  if (!description.is_object())
+    throw InputError(cat("its \"model\" is ", excerpt_of(description), " where an object was expected"));
   if (description.value("type", "") == "Unigram") return std::make_unique<Unigram>(description);
   return std::make_unique<BytePairEncoding>(description);
 }
 
 struct Tokenizer::Impl {
-  Impl(const std::filesystem::path& from, const json& tokenizer)
+  Impl(const std::filesystem::path& from, std::string from_file, const json& tokenizer)
       : folder(from),
-        normalizer(make_normalizer(part(tokenizer, "normalizer"))),
-        pre_tokenizer(make_pre_tokenizer(part(tokenizer, "pre_tokenizer"))),
-        model(make_tokenizer_model(tokenizer.at("model"))),
-        added(part(tokenizer, "added_tokens"), *model, *normalizer),
-        special(read_post_processor(part(tokenizer, "post_processor"))),
-        decoder(make_decoder(part(tokenizer, "decoder"))) {}
+        file(std::move(from_file)),
+        normalizer(made(tokenizer, "normalizer", "normalizers", &make_normalizer)),
+        pre_tokenizer(made(tokenizer, "pre_tokenizer", "pretokenizers", &make_pre_tokenizer)),
+        model(made(tokenizer, "model", nullptr, &make_tokenizer_model)),
+        added(made(tokenizer, "added_tokens", nullptr,
+                   [this](const json& part) { return AddedTokens(part, *model, *normalizer); })),
+        special(made(tokenizer, "post_processor", "processors", &read_post_processor)),
+        decoder(made(tokenizer, "decoder", "decoders", &make_decoder)) {}
+
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const;
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
+  // Names the file in an error that comes of a text.
+  InputError unusable(const InputError& error) const {
+    return InputError(cat("the tokenizer ", file, " cannot be used for this text: ", error.what()));
+  }
 
   std::filesystem::path folder;
+  std::string file;
   std::unique_ptr<Normalizer> normalizer;
   std::unique_ptr<PreTokenizer> pre_tokenizer;
   std::unique_ptr<TokenizerModel> model;
@@ -70,16 +96,18 @@ struct Tokenizer::Impl {
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
   const std::string file = tokenizer_file(folder).string();
   try {
-    impl_ = std::make_unique<Impl>(folder, file.ends_with("tokenizer.json")
-                                               ? parse_json<json>(read_text(file, kMaxTokenizerBytes), file)
-                                               : tokenizer_from_older_files(folder));
+    const json tokenizer = file.ends_with("tokenizer.json")
+                               ? parse_json<json>(read_text(file, kMaxTokenizerBytes), file)
+                               : tokenizer_from_older_files(folder);
+    if (!tokenizer.is_object()) throw InputError(cat("it is ", excerpt_of(tokenizer), " where an object was expected"));
+    impl_ = std::make_unique<Impl>(folder, file, tokenizer);
   } catch (const UnsupportedError& error) {
     throw UnsupportedError(cat("the tokenizer ", file, " cannot be used: ", error.what(), " (", kWayOut, ")"));
   } catch (const InputError& error) {
     if (!error.subject().file.empty()) throw InputError(cat(error.what(), " (", kWayOut, ")"), error.subject());
     throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
   } catch (const json::exception& error) {
-    throw InputError(cat("the tokenizer ", file, " is broken: ", error.what(), " (", kWayOut, ")"));
+    throw InputError(cat("the tokenizer ", file, " is broken: ", reason_of(error), " (", kWayOut, ")"));
   }
 }
 
@@ -89,38 +117,58 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
   if (int64_t offset = invalid_utf8_offset(text); offset >= 0)
     throw InputError(cat("the text is not valid UTF-8 at byte ", offset, "; convert it to UTF-8 first"));
-  const Impl& impl = *impl_;
+  try {
+    return impl_->encode(text, add_special_tokens);
+  } catch (const InputError& error) {
+    throw impl_->unusable(error);
+  }
+}
+
+std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text, bool add_special_tokens) const {
   std::vector<int32_t> ids;
   WordCache cache;
-  if (add_special_tokens) ids = impl.special.before;
+  Budget budget(text.size());
+  if (add_special_tokens) ids = special.before;
 
-  auto encode_word = [&](Piece word) { impl.model->encode(word.text, cache, ids); };
+  auto encode_word = [&](Piece word) { model->encode(word.text, cache, budget, ids); };
   auto encode_part = [&](std::string_view part, size_t start, int32_t id) {
     if (id >= 0) return ids.push_back(id);
-    std::string normal = impl.normalizer->apply(std::string(part));
-    impl.added.split(normal, true, [&](std::string_view words, size_t offset, int32_t normalized_id) {
+    std::string normal = normalizer->apply(std::string(part), budget);
+    added.split(normal, true, budget, [&](std::string_view words, size_t offset, int32_t normalized_id) {
       if (normalized_id >= 0) return ids.push_back(normalized_id);
-      impl.pre_tokenizer->split({words, start == 0 && offset == 0}, encode_word);
+      pre_tokenizer->split({words, start == 0 && offset == 0}, budget, encode_word);
     });
   };
-  impl.added.split(text, false, encode_part);
+  added.split(text, false, budget, encode_part);
 
-  if (add_special_tokens) ids.insert(ids.end(), impl.special.after.begin(), impl.special.after.end());
+  if (add_special_tokens) ids.insert(ids.end(), special.after.begin(), special.after.end());
   return ids;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
+  try {
+    return impl_->decode(ids, skip_special_tokens);
+  } catch (const InputError& error) {
+    throw impl_->unusable(error);
+  }
+}
+
+std::string Tokenizer::Impl::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
+  size_t bytes = 0;
   for (int32_t id : ids) {
-    const AddedToken* added = impl_->added.find(id);
-    const std::string* token = added ? &added->text : impl_->model->token(id);
+    const AddedToken* added_token = added.find(id);
+    const std::string* token = added_token ? &added_token->text : model->token(id);
     if (!token) continue;
-    const AddedToken* named = impl_->added.find(*token);
-    if (!(skip_special_tokens && named && named->special)) tokens.push_back(*token);
+    const AddedToken* named = added.find(*token);
+    if (skip_special_tokens && named && named->special) continue;
+    tokens.push_back(*token);
+    bytes += token->size();
   }
+  Budget budget(bytes);
   std::string text;
-  for (const std::string& token : impl_->decoder->apply(std::move(tokens))) text += token;
+  for (const std::string& token : decoder->apply(std::move(tokens), budget)) text += token;
   return text;
 }
 

@@ -10,9 +10,10 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "data/tokenizer/budget.h"
 #include "data/tokenizer/model.h"
 #include "data/tokenizer/normalizer.h"
-#include "data/tokenizer/pair_table.h"
+#include "data/tokenizer/trie.h"
 
 namespace gptq {
 
@@ -32,26 +33,26 @@ class AddedTokens {
   // Splits `text` at added tokens and passes its parts to the sink in order: added tokens with their id, others with
   // -1, `start` being the offset in `text`. `normalized` selects the tokens that match normalized text, or the others.
   using Sink = std::function<void(std::string_view part, size_t start, int32_t id)>;
-  void split(std::string_view text, bool normalized, const Sink& sink) const;
+  void split(std::string_view text, bool normalized, Budget& budget, const Sink& sink) const;
 
   const AddedToken* find(std::string_view content) const;
   const AddedToken* find(int32_t id) const;
 
  private:
-  // Finds the longest of its texts at an offset.
-  struct Trie {
-    PairTable children;         // (node, byte) -> node
-    std::vector<int32_t> ends;  // by node: index of the token that ends there, or -1
-    std::vector<bool> first = std::vector<bool>(256);
+  // The texts of some of the tokens, and their indices.
+  struct Texts {
+    Trie trie;
+    std::vector<bool> first = std::vector<bool>(256);  // by byte: a text starts with it
 
     void insert(std::string_view text, int32_t token);
-    int32_t longest(std::string_view text, size_t start, size_t& end) const;  // -1 if none
+    // The token with the longest text at an offset; -1 if there is none.
+    int32_t longest(std::string_view text, size_t start, size_t& end, Budget& budget) const;
   };
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string, size_t, TextHash, std::equal_to<>> by_content_;
   std::unordered_map<int32_t, size_t> by_id_;
-  Trie plain_, normalized_;
+  Texts plain_, normalized_;
 };
 
 }  // namespace gptq

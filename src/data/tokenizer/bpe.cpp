@@ -11,7 +11,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
@@ -44,7 +46,7 @@ bool is_set(const json& model, const char* option) {
 BytePairEncoding::BytePairEncoding(const json& model) {
   std::string type = model.value("type", "BPE");
   if (type != "BPE" || !model.contains("merges"))
-    throw UnsupportedError(cat("the model \"", type, "\" is not supported"));
+    throw UnsupportedError(cat("the model \"", excerpt(type), "\" is not supported"));
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
     if (is_set(model, option))
       throw UnsupportedError(cat("the option \"", option, "\" of model \"BPE\" is not supported"));
@@ -67,7 +69,7 @@ BytePairEncoding::BytePairEncoding(const json& model) {
   merges_.read(model.at("merges"), vocabulary_);
 }
 
-void BytePairEncoding::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
+void BytePairEncoding::encode(std::string_view word, WordCache& cache, Budget&, std::vector<int32_t>& ids) const {
   if (word.empty()) return;
   if (ignore_merges_) {
     if (int32_t id = token_id(word); id >= 0) return ids.push_back(id);

@@ -19,7 +19,7 @@ class BytePairEncoding final : public TokenizerModel {
   explicit BytePairEncoding(const nlohmann::json& model);
 
   // Appends the ids of one word (valid UTF-8). O(n log n) in its length.
-  void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const override;
+  void encode(std::string_view word, WordCache& cache, Budget& budget, std::vector<int32_t>& ids) const override;
 
   int32_t token_id(std::string_view token) const override { return vocabulary_.id(token); }
   const std::string* token(int32_t id) const override { return vocabulary_.token(id); }

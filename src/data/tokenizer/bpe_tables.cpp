@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
@@ -17,13 +19,14 @@ constexpr char32_t kCharacterTable = 0x10000;
 }  // namespace
 
 void BpeVocabulary::read(const json& vocabulary) {
+  if (!vocabulary.is_object())
+    throw InputError(cat("\"vocab\" of model \"BPE\" is ", excerpt_of(vocabulary), " where an object was expected"));
   ids_.reserve(vocabulary.size());
   int32_t largest = -1;
   for (const auto& [token, id] : vocabulary.items()) {
-    int64_t value = id.get<int64_t>();
-    if (value < 0 || value > (int64_t{1} << 30)) throw InputError(cat("the token \"", token, "\" has the id ", value));
-    ids_.emplace(token, static_cast<int32_t>(value));
-    largest = std::max(largest, static_cast<int32_t>(value));
+    const int32_t value = token_id_of(id, "the token", token);
+    ids_.emplace(token, value);
+    largest = std::max(largest, value);
   }
   if (largest > 16 * size() + (1 << 20))
     throw InputError(cat("a vocabulary of ", size(), " tokens has the id ", largest));
@@ -66,15 +69,15 @@ void BpeMerges::read(const json& merges, const BpeVocabulary& vocabulary) {
       if (text.starts_with("#version")) continue;
       size_t space = text.find(' ');
       if (space == text.npos || text.find(' ', space + 1) != text.npos)
-        throw InputError(
-            cat("merge ", rank, " is \"", text, "\" where two tokens with one space between them were expected"));
+        throw InputError(cat("merge ", rank, " is \"", excerpt(text),
+                             "\" where two tokens with one space between them were expected"));
       left = text.substr(0, space), right = text.substr(space + 1);
     }
     std::string whole = left + right;
     int32_t left_id = vocabulary.id(left), right_id = vocabulary.id(right), id = vocabulary.id(whole);
     if (left_id < 0 || right_id < 0 || id < 0) {
       const std::string& missing = left_id < 0 ? left : right_id < 0 ? right : whole;
-      throw InputError(cat("merge ", rank, " needs the token \"", missing, "\", which the vocabulary lacks"));
+      throw InputError(cat("merge ", rank, " needs the token \"", excerpt(missing), "\", which the vocabulary lacks"));
     }
     merges_.insert(PairTable::key(static_cast<uint32_t>(left_id), static_cast<uint32_t>(right_id)),
                    rank++ << 32 | static_cast<uint32_t>(id));

@@ -54,14 +54,14 @@ class CharacterMap final : public Normalizer {
   }
 
   // Replaces whole grapheme clusters, or else single characters.
-  std::string apply(std::string text) const override {
+  std::string apply(std::string text, Budget& budget) const override {
     constexpr size_t kLongestCluster = 6;  // bytes
     std::string result;
     result.reserve(text.size());
     for (size_t start = 0; start < text.size();) {
       const size_t end = cluster_end(text, start);
       const std::string_view cluster = std::string_view(text).substr(start, end - start);
-      if (cluster.size() < kLongestCluster && replace(cluster, result)) {
+      if (cluster.size() < kLongestCluster && replace(cluster, result, budget)) {
         start = end;
         continue;
       }
@@ -69,10 +69,12 @@ class CharacterMap final : public Normalizer {
         const size_t first = at;
         next_character(text, at);
         const std::string_view character = std::string_view(text).substr(first, at - first);
-        if (!replace(character, result)) result += character;
+        if (!replace(character, result, budget)) result += character;
       }
       start = end;
     }
+    if (!units_.empty() && invalid_utf8_offset(result) >= 0)
+      throw InputError("the precompiled_charsmap of normalizer Precompiled gives bytes that are not valid UTF-8");
     return result;
   }
 
@@ -92,7 +94,7 @@ class CharacterMap final : public Normalizer {
   }
 
   // Appends the replacement of the shortest prefix of a text in the trie, as the library does.
-  bool replace(std::string_view text, std::string& result) const {
+  bool replace(std::string_view text, std::string& result, Budget& budget) const {
     const auto offset = [](uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
     if (units_.empty()) return false;
     uint32_t node = offset(units_[0]);
@@ -108,7 +110,9 @@ class CharacterMap final : public Normalizer {
       if (node >= units_.size()) return false;
       const uint32_t first = units_[node] & ~(1U << 31);
       if (first > texts_.size()) return false;
-      result += std::string_view(texts_).substr(first, texts_.find('\0', first) - first);
+      const std::string_view replacement = std::string_view(texts_).substr(first, texts_.find('\0', first) - first);
+      budget.grow(text.size(), replacement.size(), "the normalizer Precompiled");
+      result += replacement;
       return true;
     }
     return false;

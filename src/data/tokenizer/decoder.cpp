@@ -2,13 +2,16 @@
 #include "data/tokenizer/decoder.h"
 
 #include <cstdlib>
+#include <limits>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/regex.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
@@ -21,8 +24,8 @@ class Sequence : public Decoder {
   explicit Sequence(const json& description) {
     for (const json& part : description.at("decoders")) parts_.push_back(make_decoder(part));
   }
-  Tokens apply(Tokens tokens) const override {
-    for (const auto& part : parts_) tokens = part->apply(std::move(tokens));
+  Tokens apply(Tokens tokens, Budget& budget) const override {
+    for (const auto& part : parts_) tokens = part->apply(std::move(tokens), budget);
     return tokens;
   }
 
@@ -32,7 +35,7 @@ class Sequence : public Decoder {
 
 class SpaceJoined : public Decoder {
  public:
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     for (size_t i = 1; i < tokens.size(); ++i) tokens[i] = cat(" ", tokens[i]);
     return tokens;
   }
@@ -41,7 +44,7 @@ class SpaceJoined : public Decoder {
 // Characters of the byte alphabet become bytes; a token with any other character is unchanged.
 class ByteLevel : public Decoder {
  public:
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     std::string bytes;
     for (const std::string& token : tokens) {
       size_t start = bytes.size();
@@ -61,7 +64,7 @@ class ByteLevel : public Decoder {
 // <0xXX> becomes a byte; each byte of a sequence that is not UTF-8 becomes U+FFFD.
 class ByteFallback : public Decoder {
  public:
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     Tokens texts;
     std::string bytes;
     auto flush = [&] {
@@ -95,7 +98,7 @@ class ByteFallback : public Decoder {
 
 class Fuse : public Decoder {
  public:
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     std::string text;
     for (const std::string& token : tokens) text += token;
     return {text};
@@ -106,19 +109,28 @@ class Fuse : public Decoder {
 class Strip : public Decoder {
  public:
   explicit Strip(const json& description)
-      : content_(description.at("content").get<std::string>()),
-        start_(description.at("start").get<int64_t>()),
-        stop_(description.at("stop").get<int64_t>()) {}
+      : content_(character_of(description.at("content"), "the content of the decoder Strip")),
+        start_(limit_of(description.at("start"))),
+        stop_(limit_of(description.at("stop"))) {}
 
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     for (std::string& token : tokens) {
-      for (int64_t i = 0; i < start_ && token.starts_with(content_); ++i) token.erase(0, content_.size());
-      for (int64_t i = 0; i < stop_ && token.ends_with(content_); ++i) token.resize(token.size() - content_.size());
+      std::string_view rest = token;
+      for (int64_t i = 0; i < start_ && rest.starts_with(content_); ++i) rest.remove_prefix(content_.size());
+      for (int64_t i = 0; i < stop_ && rest.ends_with(content_); ++i) rest.remove_suffix(content_.size());
+      if (rest.size() < token.size()) token = std::string(rest);
     }
     return tokens;
   }
 
  private:
+  static int64_t limit_of(const json& value) {
+    const int64_t limit = count_of(value, std::numeric_limits<int64_t>::max());
+    if (limit < 0)
+      throw InputError(cat("the decoder Strip has ", excerpt_of(value), " where a count of characters was expected"));
+    return limit;
+  }
+
   std::string content_;
   int64_t start_, stop_;
 };
@@ -128,11 +140,12 @@ class Replace : public Decoder {
   explicit Replace(const json& description)
       : pattern_(description.at("pattern")), content_(description.at("content").get<std::string>()) {}
 
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget& budget) const override {
     for (std::string& token : tokens) {
       std::string replaced;
       size_t copied = 0;
-      pattern_.for_each_match(token, [&](size_t start, size_t end) {
+      pattern_.for_each_match(token, budget, [&](size_t start, size_t end) {
+        budget.grow(end - start, content_.size(), "the decoder Replace");
         replaced.append(token, copied, start - copied).append(content_);
         copied = end;
       });
@@ -151,11 +164,11 @@ class Replace : public Decoder {
 class Metaspace : public Decoder {
  public:
   explicit Metaspace(const json& description)
-      : replacement_(description.at("replacement").get<std::string>()),
+      : replacement_(character_of(description.at("replacement"), "the replacement of the decoder Metaspace")),
         drops_first_(description.value("prepend_scheme", "always") != "never" &&
                      description.value("add_prefix_space", true)) {}
 
-  Tokens apply(Tokens tokens) const override {
+  Tokens apply(Tokens tokens, Budget&) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string text;
       for (size_t at = 0; at < tokens[i].size();) {
@@ -188,7 +201,7 @@ std::unique_ptr<Decoder> make_decoder(const json& description) {
   if (type == "Strip") return std::make_unique<Strip>(description);
   if (type == "Replace") return std::make_unique<Replace>(description);
   if (type == "Metaspace") return std::make_unique<Metaspace>(description);
-  throw UnsupportedError(cat("the decoder \"", type, "\" is not supported"));
+  throw UnsupportedError(cat("the decoder \"", excerpt(type), "\" is not supported"));
 }
 
 }  // namespace gptq

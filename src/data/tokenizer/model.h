@@ -10,6 +10,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "data/tokenizer/budget.h"
+
 namespace gptq {
 
 struct TextHash {
@@ -30,8 +32,8 @@ struct WordCache {
 class TokenizerModel {
  public:
   virtual ~TokenizerModel() = default;
-  // Appends the ids of one word (valid UTF-8).
-  virtual void encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const = 0;
+  // Appends the ids of one word (valid UTF-8). Throws InputError if its text exceeds the budget.
+  virtual void encode(std::string_view word, WordCache& cache, Budget& budget, std::vector<int32_t>& ids) const = 0;
   virtual int32_t token_id(std::string_view token) const = 0;  // -1 if none
   virtual const std::string* token(int32_t id) const = 0;      // null if none
   virtual int64_t size() const = 0;

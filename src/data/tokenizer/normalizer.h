@@ -3,12 +3,15 @@
 
 #include <string>
 
+#include "data/tokenizer/budget.h"
+
 namespace gptq {
 
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  virtual std::string apply(std::string text) const = 0;
+  // Throws InputError if the text exceeds its budget.
+  virtual std::string apply(std::string text, Budget& budget) const = 0;
 };
 
 }  // namespace gptq

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstring>
 #include <map>
 #include <sstream>
@@ -13,6 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
+#include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -108,6 +112,8 @@ SentencePiece parse_sentencepiece(std::string_view bytes) {
         if (part.number == 1) piece.text = part.text;
         if (part.number == 3) piece.type = part.value;
       }
+      if (invalid_utf8_offset(piece.text) >= 0)
+        throw InputError(cat("its piece ", model.pieces.size() - 1, " is not valid UTF-8"));
     } else if (field.number == 2) {
       while (inner.next(part)) {
         if (part.number == 3) model.model_type = part.value;
@@ -200,7 +206,11 @@ class Settings {
     const auto decoder = config_.find("added_tokens_decoder");
     if (decoder != config_.end() && decoder->is_object()) {
       for (const auto& [id, token] : decoder->items()) {
-        const int64_t number = std::atoll(id.c_str());
+        int64_t number = 0;
+        const auto read = std::from_chars(id.data(), id.data() + id.size(), number);
+        if (read.ec != std::errc() || read.ptr != id.data() + id.size() || !token.is_object())
+          throw InputError(cat("added_tokens_decoder has \"", excerpt(id), "\" with ", excerpt_of(token),
+                               " where an id with an object was expected"));
         json full = token_of(number, token.value("content", ""), token.value("special", false));
         for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"})
           full[flag] = token.value(flag, false);
@@ -242,7 +252,8 @@ class Settings {
 
 std::map<std::string, int64_t> vocabulary_of(const json& tokenizer) {
   std::map<std::string, int64_t> vocabulary;
-  for (const auto& [text, id] : tokenizer.at("model").at("vocab").items()) vocabulary[text] = id.get<int64_t>();
+  for (const auto& [text, id] : tokenizer.at("model").at("vocab").items())
+    vocabulary[text] = token_id_of(id, "the token", text);
   return vocabulary;
 }
 

@@ -6,7 +6,8 @@ namespace gptq {
 
 size_t PairTable::slot_of(uint64_t key) const {
   size_t mask = slots_.size() - 1;
-  size_t slot = (key * 0x9e3779b97f4a7c15u >> 20) & mask;
+  // The upper bits of the product, which all bits of the key reach.
+  size_t slot = (key ^ key >> 32) * 0x9e3779b97f4a7c15u >> 32 & mask;
   while (slots_[slot].value != kAbsent && slots_[slot].key != key) slot = (slot + 1) & mask;
   return slot;
 }

@@ -5,11 +5,22 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
 
 using nlohmann::json;
+
+// Real post-processors add one or two tokens to every text.
+constexpr size_t kMostTokens = 1000;
+
+void add(const json& id, std::vector<int32_t>& ids) {
+  if (ids.size() == kMostTokens)
+    throw InputError(cat("the post-processor adds more than ", kMostTokens, " special tokens to a text"));
+  ids.push_back(token_id_of(id, "a special token of the post-processor"));
+}
 
 // {"single": [{"SpecialToken": {"id": name}}, {"Sequence": ...}, ...], "special_tokens": {name: {"ids": [...]}}}
 SpecialTokens read_template(const json& description) {
@@ -22,7 +33,7 @@ SpecialTokens read_template(const json& description) {
     }
     std::string name = piece.at("SpecialToken").at("id").get<std::string>();
     auto& side = sequences == 0 ? special.before : special.after;
-    for (const json& id : description.at("special_tokens").at(name).at("ids")) side.push_back(id.get<int32_t>());
+    for (const json& id : description.at("special_tokens").at(name).at("ids")) add(id, side);
   }
   if (sequences != 1)
     throw UnsupportedError(
@@ -38,7 +49,8 @@ SpecialTokens read_post_processor(const json& description) {
   if (type == "ByteLevel") return {};  // changes offsets only
   if (type == "TemplateProcessing") return read_template(description);
   if (type == "BertProcessing" || type == "RobertaProcessing")
-    return {{description.at("cls").at(1).get<int32_t>()}, {description.at("sep").at(1).get<int32_t>()}};
+    return {{token_id_of(description.at("cls").at(1), "\"cls\" of the post-processor")},
+            {token_id_of(description.at("sep").at(1), "\"sep\" of the post-processor")}};
   if (type == "Sequence") {
     SpecialTokens all;
     for (const json& part : description.at("processors")) {
@@ -48,7 +60,7 @@ SpecialTokens read_post_processor(const json& description) {
     }
     return all;
   }
-  throw UnsupportedError(cat("the post-processor \"", type, "\" is not supported"));
+  throw UnsupportedError(cat("the post-processor \"", excerpt(type), "\" is not supported"));
 }
 
 }  // namespace gptq

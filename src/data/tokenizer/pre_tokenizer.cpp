@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/message.h"
 #include "data/tokenizer/regex.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {
@@ -29,7 +31,7 @@ Behavior behavior_from(const std::string& name) {
   }};
   for (auto [known, behavior] : kNames)
     if (name == known) return behavior;
-  throw UnsupportedError(cat("the split behavior \"", name, "\" is not supported"));
+  throw UnsupportedError(cat("the split behavior \"", excerpt(name), "\" is not supported"));
 }
 
 // Receives a piece's matches from left to right and passes on words according to the behavior.
@@ -94,7 +96,7 @@ class Splitter {
 
 class Identity : public PreTokenizer {
  public:
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget&, const PieceSink& sink) const override {
     if (!piece.text.empty()) sink(piece);
   }
 };
@@ -104,12 +106,12 @@ class Sequence : public PreTokenizer {
   explicit Sequence(const json& description) {
     for (const json& part : description.at("pretokenizers")) parts_.push_back(make_pre_tokenizer(part));
   }
-  void split(Piece piece, const PieceSink& sink) const override { split_from(0, piece, sink); }
+  void split(Piece piece, Budget& budget, const PieceSink& sink) const override { split_from(0, piece, budget, sink); }
 
  private:
-  void split_from(size_t first, Piece piece, const PieceSink& sink) const {
-    if (first == parts_.size()) return Identity().split(piece, sink);
-    parts_[first]->split(piece, [&](Piece word) { split_from(first + 1, word, sink); });
+  void split_from(size_t first, Piece piece, Budget& budget, const PieceSink& sink) const {
+    if (first == parts_.size()) return Identity().split(piece, budget, sink);
+    parts_[first]->split(piece, budget, [&](Piece word) { split_from(first + 1, word, budget, sink); });
   }
   std::vector<std::unique_ptr<PreTokenizer>> parts_;
 };
@@ -121,9 +123,9 @@ class Split : public PreTokenizer {
         behavior_(behavior_from(description.at("behavior").get<std::string>())),
         invert_(description.value("invert", false)) {}
 
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget& budget, const PieceSink& sink) const override {
     Splitter splitter(piece, behavior_, invert_, sink);
-    pattern_.for_each_match(piece.text, [&](size_t start, size_t end) { splitter.match(start, end); });
+    pattern_.for_each_match(piece.text, budget, [&](size_t start, size_t end) { splitter.match(start, end); });
     splitter.finish();
   }
 
@@ -138,7 +140,7 @@ class CharacterSplit : public PreTokenizer {
  public:
   CharacterSplit(bool (*matches)(char32_t), Behavior behavior) : matches_(matches), behavior_(behavior) {}
 
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget&, const PieceSink& sink) const override {
     Splitter splitter(piece, behavior_, false, sink);
     for (size_t end = 0; end < piece.text.size();) {
       size_t start = end;
@@ -155,7 +157,7 @@ class CharacterSplit : public PreTokenizer {
 // Runs of word characters, and runs of other characters; white space is dropped.
 class Whitespace : public PreTokenizer {
  public:
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget&, const PieceSink& sink) const override {
     auto kind = [](char32_t c) { return is_word(c) ? 1 : is_whitespace(c) ? 0 : 2; };
     size_t word_start = 0;
     int word_kind = 0;
@@ -181,9 +183,10 @@ class ByteLevel : public PreTokenizer {
     if (description.value("use_regex", true)) regex_.emplace(kGpt2Pattern);
   }
 
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget& budget, const PieceSink& sink) const override {
     std::string prefixed;
     if (add_prefix_space_ && !piece.text.starts_with(' ')) {
+      budget.grow(1, "the pre-tokenizer ByteLevel");
       prefixed = cat(" ", piece.text);
       piece.text = prefixed;
     }
@@ -191,11 +194,12 @@ class ByteLevel : public PreTokenizer {
     PieceSink emit = [&](Piece word) {
       characters.clear();
       append_byte_characters(characters, word.text);
+      budget.grow(word.text.size(), characters.size(), "the pre-tokenizer ByteLevel");
       sink({characters, word.starts_input});
     };
-    if (!regex_) return Identity().split(piece, emit);
+    if (!regex_) return Identity().split(piece, budget, emit);
     Splitter splitter(piece, Behavior::kIsolated, false, emit);
-    regex_->for_each_match(piece.text, [&](size_t start, size_t end) { splitter.match(start, end); });
+    regex_->for_each_match(piece.text, budget, [&](size_t start, size_t end) { splitter.match(start, end); });
     splitter.finish();
   }
 
@@ -209,22 +213,25 @@ class ByteLevel : public PreTokenizer {
 class Metaspace : public PreTokenizer {
  public:
   explicit Metaspace(const json& description)
-      : replacement_(description.at("replacement").get<std::string>()), split_(description.value("split", true)) {
+      : replacement_(character_of(description.at("replacement"), "the replacement of the pre-tokenizer Metaspace")),
+        split_(description.value("split", true)) {
     std::string scheme = description.value("prepend_scheme", "always");
     if (scheme != "always" && scheme != "first" && scheme != "never")
-      throw UnsupportedError(cat("the prepend_scheme \"", scheme, "\" of pre-tokenizer Metaspace is not supported"));
+      throw UnsupportedError(
+          cat("the prepend_scheme \"", excerpt(scheme), "\" of pre-tokenizer Metaspace is not supported"));
     bool never = scheme == "never" || !description.value("add_prefix_space", true);
     always_ = scheme == "always" && !never;
     first_ = scheme == "first" && !never;
   }
 
-  void split(Piece piece, const PieceSink& sink) const override {
+  void split(Piece piece, Budget& budget, const PieceSink& sink) const override {
     std::string text;
     text.reserve(piece.text.size() + replacement_.size());
     for (char c : piece.text) c == ' ' ? text += replacement_ : text += c;
     if ((always_ || (first_ && piece.starts_input)) && !text.starts_with(replacement_)) text.insert(0, replacement_);
+    budget.grow(piece.text.size(), text.size(), "the pre-tokenizer Metaspace");
     piece.text = text;
-    if (!split_) return Identity().split(piece, sink);
+    if (!split_) return Identity().split(piece, budget, sink);
     Splitter splitter(piece, Behavior::kMergedWithNext, false, sink);
     for (size_t at = text.find(replacement_); at != text.npos; at = text.find(replacement_, at + replacement_.size()))
       splitter.match(at, at + replacement_.size());
@@ -281,7 +288,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const json& description) {
   }
   if (type == "Punctuation")
     return std::make_unique<CharacterSplit>(&is_punctuation, behavior_from(description.value("behavior", "Isolated")));
-  throw UnsupportedError(cat("the pre-tokenizer \"", type, "\" is not supported"));
+  throw UnsupportedError(cat("the pre-tokenizer \"", excerpt(type), "\" is not supported"));
 }
 
 }  // namespace gptq

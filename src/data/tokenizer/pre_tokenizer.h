@@ -8,6 +8,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "data/tokenizer/budget.h"
+
 namespace gptq {
 
 struct Piece {
@@ -21,8 +23,8 @@ using PieceSink = std::function<void(Piece)>;
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  // Passes the words of `piece` to `sink` in order; none is empty.
-  virtual void split(Piece piece, const PieceSink& sink) const = 0;
+  // Passes the words of `piece` to `sink` in order; none is empty. Throws InputError if a text exceeds its budget.
+  virtual void split(Piece piece, Budget& budget, const PieceSink& sink) const = 0;
 };
 
 // From tokenizer.json's "pre_tokenizer", which may be null. Throws UnsupportedError with the name of an unsupported

@@ -1,8 +1,10 @@
 // Unicode functions on top of utf8proc, with fast paths for ASCII.
 #include "data/tokenizer/unicode.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <vector>
 
 #include <utf8proc.h>
 
@@ -52,6 +54,34 @@ bool is_enclosed_letter(char32_t c) {
          (c >= 0x1f170 && c <= 0x1f189);
 }
 
+// The decomposed characters of a text, with marks in canonical order. utf8proc_decompose() would do the same, but it
+// takes time that grows with the square of a run of marks.
+void decompose(std::string_view text, utf8proc_option_t options, std::vector<utf8proc_int32_t>& characters) {
+  constexpr size_t kLongest = 32;  // characters of a decomposition: Unicode has 18
+  const auto combining_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  characters.clear();
+  int boundary = UTF8PROC_BOUNDCLASS_START;
+  for (size_t at = 0; at < text.size();) {
+    std::array<utf8proc_int32_t, kLongest> parts;
+    const auto character = static_cast<utf8proc_int32_t>(next_character(text, at));
+    const auto count = utf8proc_decompose_char(character, parts.data(), kLongest, options, &boundary);
+    if (count < 0 || count > static_cast<utf8proc_ssize_t>(kLongest))
+      throw Error(cat("cannot normalize text: ", utf8proc_errmsg(count)));
+    characters.insert(characters.end(), parts.begin(), parts.begin() + count);
+  }
+  for (auto start = characters.begin(); start != characters.end();) {
+    if (combining_class(*start) == 0) {
+      ++start;
+      continue;
+    }
+    auto end = start + 1;
+    while (end != characters.end() && combining_class(*end) != 0) ++end;
+    const auto comes_first = [&](auto left, auto right) { return combining_class(left) < combining_class(right); };
+    if (!std::is_sorted(start, end, comes_first)) std::stable_sort(start, end, comes_first);
+    start = end;
+  }
+}
+
 }  // namespace
 
 int64_t invalid_utf8_offset(std::string_view text) {
@@ -84,13 +114,13 @@ char32_t next_character(std::string_view text, size_t& offset) {
   if (lead < 0x80) return lead;
   int following = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
   char32_t character = lead & (0x3f >> following);
-  for (int i = 0; i < following; ++i) character = character << 6 | (byte() & 0x3f);
+  for (int i = 0; i < following && offset < text.size(); ++i) character = character << 6 | (byte() & 0x3f);
   return character;
 }
 
 char32_t previous_character(std::string_view text, size_t& offset) {
   do --offset;
-  while ((static_cast<uint8_t>(text[offset]) & 0xc0) == 0x80);
+  while (offset > 0 && (static_cast<uint8_t>(text[offset]) & 0xc0) == 0x80);
   size_t start = offset;
   return next_character(text, start);
 }
@@ -149,6 +179,7 @@ std::string normalize(std::string_view text, NormalForm form) {
   auto is_ascii = [&](size_t i) { return static_cast<uint8_t>(text[i]) < 0x80; };
   std::string normal;
   normal.reserve(text.size());
+  std::vector<utf8proc_int32_t> characters;
   for (size_t start = 0; start < text.size();) {
     // Only a following character can change an ASCII one, so all but the last character of an ASCII run are copied.
     size_t end = start;
@@ -159,13 +190,11 @@ std::string normalize(std::string_view text, NormalForm form) {
     if (start == text.size()) break;
     end = start + 1;
     while (end < text.size() && !(is_ascii(end) && (end + 1 == text.size() || is_ascii(end + 1)))) ++end;
-    utf8proc_uint8_t* mapped = nullptr;
-    auto length =
-        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data() + start),
-                     static_cast<utf8proc_ssize_t>(end - start), &mapped, static_cast<utf8proc_option_t>(options));
+    decompose(text.substr(start, end - start), static_cast<utf8proc_option_t>(options), characters);
+    auto length = utf8proc_normalize_utf32(characters.data(), static_cast<utf8proc_ssize_t>(characters.size()),
+                                           static_cast<utf8proc_option_t>(options));
     if (length < 0) throw Error(cat("cannot normalize text: ", utf8proc_errmsg(length)));
-    normal.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
-    std::free(mapped);
+    for (size_t i = 0; i < static_cast<size_t>(length); ++i) append_utf8(normal, static_cast<char32_t>(characters[i]));
     start = end;
   }
   return normal;

@@ -14,9 +14,10 @@ int64_t invalid_utf8_offset(std::string_view text);
 // `bytes` with every maximal invalid part replaced by U+FFFD.
 std::string lossy_utf8(std::string_view bytes);
 
-// The character at `offset` of valid UTF-8; moves `offset` past it.
+// The character at `offset` of valid UTF-8; moves `offset` past it. Of other bytes some character, at most at the end.
 char32_t next_character(std::string_view text, size_t& offset);
-// The character that ends at `offset` of valid UTF-8; moves `offset` to its start.
+// The character that ends at `offset` of valid UTF-8; moves `offset` to its start. Of other bytes some character, at
+// least at the start of the text.
 char32_t previous_character(std::string_view text, size_t& offset);
 
 void append_utf8(std::string& text, char32_t character);

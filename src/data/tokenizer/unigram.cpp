@@ -7,12 +7,12 @@
 
 #include "base/error.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 
 Unigram::Unigram(const nlohmann::json& model) {
   constexpr double kUnknownPenalty = 10;  // below the lowest score, as in SentencePiece
-  ends_.push_back(-1);
   double least = 0;
   for (const auto& entry : model.at("vocab")) {
     const auto id = static_cast<int32_t>(pieces_.size());
@@ -20,23 +20,12 @@ Unigram::Unigram(const nlohmann::json& model) {
     scores_.push_back(entry.at(1).get<double>());
     least = pieces_.size() == 1 ? scores_.back() : std::min(least, scores_.back());
     ids_.emplace(pieces_.back(), id);
-    uint32_t node = 0;
-    for (const char c : pieces_.back()) {
-      const uint64_t key = PairTable::key(node, static_cast<unsigned char>(c));
-      uint64_t child = children_.find(key);
-      if (child == PairTable::kAbsent) {
-        child = ends_.size();
-        children_.insert(key, child);
-        ends_.push_back(-1);
-      }
-      node = static_cast<uint32_t>(child);
-    }
-    if (node != 0) ends_[node] = id;
+    if (!pieces_.back().empty()) trie_.insert(pieces_.back()) = id;
   }
   unknown_score_ = least - kUnknownPenalty;
   if (const auto found = model.find("unk_id"); found != model.end() && !found->is_null()) {
-    unknown_id_ = found->get<int32_t>();
-    if (unknown_id_ < 0 || unknown_id_ >= static_cast<int32_t>(pieces_.size()))
+    unknown_id_ = token_id_of(*found, "the unk_id of model Unigram");
+    if (unknown_id_ >= static_cast<int32_t>(pieces_.size()))
       throw InputError(cat("the unk_id ", unknown_id_, " of model Unigram is not the id of a piece"));
   }
   if (!model.value("byte_fallback", false)) return;
@@ -56,17 +45,17 @@ const std::string* Unigram::token(int32_t id) const {
   return id >= 0 && id < static_cast<int32_t>(pieces_.size()) ? &pieces_[id] : nullptr;
 }
 
-void Unigram::encode(std::string_view word, WordCache& cache, std::vector<int32_t>& ids) const {
+void Unigram::encode(std::string_view word, WordCache& cache, Budget& budget, std::vector<int32_t>& ids) const {
   constexpr size_t kCached = 64;  // bytes of a word that is cached
   if (word.empty()) return;
   if (word.size() > kCached) {
-    const std::vector<int32_t> found = cut(word);
+    const std::vector<int32_t> found = cut(word, budget);
     ids.insert(ids.end(), found.begin(), found.end());
     return;
   }
   auto known = cache.words.find(word);
   if (known == cache.words.end()) {
-    const std::vector<int32_t> found = cut(word);
+    const std::vector<int32_t> found = cut(word, budget);
     const WordCache::Range range{cache.ids.size(), cache.ids.size() + found.size()};
     cache.ids.insert(cache.ids.end(), found.begin(), found.end());
     known = cache.words.emplace(std::string(word), range).first;
@@ -76,13 +65,14 @@ void Unigram::encode(std::string_view word, WordCache& cache, std::vector<int32_
 }
 
 // Viterbi: the best split up to each position, then backwards from the end.
-std::vector<int32_t> Unigram::cut(std::string_view word) const {
+std::vector<int32_t> Unigram::cut(std::string_view word, Budget& budget) const {
   struct Place {
     double score = 0;
     size_t start = 0;
     int32_t piece = -1;
     bool reached = false;
   };
+  constexpr uint64_t kStepsPerByte = 8;  // of a piece that is looked for
   std::vector<Place> best(word.size() + 1);
   best[0].reached = true;
   const auto offer = [&](size_t start, size_t end, int32_t piece, double score) {
@@ -93,15 +83,16 @@ std::vector<int32_t> Unigram::cut(std::string_view word) const {
     size_t next = start;
     next_character(word, next);
     bool has_character = false;
-    uint64_t node = 0;
-    for (size_t end = start; end < word.size();) {
-      node = children_.find(PairTable::key(static_cast<uint32_t>(node), static_cast<unsigned char>(word[end++])));
-      if (node == PairTable::kAbsent) break;
-      const int32_t piece = ends_[node];
+    size_t end = start;
+    for (uint32_t node = 0; end < word.size();) {
+      node = trie_.next(node, word[end++]);
+      if (node == Trie::kNone) break;
+      const int32_t piece = trie_.number(node);
       if (piece < 0) continue;
       offer(start, end, piece, scores_[piece]);
       has_character = has_character || end == next;
     }
+    budget.spend(kStepsPerByte * (end - start), "the model Unigram");
     if (!has_character) {
       if (unknown_id_ < 0) throw InputError("a character is in no piece of model Unigram, which has no unk_id");
       offer(start, next, unknown_id_, unknown_score_);
