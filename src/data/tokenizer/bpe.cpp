@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "data/message.h"
 #include "data/tokenizer/unicode.h"
-#include "data/tokenizer/values.h"
 
 namespace gptq {
 namespace {

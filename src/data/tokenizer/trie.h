@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/pair_table.h"
 
 namespace gptq {
 
