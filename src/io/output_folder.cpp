@@ -119,6 +119,9 @@ OutputFolder::OutputFolder(const fs::path& output, const fs::path& source, Optio
   living()[output_] = this;
 }
 
+OutputFolder::OutputFolder(const fs::path& output)
+    : asked_(output), output_(resolved(output)), folder_(output_.string() + ".partial"), options_{}, left_(true) {}
+
 void OutputFolder::refuse_existing() const {
   if (options_.overwrite || !is_there(output_)) return;
   throw ExistsError(cat(asked_.string(), ": exists already; pass `overwrite` to replace it, or choose another folder"),
@@ -128,7 +131,8 @@ void OutputFolder::refuse_existing() const {
 OutputFolder::~OutputFolder() {
   {
     const std::lock_guard guard(living_mutex);
-    living().erase(output_);
+    if (const auto found = living().find(output_); found != living().end() && found->second == this)
+      living().erase(found);
   }
   std::error_code error;
   const bool is_kept = options_.resume && fs::exists(file("journal"), error);
@@ -211,16 +215,41 @@ void OutputFolder::recover() {
   if (!is_there(output_)) rename_or_throw(file("old"), output_, "move the old output back");
 }
 
+bool OutputFolder::clear_placed(const fs::path& output) {
+  try {
+    OutputFolder folder(output);
+    if (!is_there(folder.output_) || !is_there(folder.folder_)) return false;
+    folder.lock();
+    if (folder.continues_ && !folder.is_model_placed()) return false;
+    folder.remove();
+    return true;
+  } catch (const InputError&) {  // another run is writing it, or permission is missing
+    return false;
+  }
+}
+
+// The mark of a placement goes last: what a run leaves that is killed meanwhile is known to be cleared up.
 void OutputFolder::clear() {
+  const auto remove_or_throw = [](const fs::path& path) {
+    std::error_code failed;
+    fs::remove_all(path, failed);
+    if (failed) throw cannot(path, "remove it", failed.value());
+  };
   std::error_code error;
   for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
-    if (entry->path().filename() == "lock") continue;
-    std::error_code failed;
-    fs::remove_all(entry->path(), failed);
-    if (failed) throw cannot(entry->path(), "remove it", failed.value());
+    if (const fs::path name = entry->path().filename(); name != "lock" && name != "placing")
+      remove_or_throw(entry->path());
   }
   if (error) throw cannot(folder_, "list it", error.value());
+  remove_or_throw(file("placing"));
   continues_ = false;
+}
+
+void OutputFolder::remove() {
+  clear();
+  std::error_code error;
+  fs::remove_all(folder_, error);
+  if (error) throw cannot(folder_, "remove it", error.value());
 }
 
 void OutputFolder::check_room(size_t bytes) const {
@@ -284,12 +313,7 @@ std::vector<std::string> OutputFolder::put_in_place() {
     }
   };
   attempt([&] { sync_folder(output_.parent_path()); });
-  attempt([&] {
-    std::error_code error;
-    clear();
-    fs::remove_all(folder_, error);
-    if (error) throw cannot(folder_, "remove it", error.value());
-  });
+  attempt([&] { remove(); });
   return remarks;
 }
 

@@ -46,16 +46,22 @@ class OutputFolder {
   // system can exchange two folders. Returns a sentence for each thing that could not be cleared up.
   std::vector<std::string> put_in_place();
 
+  // Where OUT is there: removes an OUT.partial with nothing to continue, of a run that ended while it cleared up after
+  // it had put OUT in place. Returns whether there was one, and it could be removed.
+  static bool clear_placed(const std::filesystem::path& output);
+
   // For a program that is about to exit, from any thread: removes the OUT.partial of a run of this process, or leaves
   // it if it is kept. False while OUT is put in place: then the run is about to return.
   static bool leave(const std::filesystem::path& output) noexcept;
 
  private:
+  explicit OutputFolder(const std::filesystem::path& output);  // neither locked nor to be removed
   void check_output(const std::filesystem::path& source) const;
   void refuse_existing() const;
   void lock();
   void recover();
   bool is_model_placed() const;
+  void remove();
   void exchange();
   void remove_parents() noexcept;
 

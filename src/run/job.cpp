@@ -5,6 +5,15 @@
 #include "run/rehearse.h"
 
 namespace gptq {
+namespace {
+
+// A run that was killed while it cleared up, with its output in place, has done the job.
+bool was_done(const Job& job) {
+  const bool was_placed = (job.skip_existing || job.resume) && OutputFolder::clear_placed(job.output);
+  return (job.skip_existing || (was_placed && !job.overwrite)) && is_done(job);
+}
+
+}  // namespace
 
 Plan plan(const Job& job) {
   const Setup setup = set_up(job);
@@ -13,7 +22,7 @@ Plan plan(const Job& job) {
 }
 
 Report quantize(const Job& job, const Listener& listener) {
-  if (job.skip_existing && is_done(job)) {
+  if (was_done(job)) {
     Report report;
     report.model = job.model;
     report.output = job.output;

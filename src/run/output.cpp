@@ -104,14 +104,20 @@ void Output::carry_over(const Job& job) {
 
 void Output::wait_for_copies() { carried_over_.get(); }
 
-void Output::finish() {
+void Output::wait_for_linears() {
   wait_for_writes(0);
   if (noted_.valid()) noted_.get();
+}
+
+bool Output::flush_failed() {
+  const std::lock_guard lock(flush_mutex_);
+  return flush_failure_ != nullptr;
+}
+
+void Output::finish() {
+  wait_for_linears();
   carried_over_.get();
-  {
-    const std::lock_guard lock(flush_mutex_);
-    if (flush_failure_) std::rethrow_exception(flush_failure_);
-  }
+  if (flush_failed()) std::rethrow_exception(flush_failure_);
   writer_->finish();
 }
 

@@ -49,7 +49,11 @@ class Output {
   void stop_writing() { packer_.reset(); }
   // Waits until the unquantized tensors are copied.
   void wait_for_copies();
-  // Waits for all writes, and syncs the whole model.
+  // Waits until all linears are written, and after_writes() has called its last `note`.
+  void wait_for_linears();
+  // Whether a flush() has failed, which finish() then throws.
+  bool flush_failed();
+  // Waits for all writes, and syncs the whole model; no flush() may come later.
   void finish();
   int64_t bytes() const { return static_cast<int64_t>(writer_->output_bytes()); }
 

@@ -232,6 +232,7 @@ void QuantizeRun::finish_journal() {
   try {
     journal_->wait();
   } catch (const std::exception& error) {
+    if (output_ && output_->flush_failed()) return;  // its finish() says so
     collector_.remark(Level::warning,
                       cat("the journal could not be written, so that this run could not be resumed: ", error.what()));
   }
@@ -281,8 +282,9 @@ Report QuantizeRun::compute() {
   if (!is_done && quantization.head()) note_part(blocks());
   collector_.note_devices(devices_->opened());
   in_stage(collector_, kCommitStage, [&] {
+    output_->wait_for_linears();
+    finish_journal();  // its notes sync the shards, which finish() closes
     output_->finish();
-    finish_journal();
     for (const std::string& remark : folder_->put_in_place()) collector_.remark(Level::warning, remark);
   });
   const int64_t spill_bytes = quantization.spill_bytes();
