@@ -384,7 +384,7 @@ TEST_F(Cli, AnExistingOutputNeedsOverwriteAndIsReplacedWhole) {
   ASSERT_EQ(run(quantize({"--quiet"})).code, 0);
   const auto before = contents(folder_ / "out");
   const Outcome refused = run(quantize());
-  EXPECT_EQ(refused.code, 2);
+  EXPECT_EQ(refused.code, 3);
   EXPECT_NE(refused.err.find("--overwrite"), std::string::npos) << refused.err;
   EXPECT_EQ(contents(folder_ / "out"), before);
   std::vector<std::string> broken = quantize({"--overwrite"});

@@ -531,6 +531,7 @@ TEST_F(CheckpointWriterTest, WhatAKilledRunLeftIsNamedResumedOrRemoved) {
     const auto writer = open(out_);
     writer->write("a", "12345678", 8);
     writer->writer->write_file("config.json", "{}");
+    write_file(writer->file("journal"), "a journal");
     writer->writer->flush();
     _exit(0);
   });
