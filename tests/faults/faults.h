@@ -104,11 +104,21 @@ class Faults : public Cli {
     fs::remove_all(out());
     fs::remove_all(path() / "out.partial");
     fs::remove(path() / "report.json");
+    remove_partial_report();
     for (const auto& entry : fs::directory_iterator(path() / "spill")) fs::remove(entry.path());
     if (!kind.replaces) return;
     fs::create_directory(out());
     write_file(out() / "config.json", "{\"old\": true}");
     write_file(out() / "old.safetensors", "old weights");
+  }
+
+  // What a run leaves that is killed while it writes a report, or cannot remove it: nothing else does.
+  void remove_partial_report() const {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::directory_iterator(path())) {
+      if (entry.path().filename().string().rfind("report.json.partial-", 0) == 0) left.push_back(entry.path());
+    }
+    for (const fs::path& file : left) fs::remove(file);
   }
 
   // The undisturbed run, whose result the others must have.
@@ -119,7 +129,7 @@ class Faults : public Cli {
     if (kind.replaces) old_ = contents(out());
     Attempt whole = run(command(kind, {"--resume"}));
     EXPECT_EQ(whole.code, 0) << whole.err;
-    new_ = contents(out());
+    if (whole.code == 0) new_ = contents(out());
     return whole;
   }
 
@@ -163,6 +173,7 @@ class Faults : public Cli {
     if (disturbed.code == 128 + SIGALRM) return wrong("hung");
     if (!has_new && !is_old()) return wrong("OUT is neither the old nor the new one");
     if (disturbed.code == 0 && !has_new) return wrong("exit 0 without the output");
+    if (killed || disturbed.fired.rfind("remove ", 0) == 0) remove_partial_report();
     if (killed) return {has_new ? "killed, new" : "killed", fault_beside(true)};
     if (disturbed.code > 3) return wrong("died");
     const bool tells = disturbed.err.find("out.partial") != std::string::npos;
@@ -182,7 +193,7 @@ class Faults : public Cli {
   std::string fault_of_rest(const Kind& kind) const {
     const bool was_new = is_new();
     std::vector<std::string> more = {"--resume"};
-    if (was_new && !kind.replaces) more.emplace_back("--skip-existing");
+    if (was_new && !kind.replaces && !fs::exists(path() / "out.partial")) more.emplace_back("--skip-existing");
     const Attempt rest = run(command(kind, more));
     if (rest.code != 0) return "the rest fails: " + std::to_string(rest.code) + " " + rest.err;
     if (!is_new()) return "the rest has other bytes";

@@ -30,15 +30,20 @@ const std::vector<Modes>& all_modes() {
 class FaultsOfEachCall : public Faults {
  protected:
   // Which of `count` calls fail: `most` of them, others for each `row` of the table.
-  static std::vector<int64_t> points(int64_t count, int64_t most, int64_t row) {
-    if (walks_all()) most = count;
+  static std::vector<int64_t> spread(int64_t count, int64_t most, int64_t row) {
     most = std::min(most, count);
     std::vector<int64_t> points;
     for (int64_t i = 0; i < most; ++i) points.push_back(1 + (i * count + row * 7 % count) / most);
     return points;
   }
+  // Closer at the start, as most allocations are those of a speed that is measured.
+  static std::vector<int64_t> spread_allocations(int64_t count, int64_t most) {
+    std::vector<int64_t> points;
+    for (int64_t i = 0; i < most; ++i) points.push_back(1 + i * i * (count - 1) / (most * most));
+    return points;
+  }
 
-  // most: the points of an operation and a mode, where they are not all walked.
+  // most: the points of an operation and a mode; allocations are too many to walk them all.
   void walk(const Kind& kind, int64_t most, int64_t most_allocations) {
     const Attempt whole = learn(kind);
     ASSERT_FALSE(HasFailure());
@@ -49,7 +54,10 @@ class FaultsOfEachCall : public Faults {
       const int64_t calls = whole.counts.at(operation);
       for (const std::string& mode : modes) {
         Row row;
-        for (const int64_t n : points(calls, operation == "malloc" ? most_allocations : most, ++number))
+        const bool allocates = operation == "malloc";
+        for (const int64_t n : allocates
+                                   ? spread_allocations(calls, walks_all() ? 20 * most_allocations : most_allocations)
+                                   : spread(calls, walks_all() ? calls : most, ++number))
           disturb(kind, {.operation = operation, .mode = mode, .n = n}, row);
         std::string endings;
         for (const auto& [ending, count] : row.endings)
