@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -99,6 +100,32 @@ class Faults : public Cli {
     return arguments;
   }
 
+  // A job whose states find no room in memory.
+  Kind spilled() const {
+    constexpr int64_t kSequences = 1000, kLength = 48;
+    write_tiny_model(path() / "model");
+    write_ids(path() / "ids.jsonl", kSequences, kLength);
+    Kind kind{.name = "spilled states",
+              .arguments = {"--calibration", path() / "ids.jsonl", "--samples", std::to_string(kSequences),
+                            "--sequence-length", std::to_string(kLength), "--group-size", "32", "--spill-dir",
+                            path() / "spill"}};
+    kind.arguments.insert(kind.arguments.end(), {"--max-memory", short_memory(kind)});
+    return kind;
+  }
+
+  // Memory in which the states find no room: the least that a run takes, and a little more.
+  std::string short_memory(const Kind& kind) const {
+    std::vector<std::string> arguments = command(kind, {"--max-memory", R"({"cpu": "1MB"})"});
+    const std::string refusal = Cli::run(arguments).err;
+    std::smatch least;
+    if (!std::regex_search(refusal, least, std::regex(R"(at least .*\((\d+) bytes\))"))) throw Error(refusal);
+    const std::string memory = Json{{"cpu", std::stoll(least[1]) + 3'000'000}}.dump();
+    arguments = command(kind, {"--max-memory", memory, "--json"});
+    arguments[0] = "plan";
+    EXPECT_EQ(Json::parse(Cli::run(arguments).out).at("states"), "spill");
+    return memory;
+  }
+
   // What stands at OUT before a run, and nothing beside it.
   void prepare(const Kind& kind) const {
     fs::remove_all(out());
@@ -121,13 +148,13 @@ class Faults : public Cli {
     for (const fs::path& file : left) fs::remove(file);
   }
 
-  // The undisturbed run, whose result the others must have.
-  Attempt learn(const Kind& kind) {
+  // The undisturbed run, whose result the others must have. name: of the calls that it counts.
+  Attempt learn(const Kind& kind, const std::string& name = {}) {
     prepare(kind);
     model_ = contents(path() / "model");
     old_.clear();
     if (kind.replaces) old_ = contents(out());
-    Attempt whole = run(command(kind, {"--resume"}));
+    Attempt whole = run(command(kind, {"--resume"}), Fault{.name = name});
     EXPECT_EQ(whole.code, 0) << whole.err;
     if (whole.code == 0) new_ = contents(out());
     return whole;

@@ -1,7 +1,6 @@
 // Runs that are killed at every block boundary, and at random instants, and continued until they are done: the same
 // bytes. GPTQ_FAULTS_FULL=1 kills more often.
 #include <random>
-#include <regex>
 #include <thread>
 
 #include "faults/faults.h"
@@ -14,22 +13,8 @@ class Kills : public Faults {
   void SetUp() override {
     Faults::SetUp();
     if (IsSkipped()) return;
-    fs::remove_all(path() / "model");
     write_tiny_model(path() / "model", {.blocks = 4});
     write_ids(path() / "ids.jsonl", 24, 48, 66);
-  }
-
-  // Memory in which the states find no room: the least that a run takes, and a little more.
-  std::string short_memory(const Kind& kind) const {
-    std::vector<std::string> arguments = command(kind, {"--max-memory", R"({"cpu": "1MB"})"});
-    const std::string refusal = Cli::run(arguments).err;
-    std::smatch least;
-    if (!std::regex_search(refusal, least, std::regex(R"(at least .*\((\d+) bytes\))"))) throw Error(refusal);
-    const std::string memory = Json{{"cpu", std::stoll(least[1]) + 3'000'000}}.dump();
-    arguments = command(kind, {"--max-memory", memory, "--json"});
-    arguments[0] = "plan";
-    EXPECT_EQ(Json::parse(Cli::run(arguments).out).at("states"), "spill");
-    return memory;
   }
 
   Kind kind(const std::string& name) {
@@ -48,12 +33,7 @@ class Kills : public Faults {
     if (name == "best") add({"--preset", "best"});
     if (name == "mixed bits") add({"--average-bits", "3.5"});
     if (name == "saved states") add({"--checkpoint-states"});
-    if (name == "spilled states") {
-      write_ids(path() / "ids.jsonl", kTokens / 48, 48);
-      kind.arguments[3] = std::to_string(kTokens / 48);
-      add({"--spill-dir", path() / "spill"});
-      add({"--max-memory", short_memory(kind)});
-    }
+    if (name == "spilled states") return spilled();
     return kind;
   }
 
@@ -125,7 +105,6 @@ class Kills : public Faults {
     if (!HasFailure()) kill_at_random(kind, seconds[1], walks_all() ? 34 : 4);
   }
 
-  static constexpr int64_t kTokens = 48'000;  // of the spilled states
   int boundaries_ = 0;
 };
 
