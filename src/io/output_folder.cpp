@@ -183,7 +183,11 @@ void OutputFolder::lock() {
     }
     Descriptor file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
     if (!file && errno == ENOENT) continue;
-    if (!file) throw cannot(path, "create it", errno);
+    if (!file) {
+      const int reason = errno;
+      if (created) rmdir(folder_.c_str());
+      throw cannot(path, "create it", reason);
+    }
     int failed = 0;
     do {
       failed = flock(*file, LOCK_EX | LOCK_NB);
@@ -195,13 +199,17 @@ void OutputFolder::lock() {
     struct stat mine {
     }, current{};
     if (fstat(*file, &mine) != 0 || stat(path.c_str(), &current) != 0 || mine.st_ino != current.st_ino) continue;
-    write_all(*file, path, kLockText.data(), kLockText.size(), 0);
     lock_ = std::move(file);
     break;
   }
   std::error_code error;
   for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error))
     continues_ = continues_ || entry->path().filename() != "lock";
+  if (error) {
+    continues_ = true;  // for all that is known
+    throw cannot(folder_, "list it", error.value());
+  }
+  write_all(*lock_, path, kLockText.data(), kLockText.size(), 0);  // a failure removes what does not continue a run
 }
 
 bool OutputFolder::is_model_placed() const {

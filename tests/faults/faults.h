@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -99,11 +100,38 @@ class Faults : public Cli {
     return arguments;
   }
 
+  // A job whose states find no room in memory.
+  Kind spilled() const {
+    constexpr int64_t kSequences = 1000, kLength = 48;
+    write_tiny_model(path() / "model");
+    write_ids(path() / "ids.jsonl", kSequences, kLength);
+    Kind kind{.name = "spilled states",
+              .arguments = {"--calibration", path() / "ids.jsonl", "--samples", std::to_string(kSequences),
+                            "--sequence-length", std::to_string(kLength), "--group-size", "32", "--spill-dir",
+                            path() / "spill"}};
+    kind.arguments.insert(kind.arguments.end(), {"--max-memory", short_memory(kind)});
+    return kind;
+  }
+
+  // Memory in which the states find no room: the least that a run takes, and a little more.
+  std::string short_memory(const Kind& kind) const {
+    std::vector<std::string> arguments = command(kind, {"--max-memory", R"({"cpu": "1MB"})"});
+    const std::string refusal = Cli::run(arguments).err;
+    std::smatch least;
+    if (!std::regex_search(refusal, least, std::regex(R"(at least .*\((\d+) bytes\))"))) throw Error(refusal);
+    const std::string memory = Json{{"cpu", std::stoll(least[1]) + 3'000'000}}.dump();
+    arguments = command(kind, {"--max-memory", memory, "--json"});
+    arguments[0] = "plan";
+    EXPECT_EQ(Json::parse(Cli::run(arguments).out).at("states"), "spill");
+    return memory;
+  }
+
   // What stands at OUT before a run, and nothing beside it.
   void prepare(const Kind& kind) const {
     fs::remove_all(out());
     fs::remove_all(path() / "out.partial");
     fs::remove(path() / "report.json");
+    remove_partial_report();
     for (const auto& entry : fs::directory_iterator(path() / "spill")) fs::remove(entry.path());
     if (!kind.replaces) return;
     fs::create_directory(out());
@@ -111,15 +139,24 @@ class Faults : public Cli {
     write_file(out() / "old.safetensors", "old weights");
   }
 
-  // The undisturbed run, whose result the others must have.
-  Attempt learn(const Kind& kind) {
+  // What a run leaves that is killed while it writes a report, or cannot remove it: nothing else does.
+  void remove_partial_report() const {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::directory_iterator(path())) {
+      if (entry.path().filename().string().rfind("report.json.partial-", 0) == 0) left.push_back(entry.path());
+    }
+    for (const fs::path& file : left) fs::remove(file);
+  }
+
+  // The undisturbed run, whose result the others must have. name: of the calls that it counts.
+  Attempt learn(const Kind& kind, const std::string& name = {}) {
     prepare(kind);
     model_ = contents(path() / "model");
     old_.clear();
     if (kind.replaces) old_ = contents(out());
-    Attempt whole = run(command(kind, {"--resume"}));
+    Attempt whole = run(command(kind, {"--resume"}), Fault{.name = name});
     EXPECT_EQ(whole.code, 0) << whole.err;
-    new_ = contents(out());
+    if (whole.code == 0) new_ = contents(out());
     return whole;
   }
 
@@ -163,6 +200,7 @@ class Faults : public Cli {
     if (disturbed.code == 128 + SIGALRM) return wrong("hung");
     if (!has_new && !is_old()) return wrong("OUT is neither the old nor the new one");
     if (disturbed.code == 0 && !has_new) return wrong("exit 0 without the output");
+    if (killed || disturbed.fired.rfind("remove ", 0) == 0) remove_partial_report();
     if (killed) return {has_new ? "killed, new" : "killed", fault_beside(true)};
     if (disturbed.code > 3) return wrong("died");
     const bool tells = disturbed.err.find("out.partial") != std::string::npos;
@@ -182,7 +220,7 @@ class Faults : public Cli {
   std::string fault_of_rest(const Kind& kind) const {
     const bool was_new = is_new();
     std::vector<std::string> more = {"--resume"};
-    if (was_new && !kind.replaces) more.emplace_back("--skip-existing");
+    if (was_new && !kind.replaces && !fs::exists(path() / "out.partial")) more.emplace_back("--skip-existing");
     const Attempt rest = run(command(kind, more));
     if (rest.code != 0) return "the rest fails: " + std::to_string(rest.code) + " " + rest.err;
     if (!is_new()) return "the rest has other bytes";

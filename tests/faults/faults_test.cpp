@@ -27,30 +27,55 @@ const std::vector<Modes>& all_modes() {
   return modes;
 }
 
+// The modes that end a run, of which each job has a few; all of them where every call is tried.
+std::vector<Modes> ending_modes() {
+  std::vector<Modes> modes = all_modes();
+  for (Modes& row : modes) {
+    std::erase_if(row.modes, [](const std::string& mode) {
+      return !walks_all() && (mode == "EINTR" || mode == "short" || mode == "EMFILE" || mode == "EOPNOTSUPP");
+    });
+  }
+  return modes;
+}
+
 class FaultsOfEachCall : public Faults {
  protected:
   // Which of `count` calls fail: `most` of them, others for each `row` of the table.
-  static std::vector<int64_t> points(int64_t count, int64_t most, int64_t row) {
-    if (walks_all()) most = count;
+  static std::vector<int64_t> spread(int64_t count, int64_t most, int64_t row) {
     most = std::min(most, count);
     std::vector<int64_t> points;
     for (int64_t i = 0; i < most; ++i) points.push_back(1 + (i * count + row * 7 % count) / most);
     return points;
   }
+  // Closer at the start, as most allocations are those of a speed that is measured.
+  static std::vector<int64_t> spread_allocations(int64_t count, int64_t most) {
+    std::vector<int64_t> points;
+    for (int64_t i = 0; i < most; ++i) points.push_back(1 + i * i * (count - 1) / (most * most));
+    return points;
+  }
 
-  // most: the points of an operation and a mode, where they are not all walked.
-  void walk(const Kind& kind, int64_t most, int64_t most_allocations) {
-    const Attempt whole = learn(kind);
+  // most: the points of an operation and a mode; allocations and the calls of large jobs are too many to walk them all.
+  // name: of the calls that fail.
+  void walk(const Kind& kind, int64_t most, int64_t most_allocations, const std::vector<Modes>& table = all_modes(),
+            const std::string& name = {}) {
+    const Attempt whole = learn(kind, name);
     ASSERT_FALSE(HasFailure());
     std::printf("%s (%.0f ms undisturbed)\n%-10s %-11s %7s %6s  endings\n", kind.name.c_str(), whole.seconds * 1e3,
                 "operation", "mode", "calls", "points");
     int64_t number = 0;
-    for (const auto& [operation, modes] : all_modes()) {
+    for (const auto& [operation, modes] : table) {
       const int64_t calls = whole.counts.at(operation);
       for (const std::string& mode : modes) {
         Row row;
-        for (const int64_t n : points(calls, operation == "malloc" ? most_allocations : most, ++number))
-          disturb(kind, {.operation = operation, .mode = mode, .n = n}, row);
+        const bool allocates = operation == "malloc";
+        for (const int64_t n : allocates
+                                   ? spread_allocations(calls, walks_all() ? 40 * most_allocations : most_allocations)
+                                   : spread(calls,
+                                            !walks_all()   ? most
+                                            : name.empty() ? calls
+                                                           : 10 * most,
+                                            ++number))
+          disturb(kind, {.operation = operation, .mode = mode, .n = n, .name = name}, row);
         std::string endings;
         for (const auto& [ending, count] : row.endings)
           endings += (endings.empty() ? "" : "; ") + ending + " " + std::to_string(count);
@@ -85,15 +110,24 @@ TEST_F(FaultsOfEachCall, SlowSyncsAreWaitedFor) {
 TEST_F(FaultsOfEachCall, ShardsWithAReport) {
   walk({.name = "shards, report, resume",
         .arguments = small({"--max-shard-size", "15KB", "--report", path() / "report.json"})},
-       2, 24);
+       2, 12);
 }
 
 TEST_F(FaultsOfEachCall, AnOutputThatIsReplaced) {
-  walk({.name = "overwrite", .arguments = small({}), .replaces = true, .resumes = false}, 1, 8);
+  walk({.name = "overwrite", .arguments = small({}), .replaces = true, .resumes = false}, 1, 4, ending_modes());
+}
+
+TEST_F(FaultsOfEachCall, SpilledStates) {
+  walk(spilled(), 1, 0,
+       {{"open", {"EMFILE"}},
+        {"reserve", {"ENOSPC", "EINTR"}},
+        {"pread", {"EIO", "EINTR", "short"}},
+        {"pwrite", {"EIO", "ENOSPC", "EINTR", "short", "kill"}}},
+       path() / "spill");
 }
 
 TEST_F(FaultsOfEachCall, SavedStates) {
-  walk({.name = "saved states, resume", .arguments = small({"--checkpoint-states"})}, 1, 8);
+  walk({.name = "saved states, resume", .arguments = small({"--checkpoint-states"})}, 1, 4, ending_modes());
 }
 
 }  // namespace
