@@ -37,10 +37,8 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
   observer_.trimmed("first block's inputs captured", session_.trim());
 }
 
-void Quantization::replay(Session& finished, int64_t first, int64_t last, const std::stop_token& stop) {
+void Quantization::replay(Session& finished, int64_t first, int64_t last, const WalkOptions& options) {
   const std::vector<Stop> stops = blocks_between(first, last);
-  // Nothing is read ahead: the plan knows of one reader.
-  const WalkOptions options{.read_ahead = false, .at_boundary = {}, .stop = stop};
   if (originals_ != nullptr) Replay(session_, *originals_, observer_).walk(stops, options);
   Replay(finished, *states_, observer_).walk(stops, options);
 }

@@ -21,7 +21,7 @@ class Quantization final : private ObservedVisitor {
 
   // Advances the states past blocks [first, last), which an earlier run has quantized. finished: a session over its
   // output.
-  void replay(Session& finished, int64_t first, int64_t last, const std::stop_token& stop);
+  void replay(Session& finished, int64_t first, int64_t last, const WalkOptions& options);
 
   void walk(const std::vector<Stop>& stops, WalkOptions options);
 

@@ -202,7 +202,8 @@ void QuantizeRun::restore_states(Quantization& quantization, int64_t longest) {
   DeviceSession session(finished, facts().placement, *devices_, facts().precision.computed, quantized_reader(finished),
                         StateOptions{});
   session.prepare(longest);
-  quantization.replay(session, reached, done, job_.stop);
+  quantization.replay(session, reached, done,
+                      {.read_ahead = decision_.strategy.read_ahead, .at_boundary = {}, .stop = job_.stop});
 }
 
 double QuantizeRun::expected_work(const std::vector<TokenSequence>& sequences) const {
