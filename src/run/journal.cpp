@@ -25,7 +25,21 @@ constexpr size_t kChecksum = 32;  // characters
 // The JSON of a line without its newline; nothing if it is broken.
 std::optional<Json> parse_line(std::string_view line) {
   if (line.size() < kChecksum + 1 || hex_digest(line.substr(kChecksum + 1)) != line.substr(0, kChecksum)) return {};
-  return Json::parse(line.substr(kChecksum + 1));
+  const std::string_view text = line.substr(kChecksum + 1);
+  if (find_deeper(text) != text.npos) return {};
+  return Json::parse(text);
+}
+
+// Their checksums are right, so lines of another form are no accident; they do not count all the same.
+void require(bool is_met, const Json& line) {
+  if (!is_met) throw Json::other_error::create(500, "not a line of a journal", &line);
+}
+
+// The number in `json`; get() of a fraction or of a number out of range is undefined.
+template <typename Integer>
+Integer whole(const Json& json) {
+  require(json.is_number_integer(), json);
+  return json.get<Integer>();
 }
 
 Json json_of(const Journal::Part& part) {
@@ -41,12 +55,14 @@ Json json_of(const Journal::Part& part) {
 }
 
 Journal::Part part_of(const Json& json) {
-  Journal::Part part{.block = json.at("part"), .dropped_rows = json.at("dropped_rows")};
-  for (const auto& [name, digest] : json.at("tensors").items()) part.tensors.emplace_back(name, digest.get<uint64_t>());
+  Journal::Part part{.block = whole<int64_t>(json.at("part")), .dropped_rows = whole<int64_t>(json.at("dropped_rows"))};
+  require(json.at("tensors").is_object(), json);
+  for (const auto& [name, digest] : json.at("tensors").items())
+    part.tensors.emplace_back(name, whole<uint64_t>(digest));
   for (const Json& entry : json.at("linears")) {
     LinearReport linear = parse_linear_report(entry);
-    linear.block = entry.at("block");
-    linear.expert = entry.at("expert");
+    linear.block = whole<int64_t>(entry.at("block"));
+    linear.expert = whole<int64_t>(entry.at("expert"));
     part.linears.push_back(std::move(linear));
   }
   return part;
@@ -70,12 +86,20 @@ Json json_of(const std::vector<ProbedStep>& steps) {
 std::vector<ProbedStep> steps_of(const Json& list) {
   std::vector<ProbedStep> steps;
   for (const Json& entry : list) {
-    ProbedStep step{.linears = entry.at("linears"), .unit = {.weights = entry.at("weights")}};
+    ProbedStep step{.linears = entry.at("linears"), .unit = {.weights = whole<int64_t>(entry.at("weights"))}};
     for (const Json& candidate : entry.at("candidates"))
-      step.unit.candidates.push_back({candidate.at("bits"), candidate.at("loss")});
+      step.unit.candidates.push_back({whole<int>(candidate.at("bits")), candidate.at("loss")});
+    require(!step.unit.candidates.empty(), entry);
     steps.push_back(std::move(step));
   }
   return steps;
+}
+
+Journal::States states_of(const Json& json) {
+  Journal::States states{whole<int64_t>(json.at("states")), json.at("file"), whole<uint64_t>(json.at("digest"))};
+  // A file beside the journal.
+  require(states.block >= 0 && !states.file.empty() && states.file.find('/') == std::string::npos, json);
+  return states;
 }
 
 }  // namespace
@@ -85,25 +109,30 @@ Journal::Journal(fs::path file, const Json& fingerprint) : path_(std::move(file)
   const std::string text = read_text(path_, kMaxJournal);
   size_t start = 0;
   for (size_t end = 0; (end = text.find('\n', start)) != std::string::npos; start = end + 1) {
-    const std::optional<Json> line = parse_line(std::string_view(text).substr(start, end - start));
-    if (!line) return;
-    if (start == 0) {
-      if (const std::string found = difference(line->at("run"), fingerprint); !found.empty()) {
-        throw file_error(path_.parent_path(), "cannot be continued by this run: ", found,
-                         "; run it as it was, or start again with `overwrite` and without `resume`");
+    try {
+      const std::optional<Json> line = parse_line(std::string_view(text).substr(start, end - start));
+      if (!line) return;
+      if (start == 0) {
+        if (const std::string found = difference(line->at("run"), fingerprint); !found.empty()) {
+          throw file_error(path_.parent_path(), "cannot be continued by this run: ", found,
+                           "; run it as it was, or start again with `overwrite` and without `resume`");
+        }
+      } else {
+        read(*line);
       }
-    } else {
-      read(*line);
+    } catch (const Json::exception&) {
+      return;
     }
   }
 }
 
 void Journal::read(const Json& line) {
+  require(line.is_object(), line);
   if (line.contains("part")) {
     Part part = part_of(line);
     if (part.block == static_cast<int64_t>(parts_.size())) parts_.push_back(std::move(part));
   } else if (line.contains("states")) {
-    states_ = {line.at("states"), line.at("file"), line.at("digest")};
+    states_ = states_of(line);
   } else if (line.contains("measured")) {
     measured_ = steps_of(line.at("measured"));
   }
