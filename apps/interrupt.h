@@ -21,8 +21,8 @@ class Interrupt {
   Interrupt& operator=(const Interrupt&) = delete;
 
   std::stop_token token() const { return source_.get_token(); }
-  // What to remove before an exit at once: the partial output of a run, unless it may be resumed; a folder of files that
-  // are not kept.
+  // What to remove before an exit at once: the partial output of a run, unless it may be resumed; a folder of files
+  // that are not kept.
   void remove_on_exit(const std::string& output);
   void remove_folder_on_exit(const std::string& folder);
 

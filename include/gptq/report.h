@@ -82,7 +82,7 @@ struct Report {
   double average_bits = 0;             // of the blocks' codes
   int64_t sequences = 0, tokens = 0, dropped_rows = 0;
   int64_t resumed_parts = 0;  // blocks, and the output head, that an earlier run had finished
-  bool skipped = false;       // the output was there already (Job::skip_existing): only model, output and recipe are set
+  bool skipped = false;  // the output was there already (Job::skip_existing): only model, output and recipe are set
   int64_t source_bytes = 0, output_bytes = 0, quantized_weights = 0;
   double bits_per_weight = 0;  // of the quantized linears, scales and zeros included
   double seconds = 0, cpu_seconds = 0;

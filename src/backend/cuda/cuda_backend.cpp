@@ -88,9 +88,7 @@ CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_.get());
 }
 
-std::string CudaBackend::arithmetic() const {
-  return cat("cuda, ", description_, ", cuBLASLt ", cublasLtGetVersion());
-}
+std::string CudaBackend::arithmetic() const { return cat("cuda, ", description_, ", cuBLASLt ", cublasLtGetVersion()); }
 
 void CudaBackend::begin(const char* op) {
   check(cudaSetDevice(index_), name_, op);
