@@ -109,14 +109,14 @@ OutputFolder::OutputFolder(const fs::path& output, const fs::path& source, Optio
       }
       clear();
     }
+    const std::lock_guard guard(living_mutex);
+    living()[output_] = this;
   } catch (...) {
     std::error_code ignored;
     if (lock_ && !continues_) fs::remove_all(folder_, ignored);
     remove_parents();
     throw;
   }
-  const std::lock_guard guard(living_mutex);
-  living()[output_] = this;
 }
 
 OutputFolder::OutputFolder(const fs::path& output)
@@ -173,6 +173,7 @@ void OutputFolder::lock() {
   for (;;) {
     std::error_code error;
     const bool created = fs::create_directory(folder_, error);
+    continues_ = !created;  // for all that is known
     if (std::error_code ignored; error && !fs::exists(folder_, ignored))
       throw cannot(asked_, "create it", error.value());
     if (!created && !is_output_folder(folder_)) {
@@ -203,12 +204,11 @@ void OutputFolder::lock() {
     break;
   }
   std::error_code error;
+  bool is_empty = true;
   for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error))
-    continues_ = continues_ || entry->path().filename() != "lock";
-  if (error) {
-    continues_ = true;  // for all that is known
-    throw cannot(folder_, "list it", error.value());
-  }
+    is_empty = is_empty && entry->path().filename() == "lock";
+  if (error) throw cannot(folder_, "list it", error.value());
+  continues_ = !is_empty;
   write_all(*lock_, path, kLockText.data(), kLockText.size(), 0);  // a failure removes what does not continue a run
 }
 
