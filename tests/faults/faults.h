@@ -204,7 +204,9 @@ class Faults : public Cli {
     if (killed) return {has_new ? "killed, new" : "killed", fault_beside(true)};
     if (disturbed.code > 3) return wrong("died");
     const bool tells = disturbed.err.find("out.partial") != std::string::npos;
-    const bool partial_may_stay = disturbed.code == 0 ? tells : kind.resumes || has_new;
+    // Without memory for a destructor the program ends at once.
+    const bool at_once = disturbed.code == 1 && disturbed.fired.rfind("malloc ", 0) == 0;
+    const bool partial_may_stay = disturbed.code == 0 ? tells : kind.resumes || has_new || at_once;
     if (const std::string beside = fault_beside(partial_may_stay); !beside.empty()) return wrong(beside);
     if (disturbed.code == 0)
       return {disturbed.fired.empty() ? "not reached" : tells ? "new, remark" : "new", fault_of_report(kind)};
