@@ -41,7 +41,11 @@ void write_all(int descriptor, std::string_view text) {
 
 // File systems that cannot sync a file say EINVAL. Closing tells of errors that are known only then.
 void sync_and_close(int descriptor) {
-  const int failed = fsync(descriptor) != 0 && errno != EINVAL ? errno : 0;
+  int synced = 0;
+  do {
+    synced = fsync(descriptor);
+  } while (synced != 0 && errno == EINTR);
+  const int failed = synced != 0 && errno != EINVAL ? errno : 0;
   if (close(descriptor) != 0 && failed == 0) fail(errno);
   if (failed != 0) fail(failed);
 }
