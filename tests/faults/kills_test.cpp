@@ -67,6 +67,7 @@ class Kills : public Faults {
         const auto started = std::chrono::steady_clock::now();
         const pid_t child = start(command(kind, {"--resume"}), folder_ / "stdout", folder_ / "stderr",
                                   [] { setenv("OPENBLAS_NUM_THREADS", "1", 1); });
+        ASSERT_GT(child, 0) << "no process: a signal to -1 would reach all";
         std::this_thread::sleep_for(std::chrono::duration<double>(instant(random)));
         ::kill(child, SIGKILL);
         const int code = exit_code(child);
