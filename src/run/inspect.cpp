@@ -45,12 +45,9 @@ QuantizationConfig stored_config(const QuantizationConfig& folder, const Format:
   return config;
 }
 
-}  // namespace
-
-Inspection inspect(const std::string& folder, std::stop_token stop) {
-  const Checkpoint checkpoint(folder);
-  const ModelConfig config = parse_model_config(checkpoint);
-  Inspection result{.model = folder, .model_type = config.model_type};
+// What config.json says.
+Inspection sizes_of(const ModelConfig& config) {
+  Inspection result{.model_type = config.model_type};
   result.blocks = config.blocks;
   result.hidden = config.hidden;
   result.heads = config.heads;
@@ -59,6 +56,16 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
   result.intermediate = config.intermediate;
   result.vocabulary = config.vocabulary;
   result.tied_embeddings = config.tied_embeddings;
+  return result;
+}
+
+}  // namespace
+
+Inspection inspect(const std::string& folder, std::stop_token stop) {
+  const Checkpoint checkpoint(folder);
+  const ModelConfig config = parse_model_config(checkpoint);
+  Inspection result = sizes_of(config);
+  result.model = folder;
   result.bytes = static_cast<int64_t>(checkpoint.bytes());
 
   std::vector<StoredLinear> linears = unquantized_linears(config);
