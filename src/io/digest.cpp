@@ -1,10 +1,14 @@
 #include "io/digest.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <new>
+#include <vector>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+
+#include "io/file.h"
 
 namespace gptq {
 
@@ -19,6 +23,18 @@ void Digest::add(const void* data, size_t bytes) {
 uint64_t Digest::value() const { return XXH3_64bits_digest(static_cast<const XXH3_state_t*>(state_)); }
 
 uint64_t digest(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
+
+uint64_t digest_of(int descriptor, const std::filesystem::path& path, size_t bytes, size_t offset) {
+  constexpr size_t kPiece = size_t{4} << 20;
+  Digest digest;
+  std::vector<std::byte> piece(std::min(bytes, kPiece));
+  for (size_t done = 0; done < bytes; done += piece.size()) {
+    piece.resize(std::min(piece.size(), bytes - done));
+    read_all(descriptor, path, piece.data(), piece.size(), offset + done);
+    digest.add(piece.data(), piece.size());
+  }
+  return digest.value();
+}
 
 std::string hex_digest(std::string_view data) {
   const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -23,6 +24,8 @@ class Digest {
 };
 
 uint64_t digest(const void* data, size_t bytes);
+// Of bytes [offset, offset + bytes) of a file, read in pieces. Throws InputError as read_all() does.
+uint64_t digest_of(int descriptor, const std::filesystem::path& path, size_t bytes, size_t offset = 0);
 std::string hex_digest(std::string_view data);  // 32 characters
 
 }  // namespace gptq

@@ -12,6 +12,19 @@ namespace gptq {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// fsync(2), again after a signal.
+int sync(int descriptor) {
+  int failed = 0;
+  do {
+    failed = fsync(descriptor);
+  } while (failed != 0 && errno == EINTR);
+  return failed;
+}
+
+}  // namespace
+
 InputError cannot(const fs::path& path, const char* what, int error) {
   return file_error(path, "cannot ", what, " (", std::strerror(error), ")");
 }
@@ -107,22 +120,13 @@ void read_all(int descriptor, const fs::path& path, void* to, size_t bytes, size
 }
 
 void sync_file(int descriptor, const fs::path& path) {
-  int failed = 0;
-  do {
-    failed = fsync(descriptor);
-  } while (failed != 0 && errno == EINTR);
-  if (failed != 0) throw write_failure(path, errno, 0);
+  if (sync(descriptor) != 0) throw write_failure(path, errno, 0);
 }
 
 void sync_folder(const fs::path& path) {
   const Descriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  int failed = folder ? 0 : -1;
-  if (folder) {
-    do {
-      failed = fsync(*folder);
-    } while (failed != 0 && errno == EINTR);
-  }
-  if (failed != 0 && errno != EINVAL && errno != EACCES) throw cannot(path, "write it to disk", errno);
+  if ((!folder || sync(*folder) != 0) && errno != EINVAL && errno != EACCES)
+    throw cannot(path, "write it to disk", errno);
 }
 
 }  // namespace gptq

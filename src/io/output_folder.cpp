@@ -1,9 +1,7 @@
 #include "io/output_folder.h"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <utility>

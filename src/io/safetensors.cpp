@@ -348,18 +348,8 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
 }
 
 bool SafetensorsWriter::holds(std::string_view name, uint64_t digest) const {
-  constexpr size_t kPiece = size_t{4} << 20;
   const auto found = slots_.find(name);
-  if (found == slots_.end()) return false;
-  const Slot& slot = found->second;
-  std::vector<std::byte> piece(std::min(slot.bytes, kPiece));
-  Digest stored;
-  for (size_t done = 0; done < slot.bytes; done += piece.size()) {
-    const size_t bytes = std::min(piece.size(), slot.bytes - done);
-    read_all(*file_, path_, piece.data(), bytes, slot.offset + done);
-    stored.add(piece.data(), bytes);
-  }
-  return stored.value() == digest;
+  return found != slots_.end() && digest_of(*file_, path_, found->second.bytes, found->second.offset) == digest;
 }
 
 void SafetensorsWriter::keep(std::string_view name) {

@@ -13,22 +13,20 @@
 namespace gptq {
 namespace {
 
-std::string hash_of_header(const std::filesystem::path& path) {
+Json json_of_file(const std::filesystem::path& path) {
   const Descriptor file = open_regular(path);
   uint64_t bytes = 0;
   read_all(*file, path, &bytes, sizeof bytes, 0);
   std::string header(bytes, ' ');  // its length was checked when the checkpoint was opened
   read_all(*file, path, header.data(), header.size(), sizeof bytes);
-  return hex_digest(header);
+  return {{"bytes", file_size(file, path)}, {"header", hex_digest(header)}};
 }
 
 Json files_of(const Checkpoint& checkpoint) {
   Json files = Json::object();
   files["config.json"] = hex_digest(checkpoint.config().dump());
-  for (const std::filesystem::path& path : checkpoint.weight_files()) {
-    const size_t bytes = file_size(open_regular(path), path);
-    files[path.lexically_relative(checkpoint.folder()).string()] = {{"bytes", bytes}, {"header", hash_of_header(path)}};
-  }
+  for (const std::filesystem::path& path : checkpoint.weight_files())
+    files[path.lexically_relative(checkpoint.folder()).string()] = json_of_file(path);
   return files;
 }
 

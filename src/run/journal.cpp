@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include <fcntl.h>
@@ -164,24 +163,17 @@ void Journal::append(const std::string& json) {
   sync_file(*file_, path_);
 }
 
-void Journal::submit(std::function<std::string()> json) {
+template <typename Noted>
+void Journal::submit(Noted noted, std::function<void()> sync) {
   const std::lock_guard lock(mutex_);
-  notes_.push_back(writer_->submit([this, json = std::move(json)] { append(json()); }));
+  notes_.push_back(writer_->submit([this, noted = std::move(noted), sync = std::move(sync)] {
+    sync();
+    append(json_of(noted).dump());
+  }));
 }
 
-void Journal::note(Part part, std::function<void()> sync) {
-  submit([part = std::move(part), sync = std::move(sync)] {
-    sync();
-    return json_of(part).dump();
-  });
-}
-
-void Journal::note(States states, std::function<void()> sync) {
-  submit([states = std::move(states), sync = std::move(sync)] {
-    sync();
-    return json_of(states).dump();
-  });
-}
+void Journal::note(Part part, std::function<void()> sync) { submit(std::move(part), std::move(sync)); }
+void Journal::note(States states, std::function<void()> sync) { submit(std::move(states), std::move(sync)); }
 
 void Journal::settle() {
   const std::lock_guard lock(mutex_);

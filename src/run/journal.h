@@ -58,7 +58,8 @@ class Journal {
  private:
   void read(const Json& line);
   void append(const std::string& json);
-  void submit(std::function<std::string()> json);
+  template <typename Noted>
+  void submit(Noted noted, std::function<void()> sync);
 
   std::filesystem::path path_;
   const std::string fingerprint_;  // as JSON

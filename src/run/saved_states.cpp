@@ -22,27 +22,16 @@ void for_each_piece(MatrixView residual, const Copy& copy) {
     copy(residual.row_range(first, std::min(rows, residual.rows - first)));
 }
 
-uint64_t digest_of(const Descriptor& descriptor, const std::filesystem::path& file) {
-  Digest digest;
-  const size_t bytes = file_size(descriptor, file);
-  std::vector<std::byte> piece(kPieceBytes);
-  for (size_t done = 0; done < bytes; done += piece.size()) {
-    piece.resize(std::min(piece.size(), bytes - done));
-    read_all(*descriptor, file, piece.data(), piece.size(), done);
-    digest.add(piece.data(), piece.size());
-  }
-  return digest.value();
-}
-
 size_t bytes_of(MatrixView rows) { return static_cast<size_t>(rows.rows * rows.cols) * size_of(rows.dtype); }
 
-}  // namespace
-
-int64_t saved_bytes(const std::vector<StateStore*>& stores) {
-  int64_t bytes = 0;
-  for (const StateStore* store : stores) bytes += store->residual_bytes();
+// Bytes of the file: the residuals of all batches of the stores, one store after the other.
+size_t saved_bytes(const std::vector<StateStore*>& stores) {
+  size_t bytes = 0;
+  for (const StateStore* store : stores) bytes += static_cast<size_t>(store->residual_bytes());
   return bytes;
 }
+
+}  // namespace
 
 uint64_t save_states(const std::filesystem::path& file, const std::vector<StateStore*>& stores, Backend& backend) {
   const Descriptor to(open(file.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666));
@@ -70,8 +59,8 @@ bool restore_states(const std::filesystem::path& file, uint64_t digest, const st
                     Backend& backend) {
   if (!is_there(file)) return false;
   const Descriptor from = open_regular(file);
-  if (static_cast<int64_t>(file_size(from, file)) != saved_bytes(stores) || digest_of(from, file) != digest)
-    return false;
+  const size_t bytes = saved_bytes(stores);
+  if (file_size(from, file) != bytes || digest_of(*from, file, bytes) != digest) return false;
   constexpr StateUse kReplaces{.reads_residual = true, .reads_input = false, .writes_residual = true};
   std::vector<std::byte> piece;
   size_t done = 0;

@@ -9,11 +9,8 @@
 
 namespace gptq {
 
-// Bytes of such a file: the residuals of all batches of the stores, one store after the other.
-int64_t saved_bytes(const std::vector<StateStore*>& stores);
-
-// Writes the file and returns its digest(). The states are on `backend` or on the host, and stay there. Throws
-// InputError if the disk is full. Does not sync.
+// Writes the residuals of all batches of the stores, one store after the other, and returns the file's digest. The
+// states are on `backend` or on the host, and stay there. Throws InputError if the disk is full. Does not sync.
 uint64_t save_states(const std::filesystem::path& file, const std::vector<StateStore*>& stores, Backend& backend);
 
 // Replaces the residuals of stores with as many batches of the same shapes. False, and nothing is replaced, if the
