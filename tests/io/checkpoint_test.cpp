@@ -611,29 +611,24 @@ TEST_F(CheckpointWriterTest, AKilledPlacementIsFinishedOrUndone) {
     stat(path.c_str(), &status);
     return cat(status.st_dev, ':', status.st_ino, '\n');
   };
+  const auto kill_at_placement = [&](bool after_both_renames) {
+    make_old();
+    killed([&] {
+      const auto writer = open(out_, true);
+      fill(*writer);
+      writer->finish();
+      write_file(left / "placing", identity(left / "model"));
+      fs::rename(out_, left / "old");
+      if (after_both_renames) fs::rename(left / "model", out_);
+      _exit(0);
+    });
+  };
   // Killed after the exchange: the old output is inside.
-  make_old();
-  killed([&] {
-    const auto writer = open(out_, true);
-    fill(*writer);
-    writer->finish();
-    write_file(left / "placing", identity(left / "model"));
-    fs::rename(out_, left / "old");
-    fs::rename(left / "model", out_);
-    _exit(0);
-  });
+  kill_at_placement(true);
   expect_refused_but_cleared(out_, left);
   EXPECT_EQ(read_file(out_ / "config.json"), "{}") << "the new one";
   // Killed between two renames, where folders cannot be exchanged: the old output comes back.
-  make_old();
-  killed([&] {
-    const auto writer = open(out_, true);
-    fill(*writer);
-    writer->finish();
-    write_file(left / "placing", identity(left / "model"));
-    fs::rename(out_, left / "old");
-    _exit(0);
-  });
+  kill_at_placement(false);
   EXPECT_THROW(open(out_), ExistsError);
   EXPECT_EQ(read_file(out_ / "config.json"), "old");
   const auto resumed = open(out_, true, 1 << 20, true);

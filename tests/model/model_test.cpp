@@ -12,6 +12,7 @@
 
 #include "backend/registry.h"
 #include "base/error.h"
+#include "golden_families.h"
 #include "tensor/nonfinite.h"
 #include "tiny_model.h"
 
@@ -20,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing_model::TemporaryFolder;
+using testing_model::test_name;
 using testing_model::TinyOptions;
 using testing_model::TinyTensor;
 
@@ -266,13 +268,6 @@ TEST_P(GoldenModel, RebuiltInputsHaveTheBitsOfKeptOnes) {
     model.finish(block, rebuilt);
     EXPECT_EQ(values(*backend, kept.residual), values(*backend, rebuilt.residual));
   }
-}
-
-std::string test_name(const testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
-  std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
-  return name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Folders, GoldenModel, testing::ValuesIn(golden_names()), test_name);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "golden_families.h"
 #include "gptq/gptq.h"
 #include "plan/mixed_bits.h"
 #include "tiny_model.h"
@@ -13,15 +14,6 @@ namespace fs = std::filesystem;
 using namespace testing_model;  // NOLINT: helpers of the fixture
 
 constexpr int64_t kVocabulary = 66, kContext = 16;
-
-std::vector<std::string> family_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(GPTQ_GOLDEN) / "families")) {
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 class Families : public testing::TestWithParam<std::string> {
  protected:
@@ -103,12 +95,6 @@ TEST_P(Families, TakesTheMemoryThatItsPlanSays) {
   EXPECT_GT(static_cast<double>(taken), 0.85 * static_cast<double>(planned));
 }
 
-std::string test_name(const testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
-  std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
-  return name;
-}
 INSTANTIATE_TEST_SUITE_P(Golden, Families, testing::ValuesIn(family_names()), test_name);
 
 }  // namespace

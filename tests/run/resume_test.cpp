@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "golden_families.h"
 #include "gptq/gptq.h"
 #include "tiny_model.h"
 
@@ -327,21 +328,7 @@ TEST_P(ResumeFamilies, GiveTheSameBytes) {
   EXPECT_TRUE(contents(folder / "out") == contents(folder / "whole"));
 }
 
-std::vector<std::string> family_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(GPTQ_GOLDEN) / "families")) {
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(All, ResumeFamilies, testing::ValuesIn(family_names()), [](const auto& family) {
-  std::string name = family.param;
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(All, ResumeFamilies, testing::ValuesIn(family_names()), test_name);
 
 }  // namespace
 }  // namespace gptq
