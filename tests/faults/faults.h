@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
-#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -117,9 +116,9 @@ class Faults : public Cli {
   std::string short_memory(const Kind& kind) const {
     std::vector<std::string> arguments = command(kind, {"--max-memory", R"({"cpu": "1MB"})"});
     const std::string refusal = Cli::run(arguments).err;
-    std::smatch least;
-    if (!std::regex_search(refusal, least, std::regex(R"(at least .*\((\d+) bytes\))"))) throw Error(refusal);
-    const std::string memory = Json{{"cpu", std::stoll(least[1]) + 3'000'000}}.dump();
+    const size_t least = refusal.find('(', refusal.find("at least "));  // "at least 4.2 MB (4198400 bytes)"
+    if (least == std::string::npos || refusal.find(" bytes)", least) == std::string::npos) throw Error(refusal);
+    const std::string memory = Json{{"cpu", std::stoll(refusal.substr(least + 1)) + 3'000'000}}.dump();
     arguments = command(kind, {"--max-memory", memory, "--json"});
     arguments[0] = "plan";
     EXPECT_EQ(Json::parse(Cli::run(arguments).out).at("states"), "spill");
