@@ -45,7 +45,7 @@ void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const 
   const Json quantization = config(record);
   Json model_config = source.config();
   model_config["quantization_config"] = quantization;
-  sink.write_file("config.json", model_config.dump(2) + "\n");
+  sink.write_file("config.json", to_text(model_config));
   if (has_config_file()) sink.write_file("quantize_config.json", quantization.dump(2) + "\n");
 }
 

@@ -31,7 +31,7 @@ bool is_weight_index(const fs::path& relative) {
   return name.ends_with(suffix) && is_weight_file(name.substr(0, name.size() - suffix.size()));
 }
 
-// The weight_map of an index: tensor name to shard. Checks that every shard exists in the folder.
+// The weight_map of an index: tensor name to shard.
 std::map<std::string, fs::path> read_index(const fs::path& folder) {
   const fs::path path = folder / kIndexName;
   const IndexJson index = parse_json<IndexJson>(read_text(path, kMaxConfigBytes), path);
@@ -47,13 +47,47 @@ std::map<std::string, fs::path> read_index(const fs::path& folder) {
       throw file_error(path, "tensor '", tensor, "' is said to be in '", shard.string(),
                        "', which is not a file of this folder");
     }
-    if (!is_there(folder / shard)) {
-      throw file_error(path, "tensor '", tensor, "' is said to be in ", shard.string(),
-                       ", which is missing: the download is not complete");
-    }
     shards[tensor] = shard.lexically_normal();
   }
   return shards;
+}
+
+void refuse_missing_shards(const fs::path& folder, const std::map<std::string, fs::path>& index) {
+  std::set<fs::path> seen;
+  for (const auto& [tensor, shard] : index) {
+    if (!seen.insert(shard).second || is_there(folder / shard)) continue;
+    throw file_error(folder / kIndexName, "tensor '", tensor, "' is said to be in ", shard.string(),
+                     ", which is missing: the download is not complete");
+  }
+}
+
+// "model-00001-of-00002.safetensors", as transformers names shards.
+bool is_shard_name(const std::string& name) {
+  constexpr std::string_view kPattern = "model-#####-of-#####.safetensors";
+  return name.size() == kPattern.size() && std::equal(name.begin(), name.end(), kPattern.begin(), [](char c, char of) {
+           return of == '#' ? c >= '0' && c <= '9' : c == of;
+         });
+}
+
+// What else the folder of a model.safetensors has that looks like its weights.
+std::vector<std::string> others_beside_single(const fs::path& folder, const std::map<std::string, fs::path>& index) {
+  std::set<fs::path> shards;
+  for (const auto& [tensor, shard] : index) shards.insert(shard);
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (is_shard_name(entry->path().filename().string())) shards.insert(entry->path().filename());
+  }
+  std::vector<std::string> warnings;
+  const auto missing = std::find_if(shards.begin(), shards.end(), [&](const auto& s) { return !is_there(folder / s); });
+  if (missing != shards.end()) {
+    warnings.push_back(cat(folder.string(), ": ", kSingleName, " is read, and not ", kIndexName, ", whose shard ",
+                           missing->string(), " is missing"));
+  } else if (!shards.empty()) {
+    warnings.push_back(cat(folder.string(), " holds two sets of weights: ", kSingleName,
+                           " is read, as in transformers, and not the shards ", shards.begin()->string(), " to ",
+                           shards.rbegin()->string(), "; remove what is not the model"));
+  }
+  return warnings;
 }
 
 InputError needs_conversion(const fs::path& folder, const std::string& weights) {
@@ -121,11 +155,28 @@ void check_side_file(const fs::directory_entry& entry, fs::file_type type, const
 
 WeightFiles find_weights(const fs::path& folder) {
   WeightFiles weights;
+  const bool has_single = is_there(folder / kSingleName);
   if (is_there(folder / kIndexName)) {
-    weights.index = read_index(folder);
-    for (const auto& [tensor, shard] : weights.index) weights.names.insert(shard);
-  } else {
+    try {
+      weights.index = read_index(folder);
+    } catch (const InputError& error) {
+      if (!has_single) throw;
+      weights.warnings.push_back(cat(error.what(), "; ", kSingleName, " is read"));
+    }
+  }
+  for (const auto& [tensor, shard] : weights.index) weights.names.insert(shard);
+  if (has_single && weights.names.count(kSingleName) == 0) {
+    for (std::string& text : others_beside_single(folder, weights.index)) weights.warnings.push_back(std::move(text));
+    weights.index.clear();
+    weights.names = {kSingleName};
+  } else if (weights.names.empty()) {
     weights.names.insert(single_weight_file(folder));
+  }
+  refuse_missing_shards(folder, weights.index);
+  if (is_there(folder / "adapter_config.json")) {
+    weights.warnings.push_back(cat(folder.string(),
+                                   ": adapter_config.json belongs to an adapter, which is not applied to the weights; "
+                                   "merge it into them first if it should be"));
   }
   return weights;
 }

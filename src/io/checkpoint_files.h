@@ -17,11 +17,13 @@ constexpr const char* kSingleName = "model.safetensors";
 struct WeightFiles {
   std::set<std::filesystem::path> names;
   std::map<std::string, std::filesystem::path> index;  // tensor name to file; empty without an index
+  std::vector<std::string> warnings;                   // other weights in the folder that are not read
 };
 
-// The shards that model.safetensors.index.json names, else model.safetensors, else the only *.safetensors. Throws
-// InputError for an index that names a missing shard or a file outside the folder, and for a folder without such files
-// (for pytorch_model.bin it says how to convert).
+// As transformers chooses: model.safetensors, else the shards that model.safetensors.index.json names, else the only
+// *.safetensors. An index that names model.safetensors among others is read in spite of it. Throws InputError for an
+// index that names a missing shard or a file outside the folder, and for a folder without such files (for
+// pytorch_model.bin it says how to convert).
 WeightFiles find_weights(const std::filesystem::path& folder);
 
 // The model's other regular files, subfolders included, as sorted relative paths; follows links to files, not to
