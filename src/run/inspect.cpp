@@ -66,6 +66,11 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
   const ModelConfig config = parse_model_config(checkpoint);
   Inspection result = sizes_of(config);
   result.model = folder;
+  result.warnings = checkpoint.warnings();
+  result.warnings.insert(result.warnings.end(), config.warnings.begin(), config.warnings.end());
+  for (const std::string& key : config.unread)
+    result.warnings.push_back(
+        cat(folder, ": nothing reads ", key, " of its config.json, which may change what it computes"));
   result.bytes = static_cast<int64_t>(checkpoint.bytes());
 
   std::vector<StoredLinear> linears = unquantized_linears(config);
