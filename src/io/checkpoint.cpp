@@ -12,37 +12,13 @@
 #include "base/edit_distance.h"
 #include "base/error.h"
 #include "io/file.h"
+#include "io/quantization_entry.h"
 #include "ops/copies.h"
 
 namespace gptq {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_fp8_method(const Json& quantization) {
-  if (quantization.is_null()) return false;
-  const auto method = quantization.find("quant_method");
-  return method != quantization.end() && (*method == "fp8" || *method == "fbgemm_fp8");
-}
-
-// The weight_block_size of a quantization_config; {0, 0} if it has none.
-Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
-  if (const auto format = quantization.find("fmt"); format != quantization.end() && *format != "e4m3") {
-    throw UnsupportedError(
-        cat(folder.string(), ": its quantization_config says fmt ", format->dump(), "; FP8 weights in e4m3 are read"));
-  }
-  const auto size = quantization.find("weight_block_size");
-  if (size == quantization.end() || size->is_null()) return {};
-  constexpr int64_t kMost = int64_t{1} << 24;
-  const auto fits = [](const Json& value) {
-    return value.is_number_integer() && value.get<int64_t>() > 0 && value.get<int64_t>() <= kMost;
-  };
-  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), fits)) {
-    throw file_error(folder, "its quantization_config says weight_block_size ", size->dump(),
-                     "; two positive numbers up to ", kMost, " are needed");
-  }
-  return {(*size)[0], (*size)[1]};
-}
 
 // Whether two tensors are stored alike, bit by bit.
 bool same_bytes(const SafetensorsFile& file, const StoredTensor& tensor, const SafetensorsFile& other_file,
@@ -98,28 +74,27 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
   Json &config = configs_->config, &quantization = configs_->quantization;
   meter_->rate = max_read_rate;
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
-  if (!is_there(folder_)) throw file_error(folder_, "no such folder");
-  if (type_of(folder_) != fs::file_type::directory)
-    throw file_error(folder_, "not a folder; give the folder that holds config.json");
-  if (!is_there(folder_ / "config.json"))
-    throw file_error(folder_, "no config.json in it, so it is not a Hugging Face model folder");
+  check_model_folder(folder_);
   config = read_json(folder_ / "config.json");
   if (!config.is_object()) throw file_error(folder_ / "config.json", "not a JSON object");
-  if (const auto found = config.find("quantization_config"); found != config.end()) quantization = *found;
-  if (quantization.is_null() && is_there(folder_ / "quantize_config.json"))
-    quantization = read_json(folder_ / "quantize_config.json");
-  if (!quantization.is_null() && !quantization.is_object())
-    throw file_error(folder_, "its quantization_config is not a JSON object");
+  QuantizationEntry entry = read_quantization_entry(config, folder_);
 
   const WeightFiles weights = find_weights(folder_);
   warnings_ = weights.warnings;
   open_files(weights);
   check_index(weights);
-  if (is_fp8_method(quantization)) {
-    const Fp8Block block = fp8_block(quantization, folder_);
-    quantization = nullptr;
-    find_fp8_weights(block);
+  const std::vector<const StoredTensor*> all = tensors();
+  const bool is_plain =
+      std::none_of(all.begin(), all.end(), [](const auto* tensor) { return is_of_quantized(*tensor); });
+  if (!entry.config.is_null() && is_plain) {
+    warnings_.push_back(cat(folder_.string(), ": its quantization_config claims ", entry.method(),
+                            ", but no weight is stored that way: it is read as a model that is not quantized"));
+    return;
   }
+  if (entry.is_fp8)
+    find_fp8_weights(entry.block);
+  else
+    quantization = std::move(entry.config);
 }
 
 void Checkpoint::open_files(const WeightFiles& weights) {
@@ -176,7 +151,7 @@ void Checkpoint::find_fp8_weights(Fp8Block block) {
       const std::string scales = Fp8Weight::scales_name(tensor.name, is_here);
       if (scales.empty()) {
         throw tensor_error(file->path(), tensor.name, "the FP8 weight '", tensor.name, "' has no scales '", tensor.name,
-                           "_scale_inv': the download is not complete");
+                           "_scale_inv' or '", tensor.name, "_scale': the download is not complete");
       }
       const Place& place = by_name_.at(scales);
       fp8_weights_.push_back(std::make_unique<Fp8Weight>(*file, tensor, *place.file, *place.tensor, block));

@@ -16,7 +16,7 @@
 
 namespace gptq {
 
-// FP8 weights (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") appear as bf16 tensors and are
+// FP8 weights (those of read_quantization_entry()) appear as bf16 tensors and are
 // dequantized when read; the tensors of their scales are hidden. So such a folder looks like a plain one.
 class Checkpoint {
  public:
@@ -30,7 +30,7 @@ class Checkpoint {
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const;
-  // The quantization_config of config.json, else that of quantize_config.json; null if not quantized, or only in FP8.
+  // The quantization_config of config.json, or of a file beside it; null if no weight is quantized, or only in FP8.
   const Json& quantization_config() const;
   // What a user should know of the folder, a sentence each: other weights in it, an index that does not fit.
   const std::vector<std::string>& warnings() const { return warnings_; }

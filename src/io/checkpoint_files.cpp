@@ -1,6 +1,7 @@
 #include "io/checkpoint_files.h"
 
 #include <algorithm>
+#include <cctype>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -151,7 +152,64 @@ void check_side_file(const fs::directory_entry& entry, fs::file_type type, const
   }
 }
 
+// "org/name", as the Hub names models.
+bool is_hub_name(const std::string& text) {
+  const auto fits = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+  };
+  return !text.empty() && std::isalnum(static_cast<unsigned char>(text[0])) != 0 &&
+         std::count(text.begin(), text.end(), '/') == 1 && text.back() != '/' &&
+         std::all_of(text.begin(), text.end(), fits);
+}
+
+// The first subfolder of a folder whose name starts so and which has a config.json, or "".
+std::string folder_with_config(const fs::path& folder, std::string_view start = "") {
+  std::set<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(start) && is_there(entry->path() / "config.json")) names.insert(name);
+  }
+  return names.empty() ? "" : *names.begin();
+}
+
 }  // namespace
+
+void check_model_folder(const fs::path& folder) {
+  if (!is_there(folder)) {
+    if (!is_hub_name(folder.string())) throw file_error(folder, "no such folder");
+    throw file_error(folder, "no such folder here; if this is a name on the Hub, download it first: hf download ",
+                     folder.string(), " --local-dir FOLDER");
+  }
+  if (type_of(folder) != fs::file_type::directory)
+    throw file_error(folder, "not a folder; give the folder that holds config.json");
+  if (is_there(folder / "config.json")) return;
+  if (is_there(folder / "adapter_config.json")) {
+    const Json adapter = read_json(folder / "adapter_config.json");
+    const Json base = adapter.is_object() ? adapter.value("base_model_name_or_path", Json()) : Json();
+    throw file_error(folder, "an adapter (LoRA), not a model; merge it into its base model ",
+                     base.is_string() ? base.get<std::string>() + " " : "",
+                     "first (peft: merge_and_unload()) and give the merged folder");
+  }
+  if (is_there(folder / "params.json")) {
+    throw file_error(folder,
+                     "params.json and no config.json: the author's own format (Mistral, Llama); take the upload ",
+                     "for transformers, which has a config.json");
+  }
+  if (const std::string snapshot = folder_with_config(folder / "snapshots"); !snapshot.empty()) {
+    throw file_error(folder,
+                     "a folder of the Hub's cache; give the model in it: ", (folder / "snapshots" / snapshot).string());
+  }
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with("models--")) continue;
+    throw file_error(folder, "a cache of the Hub; give the folder of one model in it: ",
+                     (folder / "models--ORG--NAME" / "snapshots" / "REVISION").string());
+  }
+  const std::string inner = folder_with_config(folder);
+  throw file_error(folder, "no config.json in it, so it is not a Hugging Face model folder",
+                   inner.empty() ? "" : "; its subfolder " + inner + " has one");
+}
 
 WeightFiles find_weights(const fs::path& folder) {
   WeightFiles weights;
@@ -191,8 +249,8 @@ std::vector<fs::path> find_side_files(const fs::path& folder) {
       entry.disable_recursion_pending();
       continue;
     }
-    if (relative == "config.json" || relative == "quantize_config.json" || is_weight_file(relative) ||
-        is_weight_index(relative)) {
+    if (relative == "config.json" || relative == "quantize_config.json" || relative == kModelOptName ||
+        is_weight_file(relative) || is_weight_index(relative)) {
       continue;
     }
     const fs::file_type type = type_of(entry->path());

@@ -1,4 +1,8 @@
 // config.json -> ModelConfig, in the spellings of all families.
+#include <set>
+#include <utility>
+
+#include "base/edit_distance.h"
 #include "model/class_defaults.h"
 #include "model/config_accounting.h"
 #include "model/config_checks.h"
@@ -31,6 +35,24 @@ bool holds(const Condition& condition, const Keys& keys) {
   return condition.value == (value == nullptr ? std::string(condition.missing) : value->dump());
 }
 
+// "nearest are a, b; " for a name that resembles some.
+std::string nearest_types(const std::string& model_type) {
+  std::set<std::pair<int64_t, std::string_view>> near;
+  for (const Architecture& row : architectures()) {
+    for (const std::string_view name : row.model_types) {
+      const bool begins = model_type.starts_with(name) || name.starts_with(model_type);
+      const int64_t distance = edit_distance(model_type.substr(0, 64), name);
+      if (begins || distance <= static_cast<int64_t>(name.size()) / 3) near.emplace(distance, name);
+    }
+  }
+  std::string names;
+  size_t count = 0;
+  for (const auto& [distance, name] : near) {
+    if (count++ < 3) names += cat(names.empty() ? "" : ", ", name);
+  }
+  return names.empty() ? "" : cat("nearest ", count == 1 ? "is " : "are ", names, "; ");
+}
+
 const Architecture& find_architecture(const Keys& keys, const std::string& model_type) {
   std::string known;
   bool is_known = false;
@@ -49,7 +71,8 @@ const Architecture& find_architecture(const Keys& keys, const std::string& model
     throw UnsupportedError(
         cat(keys.where(), ": this kind of ", model_type, " is not supported; docs/families.md lists those that are"));
   known.resize(known.size() - 2);
-  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; supported are: ", known));
+  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; ",
+                             nearest_types(model_type), "supported are: ", known));
 }
 
 bool read(const Flag& flag, const Keys& keys) {

@@ -274,11 +274,53 @@ TEST_F(CheckpointTest, BrokenConfigsAreRefusedWithTheirPlace) {
 }
 
 TEST_F(CheckpointTest, TheQuantizationConfigComesFromEitherFile) {
-  write_tensors(model_ / "model.safetensors", {"a"});
+  write_tensors(model_ / "model.safetensors", {"a.qweight"});
   write_file(model_ / "quantize_config.json", R"({"bits": 3})");
   EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 3);
   write_file(model_ / "config.json", R"({"quantization_config": {"bits": 4}})");
   EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 4) << "config.json goes before";
+}
+
+// A merge that forgets the entry, and entries that switch nothing on.
+TEST_F(CheckpointTest, AnEntryThatTheWeightsDenyIsAWarning) {
+  write_tensors(model_ / "model.safetensors", {"a.weight"});
+  for (const char* entry :
+       {R"({"quant_method": "bitsandbytes", "load_in_4bit": true})", R"({"load_in_8bit": true})",
+        R"({"bits": 4, "group_size": 128})", R"({"quant_method": "awq", "bits": 4})", R"({"quant_method": "fp8"})"}) {
+    write_file(model_ / "config.json", cat(R"({"quantization_config": )", entry, "}"));
+    const Checkpoint checkpoint(model_);
+    EXPECT_TRUE(checkpoint.quantization_config().is_null()) << entry;
+    ASSERT_EQ(checkpoint.warnings().size(), 1U) << entry;
+    EXPECT_NE(checkpoint.warnings()[0].find("no weight is stored that way"), std::string::npos);
+  }
+  for (const char* entry : {"{}", "null", R"({"load_in_4bit": false, "load_in_8bit": false})"}) {
+    write_file(model_ / "config.json", cat(R"({"quantization_config": )", entry, "}"));
+    const Checkpoint checkpoint(model_);
+    EXPECT_TRUE(checkpoint.quantization_config().is_null()) << entry;
+    EXPECT_TRUE(checkpoint.warnings().empty()) << entry;
+  }
+  write_tensors(model_ / "model.safetensors", {"a.weight", "a.weight.absmax"});
+  write_file(model_ / "config.json", R"({"quantization_config": {"quant_method": "bitsandbytes"}})");
+  EXPECT_FALSE(Checkpoint(model_).quantization_config().is_null());
+}
+
+TEST_F(CheckpointTest, AFolderThatIsNoModelIsNamedForWhatItIs) {
+  fs::remove(model_ / "config.json");
+  write_file(model_ / "adapter_config.json", R"({"base_model_name_or_path": "some/model"})");
+  expect_refusal({model_.string(), "adapter", "some/model", "merge"});
+  fs::remove(model_ / "adapter_config.json");
+  write_file(model_ / "params.json", "{}");
+  expect_refusal({"params.json", "config.json"});
+  fs::remove(model_ / "params.json");
+  fs::create_directories(model_ / "snapshots" / "abc");
+  write_file(model_ / "snapshots" / "abc" / "config.json", "{}");
+  expect_refusal({"Hub's cache", (model_ / "snapshots" / "abc").string()});
+  fs::rename(model_ / "snapshots", model_ / "models--a--b");
+  expect_refusal({"cache of the Hub", "snapshots"});
+  fs::remove_all(model_);
+  expect_refusal({"no such folder"});
+  const std::string message = refusal([] { const Checkpoint checkpoint("Some-Org/Model-8B"); });
+  EXPECT_NE(message.find("hf download Some-Org/Model-8B"), std::string::npos) << message;
 }
 
 TEST_F(CheckpointTest, AMissingTensorIsReportedWithItsNearestNames) {
