@@ -68,18 +68,14 @@ std::string_view present(const Checkpoint& checkpoint, const std::string& block,
   return of_row;
 }
 
-// As transformers 5 holds experts: gate_up_proj [experts, 2 width, hidden] or [experts, hidden, 2 width] and down_proj,
-// in `experts` of the family's MLP or of mlp.
-void take_fused_layout(const Checkpoint& checkpoint, const std::string& block, bool is_common, ModelConfig& config) {
-  ExpertRow& row = config.expert_row;
-  const bool renames = is_common && !row.gate.empty() && !row.gate.starts_with("mlp.");
-  if (renames) {
-    row.gate = "mlp.experts.#.gate_proj";
-    row.up = "mlp.experts.#.up_proj";
-    row.down = "mlp.experts.#.down_proj";
-  }
-  row.stored_gate_up = is_common ? "mlp.experts.gate_up_proj" : "block_sparse_moe.experts.gate_up_proj";
-  row.stored_down = is_common ? "mlp.experts.down_proj" : "block_sparse_moe.experts.down_proj";
+bool has_any(const Checkpoint& checkpoint, const std::string& prefix) {
+  const std::vector<const StoredTensor*> tensors = checkpoint.tensors();
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const StoredTensor* tensor) { return tensor->name.starts_with(prefix); });
+}
+
+// The names that transformers 5 has for all families, in folders that it or this program wrote.
+void take_common_names(const Checkpoint& checkpoint, const std::string& block, ExpertRow& row) {
   row.router = present(checkpoint, block, row.router,
                        {"mlp.gate", "mlp.router", "block_sparse_moe.router", "block_sparse_moe.gate"}, ".weight");
   if (!row.choice_bias.empty()) {
@@ -88,10 +84,23 @@ void take_fused_layout(const Checkpoint& checkpoint, const std::string& block, b
                                "mlp.gate.moe_statics.e_score_correction_bias"},
                               "");
   }
+  if (row.gate.empty() || row.gate.starts_with("mlp.") || !has_any(checkpoint, cat(block, "mlp.experts."))) return;
+  row.gate = "mlp.experts.#.gate_proj";
+  row.up = "mlp.experts.#.up_proj";
+  row.down = "mlp.experts.#.down_proj";
+}
+
+// As transformers 5 holds experts: gate_up_proj [experts, 2 width, hidden] or [experts, hidden, 2 width], and
+// down_proj.
+void take_fused_layout(const Checkpoint& checkpoint, const std::string& block, std::string_view gate_up,
+                       std::string_view down, ModelConfig& config) {
+  ExpertRow& row = config.expert_row;
+  row.stored_gate_up = gate_up;
+  row.stored_down = down;
   const int64_t count = config.experts.count, width = config.experts.intermediate;
   const bool rows =
-      checkpoint.tensor(cat(block, row.stored_down)).shape == std::vector<int64_t>{count, config.hidden, width} &&
-      checkpoint.tensor(cat(block, row.stored_gate_up)).shape == std::vector<int64_t>{count, 2 * width, config.hidden};
+      checkpoint.tensor(cat(block, down)).shape == std::vector<int64_t>{count, config.hidden, width} &&
+      checkpoint.tensor(cat(block, gate_up)).shape == std::vector<int64_t>{count, 2 * width, config.hidden};
   row.tensors = rows ? ExpertTensors::halves : ExpertTensors::turned_halves;
 }
 
@@ -101,18 +110,20 @@ void find_expert_layout(const Checkpoint& checkpoint, ModelConfig& config) {
   const auto first =
       std::find_if(config.kinds.begin(), config.kinds.end(), [](const BlockKind& kind) { return kind.has_experts; });
   if (first == config.kinds.end()) return;
+  ExpertRow& row = config.expert_row;
   const std::string block = block_module(config, first - config.kinds.begin()) + ".";
-  std::string down(config.expert_row.down);
+  take_common_names(checkpoint, block, row);
+  std::string down(row.down);
   down.replace(down.find('#'), 1, "0");
   if (checkpoint.has(cat(block, down, ".weight"))) {
-    config.expert_row.tensors = ExpertTensors::split;
-    return;
-  }
-  if (config.expert_row.tensors == ExpertTensors::turned_pairs) return;
-  for (const bool is_common : {true, false}) {
-    const std::string_view experts = is_common ? "mlp.experts" : "block_sparse_moe.experts";
-    if (!checkpoint.has(cat(block, experts, ".gate_up_proj"))) continue;
-    return take_fused_layout(checkpoint, block, is_common, config);
+    row.tensors = ExpertTensors::split;
+  } else if (row.tensors == ExpertTensors::turned_pairs) {
+    return;  // gpt-oss has one fused layout
+  } else if (checkpoint.has(block + "mlp.experts.gate_up_proj")) {
+    take_fused_layout(checkpoint, block, "mlp.experts.gate_up_proj", "mlp.experts.down_proj", config);
+  } else if (checkpoint.has(block + "block_sparse_moe.experts.gate_up_proj")) {
+    take_fused_layout(checkpoint, block, "block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj",
+                      config);
   }
 }
 
