@@ -184,7 +184,7 @@ Value slice(Memory& memory, const Value& value, const Value& start, const Value&
     return memory.list(std::move(items), list->shape);
   }
   const Text* text = text_in(value);
-  if (text == nullptr) return missing_in(value, "[...]");
+  if (text == nullptr) fail("a ", type_of(value), " has no slices");
   memory.read(2 * text->bytes.size());
   const Range range = range_of(start, stop, step, length(text->bytes));
   if (range.step == 1) return Text{part(text->bytes, range.start, range.start + range.count), text->markup};

@@ -131,10 +131,7 @@ std::optional<Value> repeat(Memory& memory, const Value& value, const Value& cou
 
 Value calculate(Memory& memory, std::string_view sign, const Value& left, const Value& right) {
   const Text* text = text_in(left);
-  if (sign == "%" && text != nullptr) {
-    if (const Missing* missing = std::get_if<Missing>(&right)) fail_missing(*missing);
-    return memory.text(format_percent(memory, *text, right));
-  }
+  if (sign == "%" && text != nullptr) return memory.text(format_percent(memory, *text, right));
   for (const Value* side : {&left, &right})
     if (const Missing* missing = std::get_if<Missing>(side)) fail_missing(*missing);
   if (const auto a = number_in(left), b = number_in(right); a && b) return calculate_numbers(sign, *a, *b);

@@ -291,8 +291,9 @@ std::string format_percent(Memory& memory, const Text& pattern, const Value& val
     made += percent_place(memory, value, style, align);
     memory.read(0), memory.require(made.size());
   }
-  if (used < items.size() && (is_tuple || dict_in(values) == nullptr))
-    fail("a format has fewer places than there are values");
+  const bool has_keys =
+      is_missing(values) || dict_in(values) != nullptr || (list != nullptr && list->shape <= List::Shape::kRange);
+  if (used < items.size() && (is_tuple || !has_keys)) fail("a format has fewer places than there are values");
   return made;
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <utility>
 
 #include "base/error.h"
+#include "data/jinja/literals.h"
 #include "data/jinja/text.h"
 
 namespace gptq::jinja {
@@ -22,14 +22,6 @@ std::string with_unix_lines(std::string_view source) {
   }
   if (text.ends_with('\n')) text.pop_back();
   return text;
-}
-
-bool is_digit_in(char c, int base) {
-  const int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : 99;
-  return digit < base;
 }
 
 class Lexer {
@@ -203,96 +195,22 @@ class Lexer {
     move(sign->size());
   }
 
-  // Digits of a base with single underscores between them; returns where they end.
-  size_t digits_end(size_t at, int base) const {
-    while (at < text_.size() && (is_digit_in(text_[at], base) ||
-                                 (text_[at] == '_' && at + 1 < text_.size() && is_digit_in(text_[at + 1], base))))
-      ++at;
-    return at;
-  }
-
   void read_number() {
-    const bool is_index = at_ > 0 && text_[at_ - 1] == '.';
-    int base = 10;
-    if (text_[at_] == '0' && at_ + 1 < text_.size()) {
-      const char letter = static_cast<char>(text_[at_ + 1] | 0x20);
-      base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 10;
-    }
-    if (base != 10 && digits_end(at_ + 2, base) > at_ + 2) {
-      const size_t end = digits_end(at_ + 2, base);
-      return add_integer(text_.substr(at_ + 2, end - at_ - 2), base, end);
-    }
-    const size_t whole = digits_end(at_, 10);
-    size_t end = whole;
-    if (!is_index && end + 1 < text_.size() && text_[end] == '.' && is_digit_in(text_[end + 1], 10))
-      end = digits_end(end + 1, 10);
-    if (!is_index && end + 1 < text_.size() && (text_[end] | 0x20) == 'e') {
-      const size_t sign = end + 1 + (text_[end + 1] == '+' || text_[end + 1] == '-' ? 1 : 0);
-      if (sign < text_.size() && is_digit_in(text_[sign], 10)) end = digits_end(sign, 10);
-    }
-    if (end == whole) return add_integer(text_.substr(at_, end - at_), 10, end);
-    std::string digits = text_.substr(at_, end - at_);
-    std::erase(digits, '_');
-    add(Kind::kFloat, digits);
-    move(end - at_);
-  }
-
-  void add_integer(std::string digits, int base, size_t end) {
-    std::erase(digits, '_');
-    int64_t value = 0;
-    if (base == 10 && digits.size() > 1 && digits[0] == '0' && digits.find_first_not_of('0') != digits.npos)
-      refuse("an integer starts with 0");
-    if (std::from_chars(digits.data(), digits.data() + digits.size(), value, base).ec != std::errc())
-      refuse("the integer " + shown(digits) + " is larger than the 64 bits that are supported");
-    add(Kind::kInteger, std::to_string(value));
-    move(end - at_);
+    const NumberLiteral number = read_number_literal(text_, at_);
+    if (!number.trouble.empty()) refuse(number.trouble);
+    add(number.is_float ? Kind::kFloat : Kind::kInteger, number.digits);
+    move(number.end - at_);
   }
 
   void read_text(char quote) {
     size_t end = at_ + 1;
     while (end < text_.size() && text_[end] != quote) end += text_[end] == '\\' ? 2 : 1;
     if (end >= text_.size()) refuse("a string has no end");
-    add(Kind::kText, unescaped(std::string_view(text_).substr(at_ + 1, end - at_ - 1)));
-    move(end + 1 - at_);
-  }
-
-  std::string unescaped(std::string_view text) const {
     std::string made;
-    for (size_t at = 0; at < text.size();) {
-      if (text[at] != '\\') {
-        made += text[at++];
-        continue;
-      }
-      const char c = text[at + 1];
-      at += 2;
-      constexpr std::string_view kLetters = "abfnrtv\\'\"", kMeanings = "\a\b\f\n\r\t\v\\'\"";
-      const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
-      if (const size_t letter = kLetters.find(c); letter != kLetters.npos) {
-        made += kMeanings[letter];
-      } else if (digits > 0) {
-        append_code(made, text.substr(at, digits), digits, 16);
-        at += digits;
-      } else if (c >= '0' && c <= '7') {
-        size_t end = at;
-        while (end < text.size() && end < at + 2 && text[end] >= '0' && text[end] <= '7') ++end;
-        append_code(made, text.substr(at - 1, end - at + 1), end - at + 1, 8);
-        at = end;
-      } else if (c == 'N') {
-        refuse("the escape \\N in a string is not supported");
-      } else if (c != '\n') {
-        made += {'\\', c};
-      }
-    }
-    return made;
-  }
-
-  void append_code(std::string& made, std::string_view digits, size_t count, int base) const {
-    uint32_t code = 0;
-    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), code, base);
-    if (digits.size() != count || read.ec != std::errc() || read.ptr != digits.data() + count || code > 0x10ffff ||
-        (code >= 0xd800 && code < 0xe000))
-      refuse("an escape in a string is not a character");
-    append_utf8(made, code);
+    const std::string trouble = unescape(std::string_view(text_).substr(at_ + 1, end - at_ - 1), made);
+    if (!trouble.empty()) refuse(trouble);
+    add(Kind::kText, made);
+    move(end + 1 - at_);
   }
 
   std::string text_;

@@ -42,6 +42,12 @@ Value stripped(Memory& memory, const Text& self, Arguments& arguments) {
   return Text{strip(self.bytes, side, given), self.markup};
 }
 
+size_t matches(std::string_view text, std::string_view part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
 template <bool from_right>
 Value parts(Memory& memory, const Text& self, Arguments& arguments) {
   const Value separator = arguments.take("sep").value_or(None{});
@@ -54,12 +60,11 @@ Value parts(Memory& memory, const Text& self, Arguments& arguments) {
     given = text->bytes;
   }
   memory.read(4 * self.bytes.size());
-  memory.require((limit >= 0 ? std::min<size_t>(self.bytes.size(), static_cast<size_t>(limit)) : self.bytes.size()) *
-                 4);
+  const size_t most = given ? matches(self.bytes, *given) : self.bytes.size() / 2;
+  memory.require((2 + std::min(most, static_cast<uint64_t>(limit))) * (sizeof(Value) + sizeof(std::string_view)));
   std::vector<Value> items;
   for (const std::string_view part :
        from_right ? split_right(self.bytes, given, limit) : split(self.bytes, given, limit)) {
-    memory.require(items.size() * sizeof(Value));
     items.emplace_back(Text{part, self.markup});
   }
   return memory.list(std::move(items));
@@ -68,10 +73,12 @@ Value parts(Memory& memory, const Text& self, Arguments& arguments) {
 Value lines(Memory& memory, const Text& self, Arguments& arguments) {
   const bool keep_ends = arguments.flag("keepends", false);
   memory.read(4 * self.bytes.size());
-  memory.require(4 * self.bytes.size());
+  const auto most = static_cast<size_t>(std::count_if(self.bytes.begin(), self.bytes.end(), [](char c) {
+    return static_cast<uint8_t>(c) < 0x20 || static_cast<uint8_t>(c) >= 0x80;  // each end of a line has one
+  }));
+  memory.require((1 + most) * (sizeof(Value) + sizeof(std::string_view)));
   std::vector<Value> items;
   for (const std::string_view line : split_lines(self.bytes, keep_ends)) {
-    memory.require(items.size() * sizeof(Value));
     items.emplace_back(Text{line, self.markup});
   }
   return memory.list(std::move(items));
@@ -106,9 +113,7 @@ Value counted(Memory& memory, const Text& self, Arguments& arguments) {
   const auto [text, start] = searched(memory, self, arguments);
   if (start < 0) return int64_t{0};
   if (sought.empty()) return length(text) + 1;
-  int64_t count = 0;
-  for (size_t at = text.find(sought); at != text.npos; at = text.find(sought, at + sought.size())) ++count;
-  return count;
+  return static_cast<int64_t>(matches(text, sought));
 }
 
 template <bool at_end>

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "data/jinja/expression_parser.h"
+#include "data/jinja/targets.h"
 #include "data/jinja/text.h"
 
 namespace gptq::jinja {
@@ -119,9 +120,7 @@ class Parser {
 
   void parse_for(Statement& made) {
     made.kind = Kind::kFor;
-    Target target;
-    target.parts = expressions_.parse_targets(target.is_tuple, "in", false);
-    made.targets.push_back(target.is_tuple ? std::move(target) : Target(target.parts[0]));
+    made.targets.push_back(parse_targets(tokens_, "in", false));
     if (has_name(made.targets[0], "loop")) refuse_line(made.line, "a loop assigns to \"loop\"");
     if (!tokens_.skip_name("in")) tokens_.refuse_current("\"in\"");
     made.expressions.push_back(expressions_.parse_tuple(false, "recursive"));
@@ -139,9 +138,7 @@ class Parser {
   }
 
   void parse_set(Statement& made) {
-    Target target;
-    target.parts = expressions_.parse_targets(target.is_tuple, "", true);
-    made.targets.push_back(target.is_tuple ? std::move(target) : Target(target.parts[0]));
+    made.targets.push_back(parse_targets(tokens_, "", true));
     if (tokens_.skip_sign("=")) {
       made.kind = Kind::kSet;
       made.expressions.push_back(expressions_.parse_tuple());

@@ -265,12 +265,14 @@ Value rounded(Memory&, const Value& value, Arguments& arguments) {
   const int64_t precision = arguments.integer("precision", 0);
   const std::string_view method = arguments.text("method", "common");
   if (const Missing* missing = std::get_if<Missing>(&value)) fail_missing(*missing);
-  const int64_t* whole = std::get_if<int64_t>(&value);
-  const double* number = std::get_if<double>(&value);
+  const bool* truth = std::get_if<bool>(&value);
+  const Value counted = truth != nullptr ? Value(int64_t{*truth ? 1 : 0}) : value;
+  const int64_t* whole = std::get_if<int64_t>(&counted);
+  const double* number = std::get_if<double>(&counted);
   if (whole == nullptr && number == nullptr) fail("round() of a ", type_of(value));
   if (precision < 0 || precision > 100) refuse("a precision of ", precision, " in round()");
   if (method == "common") {
-    if (whole != nullptr) return value;
+    if (whole != nullptr) return counted;
     std::array<char, 512> digits{};
     std::snprintf(digits.data(), digits.size(), "%.*f", static_cast<int>(precision), *number);
     return std::strtod(digits.data(), nullptr);

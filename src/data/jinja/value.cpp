@@ -172,7 +172,7 @@ std::span<const Value> iterate(Memory& memory, const Value& value) {
     for (size_t at = 0; at < text->bytes.size();) {
       const size_t start = at;
       next_character(text->bytes, at);
-      items.emplace_back(Text{text->bytes.substr(start, at - start), text->markup});
+      items.emplace_back(Text{text->bytes.substr(start, at - start)});
     }
   } else if (Loop* const* loop = std::get_if<Loop*>(&value)) {
     refuse("a loop over the variable `loop` (index ", (*loop)->index, ")");
