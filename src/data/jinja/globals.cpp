@@ -1,7 +1,9 @@
 #include "data/jinja/globals.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -117,14 +119,39 @@ int day_of_week(const Date& date) {
   return (years * 365 + years / 4 - years / 100 + years / 400 + day_of_year(date)) % 7;
 }
 
+std::string padded(int value, int digits) {
+  std::array<char, 16> text{};
+  std::snprintf(text.data(), text.size(), "%0*d", digits, value);
+  return text.data();
+}
+
+// What a letter of strftime() stands for, with at most `digits` digits; empty if it is none of a number.
+std::string number_of(char letter, const Date& now, bool plain) {
+  struct Field {
+    char letter;
+    int value, digits;
+  };
+  const Field fields[] = {{'Y', now.year, 4},        {'y', now.year % 100, 2}, {'m', now.month, 2},
+                          {'d', now.day, 2},         {'H', now.hour, 2},       {'I', (now.hour + 11) % 12 + 1, 2},
+                          {'M', now.minute, 2},      {'S', now.second, 2},     {'j', day_of_year(now), 3},
+                          {'w', day_of_week(now), 1}};
+  for (const Field& field : fields)
+    if (field.letter == letter) return padded(field.value, plain ? 1 : field.digits);
+  return "";
+}
+
 // strftime() with the letters that templates use; %-d and the like leave out leading zeros.
 std::string formatted(std::string_view format, const Date& now) {
+  const std::string month = kMonths[static_cast<size_t>(now.month - 1)];
+  const std::string day = kDays[static_cast<size_t>(day_of_week(now))];
+  const std::pair<char, std::string> words[] = {{'B', month},
+                                                {'b', month.substr(0, 3)},
+                                                {'A', day},
+                                                {'a', day.substr(0, 3)},
+                                                {'p', now.hour < 12 ? "AM" : "PM"},
+                                                {'e', (now.day < 10 ? " " : "") + padded(now.day, 1)},
+                                                {'%', "%"}};
   std::string made;
-  const auto number = [&](int value, int digits, bool plain) {
-    std::array<char, 16> text{};
-    std::snprintf(text.data(), text.size(), "%0*d", plain ? 1 : digits, value);
-    made += text.data();
-  };
   for (size_t i = 0; i < format.size(); ++i) {
     if (format[i] != '%') {
       made += format[i];
@@ -133,80 +160,11 @@ std::string formatted(std::string_view format, const Date& now) {
     const bool plain = i + 1 < format.size() && format[i + 1] == '-';
     i += plain ? 2 : 1;
     const char letter = i < format.size() ? format[i] : '\0';
-    const std::string month = kMonths[static_cast<size_t>(now.month - 1)];
-    const std::string day = kDays[static_cast<size_t>(day_of_week(now))];
-    switch (letter) {
-      case 'Y':
-        number(now.year, 4, plain);
-        break;
-      case 'y':
-        number(now.year % 100, 2, plain);
-        break;
-      case 'm':
-        number(now.month, 2, plain);
-        break;
-      case 'd':
-        number(now.day, 2, plain);
-        break;
-      case 'e':
-        made += now.day < 10 && !plain ? " " : "";
-        number(now.day, 1, true);
-        break;
-      case 'H':
-        number(now.hour, 2, plain);
-        break;
-      case 'I':
-        number((now.hour + 11) % 12 + 1, 2, plain);
-        break;
-      case 'M':
-        number(now.minute, 2, plain);
-        break;
-      case 'S':
-        number(now.second, 2, plain);
-        break;
-      case 'j':
-        number(day_of_year(now), 3, plain);
-        break;
-      case 'w':
-        number(day_of_week(now), 1, plain);
-        break;
-      case 'B':
-        made += month;
-        break;
-      case 'b':
-      case 'h':
-        made += month.substr(0, 3);
-        break;
-      case 'A':
-        made += day;
-        break;
-      case 'a':
-        made += day.substr(0, 3);
-        break;
-      case 'p':
-        made += now.hour < 12 ? "AM" : "PM";
-        break;
-      case 'F':
-        made += formatted("%Y-%m-%d", now);
-        break;
-      case 'T':
-        made += formatted("%H:%M:%S", now);
-        break;
-      case 'D':
-        made += formatted("%m/%d/%y", now);
-        break;
-      case 'R':
-        made += formatted("%H:%M", now);
-        break;
-      case 'z':
-      case 'Z':
-        break;  // empty for a time without a zone
-      case '%':
-        made += '%';
-        break;
-      default:
-        refuse("the format \"", shown(format), "\" of strftime_now()");
-    }
+    const auto* word =
+        std::find_if(std::begin(words), std::end(words), [&](const auto& w) { return w.first == letter; });
+    const std::string number = number_of(letter, now, plain);
+    if (word == std::end(words) && number.empty()) refuse("the format \"", shown(format), "\" of strftime_now()");
+    made += number.empty() ? word->second : number;
   }
   return made;
 }

@@ -18,6 +18,11 @@ using Words = std::initializer_list<std::string_view>;
 
 constexpr int kDeepestBlocks = 100;  // in one another
 
+bool has_name(const Target& target, std::string_view name) {
+  return target.name == name || std::any_of(target.parts.begin(), target.parts.end(),
+                                            [&](const Target& part) { return has_name(part, name); });
+}
+
 class Parser {
  public:
   explicit Parser(std::string_view source) : tokens_(tokens_of(source)), expressions_(tokens_) {}
@@ -130,11 +135,6 @@ class Parser {
     made.body = parse_block({"else", "endfor"});
     --loops_;
     if (tokens_.next().text == "else") made.otherwise = parse_whole_block("endfor");
-  }
-
-  static bool has_name(const Target& target, std::string_view name) {
-    return target.name == name || std::any_of(target.parts.begin(), target.parts.end(),
-                                              [&](const Target& part) { return has_name(part, name); });
   }
 
   void parse_set(Statement& made) {
