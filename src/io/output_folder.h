@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "io/file.h"
+#include "io/partial_folder.h"
 
 namespace gptq {
 
@@ -32,13 +32,11 @@ class OutputFolder {
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
-  const std::filesystem::path& path() const { return folder_; }
-  std::filesystem::path model() const { return folder_ / "model"; }
-  std::filesystem::path file(const std::string& name) const { return folder_ / name; }
+  const std::filesystem::path& path() const { return partial_.path(); }
+  std::filesystem::path model() const { return file("model"); }
+  std::filesystem::path file(const std::string& name) const { return partial_.file(name); }
   // Whether an earlier run left something here.
-  bool continues() const { return continues_; }
-  // Removes all that an earlier run left.
-  void clear();
+  bool continues() const { return partial_.continues(); }
   // Throws InputError, with both numbers, if the disk has no room for `bytes` more than model() has.
   void check_room(size_t bytes) const;
 
@@ -55,21 +53,17 @@ class OutputFolder {
   static bool leave(const std::filesystem::path& output) noexcept;
 
  private:
-  explicit OutputFolder(const std::filesystem::path& output);  // neither locked nor to be removed
   void check_output(const std::filesystem::path& source) const;
   void refuse_existing() const;
-  void lock();
   void recover();
-  bool is_model_placed() const;
-  void remove();
   void exchange();
   void remove_parents() noexcept;
 
-  std::filesystem::path asked_, output_, folder_;  // asked_: as the user spells the output
+  const std::filesystem::path asked_, output_;  // asked_: as the user spells the output
   const Options options_;
+  PartialFolder partial_;
   std::vector<std::filesystem::path> created_parents_;  // outermost first
-  Descriptor lock_;
-  bool continues_ = false, placing_ = false, placed_ = false, left_ = false;
+  bool placing_ = false, placed_ = false, left_ = false;
 };
 
 }  // namespace gptq

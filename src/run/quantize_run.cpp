@@ -16,7 +16,6 @@
 #include "run/probe.h"
 #include "run/rehearse.h"
 #include "run/replay.h"
-#include "run/saved_states.h"
 
 namespace gptq {
 namespace {
@@ -33,15 +32,40 @@ LinearReport::Scales scales_of(const FetchedLinear& linear) {
   return {*least, *middle, *largest, static_cast<double>(negative) / static_cast<double>(magnitudes.size())};
 }
 
+std::vector<int> chosen_bits(const std::vector<ProbedStep>& steps, double average_bits) {
+  std::vector<BitUnit> units;
+  units.reserve(steps.size());
+  for (const ProbedStep& step : steps) units.push_back(step.unit);
+  std::vector<int> bits;
+  for (const size_t candidate : choose_bits(units, average_bits))
+    bits.push_back(units[bits.size()].candidates[candidate].bits);
+  return bits;
+}
+
+// Multiply-adds of all parts from `first` on, and of bringing the states there.
+double work_from(int64_t first, const Recipe& recipe, const Facts& facts, const Layout& layout, int64_t tokens) {
+  const bool calibrates = recipe.method == Method::gptq, two_streams = wants_original_states(recipe);
+  const int64_t blocks = facts.config.blocks;
+  double work = 0;
+  const auto add = [&](const std::vector<LinearSpec>& step) {
+    if (calibrates) work += sweep_work(step, tokens, two_streams);
+    for (const LinearSpec& linear : step) work += layout.is_quantized(linear) ? solve_work(linear) : 0;
+  };
+  for (int64_t block = first; block < blocks; ++block) {
+    for (const auto& step : step_specs(facts.config, block)) add(step);
+  }
+  const LinearSpec head = head_spec(facts.config);
+  if (first <= blocks && layout.is_quantized(head)) add({head});
+  if (calibrates) work += replay_work(facts.config, std::min(first, blocks), tokens) * (two_streams ? 2 : 1);
+  return work;
+}
+
 double probing_work(const Recipe& recipe, const Facts& facts, const std::vector<TokenSequence>& sequences) {
   int64_t tokens = 0;
   const auto batches = measuring_batches(sequences);
   for (const auto& batch : batches) tokens += count_tokens(batch);
   return probing_work(facts.config, recipe, facts.widths, tokens, count_tokens(batches[0]));
 }
-
-// Two files in turn, so that one is whole while the other is written.
-std::string states_file(int64_t block) { return block % 2 == 0 ? "states-0" : "states-1"; }
 
 }  // namespace
 
@@ -56,29 +80,23 @@ QuantizeRun::QuantizeRun(const Job& job, const Listener& listener) : job_(job), 
 
 QuantizeRun::~QuantizeRun() {
   if (output_) output_->stop_writing();
-  journal_.reset();
+  continuation_.reset();
 }
 
 Report QuantizeRun::report() {
-  try {
-    return compute_or_say_how_to_continue();
-  } catch (const OutOfMemory& error) {
-    throw collector_.progress().located(error);
-  } catch (const DeviceError& error) {
-    throw collector_.progress().located(error);
-  }
-}
-
-Report QuantizeRun::compute_or_say_how_to_continue() {
+  const auto leave = [&] {
+    if (job_.resume && continuation_) continuation_->leave();
+  };
   try {
     return compute();
+  } catch (const OutOfMemory& error) {
+    leave();
+    throw collector_.progress().located(error);
+  } catch (const DeviceError& error) {
+    leave();
+    throw collector_.progress().located(error);
   } catch (...) {
-    if (job_.resume && finished_ > 0 && output_) {
-      output_->settle();
-      finish_journal();
-      collector_.remark(Level::message, cat(folder_->path().string(), " has ", std::min(finished_, blocks()), " of ",
-                                            blocks(), " blocks: the same job with `resume` continues there"));
-    }
+    leave();
     throw;
   }
 }
@@ -114,18 +132,13 @@ std::vector<ProbedStep> QuantizeRun::measure(const std::vector<TokenSequence>& s
 }
 
 void QuantizeRun::choose_bits(const std::vector<TokenSequence>& sequences) {
-  if (!journal_->measured()) {
-    journal_->set_measured(measure(sequences));
+  if (!continuation_->measured()) {
+    continuation_->set_measured(measure(sequences));
     collector_.trimmed("bits chosen", session_->trim());
     session_->trim_staging();
   }
-  const std::vector<ProbedStep>& steps = *journal_->measured();
-  std::vector<BitUnit> units;
-  units.reserve(steps.size());
-  for (const ProbedStep& step : steps) units.push_back(step.unit);
-  std::vector<int> chosen;
-  for (const size_t candidate : gptq::choose_bits(units, facts().free_average))
-    chosen.push_back(units[chosen.size()].candidates[candidate].bits);
+  const std::vector<ProbedStep>& steps = *continuation_->measured();
+  const std::vector<int> chosen = chosen_bits(steps, facts().free_average);
   job_.recipe = with_choice(job_.recipe, steps, chosen);
   collector_.chose(steps, chosen);
 }
@@ -133,7 +146,7 @@ void QuantizeRun::choose_bits(const std::vector<TokenSequence>& sequences) {
 // Written in the background; at most writes_behind() linears wait in memory.
 void QuantizeRun::store(const LinearSpec& linear, const Quantized& quantized, Backend& backend, LinearReport& entry) {
   output_->make_room();
-  entries_.push_back(&entry);
+  continuation_->add(entry);
   // Shared because a task must be copyable, which Matrix is not.
   auto fetched = std::make_shared<FetchedLinear>(
       fetch(backend, quantized.codes, quantized.grid(), quantized.g_idx, backend.staging_memory()));
@@ -141,61 +154,11 @@ void QuantizeRun::store(const LinearSpec& linear, const Quantized& quantized, Ba
                  [&entry](const FetchedLinear& written) { entry.scales = scales_of(written); });
 }
 
-void QuantizeRun::note_part(int64_t part) {
-  const int64_t dropped = collector_.dropped_rows() - std::exchange(dropped_rows_, collector_.dropped_rows());
-  output_->after_writes([this, part, dropped, entries = std::exchange(entries_, {})](Digests tensors) {
-    Journal::Part done{.block = part, .tensors = std::move(tensors), .linears = {}, .dropped_rows = dropped};
-    for (const LinearReport* entry : entries) done.linears.push_back(*entry);
-    journal_->note(std::move(done), [this] { output_->flush(); });
-  });
-  finished_ = part + 1;
-}
-
-// States that cannot be saved cost time later, but not the result.
-void QuantizeRun::save_states(int64_t block, const Quantization& quantization) {
-  if (!saves_states_) return;
-  const std::string name = states_file(block);
-  const std::filesystem::path path = folder_->file(name);
-  try {
-    journal_->settle();  // the file that is replaced is no longer the last one noted
-    Backend& backend = session_->team(block - 1).lead();
-    const uint64_t digest = gptq::save_states(path, quantization.stores(), backend);
-    journal_->note(Journal::States{block, name, digest}, [path] {
-      const Descriptor file = open_regular(path);
-      sync_file(*file, path);
-    });
-  } catch (const InputError& error) {
-    saves_states_ = false;
-    std::error_code ignored;
-    std::filesystem::remove(path, ignored);
-    collector_.remark(Level::warning, cat(error.what(), ": states are not saved any more, so `resume` takes longer"));
-  }
-}
-
-void QuantizeRun::restore_parts() {
-  for (const Journal::Part& part : journal_->parts()) {
-    if (!output_->keep(part.tensors)) break;
-    collector_.restored(part.linears, part.dropped_rows);
-    ++finished_;
-  }
-  dropped_rows_ = collector_.dropped_rows();
-  journal_->begin(static_cast<size_t>(finished_));
-  if (finished_ > 0) {
-    collector_.remark(Level::message, cat("resume: ", std::min(finished_, blocks()), " of ", blocks(),
-                                          " blocks are done, from an earlier run"));
-  }
-}
-
 void QuantizeRun::restore_states(Quantization& quantization, int64_t longest) {
-  const int64_t done = std::min(finished_, blocks());
-  int64_t reached = 0;
-  if (const auto& states = journal_->states()) {
-    const bool found = in_stage(collector_, kEmbeddingStage, [&] {
-      return gptq::restore_states(folder_->file(states->file), states->digest, quantization.stores(),
-                                  session_->first());
-    });
-    if (found) reached = states->block;
-  }
+  const int64_t done = continuation_->blocks();
+  const int64_t reached = in_stage(collector_, kEmbeddingStage, [&] {
+    return continuation_->restore_states(quantization.stores(), session_->first());
+  });
   if (reached == done) return;
   output_->wait_for_copies();
   const Checkpoint finished(folder_->model());
@@ -206,37 +169,35 @@ void QuantizeRun::restore_states(Quantization& quantization, int64_t longest) {
                       {.read_ahead = decision_.strategy.read_ahead, .at_boundary = {}, .stop = job_.stop});
 }
 
-double QuantizeRun::expected_work(const std::vector<TokenSequence>& sequences) const {
-  const int64_t tokens = count_tokens(sequences);
-  const bool two_streams = wants_original_states(job_.recipe);
-  const auto of = [&](const std::vector<LinearSpec>& step) {
-    double work = calibrates() ? sweep_work(step, tokens, two_streams) : 0;
-    for (const LinearSpec& linear : step) work += layout_.is_quantized(linear) ? solve_work(linear) : 0;
-    return work;
-  };
-  double work = 0;
-  for (int64_t block = finished_; block < blocks(); ++block) {
-    for (const auto& step : step_specs(facts().config, block)) work += of(step);
-  }
-  const LinearSpec head = head_spec(facts().config);
-  if (finished_ <= blocks() && layout_.is_quantized(head)) work += of({head});
-  if (calibrates()) work += replay_work(facts().config, std::min(finished_, blocks()), tokens) * (two_streams ? 2 : 1);
-  return work;
-}
-
 void QuantizeRun::check_room() const {
-  size_t bytes = static_cast<size_t>(layout_.output_bytes) + facts().checkpoint->side_bytes();
-  folder_->check_room(bytes);
+  folder_->check_room(static_cast<size_t>(layout_.output_bytes) + facts().checkpoint->side_bytes());
 }
 
-void QuantizeRun::finish_journal() {
-  try {
-    journal_->wait();
-  } catch (const std::exception& error) {
-    if (output_ && output_->flush_failed()) return;  // its finish() says so
-    collector_.remark(Level::warning,
-                      cat("the journal could not be written, so that this run could not be resumed: ", error.what()));
-  }
+bool QuantizeRun::is_finished() const {
+  const bool quantizes_head = layout_.is_quantized(head_spec(facts().config));
+  return continuation_->parts() >= blocks() + (quantizes_head ? 1 : 0);
+}
+
+void QuantizeRun::quantize(Quantization& quantization, const std::vector<TokenSequence>& sequences) {
+  const int64_t done = continuation_->blocks();
+  if (calibrates() && done > 0) restore_states(quantization, static_cast<int64_t>(sequences[0].size()));
+  const bool saves_states = job_.checkpoint_states && calibrates();
+  const auto at_boundary = [&](const Stop& stop) {
+    continuation_->note_part(stop.block);
+    const bool states_are_needed = stop.block + 1 < blocks() || job_.recipe.lm_head;
+    if (saves_states && states_are_needed)
+      continuation_->save_states(stop.block + 1, quantization.stores(), session_->team(stop.block).lead());
+  };
+  quantization.walk(blocks_between(done, blocks()),
+                    {.read_ahead = decision_.strategy.read_ahead, .at_boundary = at_boundary});
+  if (quantization.head()) continuation_->note_part(blocks());
+}
+
+void QuantizeRun::commit() {
+  output_->wait_for_linears();
+  continuation_->end();  // its notes sync the shards, which finish() closes
+  output_->finish();
+  for (const std::string& remark : folder_->put_in_place()) collector_.remark(Level::warning, remark);
 }
 
 Report QuantizeRun::compute() {
@@ -246,48 +207,33 @@ Report QuantizeRun::compute() {
   check_room();
   std::vector<TokenSequence> sequences;
   if (calibrates()) sequences = in_stage(collector_, kCalibrationStage, [&] { return read_calibration_data(); });
-  journal_.emplace(folder_->file("journal"), fingerprint(job_, facts(), *devices_, sequences));
+  const int64_t tokens = count_tokens(sequences);
+  continuation_.emplace(*folder_, fingerprint(job_, facts(), *devices_, sequences), blocks(), collector_);
   collector_.store_with([this](const LinearSpec& linear, const Quantized& quantized, Backend& backend,
                                LinearReport& entry) { store(linear, quantized, backend, entry); });
   pool_.emplace(job_.threads);
   if (chooses()) {
-    double work = expected_work(sequences);
-    if (!journal_->measured()) work += probing_work(job_.recipe, facts(), sequences);
+    double work = work_from(0, job_.recipe, facts(), layout_, tokens);
+    if (!continuation_->measured()) work += probing_work(job_.recipe, facts(), sequences);
     collector_.expect(facts(), layout_, work);
     choose_bits(sequences);
     layout_ = lay_out(job_, facts());
     check_room();
   }
   output_.emplace(job_, facts(), layout_, session_->gate(), *folder_);
-  restore_parts();
-  if (!chooses() || finished_ > 0) collector_.expect(facts(), layout_, expected_work(sequences));
-  const bool quantizes_head = layout_.is_quantized(head_spec(facts().config));
-  const bool is_done = finished_ >= blocks() + (quantizes_head ? 1 : 0);
-  saves_states_ = job_.checkpoint_states && calibrates();
+  continuation_->begin(*output_);
+  if (!chooses() || continuation_->parts() > 0) {
+    collector_.expect(facts(), layout_, work_from(continuation_->parts(), job_.recipe, facts(), layout_, tokens));
+  }
 
   Quantization quantization(*session_, job_.recipe, collector_);
-  if (calibrates() && !is_done)
+  if (calibrates() && !is_finished())
     quantization.embed(make_batches(sequences, job_.batch_size, facts().batch_tokens), &*pool_);
   pool_.reset();
   in_stage(collector_, kPackStage, [&] { output_->carry_over(job_); });
-  if (calibrates() && !is_done && finished_ > 0) {
-    restore_states(quantization, static_cast<int64_t>(sequences[0].size()));
-  }
-  const auto at_boundary = [&](const Stop& stop) {
-    note_part(stop.block);
-    const bool states_follow = stop.block + 1 < blocks() || job_.recipe.lm_head;
-    if (states_follow) save_states(stop.block + 1, quantization);
-  };
-  quantization.walk(blocks_between(finished_, blocks()),
-                    {.read_ahead = decision_.strategy.read_ahead, .at_boundary = at_boundary});
-  if (!is_done && quantization.head()) note_part(blocks());
+  if (!is_finished()) quantize(quantization, sequences);
   collector_.note_devices(devices_->opened());
-  in_stage(collector_, kCommitStage, [&] {
-    output_->wait_for_linears();
-    finish_journal();  // its notes sync the shards, which finish() closes
-    output_->finish();
-    for (const std::string& remark : folder_->put_in_place()) collector_.remark(Level::warning, remark);
-  });
+  in_stage(collector_, kCommitStage, [&] { commit(); });
   const int64_t spill_bytes = quantization.spill_bytes();
   quantization.drop_states();
   session_->close_model();

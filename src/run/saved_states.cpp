@@ -24,14 +24,27 @@ void for_each_piece(MatrixView residual, const Copy& copy) {
 
 size_t bytes_of(MatrixView rows) { return static_cast<size_t>(rows.rows * rows.cols) * size_of(rows.dtype); }
 
-// Bytes of the file: the residuals of all batches of the stores, one store after the other.
-size_t saved_bytes(const std::vector<StateStore*>& stores) {
-  size_t bytes = 0;
-  for (const StateStore* store : stores) bytes += static_cast<size_t>(store->residual_bytes());
+constexpr int64_t kSmallBytes = int64_t{16} << 20;
+constexpr double kShareOfTime = 0.05;
+
+}  // namespace
+
+int64_t saved_bytes(const std::vector<StateStore*>& stores) {
+  int64_t bytes = 0;
+  for (const StateStore* store : stores) bytes += store->residual_bytes();
   return bytes;
 }
 
-}  // namespace
+bool SavingSchedule::is_due(int64_t bytes, Clock::time_point now) const {
+  const std::chrono::duration<double> since = now - last_;
+  return bytes <= kSmallBytes || static_cast<double>(bytes) * seconds_per_byte_ <= kShareOfTime * since.count();
+}
+
+void SavingSchedule::saved(int64_t bytes, Clock::time_point begin, Clock::time_point end) {
+  last_ = end;
+  seconds_per_byte_ =
+      std::chrono::duration<double>(end - begin).count() / static_cast<double>(std::max<int64_t>(bytes, 1));
+}
 
 uint64_t save_states(const std::filesystem::path& file, const std::vector<StateStore*>& stores, Backend& backend) {
   const Descriptor to(open(file.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666));
@@ -59,7 +72,7 @@ bool restore_states(const std::filesystem::path& file, uint64_t digest, const st
                     Backend& backend) {
   if (!is_there(file)) return false;
   const Descriptor from = open_regular(file);
-  const size_t bytes = saved_bytes(stores);
+  const auto bytes = static_cast<size_t>(saved_bytes(stores));
   if (file_size(from, file) != bytes || digest_of(*from, file, bytes) != digest) return false;
   constexpr StateUse kReplaces{.reads_residual = true, .reads_input = false, .writes_residual = true};
   std::vector<std::byte> piece;
