@@ -154,4 +154,5 @@ def main():
     return 0 if set(totals) <= {"equal", "both refuse"} else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

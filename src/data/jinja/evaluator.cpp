@@ -129,10 +129,10 @@ bool Evaluator::compare(std::string_view sign, const Value& left, const Value& r
 Value Evaluator::comparison(const Expression& expression, Scope* scope) {
   Value left = evaluate(*expression.parts[0], scope);
   for (size_t i = 0; i < expression.signs.size(); ++i) {
-    Value right = evaluate(*expression.parts[i + 1], scope);
+    const Value right = evaluate(*expression.parts[i + 1], scope);
     line_ = expression.line;
     if (!compare(expression.signs[i], left, right)) return false;
-    left = std::move(right);
+    left = right;
   }
   return true;
 }

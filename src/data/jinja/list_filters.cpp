@@ -156,6 +156,7 @@ Value sort(Memory& memory, const Value& value, Arguments& arguments) {
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : copied(memory, value)) {
     std::vector<Value> keys;
+    keys.reserve(paths.size());
     for (const Path& path : paths) keys.push_back(without_case(memory, path.of(memory, item), case_sensitive));
     keyed.emplace_back(memory.list(std::move(keys)), item);
   }

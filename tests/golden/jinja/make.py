@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Makes the golden answers of the tests of chat templates' language with jinja2, in transformers' environment for them.
 
-  python3 make.py
+  python3 make.py [FOLDER]
 
 Writes language.json beside itself: groups of templates, each with the text that it renders with the variables, or null
-if it is refused. Needs the Python packages transformers and jinja2.
+if it is refused. With a folder of templates of published models (*.jinja) also published.json, the digests of what they
+render for the chats of tools/compare_chat_templates.py. Needs the Python packages transformers and jinja2.
 """
 import datetime
 import json
 import pathlib
+import sys
 
 from transformers.utils import chat_template_utils
 
@@ -100,8 +102,32 @@ def rendered(template):
         return None
 
 
+def digest(text):
+    """FNV-1a of the UTF-8, 64 bits."""
+    value = 0xcbf29ce484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001b3 % 2**64
+    return f"{value:016x}"
+
+
+def published(folder):
+    sys.path.append(str(HERE.parents[2] / "tools"))
+    import compare_chat_templates as tool
+    templates = {}
+    for file in sorted(pathlib.Path(folder).glob("*.jinja")):
+        source = file.read_bytes().decode()
+        tokenizer = tool.bare_tokenizer(source)
+        texts = [tool.expected(tokenizer, chat)[0] for chat in tool.CHATS.values()]
+        templates[file.name] = {"source": digest(source), "texts": [text if text is None else digest(text) for text in texts]}
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in templates.items()]
+    text = "{\"tokens\": " + json.dumps(tool.TOKENS) + ",\n\"chats\": " + json.dumps(list(tool.CHATS.values()), ensure_ascii=False)
+    (HERE / "published.json").write_text(text + ",\n\"templates\": {\n" + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
+
+
 def main():
     chat_template_utils.datetime = FixedDate
+    if len(sys.argv) > 1:
+        published(sys.argv[1])
     cases = {group: [[template, rendered(template)] for template in templates] for group, templates in GROUPS.items()}
     lines = [f"{json.dumps(group)}: [\n" + ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases[group]) + "\n]" for group in GROUPS]
     text = "{\"variables\": " + json.dumps(VARIABLES, ensure_ascii=False) + ",\n\"groups\": {" + ",\n".join(lines) + "}}\n"
