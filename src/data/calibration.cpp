@@ -177,7 +177,7 @@ class LineReader {
 
   // Keys in order take a time that grows with the square of their number.
   void require_small_objects(const json& value) const {
-    constexpr size_t kMostKeys = 10'000;
+    constexpr size_t kMostKeys = 1000;
     if (value.is_object() && value.size() > kMostKeys) fail("an object has more than ", kMostKeys, " keys");
     if (value.is_structured())
       for (const json& inner : value) require_small_objects(inner);
