@@ -39,16 +39,16 @@ void write_all(int descriptor, std::string_view text) {
   }
 }
 
-// File systems that cannot sync a file say EINVAL. Closing tells of errors that are known only then.
-void sync_and_close(int descriptor) {
-  int synced = 0;
-  do {
-    synced = fsync(descriptor);
-  } while (synced != 0 && errno == EINTR);
-  const int failed = synced != 0 && errno != EINVAL ? errno : 0;
-  if (close(descriptor) != 0 && failed == 0) fail(errno);
-  if (failed != 0) fail(failed);
+// File systems that cannot sync a file say EINVAL.
+void sync(int descriptor) {
+  while (fsync(descriptor) != 0) {
+    if (errno == EINVAL) return;
+    if (errno != EINTR) fail(errno);
+  }
 }
+
+// Of an open file that may have no name.
+std::string path_of(int descriptor) { return "/proc/self/fd/" + std::to_string(descriptor); }
 
 // As far as this user may.
 void keep_owner_and_mode(int file, const struct stat& old) {
@@ -98,23 +98,42 @@ void OutputFile::look_at_file() {
   const int beside = create_beside(name);
   if (beside >= 0) {
     close(beside);
-    unlink(name.c_str());
+    if (!name.empty()) unlink(name.c_str());
     return;
   }
   in_place_ = old_ && takes_no_new_files(errno);
   if (!in_place_) refuse(std::strerror(errno));
 }
 
+// Without a name where the file system has such files: then a run that is killed meanwhile leaves none.
 int OutputFile::create_beside(std::string& name) const {
+  name.clear();
+  const int file = open(target_.parent_path().c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+  if (file >= 0 && access(path_of(file).c_str(), F_OK) == 0) return file;
+  if (file >= 0) close(file);  // without /proc it never gets a name
+  return with_name_beside([&](const char* free) { return open(free, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666); },
+                          name);
+}
+
+int OutputFile::with_name_beside(const std::function<int(const char*)>& take, std::string& name) const {
   constexpr size_t kLongest = 200;  // of names of 255 bytes
   const std::string stem = target_.parent_path() /
                            (target_.filename().string().substr(0, kLongest) + ".partial-" + std::to_string(getpid()));
   for (int attempt = 0; attempt < 100; ++attempt) {
     name = stem + (attempt == 0 ? "" : "-" + std::to_string(attempt));
-    const int file = open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-    if (file >= 0 || errno != EEXIST) return file;
+    const int result = take(name.c_str());
+    if (result >= 0 || errno != EEXIST) return result;
   }
   return -1;
+}
+
+// An unnamed file cannot take the place of another: it gets a name first.
+void OutputFile::give_name(int file, std::string& name) const {
+  const std::string unnamed = path_of(file);
+  const auto link_to = [&](const char* free) {
+    return linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, free, AT_SYMLINK_FOLLOW);
+  };
+  if (with_name_beside(link_to, name) != 0) fail(errno);
 }
 
 void OutputFile::write_in_place(const std::string& text) const {
@@ -122,11 +141,12 @@ void OutputFile::write_in_place(const std::string& text) const {
   if (file < 0) fail(errno);
   try {
     write_all(file, text);
+    sync(file);
   } catch (...) {
     close(file);
     throw;
   }
-  sync_and_close(file);
+  if (close(file) != 0) fail(errno);
 }
 
 void OutputFile::replace(const std::string& text) const {
@@ -137,12 +157,14 @@ void OutputFile::replace(const std::string& text) const {
   try {
     if (old_) keep_owner_and_mode(file, *old_);
     write_all(file, text);
+    sync(file);
+    if (name.empty()) give_name(file, name);
     is_open = false;
-    sync_and_close(file);
+    if (close(file) != 0) fail(errno);
     if (std::rename(name.c_str(), target_.c_str()) != 0) fail(errno);
   } catch (const std::system_error& error) {
     if (is_open) close(file);
-    unlink(name.c_str());
+    if (!name.empty()) unlink(name.c_str());
     // A mount point, such as a single file of a container.
     if (error.code() != std::errc::device_or_resource_busy) throw;
     write_in_place(text);

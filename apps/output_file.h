@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -26,7 +27,11 @@ class OutputFile {
 
  private:
   void look_at_file();
-  int create_beside(std::string& name) const;  // an open file, or -1 with errno
+  // An open file and its name, if it has one; -1 with errno if there is none.
+  int create_beside(std::string& name) const;
+  // Calls take(free name) until it finds one; what that returns, or -1 with errno.
+  int with_name_beside(const std::function<int(const char*)>& take, std::string& name) const;
+  void give_name(int file, std::string& name) const;
   void replace(const std::string& text) const;
   void write_in_place(const std::string& text) const;
   [[noreturn]] void refuse(const std::string& why) const;

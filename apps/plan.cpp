@@ -54,6 +54,8 @@ void print_plan(const Plan& plan) {
   print("weights      %s -> %s on disk (%lld bytes), %.3f bits per weight, %s%s\n", bytes(plan.source_bytes),
         bytes(plan.output_bytes), static_cast<long long>(plan.output_bytes), plan.bits_per_weight,
         plan.checkpoint_format, plan.read_ahead ? "" : "; blocks are not read ahead, for want of memory");
+  if (plan.saved_states_bytes > 0)
+    print("saved states up to %s on disk until the output is whole\n", bytes(plan.saved_states_bytes));
   print("time         about %s:", format_seconds(plan.seconds));
   for (const auto& [stage, seconds] : plan.stage_seconds) print(" %s %.1f s,", stage, seconds);
   print(" in %s\n", plan.compute_dtype);

@@ -155,6 +155,13 @@ def chats():
         tokens = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
         write("chat_template", name, {**tokens, "chat_template": case["template"]}, "", " Hi\n")
         write("chat_template", name + "-file", tokens, case["template"], "Hi")
+    language = json.loads((GOLDEN / "jinja" / "language.json").read_text())
+    for group, pairs in language["groups"].items():
+        few = [template for template, text in pairs if text and len(template) < 300][::3]
+        for i in range(0, len(few), 6):
+            write("chat_template", f"language-{group}-{i // 6}", "", "\n".join(few[i:i + 6]), {
+                "messages": language["variables"]["messages"], "chat_template_kwargs": {
+                    key: value for key, value in language["variables"].items() if key not in ("messages", "tools")}})
     template = {"chat_template": cases["ChatML"]["template"], "bos_token": "<s>"}
     lines = {
         "text": [{"text": "ab ab <s>"}, {"text": "b"}],

@@ -59,6 +59,7 @@ struct Plan {
   int64_t sequences = 0, tokens = 0;
   int64_t sequences_at_once = 0;  // that pass a step together at most; fewer where memory is short
   int64_t spill_bytes = 0, source_bytes = 0, output_bytes = 0, quantized_weights = 0;
+  int64_t saved_states_bytes = 0;  // in OUT.partial, besides the output (Job::checkpoint_states)
   double bits_per_weight = 0;
   double seconds = 0;                                         // 0: not estimated
   std::vector<std::pair<std::string, double>> stage_seconds;  // where they go, the longest first

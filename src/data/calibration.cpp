@@ -133,7 +133,8 @@ class LineReader {
       if (!value.is_string()) fail("\"text\" is ", value.type_name(), " where a string was expected");
       return source_.tokenizer().encode(value.get_ref<const std::string&>());
     }
-    return source_.tokenizer().encode(render(value), false);
+    require_small_objects(line);
+    return source_.tokenizer().encode(render(text), false);
   }
 
   std::string kind_of(const json& line) const {
@@ -156,24 +157,30 @@ class LineReader {
     return ids;
   }
 
-  std::string render(const json& values) {
+  // A line of messages, read again with its keys in order, which templates show.
+  std::string render(std::string_view text) {
     if (!template_) template_.emplace(source_.tokenizer().folder());
-    if (!values.is_array() || values.empty()) fail("\"messages\" is not an array of at least one message");
-    std::vector<ChatMessage> messages;
-    for (const json& value : values) {
-      bool plain = value.is_object() && value.contains("role") && value.at("role").is_string() &&
-                   value.contains("content") && value.at("content").is_string();
-      if (!plain) fail("a message is not an object with \"role\" and \"content\", both strings");
-      for (const char* key : {"tool_calls", "reasoning_content"})
-        if (value.contains(key))
-          fail("a message has \"", key, "\", which is not supported: render the messages to text first");
-      messages.push_back({value.at("role").get<std::string>(), value.at("content").get<std::string>()});
-    }
+    Json line = Json::parse(text);
+    const auto take = [&](const char* key) { return line.contains(key) ? std::move(line.at(key)) : Json(); };
+    Chat chat{.messages = take("messages"),
+              .tools = take("tools"),
+              .documents = take("documents"),
+              .variables = take("chat_template_kwargs")};
     try {
-      return template_->render(messages);
+      return template_->render(std::move(chat));
+    } catch (const UnsupportedError& error) {
+      throw UnsupportedError(cat(name_of(source_), ", line ", line_, ": ", error.what()));
     } catch (const InputError& error) {
       fail(error.what());
     }
+  }
+
+  // Keys in order take a time that grows with the square of their number.
+  void require_small_objects(const json& value) const {
+    constexpr size_t kMostKeys = 1000;
+    if (value.is_object() && value.size() > kMostKeys) fail("an object has more than ", kMostKeys, " keys");
+    if (value.is_structured())
+      for (const json& inner : value) require_small_objects(inner);
   }
 
   static constexpr uint64_t kLargestId = std::numeric_limits<int32_t>::max();

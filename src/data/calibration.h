@@ -17,7 +17,7 @@ using TokenSequence = std::vector<int32_t>;
 // An input file. .jsonl or .json: each line has "text", "messages" or "input_ids", or is an array of ids as printed by
 // `gptq tokenize`. "-": stdin, jsonl if its first non-blank character is '{', else text. Any other name: one stream of
 // text. The tokenizer is opened only if text has to be tokenized; "messages" are rendered with the model's chat
-// template.
+// template, which is given the line's "tools", "documents" and "chat_template_kwargs" too.
 struct TextSource {
   std::string file;
   std::function<const Tokenizer&()> tokenizer;
@@ -38,7 +38,7 @@ struct CalibrationRequest {
 // samples. input_ids: each line is one sequence, cut to sequence_length but not padded; seed 0 takes the first
 // `samples` lines, any other seed draws. Throws InputError for missing, empty, non-UTF-8 or too short input (with the
 // tokens found and needed), broken lines (with their number) and lines of different kinds; UnsupportedError for
-// messages whose chat template is not supported.
+// messages whose chat template uses what is not supported.
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request);
 
 // Evaluation windows: the stream of text as above, cut into windows of `context` tokens without overlap; the first

@@ -1,40 +1,52 @@
-// Renders chats to text. Chat templates are Jinja programs, which are not run: the common ones are recognized and
-// rendered natively, others are refused.
+// Renders chats to text with the model's chat template, as transformers' apply_chat_template() does.
 #pragma once
 
 #include <filesystem>
-#include <span>
+#include <memory>
 #include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "data/jinja/template.h"
+#include "io/json.h"
 
 namespace gptq {
 
-struct ChatMessage {
-  std::string role, content;
+struct Chat {
+  Json messages;             // objects with "role", mostly "content" (a string or a list of parts), and any other keys
+  Json tools = nullptr;      // null, or a list of JSON schemas
+  Json documents = nullptr;  // null, or a list
+  Json variables = nullptr;  // null, or an object with more variables of the template
 };
 
 class ChatTemplate {
  public:
-  // Reads the template of a model folder: chat_template.jinja, or "chat_template" of tokenizer_config.json. Throws
-  // InputError if there is none, UnsupportedError if it is not recognized; both say to render the messages to text
-  // first.
-  explicit ChatTemplate(const std::filesystem::path& folder);
+  // Reads the template of a model folder, the first of: chat_template.jinja, "chat_template" of tokenizer_config.json,
+  // chat_template.json; and the one named "tool_use", for chats with tools, if there are several or it is in
+  // additional_chat_templates. Throws InputError if there is none, UnsupportedError if it cannot be run; both say to
+  // render the messages to text first. `today` is what strftime_now() gives: a fixed date, so that a calibration can be
+  // repeated; it is the one that Llama 3's template has for chats without a date.
+  explicit ChatTemplate(const std::filesystem::path& folder, const jinja::Date& today = {});
 
   // The text of a whole chat with all special tokens, without a prompt for another turn; equal to
-  // apply_chat_template(messages, tokenize=False). Throws InputError for messages that the template refuses,
-  // UnsupportedError for other roles.
-  std::string render(std::span<const ChatMessage> messages) const;
+  // apply_chat_template(messages, tools, documents, tokenize=False, **variables). Throws InputError for what the
+  // template refuses, UnsupportedError for what it uses and is not supported.
+  std::string render(Chat chat);
 
  private:
-  enum class Kind { kChatMl, kQwen3, kLlama3, kLlama2 };
-  void recognize(const std::string& source, const std::string& file);
-  std::string render_chat_ml(std::span<const ChatMessage> messages) const;
-  std::string render_qwen3(std::span<const ChatMessage> messages) const;
-  std::string render_llama3(std::span<const ChatMessage> messages) const;
-  std::string render_llama2(std::span<const ChatMessage> messages) const;
+  // A template, parsed when it is first used.
+  struct Source {
+    std::string file, text;
+    std::unique_ptr<jinja::Template> parsed;
+    jinja::Template& get();
+  };
+  void add_sources(const std::filesystem::path& folder, const Json& config);
+  void add_named(const Json& holder, const std::filesystem::path& file);
+  [[noreturn]] void fail_missing(const std::filesystem::path& folder) const;
 
-  Kind kind_ = Kind::kChatMl;
-  std::string default_system_;  // ChatML: the system message of chats without one, or empty
-  std::string bos_, eos_;
+  Source default_, tool_use_;  // without text if there is none
+  Json special_tokens_;        // by their names: {"bos_token": "<s>", ...}
+  jinja::Date today_;
 };
 
 }  // namespace gptq

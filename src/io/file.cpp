@@ -87,11 +87,14 @@ std::string read_text(const fs::path& path, size_t limit) {
 
 std::string read_to_end(int descriptor, const fs::path& path) {
   constexpr size_t kPiece = size_t{1} << 20;
+  struct stat status {};
+  const bool is_device = fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode) && isatty(descriptor) == 0;
   std::string text;
   for (size_t size = 0;;) {
     text.resize(size + kPiece);
     const ssize_t count = read(descriptor, text.data() + size, kPiece);
     if (count < 0 && errno != EINTR) throw cannot(path, "read it", errno);
+    if (count > 0 && is_device) throw file_error(path, "is a device, which may have no end; give a file or a pipe");
     size += static_cast<size_t>(std::max<ssize_t>(count, 0));
     text.resize(size);
     if (count == 0) return text;

@@ -57,7 +57,7 @@ size_t file_size(const Descriptor& file, const std::filesystem::path& path);
 // The whole of a regular file. Throws InputError if it has more than `limit` bytes.
 std::string read_text(const std::filesystem::path& path, size_t limit);
 
-// Everything from where a file, pipe or device stands to its end.
+// Everything from where a file, pipe or terminal stands to its end. Throws InputError for other devices with bytes.
 std::string read_to_end(int descriptor, const std::filesystem::path& path);
 
 void write_all(int descriptor, const std::filesystem::path& path, const void* data, size_t bytes, size_t offset);

@@ -200,10 +200,10 @@ void add_states(const Job& job, const Facts& facts, const Rehearsal& expected, c
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;
   plan.sequences_at_once = std::min(expected.sequences_at_once, expected.sequences);
-  if (strategy.states == StatePlace::spill) {
-    const int64_t streams = wants_original_states(job.recipe) ? 2 : 1;
-    plan.spill_bytes = streams * expected.tokens * state_bytes(facts).both();
-  }
+  const int64_t tokens = expected.tokens * (wants_original_states(job.recipe) ? 2 : 1);  // of both streams
+  if (strategy.states == StatePlace::spill) plan.spill_bytes = tokens * state_bytes(facts).both();
+  constexpr int64_t kFiles = 2;  // in turn
+  if (job.checkpoint_states) plan.saved_states_bytes = kFiles * tokens * state_bytes(facts).residual;
 }
 
 }  // namespace
@@ -249,7 +249,9 @@ std::string short_form(const Plan& plan) {
     text += cat(", ", text_of(device.peak_bytes), " on ", device.name);
   text += cat(", ", text_of(plan.host.peak_bytes), " of memory");
   if (plan.spill_bytes > 0) text += cat(", ", text_of(plan.spill_bytes), " spilled");
-  return text + cat(", output ", text_of(plan.output_bytes));
+  text += cat(", output ", text_of(plan.output_bytes));
+  if (plan.saved_states_bytes > 0) text += cat(" and ", text_of(plan.saved_states_bytes), " of saved states");
+  return text;
 }
 
 }  // namespace gptq

@@ -61,6 +61,7 @@ Json json_of(const Plan& plan) {
           {"tokens", plan.tokens},
           {"sequences_at_once", plan.sequences_at_once},
           {"spill_bytes", plan.spill_bytes},
+          {"saved_states_bytes", plan.saved_states_bytes},
           {"source_bytes", plan.source_bytes},
           {"output_bytes", plan.output_bytes},
           {"quantized_weights", plan.quantized_weights},

@@ -122,6 +122,12 @@ TEST_F(StreamsCli, AnEmptyStdinIsNoCalibration) {
   expect_refusal(run(arguments, [] { close(STDIN_FILENO); }), {"stdin"});
 }
 
+TEST_F(StreamsCli, ADeviceWithoutAnEndIsNoCalibration) {
+  std::vector<std::string> arguments = quantize();
+  arguments[4] = "/dev/zero";
+  expect_refusal(run(arguments, [] {}), {"/dev/zero", "device"});
+}
+
 // Bytes that a terminal would obey, newlines apart.
 void expect_harmless(const std::string& text) {
   for (size_t i = 0; i < text.size(); ++i) {

@@ -229,20 +229,41 @@ TEST_F(CalibrationTest, RendersMessagesWithoutSpecialTokensOfTheTokenizer) {
   EXPECT_EQ(tokenizer_->decode(documents[0], false), "<|im_start|>user\nHi<|im_end|>\n");
 }
 
+TEST_F(CalibrationTest, RenderedTextsHaveNoSecondBeginningToken) {
+  folder_.write("tokenizer_config.json", json{{"bos_token", "<s>"}}.dump());
+  folder_.write("chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}");
+  const auto documents = read_documents(file("a.jsonl", R"({"messages": [{"role": "user", "content": "Hi"}]})"));
+  ASSERT_EQ(documents.size(), 1U);
+  EXPECT_EQ(documents[0], tokenizer_->encode("<s>Hi", false));
+}
+
+TEST_F(CalibrationTest, ATemplateIsGivenAllKeysOfALine) {
+  folder_.write("chat_template.jinja", "{{ messages | tojson }}{{ tools }}{{ documents | length }}{{ thinks }}");
+  const std::string message = R"({"role": "user", "name": "B", "content": [{"type": "text", "text": "Hi"}]})";
+  const auto documents =
+      read_documents(file("a.jsonl", "{\"messages\": [" + message + R"(], "tools": [{"b": 1, "a": 2}], )" +
+                                         R"("documents": [{}], "chat_template_kwargs": {"thinks": true}})"));
+  ASSERT_EQ(documents.size(), 1U);
+  EXPECT_EQ(tokenizer_->decode(documents[0], false), "[" + message + "][{'b': 1, 'a': 2}]1True");
+}
+
 TEST_F(CalibrationTest, SaysWhyMessagesCannotBeRendered) {
   auto user = R"({"messages": [{"role": "user", "content": "Hi"}]})";
   expect_in(error_of(file("a.jsonl", user)), {"chat template", "render the messages to text first"});
-  folder_.write("chat_template.jinja", "{{ messages[0]['content'] | upper }}");
-  expect_in(error_of(file("a.jsonl", user)), {"chat_template.jinja", "render the messages to text first"});
-  folder_.write("chat_template.jinja",
-                "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
-                "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}");
+  folder_.write("chat_template.jinja", "{{ messages[0]['content'] | wordwrap }}");
+  const auto source = file("a.jsonl", user);
+  EXPECT_THROW(read_documents(source), UnsupportedError);
+  expect_in(error_of(source),
+            {"a.jsonl, line 1", "chat_template.jinja, line 1", "wordwrap", "render the messages to text first"});
+  folder_.write("chat_template.jinja", "{{ messages[0].content + 'a' }}{{ raise_exception('No.') if tools }}");
   expect_in(error_of(file("a.jsonl", R"({"messages": []})")), {"line 1", "at least one message"});
+  expect_in(error_of(file("a.jsonl", R"({"messages": ["Hi"]})")), {"line 1", "an object with \"role\""});
   expect_in(error_of(file("a.jsonl", R"({"messages": [{"role": "user", "content": [{"type": "image"}]}]})")),
-            {"line 1", "both strings"});
-  expect_in(error_of(file("a.jsonl", R"({"messages": [{"role": "tool", "content": "x"}]})")), {"line 1", "\"tool\""});
-  expect_in(error_of(file("a.jsonl", R"({"messages": [{"role": "assistant", "content": "", "tool_calls": []}]})")),
-            {"line 1", "tool_calls"});
+            {"line 1", "list", "str"});
+  expect_in(error_of(file("a.jsonl", R"({"messages": [{"role": "user", "content": "x"}], "tools": [{}]})")),
+            {"line 1", "No."});
+  expect_in(error_of(file("a.jsonl", R"({"messages": [{"role": "user", "content": "x"}], "tools": "x"})")),
+            {"line 1", "\"tools\""});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -405,20 +406,159 @@ TEST_F(HostileTest, LinesOfJsonAreHeldToLimits) {
 TEST_F(HostileTest, ChatTemplatesOfAnyKindAreRefusedInShortTime) {
   for (const json& source :
        {json(5), json::array({5, json::array(), {{"name", 5}}, {{"name", "default"}, {"template", 5}}}),
-        json(repeated("{%-", 300'000)), json(repeated("'+'", 300'000)), json(repeated("['role']", 300'000)),
-        json(repeated("{{'<|im_start|>system\\n", 100'000) +
-             "{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n'}}")}) {
+        json(repeated("{%-", 100'000)), json(repeated("{{ '+'", 80'000)), json(repeated("['role']", 60'000)),
+        json(repeated("x", 1'000'000)), json(repeated("{#", 200'000)), json("{{" + repeated(" ", 500'000)),
+        json("{{ '" + repeated("\\", 500'000))}) {
     folder_.write("tokenizer_config.json",
                   json{{"chat_template", source}, {"bos_token", {{"content", 5}}}, {"eos_token", 5}}.dump());
     error_of([&] { ChatTemplate chat(folder_.path()); });
   }
-  folder_.write(
-      "tokenizer_config.json",
-      json{{"chat_template", "{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n'}}"}}
-          .dump());
-  const ChatTemplate chat(folder_.path());
-  const std::vector<ChatMessage> messages = {{repeated("x", 1'000'000), ""}};
-  expect_in(error_of([&] { chat.render(messages); }), {"role", "..."});
+}
+
+// What a template makes of one short message: an error, or "no error".
+class HostileChatTest : public HostileTest {
+ protected:
+  std::string error_of_chat(const std::string& source) {
+    folder_.write("chat_template.jinja", source);
+    const Json messages = Json::array({{{"role", "user"}, {"content", "abc"}}});
+    return error_of([&] { ChatTemplate(folder_.path()).render({.messages = messages}); });
+  }
+};
+
+TEST_F(HostileChatTest, NestingIsLimited) {
+  for (const auto& [open, inside, close] :
+       std::vector<std::tuple<std::string, std::string, std::string>>{{"(", "1", ")"},
+                                                                      {"[", "1", "]"},
+                                                                      {"{1:", "1", "}"},
+                                                                      {"not ", "1", ""},
+                                                                      {"-", "1", ""},
+                                                                      {"1 + ", "1", ""},
+                                                                      {"1 ~ (", "1", ")"},
+                                                                      {"1 if 1 else ", "1", ""},
+                                                                      {"x(", "1", ")"},
+                                                                      {"1 < (", "1", ")"},
+                                                                      {"", "x", ".a"},
+                                                                      {"", "x", "[0]"},
+                                                                      {"", "x", "()"},
+                                                                      {"", "x", "|upper"},
+                                                                      {"", "x", " ** 1"},
+                                                                      {"", "x", " and x"}}) {
+    const std::string source = "{{ " + repeated(open, 20'000) + inside + repeated(close, 20'000) + " }}";
+    expect_in(error_of_chat(source), {"chat_template.jinja", "levels"});
+  }
+  expect_in(error_of_chat(repeated("{% if 1 %}", 20'000) + repeated("{% endif %}", 20'000)), {"100 levels"});
+  expect_in(error_of_chat(repeated("{% for x in [1] %}", 20'000)), {"100 levels"});
+  expect_in(error_of_chat("{% set " + repeated("(", 20'000) + "a" + repeated(")", 20'000) + " = 1 %}"), {"100 levels"});
+  EXPECT_EQ(error_of_chat("{{ " + repeated("(", 40) + "1" + repeated(")", 40) + " }}"), "no error");
+  EXPECT_EQ(error_of_chat("{{ 'a' " + repeated("~ 'a'", 20'000) + " }}"), "no error");
+}
+
+TEST_F(HostileChatTest, RecursionIsLimited) {
+  expect_in(error_of_chat("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), {"line 1", "1000 levels"});
+  expect_in(error_of_chat("{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}"), {"1000 levels"});
+  expect_in(error_of_chat("{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+                          "{{ m(40) }}"),
+            {"steps"});
+  expect_in(error_of_chat("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}"), {"1000 levels"});
+  expect_in(error_of_chat("{% macro a() %}{{ caller() }}{% endmacro %}{% macro b() %}{% call a() %}{{ b() }}"
+                          "{% endcall %}{% endmacro %}{{ b() }}"),
+            {"1000 levels"});
+  expect_in(error_of_chat("{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = [n.x] %}{% endfor %}"
+                          "{{ n.x }}"),
+            {"1000 levels"});
+  expect_in(error_of_chat("{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = [n.x] %}{% endfor %}"
+                          "{{ n.x | tojson }}"),
+            {"1000 levels"});
+  expect_in(error_of_chat("{% set n = namespace(x=[], y=[]) %}{% for i in range(2000) %}{% set n.x = [n.x] %}"
+                          "{% set n.y = [n.y] %}{% endfor %}{{ n.x == n.y }}"),
+            {"1000 levels"});
+  EXPECT_EQ(error_of_chat("{% set n = namespace() %}{% set n.n = n %}{{ n.n.n.n is defined }}"), "no error");
+}
+
+TEST_F(HostileChatTest, StepsAreLimited) {
+  const std::string loop = "{% for i in range(100000) %}";
+  expect_in(error_of_chat(loop + loop + "{% endfor %}{% endfor %}"), {"chat_template.jinja, line 1", "than"});
+  expect_in(error_of_chat(loop + loop + "x{% endfor %}{% endfor %}"), {"than"});
+  expect_in(error_of_chat("{% for i in range(10**9) %}{% endfor %}"), {"range()"});
+  expect_in(error_of_chat("{% set x = range(100000) | list %}" + loop + "{{ -1 in x }}{% endfor %}"), {"steps"});
+  expect_in(error_of_chat("{% set x = 'a' * 1000000 %}" + loop + "{{ x.find('b') }}{% endfor %}"), {"steps"});
+  expect_in(error_of_chat("{% set x = 'a' * 1000000 %}" + loop + "{{ x | upper | length }}{% endfor %}"), {"than"});
+  expect_in(error_of_chat("{% set x = 'a' * 1000000 %}" + loop + "{{ x.strip('b' * 10000) | length }}{% endfor %}"),
+            {"than"});
+  expect_in(error_of_chat("{% set x = [0] %}{% set n = namespace(x=[0]) %}{% for i in range(60) %}"
+                          "{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x == [n.x] }}{{ n.x | string | length }}"),
+            {"than"});
+  expect_in(error_of_chat("{% set n = namespace(x=[0], y=[0]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}"
+                          "{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}"),
+            {"steps"});
+}
+
+TEST_F(HostileChatTest, SizesAreLimited) {
+  const std::string doubling = "{% set n = namespace(x='abc', y=[1]) %}{% for i in range(60) %}";
+  for (const std::string& grown :
+       {std::string("{{ 'a' * 10**9 }}"),
+        std::string("{{ [1] * 10**9 }}"),
+        std::string("{{ 10**18 * 'ab' }}"),
+        std::string("{{ ('a' * 10**7) | list }}"),
+        std::string("{{ '%1000000000d' % 1 }}"),
+        std::string("{{ '{:1000000000}'.format(1) }}"),
+        std::string("{{ 'a'.center(10**12) }}"),
+        std::string("{{ 'a'.ljust(9223372036854775807, '\u00e9') }}"),
+        std::string("{{ 'a'.zfill(10**15) }}"),
+        std::string("{{ ('a' * 10000).replace('', 'b' * 100000) }}"),
+        std::string("{{ ('b' * 100000).join('a' * 10000) }}"),
+        std::string("{{ ('a\n' * 10000) | indent(100000) }}"),
+        std::string("{{ 'a' | indent(10**15) }}"),
+        std::string("{{ [1] | batch(10**12, 'x') | list }}"),
+        std::string("{{ [] | slice(10**12) | list }}"),
+        std::string("{{ [[1]] | tojson(indent=10**12) }}"),
+        std::string("{{ ([[[1]]] * 1000) | tojson(indent=1000000) }}"),
+        std::string("{{ (',' * 10**7).split(',') }}"),
+        std::string("{{ ('\n' * 10**7).splitlines() }}"),
+        std::string("{{ ('<' * 10**7) | e | e }}"),
+        std::string("{{ '%s%s%s%s' % (('a' * 10**7,) * 4) }}"),
+        std::string("{{ 'a' | center(10**12) }}"),
+        doubling + "{% set n.x = n.x ~ n.x %}{% endfor %}",
+        doubling + "{% set n.x = n.x + n.x %}{% endfor %}",
+        doubling + "{% set n.y = n.y + n.y %}{% endfor %}",
+        doubling + "{% set n.x = [n.x, n.x] | join %}{% endfor %}",
+        doubling + "{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}{% endfor %}",
+        doubling + "{% set n.x = n.x | tojson | tojson %}{% endfor %}",
+        doubling + "{% set n.x = n.x.replace('a', 'aa') %}{% endfor %}",
+        doubling + "{% set n.x = '{0}{0}'.format(n.x) %}{% endfor %}",
+        doubling + "{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
+        doubling + "{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+        doubling + "{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
+        doubling + "{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}{{ n.x | tojson(indent=4) }}"})
+    expect_in(error_of_chat(grown), {"chat_template.jinja, line "});
+}
+
+TEST_F(HostileChatTest, NumbersOfAnySizeAreHandled) {
+  for (const char* number :
+       {"9223372036854775807 + 1", "-9223372036854775807 - 2", "9223372036854775807 * 2", "2 ** 64",
+        "(-9223372036854775807 - 1) // -1", "-(-9223372036854775807 - 1)", "(-9223372036854775807 - 1) | abs",
+        "1e300 | int", "'99999999999999999999' | int", "99999999999999999999"})
+    expect_in(error_of_chat(std::string("{{ ") + number + " }}"), {"64 bits"});
+  for (const char* number :
+       {"(-9223372036854775807 - 1) % -1", "[1][9223372036854775807]", "'a'[-9223372036854775807:]",
+        "[1, 2][::-9223372036854775807]", "[1, 2][::9223372036854775807]", "1e308 * 10 - 1e309",
+        "[(1e308 * 10) - (1e308 * 10), 1.0, 2] | sort", "'%.500f' % 1e300", "'{:.100000}'.format('a')"})
+    EXPECT_EQ(error_of_chat(std::string("{{ ") + number + " }}"), "no error") << number;
+}
+
+TEST_F(HostileChatTest, LongNamesAndMessagesAreCut) {
+  const std::string name = repeated("x", 100'000), lines = repeated("x\n", 1000);
+  expect_in(error_of_chat("{{ " + name + "() }}"), {"...", "undefined"});
+  expect_in(error_of_chat("{{ raise_exception('" + name + "') }}"), {"..."});
+  expect_in(error_of_chat("{{ raise_exception('" + lines + "') }}"), {"x x x", "..."});
+  expect_in(error_of_chat("{{ 1 | " + name + " }}"), {"..."});
+  expect_in(error_of_chat("{{ 1 is " + name + " }}"), {"..."});
+  expect_in(error_of_chat("{% " + name + " %}"), {"..."});
+  expect_in(error_of_chat("{{ 1 '" + lines + "' }}"), {"..."});
+  expect_in(error_of_chat("{{ messages['" + lines + "'].x }}"), {"..."});
+  expect_in(error_of_chat("{{ '%(" + lines + ")s' % {} }}"), {"..."});
+  expect_in(error_of_chat("{{ '{" + lines + "}'.format() }}"), {"..."});
+  expect_in(error_of_chat("a\xff"), {"UTF-8"});
 }
 
 }  // namespace

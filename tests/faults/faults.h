@@ -138,7 +138,7 @@ class Faults : public Cli {
     write_file(out() / "old.safetensors", "old weights");
   }
 
-  // What a run leaves that is killed while it writes a report, or cannot remove it: nothing else does.
+  // What a run leaves that is killed while it names a report, or cannot remove it: nothing else does.
   void remove_partial_report() const {
     std::vector<fs::path> left;
     for (const auto& entry : fs::directory_iterator(path())) {

@@ -231,6 +231,12 @@ int rename(const char* from, const char* to) noexcept {
   return fails_at(kRename, is_ours(from) ? from : to) ? failure() : real(from, to);
 }
 
+// Gives an unnamed file its name.
+int linkat(int from_folder, const char* from, int to_folder, const char* to, int flags) noexcept {
+  static const auto real = next<decltype(&linkat)>("linkat");
+  return fails_at(kRename, to) ? failure() : real(from_folder, from, to_folder, to, flags);
+}
+
 // Of the calls by number, renameat2 alone.
 long syscall(long number, ...) noexcept {
   static const auto real = next<decltype(&syscall)>("syscall");

@@ -134,6 +134,11 @@ TEST_F(Resume, SavedStatesGiveTheSameBytes) {
   Job other = job();
   other.checkpoint_states = true;
   other.recipe.targets = Targets::corrected;
+  ASSERT_FALSE(ends_before(41, other));
+  const fs::path left = other.output + ".partial";
+  EXPECT_EQ(static_cast<int64_t>(fs::file_size(left / "states-0") + fs::file_size(left / "states-1")),
+            plan(other).saved_states_bytes);
+  fs::remove_all(left);
   expect_the_same_when_killed(other);
 }
 
