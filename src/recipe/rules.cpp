@@ -210,7 +210,7 @@ std::vector<ModuleRule> parse_rules(const Json& dynamic, const std::string& wher
     ModuleRule rule{.pattern = key};
     rule.skip = key.starts_with("-:");
     if (rule.skip || key.starts_with("+:")) rule.pattern = key.substr(2);
-    const auto fail = [&](const std::string& what) { throw InputError(cat(prefix, "'", key, "': ", what)); };
+    const auto fail = [&, &key = key](const std::string& what) { throw InputError(cat(prefix, "'", key, "': ", what)); };
     if (!overrides.is_object() && !overrides.is_null()) fail("its overrides are an object, such as {\"bits\": 8}");
     try {
       for (const auto& [name, value] : overrides.items()) {
