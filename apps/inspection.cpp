@@ -48,6 +48,7 @@ Json to_json(const Inspection& inspection) {
   for (const LoaderVerdict& verdict : inspection.loaders) {
     json["loaders"].push_back({{"loader", verdict.loader}, {"accepts", verdict.accepts}, {"reason", verdict.reason}});
   }
+  json["warnings"] = inspection.warnings;
   return json;
 }
 
@@ -82,6 +83,7 @@ void run_inspect(const InspectionOptions& options, std::stop_token stop) {
     print("  %-34s %s%s%s\n", verdict.loader, verdict.accepts ? "yes" : "no", verdict.reason.empty() ? "" : ": ",
           verdict.reason);
   }
+  for (const std::string& warning : found.warnings) print("warning: %s\n", warning);
   if (!options.verbose) return;
   int dtype_width = 5;
   for (const auto& module : found.modules) dtype_width = std::max(dtype_width, static_cast<int>(module.dtype.size()));

@@ -19,6 +19,7 @@ struct Evaluation {
   int64_t windows = 0;                 // of each text at most; 0: all
   int threads = 0;
   std::string precision = "auto";  // as that of Job
+  std::string ignore_config_keys;  // as that of Job
   std::stop_token stop;
 };
 
@@ -75,6 +76,7 @@ struct Inspection {
   int64_t group_size = 0;
   std::vector<Module> modules;
   std::vector<LoaderVerdict> loaders;
+  std::vector<std::string> warnings;  // about its files and its config.json
 };
 Inspection inspect(const std::string& model, std::stop_token stop = {});
 

@@ -49,7 +49,9 @@ struct Recipe {
   // over the codes: "r c2 r". "none": nothing. Empty: "c4" at 3 bits, "r c2 r c2 r" at 2, else nothing.
   std::string refine;
   std::optional<double> alpha;  // share of the correction; empty: 0.5, at 2 bits 0.25
-  bool lm_head = false;         // the output head too; refused where it is the embedding
+  // Columns that no calibration token activates are rounded to nearest; false: their weights become 0, as in the paper.
+  bool round_dead_columns = true;
+  bool lm_head = false;  // the output head too; refused where it is the embedding
   // Experts routed fewer tokens than this are calibrated on all tokens instead, and reported.
   int64_t expert_tokens = 256;
   bool moe_calibrate_all_experts = false;  // every token counts for every expert, in the statistics only

@@ -100,6 +100,7 @@ struct OutputRecord {
   Recipe recipe;
   std::vector<QuantizedLinear> quantized = {};
   std::vector<std::string> unquantized = {};  // linears that stay as they are, the output head among them
+  bool has_own_head = false;                  // although config.json ties it: the output's config.json does not
 };
 
 class Format {

@@ -8,6 +8,18 @@
 
 namespace gptq {
 
+namespace {
+
+// Loaders that go by the flag alone would take the embedding for the head.
+void untie(Json& config) {
+  config["tie_word_embeddings"] = false;
+  for (Json& value : config) {
+    if (value.is_object() && value.contains("tie_word_embeddings")) value["tie_word_embeddings"] = false;
+  }
+}
+
+}  // namespace
+
 // A source's tensors in its order; in the place of one that is replaced, those of its linears.
 OutputLayout HuggingFaceFormat::layout(const OutputModel& model, int64_t max_shard_bytes) const {
   OutputLayout result;
@@ -45,7 +57,8 @@ void HuggingFaceFormat::finish(ModelSink& sink, const Checkpoint& source, const 
   const Json quantization = config(record);
   Json model_config = source.config();
   model_config["quantization_config"] = quantization;
-  sink.write_file("config.json", model_config.dump(2) + "\n");
+  if (record.has_own_head) untie(model_config);
+  sink.write_file("config.json", to_text(model_config));
   if (has_config_file()) sink.write_file("quantize_config.json", quantization.dump(2) + "\n");
 }
 

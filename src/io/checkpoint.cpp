@@ -12,35 +12,27 @@
 #include "base/edit_distance.h"
 #include "base/error.h"
 #include "io/file.h"
+#include "io/quantization_entry.h"
+#include "ops/copies.h"
 
 namespace gptq {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool is_fp8_method(const Json& quantization) {
-  if (quantization.is_null()) return false;
-  const auto method = quantization.find("quant_method");
-  return method != quantization.end() && (*method == "fp8" || *method == "fbgemm_fp8");
-}
-
-// The weight_block_size of a quantization_config; {0, 0} if it has none.
-Fp8Block fp8_block(const Json& quantization, const fs::path& folder) {
-  if (const auto format = quantization.find("fmt"); format != quantization.end() && *format != "e4m3") {
-    throw UnsupportedError(
-        cat(folder.string(), ": its quantization_config says fmt ", format->dump(), "; FP8 weights in e4m3 are read"));
+// Whether two tensors are stored alike, bit by bit.
+bool same_bytes(const SafetensorsFile& file, const StoredTensor& tensor, const SafetensorsFile& other_file,
+                const StoredTensor& other) {
+  if (tensor.dtype != other.dtype || tensor.shape != other.shape) return false;
+  constexpr size_t kPiece = size_t{1} << 20;
+  std::vector<std::byte> here(std::min(kPiece, tensor.bytes)), there(here.size());
+  for (size_t first = 0; first < tensor.bytes; first += kPiece) {
+    const size_t bytes = std::min(kPiece, tensor.bytes - first);
+    file.read(tensor, first, bytes, here.data());
+    other_file.read(other, first, bytes, there.data());
+    if (!std::equal(here.begin(), here.begin() + static_cast<int64_t>(bytes), there.begin())) return false;
   }
-  const auto size = quantization.find("weight_block_size");
-  if (size == quantization.end() || size->is_null()) return {};
-  constexpr int64_t kMost = int64_t{1} << 24;
-  const auto fits = [](const Json& value) {
-    return value.is_number_integer() && value.get<int64_t>() > 0 && value.get<int64_t>() <= kMost;
-  };
-  if (!size->is_array() || size->size() != 2 || !std::all_of(size->begin(), size->end(), fits)) {
-    throw file_error(folder, "its quantization_config says weight_block_size ", size->dump(),
-                     "; two positive numbers up to ", kMost, " are needed");
-  }
-  return {(*size)[0], (*size)[1]};
+  return true;
 }
 
 }  // namespace
@@ -67,6 +59,8 @@ struct Checkpoint::Meter {
 
 struct Checkpoint::Configs {
   Json config, quantization;
+  std::mutex mutex;
+  std::map<std::pair<std::string, std::string>, bool> equal;  // pairs of tensors that were compared
 };
 
 void Checkpoint::Delete::operator()(Configs* configs) const noexcept { delete configs; }
@@ -77,44 +71,75 @@ const Json& Checkpoint::quantization_config() const { return configs_->quantizat
 
 Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
     : folder_(std::move(folder)), configs_(new Configs), meter_(new Meter) {
-  auto& [config, quantization] = *configs_;
+  Json &config = configs_->config, &quantization = configs_->quantization;
   meter_->rate = max_read_rate;
   while (folder_.has_relative_path() && folder_.filename().empty()) folder_ = folder_.parent_path();  // "model/"
-  if (!is_there(folder_)) throw file_error(folder_, "no such folder");
-  if (type_of(folder_) != fs::file_type::directory)
-    throw file_error(folder_, "not a folder; give the folder that holds config.json");
-  if (!is_there(folder_ / "config.json"))
-    throw file_error(folder_, "no config.json in it, so it is not a Hugging Face model folder");
+  check_model_folder(folder_);
   config = read_json(folder_ / "config.json");
   if (!config.is_object()) throw file_error(folder_ / "config.json", "not a JSON object");
-  if (const auto found = config.find("quantization_config"); found != config.end()) quantization = *found;
-  if (quantization.is_null() && is_there(folder_ / "quantize_config.json"))
-    quantization = read_json(folder_ / "quantize_config.json");
-  if (!quantization.is_null() && !quantization.is_object())
-    throw file_error(folder_, "its quantization_config is not a JSON object");
+  QuantizationEntry entry = read_quantization_entry(config, folder_);
 
   const WeightFiles weights = find_weights(folder_);
+  warnings_ = weights.warnings;
+  open_files(weights);
+  check_index(weights);
+  const std::vector<const StoredTensor*> all = tensors();
+  const bool is_plain =
+      std::none_of(all.begin(), all.end(), [](const auto* tensor) { return is_of_quantized(*tensor); });
+  if (!entry.config.is_null() && is_plain) {
+    warnings_.push_back(cat(folder_.string(), ": its quantization_config claims ", entry.method(),
+                            ", but no weight is stored that way: it is read as a model that is not quantized"));
+    return;
+  }
+  if (entry.is_fp8)
+    find_fp8_weights(entry.block);
+  else
+    quantization = std::move(entry.config);
+}
+
+void Checkpoint::open_files(const WeightFiles& weights) {
   for (const fs::path& name : weights.names) {
     files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
-    for (const StoredTensor& tensor : files_.back()->tensors()) {
-      const auto [other, added] = by_name_.try_emplace(tensor.name, Place{files_.back().get(), &tensor});
-      if (!added)
-        throw InputError(cat("tensor '", tensor.name, "' is both in ", other->second.file->path().string(), " and in ",
-                             files_.back()->path().string()));
+    const SafetensorsFile* file = files_.back().get();
+    for (const StoredTensor& tensor : file->tensors()) {
+      const auto [place, added] = by_name_.try_emplace(tensor.name, Place{file, &tensor});
+      if (added) continue;
+      const Place other = place->second;
+      const bool same = same_bytes(*other.file, *other.tensor, *file, tensor);
+      const auto named = weights.index.find(tensor.name);
+      if (!same && named == weights.index.end()) {
+        throw InputError(cat("tensor '", tensor.name, "' is both in ", other.file->path().string(), " and in ",
+                             file->path().string(), ", with other values"));
+      }
+      if (named != weights.index.end() && named->second == name) place->second = {file, &tensor};
+      if (same) continue;
+      warnings_.push_back(cat("tensor '", tensor.name, "' is both in ", other.file->path().string(), " and in ",
+                              file->path().string(), ", with other values; it is read from ", named->second.string(),
+                              ", which ", kIndexName, " names"));
     }
   }
+}
+
+// Compares the index with the shards, which decide.
+void Checkpoint::check_index(const WeightFiles& weights) {
+  std::string misplaced;
+  int64_t count = 0;
   for (const auto& [name, shard] : weights.index) {
     const auto place = by_name_.find(name);
-    if (place == by_name_.end() || place->second.file->path() != folder_ / shard) {
-      throw tensor_error(folder_ / kIndexName, name, "tensor '", name, "' is said to be in ", shard.string(),
-                         ", but it is not there");
+    if (place == by_name_.end()) {
+      phantoms_.emplace(name, shard);
+    } else if (place->second.file->path() != folder_ / shard && count++ == 0) {
+      misplaced = cat("tensor '", name, "' is not in ", shard.string(), " but in ",
+                      place->second.file->path().filename().string());
     }
   }
-  if (is_fp8_method(quantization)) {
-    const Fp8Block block = fp8_block(quantization, folder_);
-    quantization = nullptr;
-    find_fp8_weights(block);
-  }
+  const std::string index = (folder_ / kIndexName).string();
+  if (count > 0)
+    warnings_.push_back(cat(index, " is wrong about ", count, count == 1 ? " tensor: " : " tensors: ", misplaced));
+  if (phantoms_.empty()) return;
+  warnings_.push_back(cat(index, " names ", phantoms_.size(), phantoms_.size() == 1 ? " tensor" : " tensors",
+                          " that no file has, such as '", phantoms_.begin()->first,
+                          "'; the model does without what it does not need"));
 }
 
 void Checkpoint::find_fp8_weights(Fp8Block block) {
@@ -126,7 +151,7 @@ void Checkpoint::find_fp8_weights(Fp8Block block) {
       const std::string scales = Fp8Weight::scales_name(tensor.name, is_here);
       if (scales.empty()) {
         throw tensor_error(file->path(), tensor.name, "the FP8 weight '", tensor.name, "' has no scales '", tensor.name,
-                           "_scale_inv': the download is not complete");
+                           "_scale_inv' or '", tensor.name, "_scale': the download is not complete");
       }
       const Place& place = by_name_.at(scales);
       fp8_weights_.push_back(std::make_unique<Fp8Weight>(*file, tensor, *place.file, *place.tensor, block));
@@ -150,6 +175,10 @@ const StoredTensor& Checkpoint::in_file(const StoredTensor& tensor) const {
 
 const StoredTensor& Checkpoint::tensor(std::string_view name) const {
   if (const auto found = by_name_.find(std::string(name)); found != by_name_.end()) return *found->second.tensor;
+  if (const auto phantom = phantoms_.find(std::string(name)); phantom != phantoms_.end()) {
+    throw tensor_error(folder_ / kIndexName, phantom->first, "tensor '", name, "' is said to be in ",
+                       phantom->second.string(), ", but it is not there, and config.json implies it");
+  }
   std::vector<std::pair<int64_t, std::string>> near;
   for (const auto& entry : by_name_) {
     if (entry.first.size() > 2 * name.size() + 64) continue;  // not similar, and perhaps too long to compare or print
@@ -203,6 +232,28 @@ Matrix Checkpoint::load(const StoredTensor& tensor, Memory& memory) const {
   Matrix matrix(memory, like.dtype, like.rows, like.cols);
   read(tensor, 0, tensor.bytes, matrix.view().data);
   return matrix;
+}
+
+bool Checkpoint::equal(const StoredTensor& a, const StoredTensor& b) const {
+  if (a.shape != b.shape || a.name == b.name) return a.shape == b.shape;
+  const std::lock_guard lock(configs_->mutex);
+  const auto [known, added] = configs_->equal.try_emplace({a.name, b.name}, true);
+  if (!added) return known->second;
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  const auto piece = [&](const StoredTensor& tensor, int64_t first, int64_t count) {
+    const DType dtype = tensor.matrix().dtype;
+    Matrix stored(host_memory(), dtype, 1, count), wide(host_memory(), DType::f32, 1, count);
+    read(tensor, static_cast<size_t>(first) * size_of(dtype), stored.bytes(), stored.view().data);
+    reference(ops::Convert{.x = stored, .y = wide});
+    return wide;
+  };
+  const int64_t size = a.matrix().size();
+  for (int64_t first = 0; first < size && known->second; first += kPiece) {
+    const int64_t count = std::min(kPiece, size - first);
+    const Matrix x = piece(a, first, count), y = piece(b, first, count);
+    known->second = std::equal(x.row<float>(0), x.row<float>(0) + count, y.row<float>(0));
+  }
+  return known->second;
 }
 
 size_t Checkpoint::bytes_read() const { return meter_->bytes; }

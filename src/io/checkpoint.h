@@ -16,23 +16,28 @@
 
 namespace gptq {
 
-// FP8 weights (quant_method "fp8" of DeepSeek-V3, Qwen3 and others, or "fbgemm_fp8") appear as bf16 tensors and are
+// FP8 weights (those of read_quantization_entry()) appear as bf16 tensors and are
 // dequantized when read; the tensors of their scales are hidden. So such a folder looks like a plain one.
 class Checkpoint {
  public:
-  // Reads config.json and validates the headers of all safetensors files: the shards that model.safetensors.index.json
-  // names, else model.safetensors, else the only *.safetensors. A tensor of a shard that the index omits belongs to the
-  // model too. Throws InputError for a missing folder, config.json or weights (for pytorch_model.bin it says how to
-  // convert), an index that names a missing shard or tensor or a file outside the folder, a tensor in two shards.
+  // Reads config.json and validates the headers of all safetensors files, those of find_weights(). A tensor of a shard
+  // that the index omits belongs to the model too; one that the index names and no shard has is only missed when it is
+  // asked for. Throws InputError for a missing folder, config.json or weights (for pytorch_model.bin it says how to
+  // convert), an index that names a missing shard or a file outside the folder, a tensor that differs in two shards,
+  // unless the index says which counts.
   // Reads at most `max_read_rate` bytes a second; 0: no limit.
   explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const;
-  // The quantization_config of config.json, else that of quantize_config.json; null if not quantized, or only in FP8.
+  // The quantization_config of config.json, or of a file beside it; null if no weight is quantized, or only in FP8.
   const Json& quantization_config() const;
+  // What a user should know of the folder, a sentence each: other weights in it, an index that does not fit.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
   bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
+  // The index names it, but no shard has it.
+  bool is_phantom(std::string_view name) const { return phantoms_.count(std::string(name)) != 0; }
   // Throws InputError with the folder and the most similar names.
   const StoredTensor& tensor(std::string_view name) const;
   // Also throws if its shape is not `shape`; the error has both shapes and says that config.json implies `shape`.
@@ -44,6 +49,9 @@ class Checkpoint {
   // As SafetensorsFile::read() and load(), for whole elements. Thread-safe.
   void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
   Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
+  // Whether two tensors have the same shape and, read to f32, the same values. Reads until they differ; remembers the
+  // answer. Thread-safe.
+  bool equal(const StoredTensor& a, const StoredTensor& b) const;
 
   std::vector<std::filesystem::path> side_files() const { return find_side_files(folder_); }
   size_t side_bytes() const;                                // of all side files
@@ -64,6 +72,8 @@ class Checkpoint {
     void operator()(Configs* configs) const noexcept;
     void operator()(Meter* meter) const noexcept;
   };
+  void open_files(const WeightFiles& weights);
+  void check_index(const WeightFiles& weights);
   void find_fp8_weights(Fp8Block block);
 
   std::filesystem::path folder_;
@@ -71,6 +81,8 @@ class Checkpoint {
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::vector<std::unique_ptr<Fp8Weight>> fp8_weights_;
   std::unordered_map<std::string, Place> by_name_;
+  std::map<std::string, std::filesystem::path> phantoms_;  // to the file that the index names
+  std::vector<std::string> warnings_;
   std::unique_ptr<Meter, Delete> meter_;
 };
 

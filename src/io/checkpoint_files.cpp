@@ -1,6 +1,7 @@
 #include "io/checkpoint_files.h"
 
 #include <algorithm>
+#include <cctype>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -31,7 +32,7 @@ bool is_weight_index(const fs::path& relative) {
   return name.ends_with(suffix) && is_weight_file(name.substr(0, name.size() - suffix.size()));
 }
 
-// The weight_map of an index: tensor name to shard. Checks that every shard exists in the folder.
+// The weight_map of an index: tensor name to shard.
 std::map<std::string, fs::path> read_index(const fs::path& folder) {
   const fs::path path = folder / kIndexName;
   const IndexJson index = parse_json<IndexJson>(read_text(path, kMaxConfigBytes), path);
@@ -47,13 +48,47 @@ std::map<std::string, fs::path> read_index(const fs::path& folder) {
       throw file_error(path, "tensor '", tensor, "' is said to be in '", shard.string(),
                        "', which is not a file of this folder");
     }
-    if (!is_there(folder / shard)) {
-      throw file_error(path, "tensor '", tensor, "' is said to be in ", shard.string(),
-                       ", which is missing: the download is not complete");
-    }
     shards[tensor] = shard.lexically_normal();
   }
   return shards;
+}
+
+void refuse_missing_shards(const fs::path& folder, const std::map<std::string, fs::path>& index) {
+  std::set<fs::path> seen;
+  for (const auto& [tensor, shard] : index) {
+    if (!seen.insert(shard).second || is_there(folder / shard)) continue;
+    throw file_error(folder / kIndexName, "tensor '", tensor, "' is said to be in ", shard.string(),
+                     ", which is missing: the download is not complete");
+  }
+}
+
+// "model-00001-of-00002.safetensors", as transformers names shards.
+bool is_shard_name(const std::string& name) {
+  constexpr std::string_view kPattern = "model-#####-of-#####.safetensors";
+  return name.size() == kPattern.size() && std::equal(name.begin(), name.end(), kPattern.begin(), [](char c, char of) {
+           return of == '#' ? c >= '0' && c <= '9' : c == of;
+         });
+}
+
+// What else the folder of a model.safetensors has that looks like its weights.
+std::vector<std::string> others_beside_single(const fs::path& folder, const std::map<std::string, fs::path>& index) {
+  std::set<fs::path> shards;
+  for (const auto& [tensor, shard] : index) shards.insert(shard);
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (is_shard_name(entry->path().filename().string())) shards.insert(entry->path().filename());
+  }
+  std::vector<std::string> warnings;
+  const auto missing = std::find_if(shards.begin(), shards.end(), [&](const auto& s) { return !is_there(folder / s); });
+  if (missing != shards.end()) {
+    warnings.push_back(cat(folder.string(), ": ", kSingleName, " is read, and not ", kIndexName, ", whose shard ",
+                           missing->string(), " is missing"));
+  } else if (!shards.empty()) {
+    warnings.push_back(cat(folder.string(), " holds two sets of weights: ", kSingleName,
+                           " is read, as in transformers, and not the shards ", shards.begin()->string(), " to ",
+                           shards.rbegin()->string(), "; remove what is not the model"));
+  }
+  return warnings;
 }
 
 InputError needs_conversion(const fs::path& folder, const std::string& weights) {
@@ -117,15 +152,89 @@ void check_side_file(const fs::directory_entry& entry, fs::file_type type, const
   }
 }
 
+// "org/name", as the Hub names models.
+bool is_hub_name(const std::string& text) {
+  const auto fits = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/';
+  };
+  return !text.empty() && std::isalnum(static_cast<unsigned char>(text[0])) != 0 &&
+         std::count(text.begin(), text.end(), '/') == 1 && text.back() != '/' &&
+         std::all_of(text.begin(), text.end(), fits);
+}
+
+// The first subfolder of a folder whose name starts so and which has a config.json, or "".
+std::string folder_with_config(const fs::path& folder, std::string_view start = "") {
+  std::set<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(start) && is_there(entry->path() / "config.json")) names.insert(name);
+  }
+  return names.empty() ? "" : *names.begin();
+}
+
 }  // namespace
+
+void check_model_folder(const fs::path& folder) {
+  if (!is_there(folder)) {
+    if (!is_hub_name(folder.string())) throw file_error(folder, "no such folder");
+    throw file_error(folder, "no such folder here; if this is a name on the Hub, download it first: hf download ",
+                     folder.string(), " --local-dir FOLDER");
+  }
+  if (type_of(folder) != fs::file_type::directory)
+    throw file_error(folder, "not a folder; give the folder that holds config.json");
+  if (is_there(folder / "config.json")) return;
+  if (is_there(folder / "adapter_config.json")) {
+    const Json adapter = read_json(folder / "adapter_config.json");
+    const Json base = adapter.is_object() ? adapter.value("base_model_name_or_path", Json()) : Json();
+    throw file_error(folder, "an adapter (LoRA), not a model; merge it into its base model ",
+                     base.is_string() ? base.get<std::string>() + " " : "",
+                     "first (peft: merge_and_unload()) and give the merged folder");
+  }
+  if (is_there(folder / "params.json")) {
+    throw file_error(folder,
+                     "params.json and no config.json: the author's own format (Mistral, Llama); take the upload ",
+                     "for transformers, which has a config.json");
+  }
+  if (const std::string snapshot = folder_with_config(folder / "snapshots"); !snapshot.empty()) {
+    throw file_error(folder,
+                     "a folder of the Hub's cache; give the model in it: ", (folder / "snapshots" / snapshot).string());
+  }
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with("models--")) continue;
+    throw file_error(folder, "a cache of the Hub; give the folder of one model in it: ",
+                     (folder / "models--ORG--NAME" / "snapshots" / "REVISION").string());
+  }
+  const std::string inner = folder_with_config(folder);
+  throw file_error(folder, "no config.json in it, so it is not a Hugging Face model folder",
+                   inner.empty() ? "" : "; its subfolder " + inner + " has one");
+}
 
 WeightFiles find_weights(const fs::path& folder) {
   WeightFiles weights;
+  const bool has_single = is_there(folder / kSingleName);
   if (is_there(folder / kIndexName)) {
-    weights.index = read_index(folder);
-    for (const auto& [tensor, shard] : weights.index) weights.names.insert(shard);
-  } else {
+    try {
+      weights.index = read_index(folder);
+    } catch (const InputError& error) {
+      if (!has_single) throw;
+      weights.warnings.push_back(cat(error.what(), "; ", kSingleName, " is read"));
+    }
+  }
+  for (const auto& [tensor, shard] : weights.index) weights.names.insert(shard);
+  if (has_single && weights.names.count(kSingleName) == 0) {
+    for (std::string& text : others_beside_single(folder, weights.index)) weights.warnings.push_back(std::move(text));
+    weights.index.clear();
+    weights.names = {kSingleName};
+  } else if (weights.names.empty()) {
     weights.names.insert(single_weight_file(folder));
+  }
+  refuse_missing_shards(folder, weights.index);
+  if (is_there(folder / "adapter_config.json")) {
+    weights.warnings.push_back(cat(folder.string(),
+                                   ": adapter_config.json belongs to an adapter, which is not applied to the weights; "
+                                   "merge it into them first if it should be"));
   }
   return weights;
 }
@@ -140,8 +249,8 @@ std::vector<fs::path> find_side_files(const fs::path& folder) {
       entry.disable_recursion_pending();
       continue;
     }
-    if (relative == "config.json" || relative == "quantize_config.json" || is_weight_file(relative) ||
-        is_weight_index(relative)) {
+    if (relative == "config.json" || relative == "quantize_config.json" || relative == kModelOptName ||
+        is_weight_file(relative) || is_weight_index(relative)) {
       continue;
     }
     const fs::file_type type = type_of(entry->path());

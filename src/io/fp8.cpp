@@ -41,7 +41,19 @@ void dequantize(const uint8_t* codes, int64_t count, float scale, uint16_t* to) 
   }
 }
 
-float to_float(const void* data, DType dtype, int64_t index) {
+// Scales that are powers of two (OCP Microscaling Formats, E8M0): 2^(byte - 127), and NaN for 255.
+constexpr std::string_view kE8m0 = "F8_E8M0";
+
+size_t scale_bytes(const StoredTensor& scales) {
+  return scales.dtype == kE8m0 ? 1 : size_of(*parse_safetensors_dtype(scales.dtype));
+}
+
+float to_float(const void* data, const StoredTensor& scales, int64_t index) {
+  if (scales.dtype == kE8m0) {
+    const uint8_t bits = static_cast<const uint8_t*>(data)[index];
+    return bits == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, bits - 127);
+  }
+  const DType dtype = *parse_safetensors_dtype(scales.dtype);
   if (dtype == DType::f32) return static_cast<const float*>(data)[index];
   if (dtype == DType::f16) return static_cast<float>(static_cast<const Half*>(data)[index]);
   return static_cast<float>(static_cast<const Bf16*>(data)[index]);
@@ -53,6 +65,8 @@ std::string Fp8Weight::scales_name(const std::string& weight, const std::functio
   for (const char* suffix : {"_scale_inv", "_scale"}) {
     if (has(weight + suffix)) return weight + suffix;
   }
+  const std::string beside = weight.substr(0, weight.rfind('.')) + ".scale";
+  if (weight.ends_with(".weight") && has(beside)) return beside;
   return "";
 }
 
@@ -66,18 +80,20 @@ Fp8Weight::Fp8Weight(const SafetensorsFile& file, const StoredTensor& codes, con
   as_bf16_.dtype = safetensors_name(DType::bf16);
   as_bf16_.bytes = 2 * codes.bytes;
   const std::optional<DType> dtype = parse_safetensors_dtype(scales.dtype);
-  if (!dtype || !is_float(*dtype)) throw fail(cat("are stored as ", scales.dtype, "; F32, F16 and BF16 are read"));
+  if (scales.dtype != kE8m0 && (!dtype || !is_float(*dtype)))
+    throw fail(cat("are stored as ", scales.dtype, "; F32, F16, BF16 and F8_E8M0 are read"));
   if (codes.shape.size() < 2) throw fail("do not belong to a matrix");
   rows_ = codes.shape[codes.shape.size() - 2];
   cols_ = codes.shape.back();
-  if (scales.shape.empty() || scales.shape == std::vector<int64_t>{1}) {
+  if (std::all_of(scales.shape.begin(), scales.shape.end(), [](int64_t size) { return size == 1; })) {
     block_ = {static_cast<int64_t>(codes.bytes) / std::max<int64_t>(cols_, 1), cols_};
     rows_ = block_.rows;  // of all matrices
     return;
   }
   std::vector<int64_t> expected = codes.shape;
   expected.back() = 1;
-  if (scales.shape == expected && block.rows == 0) {
+  const bool is_by_row = scales.shape == expected || scales.shape == std::vector(expected.begin(), expected.end() - 1);
+  if (is_by_row && block.rows == 0) {
     block_ = {1, cols_};
     return;
   }
@@ -101,16 +117,17 @@ size_t Fp8Weight::read(size_t first, size_t count, uint16_t* to) const {
   const int64_t scale_cols = pieces_of(cols_, block_.cols);
   const int64_t first_scale = scale_row(begin / cols_) * scale_cols;
   const int64_t scale_count = (scale_row((end - 1) / cols_) + 1) * scale_cols - first_scale;
-  const DType dtype = *parse_safetensors_dtype(scales_->dtype);
-  std::vector<std::byte> scales(static_cast<size_t>(scale_count) * size_of(dtype));
-  scales_file_->read(*scales_, static_cast<size_t>(first_scale) * size_of(dtype), scales.size(), scales.data());
+  const size_t scale_size = scale_bytes(*scales_);
+  std::vector<std::byte> scales(static_cast<size_t>(scale_count) * scale_size);
+  scales_file_->read(*scales_, static_cast<size_t>(first_scale) * scale_size, scales.size(), scales.data());
 
   auto* codes = reinterpret_cast<uint8_t*>(to) + count;
   file_->read(*codes_, first, count, codes);
   for (int64_t at = begin; at < end;) {
     const int64_t row = at / cols_, col = at % cols_;
     const int64_t size = std::min({end - at, cols_ - col, block_.cols - col % block_.cols});
-    const float scale = to_float(scales.data(), dtype, scale_row(row) * scale_cols + col / block_.cols - first_scale);
+    const float scale =
+        to_float(scales.data(), *scales_, scale_row(row) * scale_cols + col / block_.cols - first_scale);
     dequantize(codes + (at - begin), size, scale, to + (at - begin));
     at += size;
   }

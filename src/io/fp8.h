@@ -21,13 +21,13 @@ struct Fp8Block {
   int64_t rows = 0, cols = 0;
 };
 
-// A tensor F8_E4M3 [..., rows, cols] with scales, in F32, F16 or BF16: [..., ceil(rows / block rows), ceil(cols / block
-// cols)], or [rows, 1] with one for each row, or a single one. value = e4m3 * scale, computed in f32 and rounded to
-// bf16, to nearest with ties to even.
-// Format: https://huggingface.co/docs/transformers/quantization/finegrained_fp8 (weight_block_size of config.json).
+// A tensor F8_E4M3 [..., rows, cols] with scales, in F32, F16, BF16 or F8_E8M0: [..., ceil(rows / block rows),
+// ceil(cols / block cols)], or [rows, 1] or [rows] with one for each row, or a single one. value = e4m3 * scale,
+// computed in f32 and rounded to bf16, to nearest with ties to even. Format:
+// https://huggingface.co/docs/transformers/quantization/finegrained_fp8 (weight_block_size of config.json).
 class Fp8Weight {
  public:
-  // The tensor with the scales of `weight`: X.weight_scale_inv or X.weight_scale; empty if there is none.
+  // The tensor with the scales of `weight`: X.weight_scale_inv, X.weight_scale or X.scale; empty if there is none.
   static std::string scales_name(const std::string& weight, const std::function<bool(const std::string&)>& has);
 
   // `block` comes from config.json, {0, 0} if it has none. The files must outlive the weight. Throws InputError for

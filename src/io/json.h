@@ -20,10 +20,13 @@ constexpr size_t kMaxTokenizerBytes = size_t{1} << 30;  // of the files of a tok
 // The first byte that lies deeper than `depth` levels of a JSON text; npos if there is none.
 size_t find_deeper(std::string_view text, int depth = kMaxJsonDepth);
 
-// Parses a text. Throws InputError with the file, and the line and column of a syntax error. AnyJson: nlohmann::json or
-// Json.
+// Parses a text, with Infinity, -Infinity and NaN as Python writes them. Throws InputError with the file, and the line
+// and column of a syntax error. AnyJson: nlohmann::json or Json.
 template <typename AnyJson>
 AnyJson parse_json(std::string_view text, const std::filesystem::path& file);
+
+// JSON as a file has it, with two spaces of indentation, and those words for numbers that are not finite.
+std::string to_text(Json json);
 
 // Parses a regular file of at most `limit` bytes.
 Json read_json(const std::filesystem::path& path, size_t limit = kMaxConfigBytes);

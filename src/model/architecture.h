@@ -100,6 +100,7 @@ struct ExpertRow {
   bool two_of_group = false;  // rates a group by its best two experts, not by the best one
   Flag renormalized = {"norm_topk_prob"};
   bool weighs_inputs = false;  // instead of outputs
+  int64_t first_dense = 0;     // blocks without experts before the first with, if config.json does not say
 };
 
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), instead of q, k and v; keeps q without a q_lora_rank.
@@ -207,7 +208,10 @@ struct Experts {
 struct ModelConfig {
   const Architecture* architecture = nullptr;
   std::string model_type;
-  std::string root, head;  // module paths in this checkpoint
+  std::string root, head;      // module paths in this checkpoint
+  std::string embedding;       // the module that holds the embedding; empty: the row's, below the root
+  bool has_head = true;        // the checkpoint has one, or ties it
+  std::string untied_by_head;  // the embedding's tensor, where config.json ties a stored head that differs from it
   int64_t hidden = 0, intermediate = 0, blocks = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0,
           max_positions = 0;
   float norm_eps = 1e-6F;
@@ -217,20 +221,25 @@ struct ModelConfig {
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1;
   float score_cap = 0, logit_cap = 0, qkv_cap = 0;  // 0: none
   bool unit_head = false;                           // rows of the head are normalized to length 1
-  std::vector<float> slopes;                        // ALiBi's, one per head
+  NormWeight norm_weight = NormWeight::stored;
+  std::vector<float> slopes;  // ALiBi's, one per head
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // one per block
   Latent latent;
   Experts experts;
+  ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts
+  std::vector<std::string> unread;    // keys that nothing reads and that may change the computation: "key: value"
+  std::vector<std::string> warnings;  // what a user should know, a sentence each
 };
 
 // Reads config.json, with old and new spellings of keys. Throws UnsupportedError for a model_type (listing the
 // supported ones), rope type or activation that is not supported, InputError for missing or invalid values; both name
-// the file (in `folder`) and the key. Multimodal models are read from their text_config.
+// the file (in `folder`) and the key. Multimodal models are read from their text_config (llm_config, language_config).
 ModelConfig parse_model_config(const Json& config, const std::filesystem::path& folder);
 
-// The same, with module paths adapted to the checkpoint: prefixes may be missing, doubled or longer. Throws InputError
-// where its tensors are of another vocabulary, width, or of fewer blocks or experts.
+// The same, with module paths adapted to the checkpoint: prefixes may be missing, doubled or longer. As in
+// transformers, the head is tied only to an embedding that it equals, or where one of both is not stored. Throws
+// InputError where its tensors are of another vocabulary, width, or of fewer blocks or experts.
 ModelConfig parse_model_config(const Checkpoint& checkpoint);
 
 }  // namespace gptq

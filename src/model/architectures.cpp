@@ -9,8 +9,8 @@ namespace {
 
 // GPT-2; several families share parts of its names.
 Architecture gpt2() {
-  return {.model_types = {"gpt2"},
-          .models = "GPT-2, DistilGPT2, DialoGPT",
+  return {.model_types = {"gpt2", "gpt-sw3"},
+          .models = "GPT-2, DistilGPT2, DialoGPT, GPT-SW3",
           .lacking = {{"transformers", "Optimum 2.3 does not put linears in the place of Conv1D"}},
           .root = "transformer",
           .embedding = "wte",
@@ -277,7 +277,7 @@ Architecture opt() {
           .tied = {"tie_word_embeddings", true},
           .activation_key = "activation_function",
           .activation = "relu",
-          .also = {refuse_other_opt}};
+          .also = {read_opt}};
 }
 
 Architecture phi() {
@@ -459,6 +459,48 @@ Architecture glm4() {
   return row;
 }
 
+Architecture glm4v() {
+  Architecture row = glm4();
+  row.model_types = {"glm4v_text"};
+  row.models = "GLM-4.1V 9B, GLM-4.6V-Flash, inside glm4v and glm46v";
+  row.norm_eps = 1e-5;
+  row.partial_rotary = 1;
+  row.q_bias = row.kv_bias = kYes;
+  return row;
+}
+
+// Qwen2's blocks; positions of text are those of mrope's first axis.
+Architecture qwen2_vl() {
+  Architecture row = qwen2_row();
+  row.model_types = {"qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl"};
+  row.models = "Qwen2-VL, Qwen2.5-VL";
+  row.norm_eps = 1e-5;
+  row.rope_theta = 1e6;
+  return row;
+}
+
+Architecture exaone() {
+  return {.model_types = {"exaone"},
+          .models = "EXAONE 3.0, 3.5, Deep",
+          .root = "transformer",
+          .embedding = "wte",
+          .blocks = "h",
+          .final_norm = "ln_f",
+          .attention_norm = "ln_1",
+          .mlp_norm = "ln_2",
+          .q = "attn.attention.q_proj",
+          .k = "attn.attention.k_proj",
+          .v = "attn.attention.v_proj",
+          .o = "attn.attention.out_proj",
+          .gate = "mlp.c_fc_0",
+          .up = "mlp.c_fc_1",
+          .down = "mlp.c_proj",
+          .fused_qkv = "attn.attention.qkv_proj",
+          .norm_eps = 1e-5,
+          .rope_theta = 500000,
+          .activation_key = "activation_function"};
+}
+
 Architecture baichuan() {
   return {.model_types = {"baichuan"},
           .models = "Baichuan 13B, Baichuan 2 13B",
@@ -494,8 +536,22 @@ std::vector<Architecture> make_table() {
        .o_bias = kNo,
        .mlp_bias = kNo,
        .window = "sliding_window"},
+      {.model_types = {"cwm"},
+       .models = "Code World Model 32B",
+       .lacking = {{"GPTQModel", ""}},
+       .norm_eps = 1e-5,
+       .rope_theta = 1e6,
+       .q_bias = kNo,
+       .kv_bias = kNo,
+       .o_bias = kNo,
+       .mlp_bias = kNo,
+       .window = "sliding_window",
+       .also = {read_first_of_four}},
+      {.model_types = {"iquestcoder"}, .models = "IQuest-Coder 40B", .lacking = {{"GPTQModel", ""}}, .norm_eps = 1e-5},
       qwen2_row(),
+      qwen2_vl(),
       qwen3_row(),
+      qwen3_vl_row(),
       gemma(),
       gemma2(),
       gemma3(),
@@ -559,6 +615,7 @@ std::vector<Architecture> make_table() {
       {.model_types = {"granite"}, .models = "Granite 3.0 to 3.3, Granite Code", .also = {read_multipliers}},
       glm(),
       glm4(),
+      glm4v(),
       {.model_types = {"nemotron"},
        .models = "Nemotron-4, Minitron",
        .lacking = {{"GPTQModel", ""}},
@@ -569,6 +626,7 @@ std::vector<Architecture> make_table() {
        .norm_eps = 1e-5,
        .partial_rotary = 0.5,
        .activation = "relu2"},
+      exaone(),
       exaone4(),
       {.model_types = {"smollm3"},
        .models = "SmolLM3",
@@ -676,6 +734,16 @@ Architecture qwen3_row() {
   row.q_norm = "self_attn.q_norm";
   row.k_norm = "self_attn.k_norm";
   row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
+  return row;
+}
+
+Architecture qwen3_vl_row() {
+  Architecture row = qwen3_row();
+  row.model_types = {"qwen3_vl_text"};
+  row.models = "Qwen3-VL, inside qwen3_vl";
+  row.rope_theta = 5e5;
+  row.window = "";
+  row.also = {};
   return row;
 }
 

@@ -9,6 +9,7 @@ namespace gptq {
 
 Architecture qwen2_row();
 Architecture qwen3_row();
+Architecture qwen3_vl_row();
 std::vector<Architecture> expert_architectures();
 
 }  // namespace gptq

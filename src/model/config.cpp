@@ -1,4 +1,10 @@
 // config.json -> ModelConfig, in the spellings of all families.
+#include <set>
+#include <utility>
+
+#include "base/edit_distance.h"
+#include "model/class_defaults.h"
+#include "model/config_accounting.h"
 #include "model/config_checks.h"
 #include "model/config_keys.h"
 #include "model/config_readers.h"
@@ -29,6 +35,24 @@ bool holds(const Condition& condition, const Keys& keys) {
   return condition.value == (value == nullptr ? std::string(condition.missing) : value->dump());
 }
 
+// "nearest are a, b; " for a name that resembles some.
+std::string nearest_types(const std::string& model_type) {
+  std::set<std::pair<int64_t, std::string_view>> near;
+  for (const Architecture& row : architectures()) {
+    for (const std::string_view name : row.model_types) {
+      const bool begins = model_type.starts_with(name) || name.starts_with(model_type);
+      const int64_t distance = edit_distance(model_type.substr(0, 64), name);
+      if (begins || distance <= static_cast<int64_t>(name.size()) / 3) near.emplace(distance, name);
+    }
+  }
+  std::string names;
+  size_t count = 0;
+  for (const auto& [distance, name] : near) {
+    if (count++ < 3) names += cat(names.empty() ? "" : ", ", name);
+  }
+  return names.empty() ? "" : cat("nearest ", count == 1 ? "is " : "are ", names, "; ");
+}
+
 const Architecture& find_architecture(const Keys& keys, const std::string& model_type) {
   std::string known;
   bool is_known = false;
@@ -47,7 +71,8 @@ const Architecture& find_architecture(const Keys& keys, const std::string& model
     throw UnsupportedError(
         cat(keys.where(), ": this kind of ", model_type, " is not supported; docs/families.md lists those that are"));
   known.resize(known.size() - 2);
-  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; supported are: ", known));
+  throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; ",
+                             nearest_types(model_type), "supported are: ", known));
 }
 
 bool read(const Flag& flag, const Keys& keys) {
@@ -55,29 +80,32 @@ bool read(const Flag& flag, const Keys& keys) {
                           : keys.flag(std::string(flag.key), flag.missing != flag.inverted) != flag.inverted;
 }
 
-void read_sizes(const Keys& keys, const Architecture& row, ModelConfig& config) {
+// `defaults`: for keys that are absent, after those of the row.
+void read_sizes(const Keys& keys, const Architecture& row, const ClassDefaults& defaults, ModelConfig& config) {
   const SizeKeys names(keys);
-  config.hidden = keys.size(names.hidden);
-  config.intermediate = keys.size(names.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0);
-  config.blocks = keys.size(names.blocks, 0, kMostBlocks);
-  config.heads = keys.size(names.heads, row.missing.heads, kMostHeads);
-  config.kv_heads =
-      read(row.multi_query, keys) ? 1
-      : row.has_key_heads
-          ? keys.size(names.kv_heads, row.missing.key_heads > 0 ? row.missing.key_heads : config.heads, kMostHeads)
-          : config.heads;
-  config.vocabulary = keys.size("vocab_size", row.missing.vocabulary, kMostTokens);
-  config.max_positions = keys.size(names.positions, row.missing.positions, kMostTokens);
+  const auto either = [](int64_t of_row, int64_t of_class) { return of_row > 0 ? of_row : of_class; };
+  config.hidden = keys.size(names.hidden, defaults.hidden);
+  config.intermediate =
+      keys.size(names.intermediate,
+                either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0));
+  config.blocks = keys.size(names.blocks, defaults.blocks, kMostBlocks);
+  config.heads = keys.size(names.heads, either(row.missing.heads, defaults.heads), kMostHeads);
+  const int64_t key_heads = either(either(row.missing.key_heads, defaults.key_heads), config.heads);
+  config.kv_heads = read(row.multi_query, keys) ? 1
+                    : row.has_key_heads         ? keys.size(names.kv_heads, key_heads, kMostHeads)
+                                                : config.heads;
+  config.vocabulary = keys.size("vocab_size", either(row.missing.vocabulary, defaults.vocabulary), kMostTokens);
+  config.max_positions = keys.size(names.positions, either(defaults.positions, row.missing.positions), kMostTokens);
   if (config.heads % config.kv_heads != 0) {
     throw keys.wrong(names.heads,
                      cat("is ", config.heads, ", which ", names.kv_heads, " ", config.kv_heads, " does not divide"));
   }
-  if (keys.find(names.head_dim) == nullptr && row.missing.head_dim == 0 && config.hidden % config.heads != 0) {
+  const int64_t head_dim = either(row.missing.head_dim, defaults.head_dim);
+  if (keys.find(names.head_dim) == nullptr && head_dim == 0 && config.hidden % config.heads != 0) {
     throw keys.wrong(names.hidden, cat("is ", config.hidden, ", which ", config.heads,
                                        " heads do not divide, and there is no head_dim"));
   }
-  const int64_t share = std::max<int64_t>(config.hidden / config.heads, 1);
-  config.head_dim = keys.size(names.head_dim, row.missing.head_dim > 0 ? row.missing.head_dim : share);
+  config.head_dim = keys.size(names.head_dim, either(head_dim, std::max<int64_t>(config.hidden / config.heads, 1)));
   if (row.positions == Positions::rope && config.head_dim % 2 != 0)
     throw keys.wrong(names.head_dim, cat("is ", config.head_dim, ", but rotary embeddings need an even one"));
 }
@@ -97,7 +125,9 @@ std::vector<float> alibi_slopes(int64_t heads) {
 
 // The blocks with a window: from layer_types, or by the row's pattern.
 void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config) {
-  if (row.window.empty() || !read(row.windowed, keys) || keys.find(std::string(row.window)) == nullptr) return;
+  if (row.window.empty()) return;
+  keys.find(std::string(row.full_every_key));
+  if (!read(row.windowed, keys) || keys.find(std::string(row.window)) == nullptr) return;
   const int64_t window = keys.size(std::string(row.window), 0, kMostTokens);
   const std::string every_key(row.full_every_key);
   const Json* pattern = keys.find(every_key);
@@ -120,24 +150,50 @@ void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config
   }
 }
 
-// A multimodal model has the language model's keys in text_config.
-bool is_nested(const Keys& whole) { return whole.find("text_config") != nullptr; }
-Keys text_keys(const Keys& whole) { return is_nested(whole) ? whole.object("text_config") : whole; }
+// Attention to later tokens, which no backend computes.
+void refuse_two_ways(const Keys& keys) {
+  const auto refuse = [&](const char* key, const Json& value) {
+    throw UnsupportedError(cat(keys.where(), ": '", key, "' is ", Keys::shown(value),
+                               ": tokens see later ones in this model, and only causal attention is computed"));
+  };
+  const Json* causal = keys.find("is_causal");
+  if (causal != nullptr && *causal != true) refuse("is_causal", *causal);
+  for (const char* key : {"use_bidirectional_attention", "bidirectional", "prefix_lm", "use_prefix_lm"}) {
+    const Json* value = keys.find(key);
+    if (value != nullptr && *value != false) refuse(key, *value);
+  }
+}
+
+// Wrappers whose attention is not causal for text either: PaliGemma reads a prompt both ways.
+void refuse_wrapper(const Keys& whole) {
+  const std::string type = whole.word("model_type", "");
+  for (const std::string_view name : {"paligemma", "colpali", "pi0"}) {
+    if (type == name)
+      throw UnsupportedError(cat(whole.where(), ": model_type '", type,
+                                 "': the tokens of its prompt see later ones, and only causal attention is computed"));
+  }
+}
 
 }  // namespace
 
 ModelConfig parse_model_config(const Json& json, const std::filesystem::path& folder) {
-  const Keys whole(json, (folder / "config.json").string());
-  const bool nested = is_nested(whole);
-  const Keys keys = text_keys(whole);
+  KeyLog log;
+  const Levels levels(json, (folder / "config.json").string(), &log);
+  const Keys& whole = levels.whole;
+  const Keys keys = levels.text();
   ModelConfig config;
-  config.model_type = keys.word("model_type", nested ? whole.word("model_type", "") : "");
+  config.model_type = keys.word("model_type", levels.nested() ? whole.word("model_type", "") : "");
   if (config.model_type.empty()) throw keys.wrong("model_type", "is missing");
   const Architecture& row = find_architecture(keys, config.model_type);
+  refuse_wrapper(whole);
+  refuse_two_ways(whole);
+  if (levels.nested()) refuse_two_ways(keys);
   config.architecture = &row;
+  config.norm_weight = row.norm_weight;
+  config.expert_row = row.experts;
   config.root = row.root;
   config.head = row.head;
-  read_sizes(keys, row, config);
+  read_sizes(keys, row, levels.nested() ? class_defaults(config.model_type) : ClassDefaults(), config);
   config.norm_eps =
       static_cast<float>(keys.positive(keys.spelled({"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon",
                                                      "layernorm_epsilon", "norm_epsilon", "norm_eps"}),
@@ -154,7 +210,9 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   config.norm_bias = read(row.norm_bias, keys);
   config.parallel = read(row.parallel, keys);
   config.qk_norm = (!row.q_norm.empty() || row.qk_norm == QkNorm::unweighted) && read(row.qk_normed, keys);
-  config.tied_embeddings = read(row.tied, nested && whole.find("tie_word_embeddings") != nullptr ? whole : keys);
+  keys.find("tie_word_embeddings");  // read below where the whole has none
+  config.tied_embeddings =
+      read(row.tied, levels.nested() && whole.find("tie_word_embeddings") != nullptr ? whole : keys);
   const auto head_dim = static_cast<double>(config.head_dim);
   config.kinds.assign(static_cast<size_t>(config.blocks),
                       {.score_scale = row.scaled_scores ? static_cast<float>(1 / std::sqrt(head_dim)) : 1.0F});
@@ -167,31 +225,7 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   read_windows(keys, row, config);
   for (const ReadConfig also : row.also) also(keys, config);
   check_numbers(keys, config);
-  return config;
-}
-
-ModelConfig parse_model_config(const Checkpoint& checkpoint) {
-  ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.folder());
-  const Architecture& row = *config.architecture;
-  const auto has = [&](const std::string& root, std::string_view module) {
-    return checkpoint.has(cat(root, root.empty() ? "" : ".", module, ".weight"));
-  };
-  const std::string root(row.root);
-  const size_t dot = root.find('.');
-  const std::string below = dot == std::string::npos ? "" : root.substr(dot + 1);
-  for (const std::string& found : {root, below, cat("model.", root), cat("language_model.", root),
-                                   std::string("model.language_model"), cat("language_model.", root, ".", root)}) {
-    if (!has(found, row.embedding)) continue;
-    config.root = found;
-    break;
-  }
-  for (const char* above : {"", "model.", "language_model.", "model.language_model."}) {
-    if (!checkpoint.has(cat(above, row.head, ".weight"))) continue;
-    config.head = cat(above, row.head);
-    break;
-  }
-  const Keys whole(checkpoint.config(), (checkpoint.folder() / "config.json").string());
-  check_counts(text_keys(whole), config, checkpoint);
+  config.unread = unread_keys(keys, config, log);
   return config;
 }
 

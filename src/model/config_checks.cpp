@@ -28,7 +28,7 @@ struct Found {
 
   Found(const ModelConfig& config, const Checkpoint& checkpoint) {
     const std::string prefix = module_path(config, config.architecture->blocks) + ".";
-    const std::string_view expert = config.architecture->experts.down;  // "mlp.experts.#.down_proj"
+    const std::string_view expert = config.expert_row.down;  // "mlp.experts.#.down_proj"
     const std::string_view before = expert.substr(0, std::min(expert.find('#'), expert.size()));
     for (const StoredTensor* tensor : checkpoint.tensors()) {
       if (!tensor->name.starts_with(prefix)) continue;
@@ -60,7 +60,7 @@ void check_rows(const StoredTensor& tensor, int64_t rows, const Keys& keys, cons
 
 void check_experts(const Keys& keys, const ModelConfig& config, const Checkpoint& checkpoint, const Found& found,
                    int64_t block) {
-  const ExpertRow& row = config.architecture->experts;
+  const ExpertRow& row = config.expert_row;
   const std::string key = SizeKeys(keys).experts, module = block_module(config, block);
   const StoredTensor& router = checkpoint.tensor(cat(module, ".", row.router, ".weight"));
   check_rows(router, config.experts.count, keys, key, config.experts.count, config.hidden);
@@ -96,13 +96,11 @@ void check_numbers(const Keys& keys, const ModelConfig& config) {
 void check_counts(const Keys& keys, const ModelConfig& config, const Checkpoint& checkpoint) {
   const Architecture& row = *config.architecture;
   const SizeKeys names(keys);
-  const auto table = [&](std::string_view module) -> const StoredTensor& {
-    return checkpoint.tensor(module_path(config, module) + ".weight");
-  };
-  check_rows(table(row.embedding), config.vocabulary, keys, "vocab_size", config.vocabulary, config.hidden);
+  check_rows(checkpoint.tensor(embedding_tensor(config)), config.vocabulary, keys, "vocab_size", config.vocabulary,
+             config.hidden);
   if (!row.position_embedding.empty()) {
-    check_rows(table(row.position_embedding), config.max_positions + row.position_offset, keys, names.positions,
-               config.max_positions, config.hidden);
+    check_rows(checkpoint.tensor(tensor_name(config, row.position_embedding)),
+               config.max_positions + row.position_offset, keys, names.positions, config.max_positions, config.hidden);
   }
   const Found found(config, checkpoint);
   for (int64_t block = 0; block < config.blocks; ++block) {

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -23,10 +26,16 @@ constexpr int64_t kMostTokens = INT32_MAX;        // a vocabulary, positions, a 
 // Numbers lie between, so that they, their inverses and their products with sizes are finite in f32.
 constexpr double kSmallestNumber = 1e-30, kLargestNumber = 1e30;
 
+// The keys of each object that somebody looked for, whether they are there or not.
+using KeyLog = std::map<const Json*, std::set<std::string>>;
+
 class Keys {
  public:
-  Keys(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+  // Notes in `log`, which must outlive it, what is looked for.
+  Keys(const Json& object, std::string where, KeyLog* log = nullptr)
+      : object_(object), where_(std::move(where)), log_(log) {
     if (!object.is_object()) throw InputError(where_ + ": not a JSON object");
+    if (log_ != nullptr) (*log_)[&object_];
   }
 
   InputError wrong(const std::string& key, const std::string& what) const {
@@ -34,6 +43,7 @@ class Keys {
   }
 
   const Json* find(const std::string& key) const {
+    if (log_ != nullptr) (*log_)[&object_].insert(key);
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
@@ -44,6 +54,15 @@ class Keys {
     if (value == nullptr && missing > 0) return missing;
     if (value == nullptr) throw wrong(key, "is missing");
     return whole_number(key, *value, 1, most);
+  }
+
+  // A size that may be a list with the same for every block.
+  int64_t size_of_all(const std::string& key, int64_t most = kMostWidth) const {
+    const Json* value = find(key);
+    if (value == nullptr || !value->is_array() || value->empty()) return size(key, 0, most);
+    const bool same = std::all_of(value->begin(), value->end(), [&](const Json& one) { return one == value->front(); });
+    if (!same) throw UnsupportedError(cat(where_, ": '", key, "' differs between blocks, which is not supported"));
+    return whole_number(key, value->front(), 1, most);
   }
 
   double number(const std::string& key, double missing) const {
@@ -103,10 +122,11 @@ class Keys {
 
   // The first of several spellings of a key that is present, or else the first.
   std::string spelled(std::initializer_list<const char*> names) const {
+    const char* first = nullptr;
     for (const char* name : names) {
-      if (find(name) != nullptr) return name;
+      if (find(name) != nullptr && first == nullptr) first = name;
     }
-    return *names.begin();
+    return first == nullptr ? *names.begin() : first;
   }
 
   // A list with one element per block, or nullptr if absent.
@@ -118,11 +138,15 @@ class Keys {
     return value;
   }
 
-  Keys object(const std::string& key) const { return {object_.at(key), cat(where_, ": ", key)}; }
+  Keys object(const std::string& key) const {
+    find(key);
+    return {object_.at(key), cat(where_, ": ", key), log_};
+  }
+
+  const Json& all() const { return object_; }
 
   const std::string& where() const { return where_; }
 
- private:
   // A value in a message: its start, in ASCII.
   static std::string shown(const Json& value) {
     constexpr size_t kShown = 80;
@@ -130,6 +154,7 @@ class Keys {
     return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
   }
 
+ private:
   int64_t whole_number(const std::string& key, const Json& value, int64_t least, int64_t most) const {
     if (value.is_number_integer()) {
       const auto number = value.get<double>();  // of any size
@@ -140,6 +165,27 @@ class Keys {
 
   const Json& object_;
   std::string where_;
+  KeyLog* log_;
+};
+
+// config.json as a whole, and the keys of the language model in it, which multimodal models have below one key.
+struct Levels {
+  Levels(const Json& json, std::string where, KeyLog* log = nullptr)
+      : whole(json, std::move(where), log), name(inner_name(whole)) {}
+
+  bool nested() const { return !name.empty(); }
+  Keys text() const { return nested() ? whole.object(name) : whole; }
+
+  const Keys whole;
+  const std::string name;
+
+ private:
+  static std::string inner_name(const Keys& whole) {
+    for (const char* name : {"text_config", "llm_config", "language_config"}) {
+      if (whole.find(name) != nullptr) return name;
+    }
+    return "";
+  }
 };
 
 // The spellings of sizes that a config.json has.

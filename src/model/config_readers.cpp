@@ -104,6 +104,7 @@ std::vector<std::string> repeated_kinds(const Keys& keys, const Json& types, int
 void read_local_blocks(const Keys& keys, ModelConfig& config) {
   const int64_t window = keys.size("window_size", 256, kMostTokens);
   std::vector<std::string> kinds;
+  keys.find("attention_types");  // what attention_layers repeats
   if (const Json* list = keys.list("attention_layers", config.blocks)) {
     for (const Json& kind : *list) kinds.push_back(kind.is_string() ? kind.get<std::string>() : kind.dump());
   } else if (const Json* types = keys.find("attention_types")) {
@@ -122,6 +123,21 @@ void read_first_window(const Keys& keys, ModelConfig& config) {
   if (keys.find("layer_types") != nullptr) return;
   const int64_t first = keys.whole("max_window_layers", 28);
   for (int64_t block = 0; block < std::min(first, config.blocks); ++block) config.kinds[block].window = 0;
+}
+
+void read_first_of_four(const Keys& keys, ModelConfig& config) {
+  if (keys.find("layer_types") != nullptr) return;
+  for (size_t block = 0; block < config.kinds.size(); block += 4) config.kinds[block].window = 0;
+}
+
+void read_typed_ropes(const Keys& keys, ModelConfig& config) {
+  if (keys.find("layer_types") == nullptr) {
+    for (BlockKind& kind : config.kinds) kind.window = 0;
+  }
+  Rope rope{.theta = 10000, .rotary_dim = config.head_dim};
+  if (keys.find("rope_parameters") != nullptr)
+    rope = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions, "sliding_attention");
+  give_windowed_blocks(rope, config);
 }
 
 void read_unrotated_blocks(const Keys& keys, ModelConfig& config) {
@@ -158,10 +174,16 @@ void read_mpt_attention(const Keys& keys, ModelConfig& config) {
   read_clip_qkv(attention, config);
 }
 
-void refuse_other_opt(const Keys& keys, ModelConfig& config) {
+void read_opt(const Keys& keys, ModelConfig& config) {
+  if (keys.flag("_remove_final_layer_norm", false))
+    throw UnsupportedError(cat(keys.where(), ": _remove_final_layer_norm is true; the final norm cannot be left out"));
   if (!keys.flag("do_layer_norm_before", true))
     throw UnsupportedError(
         cat(keys.where(), ": do_layer_norm_before is false (OPT-350m); norms after the addition are not supported"));
+  if (!keys.flag("layer_norm_elementwise_affine", true)) {
+    config.norm_weight = NormWeight::none;
+    config.norm_bias = false;
+  }
   if (keys.find("word_embed_proj_dim") != nullptr && keys.size("word_embed_proj_dim") != config.hidden)
     throw UnsupportedError(
         cat(keys.where(), ": word_embed_proj_dim differs from hidden_size; projected embeddings are not supported"));
@@ -187,6 +209,9 @@ void read_latent(const Keys& keys, ModelConfig& config) {
   Latent& latent = config.latent;
   if (keys.find("q_lora_rank") != nullptr) latent.q_rank = keys.size("q_lora_rank");
   latent.kv_rank = keys.size("kv_lora_rank");
+  if (!keys.flag("rope_interleave", true))
+    throw UnsupportedError(
+        cat(keys.where(), ": rope_interleave is false; only interleaved rotary pairs are supported"));
   latent.rope_dim = keys.size("qk_rope_head_dim");
   latent.value_dim = keys.size("v_head_dim");
   config.head_dim = keys.size("qk_nope_head_dim") + latent.rope_dim;
@@ -204,43 +229,21 @@ void read_latent(const Keys& keys, ModelConfig& config) {
   for (BlockKind& kind : config.kinds) kind.score_scale = static_cast<float>(scale);
 }
 
-void read_experts(const Keys& keys, ModelConfig& config) {
-  const ExpertRow& row = config.architecture->experts;
-  Experts& experts = config.experts;
-  const std::string chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
-  experts.count = keys.size(SizeKeys(keys).experts, 0, kMostExperts);
-  experts.chosen = keys.size(chosen);
-  if (experts.chosen > experts.count)
-    throw keys.wrong(chosen, cat("is ", experts.chosen, ", more than the ", experts.count, " experts there are"));
-  experts.intermediate = keys.size(keys.spelled({"moe_intermediate_size", "intermediate_size"}));
-  if (keys.find("shared_expert_intermediate_size") != nullptr) {
-    experts.shared_intermediate = keys.size("shared_expert_intermediate_size");
-  } else if (keys.find("shared_intermediate_size") != nullptr) {
-    experts.shared_intermediate = keys.whole("shared_intermediate_size", 0);
-  } else {
-    const std::string shared = keys.spelled({"n_shared_experts", "moe_num_shared_experts", "num_shared_experts"});
-    experts.shared_intermediate = experts.intermediate * keys.whole(shared, 0);
-  }
-  if (row.shared_down.empty()) experts.shared_intermediate = 0;
-  if (experts.shared_intermediate < 0 || experts.shared_intermediate > kMostWidth) {
-    throw InputError(cat(keys.where(), ": its shared experts have ", experts.shared_intermediate,
-                         " features, where 0 to ", kMostWidth, " are possible"));
-  }
-  experts.groups = std::max<int64_t>(keys.whole("n_group", 1), 1);
-  experts.chosen_groups = std::max<int64_t>(keys.whole("topk_group", 1), 1);
-  if (keys.word("topk_method", "") == "greedy") experts.groups = experts.chosen_groups = 1;
-  if (experts.count % experts.groups != 0 || experts.chosen_groups > experts.groups)
-    throw keys.wrong("n_group", cat("is ", experts.groups, ", which does not divide ", experts.count, " experts"));
-  experts.renormalized = row.renormalized.key.empty()
-                             ? row.renormalized.missing
-                             : keys.flag(std::string(row.renormalized.key), row.renormalized.missing);
-  experts.router_bias = row.router_bias.missing;
-  experts.bias = row.bias.missing;
-  experts.scale = static_cast<float>(keys.number("routed_scaling_factor", 1));
-  experts.jitter = static_cast<float>(keys.number("router_jitter_noise", 0.01));
-  experts.weight_floor = static_cast<float>(keys.number("moe_norm_min", 0));
+namespace {
 
-  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index"}), 0),
+// Throws for a scoring_func that is not the family's; "noaux_tc" is what dots.llm1 calls its sigmoids.
+void check_scoring(const Keys& keys, RouterKind kind) {
+  const std::string function = keys.word("scoring_func", "");
+  const bool is_sigmoid = function == "sigmoid" || function == "noaux_tc";
+  if (function.empty() || (kind == RouterKind::sigmoid ? is_sigmoid : function == "softmax")) return;
+  throw UnsupportedError(cat(keys.where(), ": scoring_func is '", function, "'; supported for this family is ",
+                             kind == RouterKind::sigmoid ? "sigmoid" : "softmax"));
+}
+
+// Which blocks have experts.
+void read_expert_blocks(const Keys& keys, ModelConfig& config) {
+  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index"}),
+                                   config.expert_row.first_dense),
                 last = keys.whole("moe_layer_end_index", -1),
                 every = std::max<int64_t>(keys.whole(keys.spelled({"moe_layer_freq", "decoder_sparse_step",
                                                                    "moe_layer_interval", "interleave_moe_layer_step"}),
@@ -263,6 +266,62 @@ void read_experts(const Keys& keys, ModelConfig& config) {
       config.kinds[block.get<size_t>()].has_experts = has_experts;
     }
   }
+  const Json* types = keys.list("mlp_layer_types", config.blocks);
+  if (types == nullptr) return;
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const Json& type = (*types)[block];
+    if (type != "dense" && type != "sparse")
+      throw UnsupportedError(
+          cat(keys.where(), ": mlp_layer_types has ", type.dump(), "; supported are dense and sparse"));
+    config.kinds[block].has_experts = type == "sparse";
+  }
+}
+
+}  // namespace
+
+void read_experts(const Keys& keys, ModelConfig& config) {
+  const ExpertRow& row = config.expert_row;
+  Experts& experts = config.experts;
+  const std::string chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
+  experts.count = keys.size_of_all(SizeKeys(keys).experts, kMostExperts);
+  experts.chosen = keys.size_of_all(chosen);
+  if (experts.chosen > experts.count)
+    throw keys.wrong(chosen, cat("is ", experts.chosen, ", more than the ", experts.count, " experts there are"));
+  experts.intermediate = keys.size_of_all(keys.spelled({"moe_intermediate_size", "intermediate_size"}));
+  if (keys.find("shared_expert_intermediate_size") != nullptr) {
+    experts.shared_intermediate = keys.size("shared_expert_intermediate_size");
+  } else if (keys.find("shared_intermediate_size") != nullptr) {
+    experts.shared_intermediate = keys.whole("shared_intermediate_size", 0);
+  } else {
+    const std::string shared = keys.spelled({"n_shared_experts", "moe_num_shared_experts", "num_shared_experts"});
+    experts.shared_intermediate = experts.intermediate * keys.whole(shared, 0);
+  }
+  if (row.shared_down.empty()) experts.shared_intermediate = 0;
+  if (experts.shared_intermediate < 0 || experts.shared_intermediate > kMostWidth) {
+    throw InputError(cat(keys.where(), ": its shared experts have ", experts.shared_intermediate,
+                         " features, where 0 to ", kMostWidth, " are possible"));
+  }
+  experts.groups = std::max<int64_t>(keys.whole("n_group", 1), 1);
+  experts.chosen_groups = std::max<int64_t>(keys.whole("topk_group", 1), 1);
+  check_scoring(keys, row.kind);
+  if (keys.word("topk_method", "") == "greedy") experts.groups = experts.chosen_groups = 1;
+  if (experts.count % experts.groups != 0 || experts.chosen_groups > experts.groups)
+    throw keys.wrong("n_group", cat("is ", experts.groups, ", which does not divide ", experts.count, " experts"));
+  experts.renormalized = row.renormalized.key.empty()
+                             ? row.renormalized.missing
+                             : keys.flag(std::string(row.renormalized.key), row.renormalized.missing);
+  experts.router_bias = row.router_bias.missing;
+  experts.bias = row.bias.missing;
+  experts.scale = static_cast<float>(keys.number("routed_scaling_factor", 1));
+  experts.jitter = static_cast<float>(keys.number("router_jitter_noise", 0.01));
+  experts.weight_floor = static_cast<float>(keys.number("moe_norm_min", 0));
+  read_expert_blocks(keys, config);
+}
+
+void read_one_shared_expert(const Keys& keys, ModelConfig& config) {
+  const int64_t count = keys.find("num_shared_expert") == nullptr ? 1 : keys.size_of_all("num_shared_expert");
+  if (count != 1) throw UnsupportedError(cat(keys.where(), ": num_shared_expert is ", count, "; supported is 1"));
+  config.experts.shared_intermediate = config.experts.intermediate;
 }
 
 namespace {

@@ -34,12 +34,16 @@ void read_score_scales(const Keys& keys, ModelConfig& config);
 void read_local_blocks(const Keys& keys, ModelConfig& config);
 // Qwen: only blocks from max_window_layers on have a window.
 void read_first_window(const Keys& keys, ModelConfig& config);
+// Code World Model: without layer_types, the first of each four blocks has no window.
+void read_first_of_four(const Keys& keys, ModelConfig& config);
+// Mellum: without layer_types no block has a window; blocks with one have a rope of their own.
+void read_typed_ropes(const Keys& keys, ModelConfig& config);
 // SmolLM3 and Llama 4: no_rope_layers, or every no_rope_layer_interval-th block has no rope.
 void read_unrotated_blocks(const Keys& keys, ModelConfig& config);
 // MPT: attn_config, no_bias for the sizes, expansion_ratio.
 void read_mpt_attention(const Keys& keys, ModelConfig& config);
-// OPT: throws for models with norms after the addition, or with embeddings of another width.
-void refuse_other_opt(const Keys& keys, ModelConfig& config);
+// OPT: norms without tensors; throws for models with norms after the addition, or with embeddings of another width.
+void read_opt(const Keys& keys, ModelConfig& config);
 // Bloom: throws for apply_residual_connection_post_layernorm.
 void refuse_normed_residual(const Keys& keys, ModelConfig& config);
 // HunYuan: rope_scaling of type dynamic with an alpha means longer wavelengths for all lengths.
@@ -48,6 +52,8 @@ void read_rope_alpha(const Keys& keys, ModelConfig& config);
 void read_latent(const Keys& keys, ModelConfig& config);
 // The number of experts, how many a token passes, their size and groups, and which blocks have them.
 void read_experts(const Keys& keys, ModelConfig& config);
+// Hunyuan: a shared expert of the size of the others.
+void read_one_shared_expert(const Keys& keys, ModelConfig& config);
 // Llama 4: chunks and temperature of the attention, and the size of blocks without experts.
 void read_llama4(const Keys& keys, ModelConfig& config);
 // Ministral 3: llama_4_scaling_beta.

@@ -90,7 +90,7 @@ float rounded(float value, DType dtype) {
 Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool) const {
   const Architecture& row = *config_.architecture;
   const TokenRows wanted = token_rows(config_, sequences);
-  const StoredTensor& table = checkpoint_.tensor(tensor_name(config_, row.embedding));
+  const StoredTensor& table = checkpoint_.tensor(embedding_tensor(config_));
   const ConstMatrixView like = table.matrix();
   Memory& staging = backend.staging_memory();
   HostRows host{.offsets = wanted.offsets, .tokens = Matrix(staging, like.dtype, wanted.offsets.back(), like.cols)};
@@ -112,14 +112,14 @@ Matrix Embedding::read_positions(int64_t count, Memory& memory) const {
 
 Batch Embedding::blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const {
   const Architecture& row = *config_.architecture;
-  const auto rows = [&](std::string_view module, int64_t count) {
-    return Matrix(host, checkpoint_.tensor(tensor_name(config_, module)).matrix().dtype, count, config_.hidden);
+  const auto rows = [&](const std::string& table, int64_t count) {
+    return Matrix(host, checkpoint_.tensor(table).matrix().dtype, count, config_.hidden);
   };
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) longest = std::max(longest, offsets[s + 1] - offsets[s]);
   HostRows blank{.offsets = std::move(offsets)};
-  blank.tokens = rows(row.embedding, blank.offsets.back());
-  if (!row.position_embedding.empty()) blank.positions = rows(row.position_embedding, longest);
+  blank.tokens = rows(embedding_tensor(config_), blank.offsets.back());
+  if (!row.position_embedding.empty()) blank.positions = rows(tensor_name(config_, row.position_embedding), longest);
   return embedded(std::move(blank), backend, {checkpoint_, host, false});
 }
 

@@ -106,6 +106,31 @@ Architecture qwen3_moe() {
   return row;
 }
 
+// Blocks with a window and blocks without have a rope each.
+Architecture mellum() {
+  Architecture row = qwen3_moe();
+  row.model_types = {"mellum"};
+  row.models = "Mellum 2";
+  row.lacking = {{"GPTQModel", ""}};
+  row.rope_theta = 5e5;
+  row.windowed = kYes;
+  row.also = {read_experts, read_typed_ropes};
+  return row;
+}
+
+Architecture qwen3_vl_moe() {
+  Architecture row = qwen3_vl_row();
+  row.model_types = {"qwen3_vl_moe_text"};
+  row.models = "Qwen3-VL 30B-A3B, 235B-A22B, inside qwen3_vl_moe";
+  row.experts = split_experts();
+  row.experts.tensors = ExpertTensors::turned_halves;
+  row.experts.stored_gate_up = "mlp.experts.gate_up_proj";
+  row.experts.stored_down = "mlp.experts.down_proj";
+  row.experts.renormalized = kYes;
+  row.also = {read_experts};
+  return row;
+}
+
 Architecture olmoe() {
   return {.model_types = {"olmoe"},
           .models = "OLMoE",
@@ -139,8 +164,8 @@ Architecture deepseek_v2() {
 
 Architecture deepseek_v3() {
   Architecture row = deepseek_v2();
-  row.model_types = {"deepseek_v3", "kimi_k2"};
-  row.models = "DeepSeek-V3, V3.1, R1, Kimi K2, Moonlight";
+  row.model_types = {"deepseek_v3", "kimi_k2", "sarvam_mla"};
+  row.models = "DeepSeek-V3, V3.1, R1, Kimi K2, Moonlight, Sarvam 105B";
   row.experts.choice_bias = "mlp.gate.e_score_correction_bias";
   row.experts.kind = RouterKind::sigmoid;
   row.experts.two_of_group = true;
@@ -161,6 +186,59 @@ Architecture glm4_moe() {
                       .o_bias = kNo,
                       .mlp_bias = kNo,
                       .also = {read_experts}};
+  return row;
+}
+
+Architecture glm4v_moe() {
+  Architecture row = glm4_moe();
+  row.model_types = {"glm4v_moe_text"};
+  row.models = "GLM-4.5V, GLM-4.6V, inside glm4v_moe and glm46v";
+  row.q_norm = row.k_norm = "";
+  row.qk_normed = kNo;
+  row.q_bias = row.kv_bias = {"attention_bias", true};
+  row.experts.first_dense = 1;
+  return row;
+}
+
+Architecture glm4_moe_lite() {
+  Architecture row = deepseek_v3();
+  row.model_types = {"glm4_moe_lite"};
+  row.models = "GLM-4.7-Flash";
+  row.lacking = {{"GPTQModel", ""}};
+  row.norm_eps = 1e-5;
+  row.experts.first_dense = 1;
+  return row;
+}
+
+Architecture minimax_m2() {
+  Architecture row = mixtral();
+  row.model_types = {"minimax_m2"};
+  row.models = "MiniMax M2, M2.1, M2.5, M2.7";
+  row.q_norm = "self_attn.q_norm";
+  row.k_norm = "self_attn.k_norm";
+  row.experts.choice_bias = "block_sparse_moe.e_score_correction_bias";
+  row.experts.kind = RouterKind::sigmoid;
+  row.norm_eps = 1e-6;
+  row.qk_norm = QkNorm::whole;
+  row.partial_rotary = 1;
+  row.rope_theta = 5e6;
+  row.window = "";
+  return row;
+}
+
+Architecture hunyuan_v1_moe() {
+  Architecture row = {.model_types = {"hunyuan_v1_moe"},
+                      .models = "Hunyuan A13B",
+                      .q_norm = "self_attn.query_layernorm",
+                      .k_norm = "self_attn.key_layernorm",
+                      .experts = split_experts(),
+                      .norm_eps = 1e-5,
+                      .qk_norm_after_rope = true,
+                      .mlp_bias = kNo,
+                      .also = {read_rope_alpha, read_experts, read_one_shared_expert}};
+  row.experts.router = "mlp.gate.wg";
+  row.experts.renormalized = kYes;
+  add_shared_expert(row.experts, "mlp.shared_mlp.gate_proj", "mlp.shared_mlp.up_proj", "mlp.shared_mlp.down_proj");
   return row;
 }
 
@@ -251,8 +329,9 @@ Architecture llama4() {
 }  // namespace
 
 std::vector<Architecture> expert_architectures() {
-  return {mixtral(),     qwen2_moe(),   qwen3_moe(), olmoe(), phimoe(),       granitemoe(), granitemoeshared(),
-          deepseek_v2(), deepseek_v3(), glm4_moe(),  dots1(), ernie4_5_moe(), gpt_oss(),    llama4()};
+  return {mixtral(),       minimax_m2(), qwen2_moe(),        qwen3_moe(),      qwen3_vl_moe(), mellum(),   olmoe(),
+          phimoe(),        granitemoe(), granitemoeshared(), deepseek_v2(),    deepseek_v3(),  glm4_moe(), glm4v_moe(),
+          glm4_moe_lite(), dots1(),      ernie4_5_moe(),     hunyuan_v1_moe(), gpt_oss(),      llama4()};
 }
 
 }  // namespace gptq

@@ -75,7 +75,7 @@ Matrix MixtureOfExperts::expert_input(const Block& block, int64_t step, const Ba
   const int64_t room = rows_at_once(batch), count = static_cast<int64_t>(rows.size());
   Matrix x(backend, dtype_, room, config_.hidden);
   backend.run(ops::GatherRows{.table = input(batch), .ids = rows, .y = x.view().row_range(0, count)});
-  if (config_.architecture->experts.weighs_inputs) {
+  if (config_.expert_row.weighs_inputs) {
     Matrix weighed(backend, dtype_, room, x.cols());
     std::vector<int32_t> own(rows.size());
     std::iota(own.begin(), own.end(), 0);
@@ -95,7 +95,7 @@ void MixtureOfExperts::add_expert(const Block& block, int64_t step, Batch& batch
   const std::span<const int32_t> rows = batch.routing.rows[expert];
   const std::span<const float> weights = batch.routing.weights[expert];
   const std::vector<float> ones(weights.size(), 1.0F);
-  const std::span<const float> of_outputs = config_.architecture->experts.weighs_inputs ? ones : weights;
+  const std::span<const float> of_outputs = config_.expert_row.weighs_inputs ? ones : weights;
   const auto each = static_cast<size_t>(rows_at_once(batch));
   for (size_t first = 0; first < rows.size(); first += each) {
     const size_t count = std::min(each, rows.size() - first);

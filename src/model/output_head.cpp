@@ -47,6 +47,7 @@ Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
 }
 
 void OutputHead::set_blank() {
+  if (!config_.has_head) return;
   const ConstMatrixView like = checkpoint_.tensor(head_tensor(config_)).matrix();
   norm_.weight = Matrix(*backend_, DType::f32, 1, config_.hidden);
   if (config_.norm_bias) norm_.bias = Matrix(*backend_, DType::f32, 1, config_.hidden);
@@ -57,6 +58,7 @@ void OutputHead::set_blank() {
 // Reads, checks and uploads the head in parts, as it is large.
 const Matrix& OutputHead::weight() {
   if (!weight_.empty()) return weight_;
+  refuse_headless(checkpoint_, config_);
   if (config_.head_bias) {
     const StoredTensor& tensor = checkpoint_.tensor(config_.head + ".bias", {config_.vocabulary});
     const Matrix stored = checkpoint_.load(tensor);

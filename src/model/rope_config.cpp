@@ -6,11 +6,11 @@ namespace gptq {
 namespace {
 
 RopeKind rope_kind(const Keys& keys, const std::string& name) {
-  // "su" is the first name of Phi-3's longrope.
+  // "su" is the first name of Phi-3's longrope; for text, the axes of Qwen-VL's mrope are one.
   constexpr std::pair<std::string_view, RopeKind> kKinds[] = {
-      {"default", RopeKind::standard}, {"linear", RopeKind::linear}, {"dynamic", RopeKind::dynamic},
-      {"yarn", RopeKind::yarn},        {"llama3", RopeKind::llama3}, {"longrope", RopeKind::longrope},
-      {"su", RopeKind::longrope}};
+      {"default", RopeKind::standard}, {"linear", RopeKind::linear},  {"dynamic", RopeKind::dynamic},
+      {"yarn", RopeKind::yarn},        {"llama3", RopeKind::llama3},  {"longrope", RopeKind::longrope},
+      {"su", RopeKind::longrope},      {"mrope", RopeKind::standard}, {"deepseek_yarn", RopeKind::yarn}};
   std::string known;
   for (const auto& [word, kind] : kKinds) {
     if (word == name) return kind;

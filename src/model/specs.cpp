@@ -57,7 +57,7 @@ class Specs {
 
   void add_experts(StepSpecs& steps) const {
     const Experts& experts = config_.experts;
-    const ExpertRow& row = row_.experts;
+    const ExpertRow& row = config_.expert_row;
     if (experts.shared_intermediate > 0) {
       add_pair(steps, StepKind::shared_in, StepKind::shared_out,
                {row.shared_gate, row.shared_up, row.shared_gate_up, row.shared_down}, experts.shared_intermediate,
@@ -116,7 +116,7 @@ class Specs {
   // For fused experts: their matrices in the tensors of all experts.
   void point_at_fused(std::vector<LinearSpec>& in, LinearSpec& down, int64_t expert) const {
     const Experts& experts = config_.experts;
-    const ExpertRow& row = row_.experts;
+    const ExpertRow& row = config_.expert_row;
     const bool turned = row.tensors != ExpertTensors::halves, pairs = row.tensors == ExpertTensors::turned_pairs;
     const int64_t width = 2 * experts.intermediate;
     const auto point = [&](LinearSpec& spec, std::string_view weight, std::string_view bias, int64_t out,
@@ -157,8 +157,12 @@ std::string tensor_name(const ModelConfig& config, std::string_view module) {
   return module_path(config, module) + ".weight";
 }
 
+std::string embedding_tensor(const ModelConfig& config) {
+  return config.embedding.empty() ? tensor_name(config, config.architecture->embedding) : config.embedding + ".weight";
+}
+
 std::string head_tensor(const ModelConfig& config) {
-  return config.tied_embeddings ? tensor_name(config, config.architecture->embedding) : config.head + ".weight";
+  return config.tied_embeddings ? embedding_tensor(config) : config.head + ".weight";
 }
 
 StepSpecs step_specs(const ModelConfig& config, int64_t block) {
@@ -182,7 +186,7 @@ LinearSpec head_spec(const ModelConfig& config) {
 }
 
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols) {
-  const NormWeight weight = config.architecture->norm_weight;
+  const NormWeight weight = config.norm_weight;
   PartSpec spec{.rows = rows, .cols = cols, .plus_one = weight == NormWeight::plus_one};
   if (weight != NormWeight::none) spec.weights.push_back(module + ".weight");
   if (config.norm_bias) spec.bias = module + ".bias";
@@ -217,7 +221,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
   if (!row.sinks.empty()) add(Part::sinks, std::string(row.sinks), 1, config.heads);
   if (kind.has_experts) {
-    const ExpertRow& experts = row.experts;
+    const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);
     add(Part::router, router + ".weight", config.experts.count, config.hidden,
         config.experts.router_bias ? router + ".bias" : "");

@@ -17,6 +17,7 @@ std::string module_path(const ModelConfig& config, std::string_view module);
 std::string block_module(const ModelConfig& config, int64_t index);
 // The weights of a module below the root, and of the output head, by the names of their tensors.
 std::string tensor_name(const ModelConfig& config, std::string_view module);
+std::string embedding_tensor(const ModelConfig& config);
 std::string head_tensor(const ModelConfig& config);
 
 // Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of attention_in.

@@ -9,8 +9,9 @@ namespace gptq {
 
 void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool has_reader) {
   const Architecture& row = *config.architecture;
-  const auto check_float = [&](const std::string& name, const std::vector<int64_t>& shape) {
+  const auto check_float = [&](const std::string& name, const std::vector<int64_t>& shape, bool may_be_double = false) {
     const StoredTensor& tensor = shape.empty() ? checkpoint.tensor(name) : checkpoint.tensor(name, shape);
+    if (may_be_double && tensor.dtype == "F64") return;
     const std::optional<DType> dtype = parse_safetensors_dtype(tensor.dtype);
     if (!dtype || !is_float(*dtype)) {
       throw UnsupportedError(cat(checkpoint.folder().string(), ": tensor '", name, "' is stored as ", tensor.dtype,
@@ -18,10 +19,10 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
     }
   };
   const auto check_part = [&](const PartSpec& spec) {
-    for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name));
-    if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)});
+    for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name), true);
+    if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)}, true);
   };
-  check_float(tensor_name(config, row.embedding), {config.vocabulary, config.hidden});
+  check_float(embedding_tensor(config), {config.vocabulary, config.hidden});
   if (!row.position_embedding.empty()) {
     check_float(tensor_name(config, row.position_embedding),
                 {config.max_positions + row.position_offset, config.hidden});
@@ -30,8 +31,8 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
     check_part(norm_spec(config, module_path(config, row.embedding_norm), 1, config.hidden));
   check_part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
   const bool quantized_head = has_reader && !checkpoint.has(head_tensor(config));
-  if (!quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});
-  if (config.head_bias) check_float(config.head + ".bias", {config.vocabulary});
+  if (config.has_head && !quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});
+  if (config.has_head && config.head_bias) check_float(config.head + ".bias", {config.vocabulary});
   for (int64_t block = 0; block < config.blocks; ++block) {
     for (const PartSpec& part : part_specs(config, block)) check_part(part);
     for (const auto& step : step_specs(config, block)) {
@@ -44,6 +45,13 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
       }
     }
   }
+}
+
+void refuse_headless(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (config.has_head) return;
+  throw tensor_error(checkpoint.folder(), head_tensor(config), "no output head: there is no tensor '",
+                     head_tensor(config), "', and config.json does not tie it to the embedding with ",
+                     "tie_word_embeddings true; its blocks can be quantized, but losses need a head");
 }
 
 void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, ConstMatrixView values) {

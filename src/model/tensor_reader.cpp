@@ -28,11 +28,24 @@ void take_features(ConstMatrixView stored, const LinearSpec& spec, MatrixView we
 
 }  // namespace
 
-// The tensor in its stored dtype.
+// The tensor in its stored dtype; F64 becomes F32.
 Matrix TensorReader::read(const StoredTensor& tensor) const {
+  if (tensor.dtype == "F64") return read_doubles(tensor);
   const ConstMatrixView like = tensor.matrix();
   if (!reads_) return {memory_, like.dtype, like.rows, like.cols};
   Matrix values = checkpoint_.load(tensor, memory_);
+  check_finite(checkpoint_, tensor, values);
+  return values;
+}
+
+Matrix TensorReader::read_doubles(const StoredTensor& tensor) const {
+  const int64_t count = static_cast<int64_t>(tensor.bytes / sizeof(double)), cols = tensor.shape.back();
+  Matrix values(memory_, DType::f32, count / cols, cols);
+  if (!reads_) return values;
+  std::vector<double> doubles(static_cast<size_t>(count));
+  checkpoint_.read(tensor, 0, tensor.bytes, doubles.data());
+  std::transform(doubles.begin(), doubles.end(), values.row<float>(0),
+                 [](double value) { return static_cast<float>(value); });
   check_finite(checkpoint_, tensor, values);
   return values;
 }

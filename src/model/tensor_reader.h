@@ -28,6 +28,7 @@ class TensorReader {
   Matrix read(const std::string& name, const std::vector<int64_t>& shape) const {
     return read(checkpoint_.tensor(name, shape));
   }
+  Matrix read_doubles(const StoredTensor& tensor) const;
   Matrix read_fused(const StoredTensor& tensor, int64_t index) const;
 
   const Checkpoint& checkpoint_;

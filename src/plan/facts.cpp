@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "format/format.h"
 #include "io/file.h"
+#include "model/config_accounting.h"
 #include "model/model.h"
 #include "plan/device_map_text.h"
 #include "plan/mixed_bits.h"
@@ -87,8 +88,7 @@ StateBytes state_bytes(const Facts& facts) {
 }
 
 DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
-  const std::string name = module_path(config, config.architecture->embedding) + ".weight";
-  return parse_safetensors_dtype(checkpoint.tensor(name).dtype).value_or(DType::f32);
+  return parse_safetensors_dtype(checkpoint.tensor(embedding_tensor(config)).dtype).value_or(DType::f32);
 }
 
 Facts find_facts(const Job& job) {
@@ -101,6 +101,7 @@ Facts find_facts(const Job& job) {
     throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
   checkpoint.side_files();  // throws for what cannot be copied
   facts.config = parse_model_config(checkpoint);
+  tell_and_refuse(checkpoint, facts.config, job.ignore_config_keys, facts.notices);
   facts.resources = find_resources(job.max_memory);
   facts.placement =
       placement_for_quantizing(job.device_map, facts.resources, module_tree(checkpoint, facts.config), facts.notices);
@@ -123,6 +124,14 @@ Facts find_facts(const Job& job) {
   if (job.recipe.method == Method::gptq)
     facts.calibration = find_calibration(job, checkpoint, facts.config, facts.notices);
   return facts;
+}
+
+void tell_and_refuse(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& ignored_keys,
+                     std::vector<Notice>& notices) {
+  refuse_unread(config, ignored_keys, (checkpoint.folder() / "config.json").string());
+  for (const auto& warnings : {checkpoint.warnings(), config.warnings}) {
+    for (const std::string& text : warnings) notices.push_back({Level::warning, text});
+  }
 }
 
 Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,

@@ -51,6 +51,11 @@ struct StateBytes {
 };
 StateBytes state_bytes(const Facts& facts);
 
+// Adds what a user should know of a model to the notices. Throws UnsupportedError for keys of its config.json that
+// nothing reads, other than those in `ignored_keys`.
+void tell_and_refuse(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& ignored_keys,
+                     std::vector<Notice>& notices);
+
 // The placement of a model that is evaluated, with the messages of the rules.
 Placement placement_for_running(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& device_map,
                                 const Resources& resources, std::vector<Notice>& notices);

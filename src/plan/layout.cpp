@@ -138,6 +138,7 @@ Setup set_up(const Job& job) {
 
 OutputRecord output_record(const Job& job, const Facts& facts, const Layout& layout) {
   OutputRecord record{.recipe = job.recipe};
+  record.has_own_head = !facts.config.untied_by_head.empty();
   record.recipe.dynamic = layout.written_rules;
   for (const StoredLinear& linear : layout.linears) {
     const auto found = layout.quantized.find(linear.spec.name);

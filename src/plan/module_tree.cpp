@@ -25,7 +25,7 @@ ModuleTree module_tree(const Checkpoint& checkpoint, const ModelConfig& config) 
              tensor->name[u.module.size()] == '.';
     });
     if (unit == tree.units.end()) continue;  // does not compute
-    if (config.tied_embeddings && unit->module == config.head) continue;
+    if (config.tied_embeddings && unit->module == config.head && tensor->name != embedding_tensor(config)) continue;
     add(module);
     unit->bytes += static_cast<int64_t>(tensor->bytes);
   }

@@ -1,6 +1,7 @@
 #include "quant/solver.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <span>
 
@@ -48,7 +49,7 @@ double sum_of(Backend& backend, const Matrix& column) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-// The weight in f32 with dead columns set to zero, as in the paper.
+// The weight in f32 with these columns set to zero.
 Matrix live_weight(Backend& backend, ConstMatrixView weight, const std::vector<int32_t>& dead) {
   Matrix result(backend, DType::f32, weight.rows, weight.cols);
   backend.run(ops::Convert{.x = weight, .y = result});
@@ -110,6 +111,36 @@ double solve_columns(Backend& backend, ConstMatrixView T, const FactoredHessian&
   return sum_of(backend, loss);
 }
 
+// Dead columns beside live ones in a group, in ascending order. A group without live columns is left out: it has no
+// other weights that its grid could serve.
+std::vector<int32_t> dead_among_live(const std::vector<int32_t>& dead, const Quantized& result) {
+  std::vector<int64_t> live(static_cast<size_t>(result.scales.cols()), result.group_size);
+  for (const int32_t column : dead) --live[result.g_idx[column]];
+  std::vector<int32_t> found;
+  std::copy_if(dead.begin(), dead.end(), std::back_inserter(found),
+               [&](int32_t column) { return live[result.g_idx[column]] > 0; });
+  return found;
+}
+
+// Gives these columns the codes nearest to their weights on the grid that their groups have.
+void round_dead_columns(Backend& backend, ConstMatrixView weight, const std::vector<int32_t>& dead, Quantized& result) {
+  const int64_t rows = weight.rows, n = weight.cols, count = static_cast<int64_t>(dead.size());
+  std::vector<int32_t> groups, ids(static_cast<size_t>(n));
+  for (const int32_t column : dead) groups.push_back(result.g_idx[column]);
+  std::iota(ids.begin(), ids.end(), 0);
+  Matrix W(backend, DType::f32, rows, count), both(backend, DType::u8, rows, n + count);  // all codes, then theirs
+  {
+    Matrix wide(backend, DType::f32, rows, n);
+    backend.run(ops::Convert{.x = weight, .y = wide});
+    backend.run(ops::GatherColumns{.x = wide, .ids = dead, .y = W});
+  }
+  backend.run(ops::GatherColumns{.x = result.codes, .ids = ids, .y = both.view().col_range(0, n)});
+  for (int64_t i = 0; i < count; ++i) ids[dead[i]] = static_cast<int32_t>(n + i);
+  backend.run(
+      ops::RoundColumns{.w = W, .groups = groups, .grid = result.grid(), .codes = both.view().col_range(n, count)});
+  backend.run(ops::GatherColumns{.x = both, .ids = ids, .y = result.codes});
+}
+
 }  // namespace
 
 Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian& hessian,
@@ -141,7 +172,9 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     result.stages.emplace_back(stage, loss);
   };
 
-  Matrix targets = live_weight(backend, weight, hessian.dead);  // natural order
+  const std::vector<int32_t> dead =
+      recipe.round_dead_columns ? dead_among_live(hessian.dead, result) : std::vector<int32_t>();
+  Matrix targets = live_weight(backend, weight, recipe.round_dead_columns ? dead : hessian.dead);  // natural order
   double power = 0;
   if (recipe.targets != Targets::weights) {
     power = energy(sorted(targets));
@@ -182,6 +215,7 @@ Quantized solve(Backend& backend, ConstMatrixView weight, const FactoredHessian&
     backend.run(ops::Add{.x = targets, .factor = -1, .y = E});
     note(stage.refit ? "refit" : "sweep", energy(sorted(E)));
   }
+  if (!dead.empty()) round_dead_columns(backend, weight, dead, result);
   result.error = power > 0 ? result.loss / power : 0;
   return result;
 }

@@ -21,6 +21,7 @@ Recipe recipe_preset(const std::string& name) {
   recipe.static_groups = false;
   if (name == "paper") {
     recipe.order = Order::natural;
+    recipe.round_dead_columns = false;
     return recipe;
   }
   if (name == "group-aware") {

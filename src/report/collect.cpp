@@ -185,6 +185,8 @@ Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill
   if (const std::string text = expert_tokens_message(report_.linears); !text.empty()) tell(Level::message, text);
   if (const std::string text = few_tokens_warning(report_.linears, job_.recipe); !text.empty())
     tell(Level::warning, text);
+  if (const std::string text = dead_columns_warning(report_.linears, job_.recipe); !text.empty())
+    tell(Level::warning, text);
   if (report_.dropped_rows > 0) {
     tell(Level::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));

@@ -72,6 +72,18 @@ std::string expert_tokens_message(const std::vector<LinearReport>& linears) {
              routed[routed.size() / 2]);
 }
 
+std::string dead_columns_warning(const std::vector<LinearReport>& linears, const Recipe& recipe) {
+  int64_t columns = 0, count = 0;
+  for (const LinearReport& linear : linears) {
+    columns += linear.dead_columns;
+    count += linear.dead_columns > 0 ? 1 : 0;
+  }
+  if (columns == 0) return "";
+  return cat(columns, columns == 1 ? " input column of " : " input columns of ", count,
+             count == 1 ? " linear was" : " linears were", " not activated by any calibration token and ",
+             recipe.round_dead_columns ? "rounded to nearest" : "set to zero", "; take more `samples`");
+}
+
 std::string few_tokens_warning(const std::vector<LinearReport>& linears, const Recipe& recipe) {
   constexpr size_t kNamed = 8;
   if (recipe.moe_calibrate_all_experts) return "";

@@ -154,8 +154,7 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener&
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices;
-  OpenModel opened(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices,
-                   evaluation.stop);
+  OpenModel opened(evaluation.model, evaluation, resources, devices, notices);
   tell(notices, listener);
   const std::vector<Text> texts =
       texts_of(evaluation, opened.checkpoint(), context_of(evaluation, opened.model().config(), listener));
@@ -192,11 +191,12 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
   const Resources resources = find_resources(evaluation.max_memory);
   Devices devices(resources, evaluation.threads);
   std::vector<Notice> notices, of_second;
-  OpenModel first(evaluation.model, evaluation.device_map, evaluation.precision, resources, devices, notices,
-                  evaluation.stop);
-  OpenModel second(quantized, evaluation.device_map, evaluation.precision, resources, devices, of_second,
-                   evaluation.stop);
+  OpenModel first(evaluation.model, evaluation, resources, devices, notices);
+  OpenModel second(quantized, evaluation, resources, devices, of_second);
   tell(notices, listener);
+  for (const Notice& notice : of_second) {
+    if (notice.level == Level::warning) tell(listener, notice.level, notice.text);
+  }
   const int64_t vocabulary = first.model().config().vocabulary;
   if (vocabulary != second.model().config().vocabulary) {
     throw InputError(cat(evaluation.model, " has a vocabulary of ", vocabulary, " tokens and ", quantized, " one of ",

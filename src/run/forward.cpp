@@ -5,21 +5,24 @@
 #include <nlohmann/json.hpp>
 
 #include "format/format.h"
+#include "model/tensor_checks.h"
 
 namespace gptq {
 
-OpenModel::OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
-                     const Resources& resources, Devices& devices, std::vector<Notice>& notices, std::stop_token stop)
+OpenModel::OpenModel(const std::string& folder, const Evaluation& options, const Resources& resources, Devices& devices,
+                     std::vector<Notice>& notices)
     : checkpoint_(folder), resources_(resources) {
   const ModelConfig config = parse_model_config(checkpoint_);
-  placement_ = placement_for_running(checkpoint_, config, device_map, resources, notices);
+  tell_and_refuse(checkpoint_, config, options.ignore_config_keys, notices);
+  refuse_headless(checkpoint_, config);
+  placement_ = placement_for_running(checkpoint_, config, options.device_map, resources, notices);
   const Precision chosen =
-      precision_of(stored_dtype(checkpoint_, config), precision, devices[placement_.head().computes_on]);
+      precision_of(stored_dtype(checkpoint_, config), options.precision, devices[placement_.head().computes_on]);
   notices.push_back({Level::message, message_of(chosen)});
   const bool quantized = !checkpoint_.quantization_config().is_null();
   session_.emplace(checkpoint_, placement_, devices, chosen.computed,
                    quantized ? quantized_reader(checkpoint_) : WeightReader{}, StateOptions{});
-  walk_.emplace(*session_, WalkOptions{.trims = false, .at_boundary = {}, .stop = std::move(stop)});
+  walk_.emplace(*session_, WalkOptions{.trims = false, .at_boundary = {}, .stop = options.stop});
 }
 
 std::unique_ptr<StateStore> OpenModel::forward(const std::vector<std::vector<TokenSequence>>& batches, bool keep,

@@ -7,19 +7,21 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <vector>
 
+#include "gptq/gptq.h"
 #include "run/walk.h"
 
 namespace gptq {
 
 class OpenModel final : private Visitor {
  public:
-  // References must outlive it. Throws InputError for an invalid folder, map or precision.
-  OpenModel(const std::string& folder, const std::string& device_map, const std::string& precision,
-            const Resources& resources, Devices& devices, std::vector<Notice>& notices, std::stop_token stop);
+  // References must outlive it. Throws InputError for an invalid folder, map or precision, and for a model without an
+  // output head. Of `options` it takes the device map, the precision, the keys to
+  // ignore and the stop token.
+  OpenModel(const std::string& folder, const Evaluation& options, const Resources& resources, Devices& devices,
+            std::vector<Notice>& notices);
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   Model& model() { return session_->model(); }

@@ -17,7 +17,7 @@ std::string generate(const std::string& model, const std::string& prompt, int64_
   const Resources resources = find_resources("");
   Devices devices(resources, threads);
   std::vector<Notice> notices;
-  OpenModel opened(model, "", "auto", resources, devices, notices, stop);
+  OpenModel opened(model, {.stop = stop}, resources, devices, notices);
   const Tokenizer tokenizer(opened.checkpoint().folder());
   std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
   if (sequence[0].empty()) throw InputError("the prompt is empty");

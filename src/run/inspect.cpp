@@ -59,6 +59,16 @@ Inspection sizes_of(const ModelConfig& config) {
   return result;
 }
 
+std::vector<std::string> warnings_of(const Checkpoint& checkpoint, const ModelConfig& config) {
+  std::vector<std::string> warnings = checkpoint.warnings();
+  warnings.insert(warnings.end(), config.warnings.begin(), config.warnings.end());
+  for (const std::string& key : config.unread) {
+    warnings.push_back(cat(checkpoint.folder().string(), ": nothing reads ", key,
+                           " of its config.json, which may change what it computes"));
+  }
+  return warnings;
+}
+
 }  // namespace
 
 Inspection inspect(const std::string& folder, std::stop_token stop) {
@@ -66,6 +76,7 @@ Inspection inspect(const std::string& folder, std::stop_token stop) {
   const ModelConfig config = parse_model_config(checkpoint);
   Inspection result = sizes_of(config);
   result.model = folder;
+  result.warnings = warnings_of(checkpoint, config);
   result.bytes = static_cast<int64_t>(checkpoint.bytes());
 
   std::vector<StoredLinear> linears = unquantized_linears(config);

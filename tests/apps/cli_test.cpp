@@ -156,7 +156,7 @@ TEST_F(Cli, ReadsCalibrationFromStandardInput) {
 TEST_F(Cli, HelpFitsOneScreenAndShowsDefaults) {
   const Outcome help = run({"quantize", "--help"});
   EXPECT_EQ(help.code, 0);
-  EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 56);
+  EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 58);
   for (const char* word : {"--bits", "[4]", "--group-size", "=128", "=2048", "=5GB", "--desc-act"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
   for (const char* command : {"eval", "compare", "inspect", "tokenize", "demo"})
@@ -269,9 +269,10 @@ TEST_F(Cli, BrokenSafetensorsAreRefused) {
 TEST_F(Cli, AnIndexThatNamesWhatIsNotThereIsRefused) {
   write_tiny_model(folder_ / "changed");
   const fs::path index = folder_ / "changed" / "model.safetensors.index.json";
+  fs::rename(folder_ / "changed" / "model.safetensors", folder_ / "changed" / "part.safetensors");
   write_file(index, R"({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}})");
   expect_refusal(run(quantize({}, "changed")), {"model-00001-of-00002.safetensors"});
-  write_file(index, R"({"weight_map": {"no.such.tensor": "model.safetensors"}})");
+  write_file(index, R"({"weight_map": {"no.such.tensor": "../part.safetensors"}})");
   expect_refusal(run(quantize({}, "changed")), {"no.such.tensor"});
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <fstream>
+#include <limits>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -116,10 +117,6 @@ TEST_F(CheckpointTest, AnIndexThatDoesNotFitItsShardsIsRefused) {
   write_tensors(model_ / "two.safetensors", {"b"});
   write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"})");
   expect_refusal({index, "'c'", "three.safetensors", "missing"});
-  write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"})");
-  expect_refusal({index, "'c'", "two.safetensors", "not there"});
-  write_index(R"({"a": "two.safetensors", "b": "one.safetensors"})");
-  expect_refusal({index, "'a'", "two.safetensors", "not there"});
   for (const char* outside : {"../model/one.safetensors", "x/../one.safetensors", ""}) {
     write_index(cat(R"({"a": ")", outside, R"("})"));
     expect_refusal({index, "'a'", "not a file of this folder"});
@@ -135,8 +132,109 @@ TEST_F(CheckpointTest, AnIndexThatDoesNotFitItsShardsIsRefused) {
   write_file(index, "[]");
   expect_refusal({index, "no weight_map"});
   write_tensors(model_ / "again.safetensors", {"c", "a"});
-  write_index(R"({"a": "one.safetensors", "c": "again.safetensors"})");
+  write_tensors(model_ / "one.safetensors", {"a", "b"});
+  write_index(R"({"b": "one.safetensors", "c": "again.safetensors"})");
   expect_refusal({"'a'", "again.safetensors", "one.safetensors", "both"});
+}
+
+// The shards decide; transformers reads them all and then looks for what it needs.
+TEST_F(CheckpointTest, AnIndexThatIsWrongAboutTensorsIsAWarning) {
+  write_tensors(model_ / "one.safetensors", {"a"});
+  write_tensors(model_ / "two.safetensors", {"b"});
+  write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "mtp.c": "two.safetensors"})");
+  const Checkpoint phantom(model_);
+  ASSERT_EQ(phantom.warnings().size(), 1U);
+  EXPECT_NE(phantom.warnings()[0].find("'mtp.c'"), std::string::npos) << phantom.warnings()[0];
+  EXPECT_FALSE(phantom.has("mtp.c"));
+  EXPECT_TRUE(phantom.is_phantom("mtp.c"));
+  const std::string message = refusal([&] { phantom.tensor("mtp.c"); });
+  EXPECT_NE(message.find("'mtp.c' is said to be in two.safetensors"), std::string::npos) << message;
+  write_index(R"({"a": "two.safetensors", "b": "one.safetensors"})");
+  const Checkpoint swapped(model_);
+  EXPECT_TRUE(swapped.has("a") && swapped.has("b"));
+  ASSERT_EQ(swapped.warnings().size(), 1U);
+  EXPECT_NE(swapped.warnings()[0].find("wrong about 2 tensors"), std::string::npos) << swapped.warnings()[0];
+}
+
+TEST_F(CheckpointTest, AWholeFileIsReadBeforeTheShardsOfAnIndex) {
+  write_tensors(model_ / "model.safetensors", {"whole"});
+  write_tensors(model_ / "model-00001-of-00002.safetensors", {"a"});
+  write_tensors(model_ / "model-00002-of-00002.safetensors", {"b"});
+  const auto expect_warning = [&](const std::vector<std::string>& parts) {
+    EXPECT_EQ(names(), std::vector<std::string>{"whole"});
+    const std::vector<std::string> warnings = Checkpoint(model_).warnings();
+    ASSERT_EQ(warnings.size(), 1U);
+    for (const std::string& part : parts) EXPECT_NE(warnings[0].find(part), std::string::npos) << warnings[0];
+  };
+  const std::vector<std::string> both = {"model.safetensors is read", "model-00001-of-00002.safetensors",
+                                         "model-00002-of-00002.safetensors"};
+  expect_warning(both);  // also without an index
+  write_index(R"({"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"})");
+  expect_warning(both);
+  fs::remove(model_ / "model-00002-of-00002.safetensors");
+  expect_warning({"model.safetensors.index.json", "model-00002-of-00002.safetensors is missing"});
+  write_file(model_ / "model.safetensors.index.json", "[]");
+  fs::remove(model_ / "model-00001-of-00002.safetensors");
+  expect_warning({"no weight_map", "model.safetensors is read"});
+  write_tensors(model_ / "more.safetensors", {"a"});
+  write_index(R"({"whole": "model.safetensors", "a": "more.safetensors"})");
+  EXPECT_EQ(names(), (std::vector<std::string>{"whole", "a"})) << "one set of weights";
+  EXPECT_TRUE(Checkpoint(model_).warnings().empty());
+}
+
+TEST_F(CheckpointTest, ATensorInTwoShardsIsTheOneThatTheIndexNames) {
+  write_tensors(model_ / "one.safetensors", {"a", "b"});
+  write_tensors(model_ / "two.safetensors", {"b", "c"});  // its b has other values
+  write_index(R"({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"})");
+  const Checkpoint checkpoint(model_);
+  EXPECT_EQ(checkpoint.load(checkpoint.tensor("b")).row<float>(0)[1], 0);
+  ASSERT_EQ(checkpoint.warnings().size(), 1U);
+  EXPECT_NE(checkpoint.warnings()[0].find("'b'"), std::string::npos);
+  write_tensors(model_ / "two.safetensors", {"x", "b"});
+  write_index(R"({"a": "one.safetensors", "x": "two.safetensors"})");
+  EXPECT_TRUE(Checkpoint(model_).warnings().empty()) << "the same values";
+}
+
+TEST_F(CheckpointTest, AnAdapterBesideTheWeightsIsAWarning) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  write_file(model_ / "adapter_config.json", "{}");
+  const Checkpoint checkpoint(model_);
+  ASSERT_EQ(checkpoint.warnings().size(), 1U);
+  EXPECT_NE(checkpoint.warnings()[0].find("adapter_config.json"), std::string::npos);
+}
+
+TEST_F(CheckpointTest, TensorsAreEqualByTheirValues) {
+  SafetensorsWriter writer(
+      model_ / "model.safetensors",
+      {{"a", "F32", {2, 2}}, {"b", "F32", {2, 2}}, {"narrow", "F16", {2, 2}}, {"flat", "F32", {4}}});
+  const float a[] = {1, 2, 3, 4}, b[] = {1, 2, 3, 5};
+  const Half narrow[] = {Half(1), Half(2), Half(3), Half(4)};
+  writer.write("a", a, sizeof a);
+  writer.write("b", b, sizeof b);
+  writer.write("narrow", narrow, sizeof narrow);
+  writer.write("flat", a, sizeof a);
+  writer.finish();
+  const Checkpoint checkpoint(model_);
+  const auto equal = [&](const char* x, const char* y) {
+    return checkpoint.equal(checkpoint.tensor(x), checkpoint.tensor(y));
+  };
+  EXPECT_TRUE(equal("a", "a") && equal("a", "narrow"));
+  EXPECT_FALSE(equal("a", "b") || equal("a", "flat"));
+  EXPECT_FALSE(equal("a", "b")) << "as it is remembered";
+}
+
+// Python writes numbers that JSON does not have, in configs of hybrid models.
+TEST_F(CheckpointTest, InfinityAndNanAreReadAndWrittenAsPythonDoes) {
+  write_tensors(model_ / "model.safetensors", {"a"});
+  const std::string text =
+      "{\n  \"model_type\": \"llama\",\n  \"limits\": [\n    0.0,\n    Infinity,\n    -Infinity,\n    NaN\n  ],\n"
+      "  \"word\": \"NaN \\\" Infinity\"\n}\n";
+  write_file(model_ / "config.json", text);
+  const Checkpoint checkpoint(model_);
+  EXPECT_EQ(checkpoint.config().at("limits").at(1).get<double>(), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(to_text(checkpoint.config()), text);
+  write_file(model_ / "config.json", R"({"model_type": "llama", "a": Infinit})");
+  expect_refusal({"config.json", "not valid JSON at line 1"});
 }
 
 TEST_F(CheckpointTest, FoldersWithoutAModelAreRefusedByName) {
@@ -176,11 +274,53 @@ TEST_F(CheckpointTest, BrokenConfigsAreRefusedWithTheirPlace) {
 }
 
 TEST_F(CheckpointTest, TheQuantizationConfigComesFromEitherFile) {
-  write_tensors(model_ / "model.safetensors", {"a"});
+  write_tensors(model_ / "model.safetensors", {"a.qweight"});
   write_file(model_ / "quantize_config.json", R"({"bits": 3})");
   EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 3);
   write_file(model_ / "config.json", R"({"quantization_config": {"bits": 4}})");
   EXPECT_EQ(Checkpoint(model_).quantization_config().at("bits"), 4) << "config.json goes before";
+}
+
+// A merge that forgets the entry, and entries that switch nothing on.
+TEST_F(CheckpointTest, AnEntryThatTheWeightsDenyIsAWarning) {
+  write_tensors(model_ / "model.safetensors", {"a.weight"});
+  for (const char* entry :
+       {R"({"quant_method": "bitsandbytes", "load_in_4bit": true})", R"({"load_in_8bit": true})",
+        R"({"bits": 4, "group_size": 128})", R"({"quant_method": "awq", "bits": 4})", R"({"quant_method": "fp8"})"}) {
+    write_file(model_ / "config.json", cat(R"({"quantization_config": )", entry, "}"));
+    const Checkpoint checkpoint(model_);
+    EXPECT_TRUE(checkpoint.quantization_config().is_null()) << entry;
+    ASSERT_EQ(checkpoint.warnings().size(), 1U) << entry;
+    EXPECT_NE(checkpoint.warnings()[0].find("no weight is stored that way"), std::string::npos);
+  }
+  for (const char* entry : {"{}", "null", R"({"load_in_4bit": false, "load_in_8bit": false})"}) {
+    write_file(model_ / "config.json", cat(R"({"quantization_config": )", entry, "}"));
+    const Checkpoint checkpoint(model_);
+    EXPECT_TRUE(checkpoint.quantization_config().is_null()) << entry;
+    EXPECT_TRUE(checkpoint.warnings().empty()) << entry;
+  }
+  write_tensors(model_ / "model.safetensors", {"a.weight", "a.weight.absmax"});
+  write_file(model_ / "config.json", R"({"quantization_config": {"quant_method": "bitsandbytes"}})");
+  EXPECT_FALSE(Checkpoint(model_).quantization_config().is_null());
+}
+
+TEST_F(CheckpointTest, AFolderThatIsNoModelIsNamedForWhatItIs) {
+  fs::remove(model_ / "config.json");
+  write_file(model_ / "adapter_config.json", R"({"base_model_name_or_path": "some/model"})");
+  expect_refusal({model_.string(), "adapter", "some/model", "merge"});
+  fs::remove(model_ / "adapter_config.json");
+  write_file(model_ / "params.json", "{}");
+  expect_refusal({"params.json", "config.json"});
+  fs::remove(model_ / "params.json");
+  fs::create_directories(model_ / "snapshots" / "abc");
+  write_file(model_ / "snapshots" / "abc" / "config.json", "{}");
+  expect_refusal({"Hub's cache", (model_ / "snapshots" / "abc").string()});
+  fs::rename(model_ / "snapshots", model_ / "models--a--b");
+  expect_refusal({"cache of the Hub", "snapshots"});
+  fs::remove_all(model_);
+  expect_refusal({"no such folder"});
+  const std::string message = refusal([] { const Checkpoint checkpoint("Some-Org/Model-8B"); });
+  EXPECT_NE(message.find("hf download Some-Org/Model-8B"), std::string::npos) << message;
 }
 
 TEST_F(CheckpointTest, AMissingTensorIsReportedWithItsNearestNames) {

@@ -153,6 +153,59 @@ TEST_F(Fp8Folder, ARowOrAWholeWeightMayHaveOneScale) {
   }
 }
 
+TEST_F(Fp8Folder, ScalesMayBePowersOfTwo) {
+  for (const char* name : {"a.weight_scale_inv", "a.scale"}) {
+    write(R"({"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [16, 16]})",
+          {codes({20, 30}), {{name, "F8_E8M0", {2, 2}}, {"\x7f\x80\x70\xff", 4}}});
+    const Checkpoint checkpoint(model_);
+    EXPECT_EQ(checkpoint.tensors().size(), 1U);
+    const Matrix values = checkpoint.load(checkpoint.tensor("a.weight"));
+    const float scale[] = {1, 2, 0x1p-15F};
+    for (size_t i = 0; i < codes_.size(); ++i) {
+      const size_t block = i / 30 / 16 * 2 + i % 30 / 16;
+      if (block == 3)
+        ASSERT_TRUE(std::isnan(static_cast<float>(values.row<Bf16>(0)[i])));
+      else
+        ASSERT_EQ(values.row<uint16_t>(0)[i], expected(i, scale[block]));
+    }
+  }
+}
+
+TEST_F(Fp8Folder, CompressedTensorsAndModelOptAreReadToo) {
+  const auto group = [](const std::string& more) {
+    return cat(R"({"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": )",
+               R"({"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float")", more, "}}}}");
+  };
+  struct Case {
+    std::string entry;
+    std::vector<int64_t> scales;
+    size_t rows, cols;  // of a block
+  };
+  for (const Case& c : {Case{group(R"(, "strategy": "channel")"), {20, 1}, 1, 30},
+                        Case{group(R"(, "strategy": "tensor")"), {1}, 20, 30},
+                        Case{group(R"(, "strategy": "block", "block_structure": [16, 16])"), {2, 2}, 16, 16},
+                        Case{group(R"(, "strategy": "group", "group_size": 10)"), {20, 3}, 1, 10},
+                        Case{R"({"quant_method": "modelopt", "quant_algo": "FP8"})", {}, 20, 30},
+                        Case{R"({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"})", {20}, 1, 30}}) {
+    write(c.entry, {codes({20, 30}), scales("a.weight_scale", c.scales)});
+    const Checkpoint checkpoint(model_);
+    EXPECT_TRUE(checkpoint.quantization_config().is_null()) << c.entry;
+    const Matrix values = checkpoint.load(checkpoint.tensor("a.weight"));
+    const size_t across = (30 + c.cols - 1) / c.cols;
+    for (size_t i = 0; i < codes_.size(); ++i)
+      ASSERT_EQ(values.row<uint16_t>(0)[i], expected(i, scales_[i / 30 / c.rows * across + i % 30 / c.cols]))
+          << c.entry;
+  }
+  // ModelOpt's own file, which does not go into an output.
+  write("null", {codes({20, 30}), scales("a.weight_scale", {})});
+  write_file(model_ / "hf_quant_config.json", R"({"producer": {}, "quantization": {"quant_algo": "FP8"}})");
+  EXPECT_EQ(Checkpoint(model_).tensor("a.weight").dtype, "BF16");
+  EXPECT_TRUE(Checkpoint(model_).side_files().empty());
+  // Other kinds of these methods stay what they are.
+  write(R"({"quant_method": "modelopt", "quant_algo": "NVFP4"})", {codes({20, 30})});
+  EXPECT_FALSE(Checkpoint(model_).quantization_config().is_null());
+}
+
 TEST_F(Fp8Folder, ScalesMayBeOfBf16AndNaNStaysNaN) {
   Tensor weight = codes({2, 3});
   weight.bytes[1] = '\x7f';
@@ -189,8 +242,8 @@ TEST_F(Fp8Folder, ScalesThatDoNotFitAreRefusedByName) {
       << refusal();
   write(R"({"quant_method": "fp8"})", {codes({20, 30}), scales("a.weight_scale_inv", {2, 2})});
   EXPECT_NE(refusal().find("config.json has no weight_block_size"), std::string::npos) << refusal();
-  write(blocks, {codes({20, 30}), {{"a.weight_scale_inv", "F8_E8M0", {2, 2}}, "abcd"}});
-  EXPECT_NE(refusal().find("are stored as F8_E8M0"), std::string::npos) << refusal();
+  write(blocks, {codes({20, 30}), {{"a.weight_scale_inv", "F8_E5M2", {2, 2}}, "abcd"}});
+  EXPECT_NE(refusal().find("are stored as F8_E5M2"), std::string::npos) << refusal();
   for (const char* size : {"128", "[128]", "[0, 128]", "[\"a\", 1]", "[9223372036854775807, 1]"}) {
     write(cat(R"({"quant_method": "fp8", "weight_block_size": )", size, "}"), {codes({20, 30})});
     EXPECT_NE(refusal().find("two positive numbers"), std::string::npos) << size << ": " << refusal();

@@ -1,11 +1,13 @@
 // config.json with old and new spellings, and every kind of invalid value.
 #include <cmath>
+#include <filesystem>
 #include <tuple>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "model/architecture.h"
+#include "model/config_accounting.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -386,6 +388,103 @@ TEST(Config, ListsOfKindsMustCoverTheBlocks) {
   for (const Json& value :
        {Json::array({1, 2, 3, 4}), Json::array({"global", "local", "far", "local"}), Json::array({"global"})})
     EXPECT_TRUE(names(refusal(gpt_neo("attention_layers", value)), "attention_layers")) << value;
+}
+
+// As in transformers, which masks nothing then.
+TEST(Config, AttentionToLaterTokensIsRefusedByItsKey) {
+  for (const auto& [key, value] : {std::pair<const char*, Json>{"use_bidirectional_attention", true},
+                                   {"use_bidirectional_attention", "all"},
+                                   {"is_causal", false}}) {
+    EXPECT_TRUE(names(refusal<UnsupportedError>(changed(key, value)), key));
+    Json wrapper = {{"model_type", "llava"}, {"text_config", changed(key, value)}};
+    EXPECT_TRUE(names(refusal<UnsupportedError>(wrapper), key));
+    wrapper = {{"model_type", "llava"}, {"text_config", testing_model::tiny_config()}};
+    wrapper[key] = value;
+    EXPECT_TRUE(names(refusal<UnsupportedError>(wrapper), key));
+  }
+  EXPECT_TRUE(parse(changed("use_bidirectional_attention", false)).unread.empty());
+  EXPECT_TRUE(parse(changed("is_causal", true)).unread.empty());
+  EXPECT_TRUE(parse(changed("is_decoder", false)).unread.empty()) << "no decoder of transformers reads it";
+  const Json paligemma = {{"model_type", "paligemma"}, {"text_config", testing_model::tiny_config()}};
+  EXPECT_TRUE(names(refusal<UnsupportedError>(paligemma), "paligemma"));
+}
+
+// The message of refuse_unread().
+std::string unread(const Json& config, const std::string& ignored = "") {
+  try {
+    refuse_unread(parse(config), ignored, "some/folder/config.json");
+  } catch (const UnsupportedError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ConfigKeys, AnUnknownKeyThatMayChangeTheComputationIsNamed) {
+  for (const auto& [key, value] : {std::pair<const char*, Json>{"attn_temperature", 0.5},
+                                   {"residual_multiplier", 0.2},
+                                   {"num_kv_shared_layers", 2},
+                                   {"logit_softcap", 30},
+                                   {"use_headwise_gate", true},
+                                   {"layer_types", {"full_attention", "linear_attention"}},
+                                   {"attention_kind", "sparse"}}) {
+    const std::string message = unread(changed(key, value));
+    EXPECT_TRUE(names(message, key)) << key << ": " << message;
+    EXPECT_TRUE(names(message, "ignore_config_keys")) << message;
+    EXPECT_TRUE(names(message, "some/folder/config.json")) << message;
+    EXPECT_EQ(unread(changed(key, value), cat("other,", key)), "");
+  }
+  EXPECT_TRUE(
+      names(unread(with_rope({{"rope_type", "linear"}, {"factor", 2.0}, {"ntk_beta", 3}})), "rope_scaling.ntk_beta"));
+  const Json inner = changed("residual_multiplier", 0.2);
+  EXPECT_TRUE(names(unread({{"model_type", "llava"}, {"text_config", inner}}), "residual_multiplier"));
+}
+
+TEST(ConfigKeys, KeysWithoutAnEffectAndValuesThatSwitchNothingOnPass) {
+  for (const auto& [key, value] : {std::pair<const char*, Json>{"bos_token_id", 1},
+                                   {"attention_dropout", 0.1},
+                                   {"id2label", {{"0", "a"}}},
+                                   {"auto_map", {{"AutoModel", "x.y"}}},
+                                   {"attn_temperature", nullptr},
+                                   {"use_headwise_gate", false},
+                                   {"kind", ""},
+                                   {"layer_types", {"full_attention", "full_attention"}},
+                                   {"unsloth_version", "2026.1"},
+                                   {"time_step_limit", {0.0, 1.0}}})
+    EXPECT_EQ(unread(changed(key, value)), "") << key;
+  EXPECT_EQ(unread({{"model_type", "llava"}, {"text_config", testing_model::tiny_config()}, {"projector", 3}}), "")
+      << "keys of the other towers";
+}
+
+TEST(ConfigKeys, NoGoldenFolderHasAnUnreadKey) {
+  for (const char* set : {"models", "families"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(GPTQ_GOLDEN) / set)) {
+      if (!entry.is_directory()) continue;
+      const ModelConfig config = parse_model_config(Checkpoint(entry.path()));
+      EXPECT_TRUE(config.unread.empty()) << entry.path() << ": " << config.unread.front();
+    }
+  }
+}
+
+TEST(Config, AnInnerConfigHasTheDefaultsOfItsFamily) {
+  const ModelConfig config = parse({{"model_type", "llava"},
+                                    {"text_config", {{"model_type", "llama"}, {"vocab_size", 32064}}},
+                                    {"vision_config", Json::object()}});
+  EXPECT_EQ(config.hidden, 4096);
+  EXPECT_EQ(config.intermediate, 11008);
+  EXPECT_EQ(config.blocks, 32);
+  EXPECT_EQ(config.heads, 32);
+  EXPECT_EQ(config.kv_heads, 32);
+  EXPECT_EQ(config.head_dim, 128);
+  EXPECT_TRUE(names(refusal(without("num_hidden_layers")), "num_hidden_layers")) << "others have none";
+}
+
+TEST(Config, ARouterOfAnotherKindIsRefused) {
+  Json json = testing_model::tiny_config();
+  json.update({{"model_type", "mixtral"}, {"num_local_experts", 4}, {"num_experts_per_tok", 2}});
+  json["scoring_func"] = "sigmoid";
+  EXPECT_TRUE(names(refusal<UnsupportedError>(json), "scoring_func"));
+  json["scoring_func"] = "softmax";
+  EXPECT_TRUE(parse(json).unread.empty());
 }
 
 }  // namespace

@@ -138,6 +138,54 @@ TEST(Solver, TreatsDeadColumnsAsThePaperDoes) {
   for (int64_t r = 0; r < 16; ++r) EXPECT_EQ(codes[r * 128 + 40], 8) << "a dead column's weights become zero";
 }
 
+// Dead columns take no part in solving: others have the codes that they have beside zeros.
+TEST(Solver, RoundsDeadColumnsToNearestOnTheGridOfTheirGroups) {
+  const Problem problem(16, 128, 600, 3, /*dead=*/40);
+  const auto backend = open_backend("cpu");
+  for (const bool desc_act : {false, true}) {
+    for (const char* refine : {"none", "c2"}) {
+      Recipe recipe;
+      recipe.group_size = 32;
+      recipe.desc_act = desc_act;
+      recipe.static_groups = !desc_act;
+      recipe.refine = refine;
+      const Quantized rounded = problem.solve_with(*backend, recipe);
+      recipe.round_dead_columns = false;
+      const Quantized zeroed = problem.solve_with(*backend, recipe);
+      const auto codes = to_host<uint8_t>(*backend, rounded.codes), others = to_host<uint8_t>(*backend, zeroed.codes);
+      const auto scales = to_host<float>(*backend, rounded.scales);
+      EXPECT_EQ(scales, to_host<float>(*backend, zeroed.scales));
+      EXPECT_EQ(rounded.loss, zeroed.loss);
+      const int32_t group = rounded.g_idx[40];
+      for (int64_t r = 0; r < 16; ++r) {
+        for (int64_t k = 0; k < 128; ++k) {
+          if (k == 40) continue;
+          ASSERT_EQ(codes[r * 128 + k], others[r * 128 + k]) << r << ", " << k;
+        }
+        EXPECT_EQ(others[r * 128 + 40], 8);
+        const float steps = problem.W[r * 128 + 40] / scales[r * 4 + group];
+        EXPECT_EQ(codes[r * 128 + 40], std::clamp(std::nearbyint(steps) + 8, 0.0F, 15.0F)) << r;
+      }
+    }
+  }
+}
+
+TEST(Solver, GroupsWithoutALiveColumnHaveAGridOfTheirOwn) {
+  Problem problem(8, 64, 300, 4);
+  for (int64_t t = 0; t < 300; ++t) std::fill_n(problem.X.begin() + t * 64 + 32, 32, 0.0F);
+  const auto backend = open_backend("cpu");
+  Recipe recipe;
+  recipe.group_size = 32;
+  recipe.scale_search = ScaleSearch::minmax;
+  const Quantized solved = problem.solve_with(*backend, recipe);
+  const Matrix w = to_device(*backend, DType::f32, 8, 64, problem.W.data());
+  const Quantized rounded = round_to_nearest(*backend, w, resolve(recipe));
+  const auto codes = to_host<uint8_t>(*backend, solved.codes), nearest = to_host<uint8_t>(*backend, rounded.codes);
+  for (int64_t r = 0; r < 8; ++r) {
+    for (int64_t k = 32; k < 64; ++k) EXPECT_EQ(codes[r * 64 + k], nearest[r * 64 + k]) << r << ", " << k;
+  }
+}
+
 TEST(Solver, ReportsTheOutputErrorThatItCauses) {
   const Problem problem(20, 128, 2000, 5);
   const auto backend = open_backend("cpu");

@@ -193,7 +193,9 @@ TEST_F(Checkpoints, InFp8WithNaNAreRefusedByName) {
 }
 
 TEST_F(Checkpoints, QuantizedByOthersAreRefusedWithTheWayOut) {
-  write_tiny_model(folder_ / "model");
+  std::vector<TinyTensor> tensors = tiny_tensors();
+  tensors.push_back({{"model.layers.0.mlp.up_proj.weight_packed", "I32", {1, 1}}, {0}});
+  write_model(folder_ / "model", tiny_config(), tensors);
   for (const auto& [method, way] :
        std::map<std::string, std::string>{{"mxfp4", "Mxfp4Config(dequantize=True)"},
                                           {"awq", "give the unquantized model"},

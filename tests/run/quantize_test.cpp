@@ -42,6 +42,66 @@ class Quantize : public testing::Test {
   TemporaryFolder folder_;
 };
 
+// The warnings of an evaluation of a folder.
+std::vector<std::string> warnings_of(const std::string& model, const std::string& ids) {
+  std::vector<std::string> warnings;
+  const Listener listener{.on_message = [&](Level level, const std::string& text) {
+    if (level == Level::warning) warnings.push_back(text);
+  }};
+  perplexity({.model = model, .texts = {ids}, .context = 40, .threads = 1}, listener);
+  return warnings;
+}
+
+TEST_F(Quantize, AHeadThatDiffersFromATiedEmbeddingIsUntiedInTheOutput) {
+  Json config = tiny_config();
+  config["tie_word_embeddings"] = true;
+  write_model(folder_ / "model", config, tiny_tensors());
+  const Report report = quantize(job("out"));
+  ASSERT_EQ(report.warnings.size(), 1U);
+  EXPECT_NE(report.warnings[0].find("'lm_head.weight'"), std::string::npos) << report.warnings[0];
+  EXPECT_EQ(warnings_of(folder_ / "model", folder_ / "ids.jsonl").size(), 1U);
+  EXPECT_EQ(read_json(folder_ / "out" / "config.json").at("tie_word_embeddings"), false);
+  EXPECT_TRUE(warnings_of(folder_ / "out", folder_ / "ids.jsonl").empty());
+  EXPECT_NEAR(perplexity_of("out") / perplexity_of("model"), 1, 0.2);
+}
+
+TEST_F(Quantize, BlocksAreQuantizedWithoutAHead) {
+  std::vector<TinyTensor> tensors = tiny_tensors();
+  ASSERT_EQ(tensors.back().spec.name, "lm_head.weight");
+  tensors.pop_back();
+  write_model(folder_ / "model", tiny_config(), tensors);
+  const Report report = quantize(job("out"));
+  EXPECT_EQ(report.linears.size(), 14U);
+  ASSERT_EQ(report.warnings.size(), 1U);
+  EXPECT_NE(report.warnings[0].find("no output head"), std::string::npos) << report.warnings[0];
+  for (const char* name : {"model", "out"}) {
+    try {
+      perplexity_of(name);
+      ADD_FAILURE() << name;
+    } catch (const InputError& error) {
+      EXPECT_NE(std::string(error.what()).find("tie_word_embeddings"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(Quantize, AKeyThatNothingReadsEndsAJobUnlessItIsIgnored) {
+  Json config = tiny_config();
+  config["attn_temperature"] = 0.5;
+  write_model(folder_ / "model", config, tiny_tensors());
+  Job asked = job("out");
+  try {
+    quantize(asked);
+    ADD_FAILURE() << "quantized";
+  } catch (const UnsupportedError& error) {
+    EXPECT_NE(std::string(error.what()).find("attn_temperature: 0.5"), std::string::npos) << error.what();
+  }
+  const std::vector<std::string> told = inspect(folder_ / "model").warnings;
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_NE(told[0].find("attn_temperature"), std::string::npos) << told[0];
+  asked.ignore_config_keys = "other,attn_temperature";
+  EXPECT_EQ(quantize(asked).linears.size(), 14U);
+}
+
 TEST_F(Quantize, WritesAFolderThatHoldsTheFormat) {
   const Report report = quantize(job("out"));
   const Checkpoint source(folder_ / "model"), out(folder_ / "out");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 #include <charconv>
 #include <cstring>
 #include <map>
@@ -290,7 +291,27 @@ json from_vocabulary_and_merges(const fs::path& folder, const Settings& settings
 
 }  // namespace
 
+namespace {
+
+// A line of tiktoken's vocabularies: a token in base64, a space, its rank.
+bool is_tiktoken(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), size_t{4096}));
+  const size_t space = line.find(' ');
+  if (space == 0 || space == line.npos || space + 1 == line.size()) return false;
+  const auto in_base64 = [](unsigned char c) { return std::isalnum(c) != 0 || c == '+' || c == '/' || c == '='; };
+  const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0 || c == '\r'; };
+  return std::all_of(line.begin(), line.begin() + static_cast<int64_t>(space), in_base64) &&
+         std::all_of(line.begin() + static_cast<int64_t>(space) + 1, line.end(), is_digit);
+}
+
+}  // namespace
+
 json read_sentencepiece(std::string_view bytes) {
+  if (is_tiktoken(bytes)) {
+    throw UnsupportedError(
+        "it is a vocabulary in the text format of tiktoken, not a SentencePiece model; take a "
+        "tokenizer.json of this model, or write one with transformers (AutoTokenizer, save_pretrained)");
+  }
   const SentencePiece model = parse_sentencepiece(bytes);
   if (model.model_type != 2) throw UnsupportedError("only SentencePiece models with byte pair encoding are supported");
   if (model.has_character_map)

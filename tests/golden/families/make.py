@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 HERE = Path(__file__).resolve().parent
 TOKENS, VOCABULARY = 14, 66
@@ -110,6 +110,11 @@ def with_head(weights):
 
 def nested(model_type):
     return lambda config: {"model_type": model_type, "text_config": config, "vision_config": {"hidden_size": 5}}
+
+
+def inside(model_type, **vision):
+    """A language model inside a multimodal one of transformers, whose tower is as small as it can be."""
+    return dict(whole=lambda config: {"model_type": model_type, "text_config": config, "vision_config": vision})
 
 
 def alibi_inputs(heads, tokens):
@@ -270,6 +275,75 @@ CASES = {
                                    use_qk_norm=False, **SOME),
                dict(rename=with_prefix("language_model.", "vision_model.embeddings.weight"), wrap=nested("llama4"))),
 }
+EYES = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=24, patch_size=2)
+MROPE = dict(type="mrope", mrope_section=[1, 1, 2])
+EXPERTS = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16)
+GLM_MOE = dict(moe_intermediate_size=16, n_shared_experts=1, n_routed_experts=6, n_group=1, topk_group=1,
+               num_experts_per_tok=3, first_k_dense_replace=1, routed_scaling_factor=1.5)
+MIXTRAL = dict(EVEN, num_local_experts=4, num_experts_per_tok=2, sliding_window=None, intermediate_size=16)
+CASES |= {
+    # As released: one flat config, and the tower beside the language model.
+    "qwen2_vl": ("qwen2_vl", dict(EVEN, rope_scaling=MROPE, use_sliding_window=False, sliding_window=5,
+                                  max_window_layers=1, tie_word_embeddings=True,
+                                  vision_config=dict(depth=1, embed_dim=8, hidden_size=48, num_heads=2)), dict(whole=dict)),
+    "qwen2_5_vl": ("qwen2_5_vl_text", dict(EVEN, rope_scaling=MROPE),
+                   inside("qwen2_5_vl", **{**EYES, "out_hidden_size": 48}, fullatt_block_indexes=[0])),
+    "qwen3_vl": ("qwen3_vl_text", dict(WIDE, rope_theta=5e6, rope_scaling=dict(
+        mrope_interleaved=True, mrope_section=[2, 1, 1], rope_type="default")),
+        inside("qwen3_vl", **EYES, deepstack_visual_indexes=[0])),
+    "qwen3_vl_moe": ("qwen3_vl_moe_text", dict(WIDE, **EXPERTS, mlp_only_layers=[], decoder_sparse_step=1, rope_scaling=dict(
+        mrope_interleaved=True, mrope_section=[2, 1, 1], rope_type="default")),
+        inside("qwen3_vl_moe", **EYES, deepstack_visual_indexes=[0])),
+    "glm4v": ("glm4v_text", dict(EVEN, partial_rotary_factor=0.5, **SOME, rope_scaling=dict(
+        rope_type="default", mrope_section=[1, 0, 1])),
+        inside("glm4v", **{**EYES, "out_hidden_size": 48})),
+    "glm4v_moe": ("glm4v_moe_text", dict(WIDE, **GLM_MOE, partial_rotary_factor=0.5, attention_bias=True,
+                                         rope_scaling=dict(rope_type="default", mrope_section=[1, 0, 1])),
+                  inside("glm4v_moe", **EYES)),
+    "smolvlm": ("llama", dict(EVEN, rope_theta=5e3), dict(
+        inside("smolvlm", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8,
+               patch_size=2))),
+    "idefics3": ("llama", dict(EVEN, rope_theta=5e3), dict(
+        inside("idefics3", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8,
+               patch_size=2))),
+    "internvl_chat": ("qwen2", dict(EVEN, rope_theta=1e6, model_type="qwen2"), dict(
+        rename=with_prefix("language_model.", "vision_model.embeddings.weight"),
+        wrap=lambda config: {"model_type": "internvl_chat", "llm_config": config, "vision_config": {"hidden_size": 5}})),
+    "gpt-sw3": ("gpt-sw3", dict(GPT, n_inner=40), dict(as_native=("gpt2", {}))),
+    "iquestcoder": ("iquestcoder", dict(WIDE, rope_theta=5e5, attention_bias=False, mlp_bias=False), {}),
+    "cwm": ("cwm", dict(WIDE, num_hidden_layers=4, sliding_window=5, layer_types=["full_attention"] + ["sliding_attention"] * 3,
+                        rope_scaling=dict(rope_type="llama3", factor=16.0, high_freq_factor=4.0, low_freq_factor=1.0,
+                                          original_max_position_embeddings=8, rope_theta=1e6)), {}),
+    "exaone": ("exaone", dict(EVEN, activation_function="silu", layer_norm_epsilon=1e-5), {}),
+    "mellum": ("mellum", dict(WIDE, **EXPERTS, norm_topk_prob=True, sliding_window=5,
+                              layer_types=["full_attention", "sliding_attention"], mlp_layer_types=["sparse", "dense"],
+                              rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=5e5),
+                                                   sliding_attention=dict(rope_type="default", rope_theta=1e3))), {}),
+    "sarvam_mla": ("sarvam_mla", dict({**LATENT, "q_lora_rank": None}, n_shared_experts=1, n_group=1, topk_group=1,
+                                      norm_topk_prob=True, routed_scaling_factor=2.5), {}),
+    "glm4_moe_lite": ("glm4_moe_lite", dict(LATENT, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=True,
+                                            routed_scaling_factor=1.8, mlp_layer_types=["dense", "sparse"]), {}),
+    "minimax_m2": ("minimax_m2", dict(WIDE, intermediate_size=16, num_local_experts=5, num_experts_per_tok=2,
+                                      rotary_dim=4, rope_theta=5e6, scoring_func="sigmoid", use_qk_norm=True), {}),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", dict(WIDE, intermediate_size=16, num_experts=5, moe_topk=[2, 2],
+                                              num_shared_expert=[1, 1], use_qk_norm=True, rope_scaling=dict(
+                                                  type="dynamic", alpha=50.0, factor=1.0)), {}),
+    # Experts as transformers 5 holds them.
+    "qwen3_moe-fused": ("qwen3_moe", dict(WIDE, **EXPERTS, norm_topk_prob=True), dict(fused=True)),
+    "mixtral-fused": ("mixtral", MIXTRAL, dict(fused=True)),
+    "minimax_m2-fused": ("minimax_m2", dict(WIDE, intermediate_size=16, num_local_experts=5, num_experts_per_tok=2,
+                                            rotary_dim=4), dict(fused=True)),
+    "ernie4_5_moe-fused": ("ernie4_5_moe", dict(EVEN, moe_intermediate_size=16, moe_num_shared_experts=2,
+                                                moe_num_experts=6, moe_k=2, moe_layer_start_index=1,
+                                                moe_layer_interval=1), dict(fused=True)),
+    "granitemoe-fused": ("granitemoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16,
+                                            **GRANITE), dict(fused=True)),
+    "phimoe-fused": ("phimoe", dict(EVEN, num_local_experts=5, num_experts_per_tok=2, intermediate_size=16),
+                     dict(fused=True)),
+    "opt-bare-norms": ("opt", dict(hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=3,
+                                   vocab_size=VOCABULARY, max_position_embeddings=64, word_embed_proj_dim=24,
+                                   layer_norm_elementwise_affine=False), {}),
+}
 # Norms that add one to their weight.
 FROM_ZERO = ("gemma", "nemotron")
 
@@ -308,23 +382,28 @@ def make(case):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
     native_config = {**config, **changes, "model_type": native}
+    whole = special.get("whole")
+    if whole:
+        native_config = whole(native_config)
+    kind = AutoModelForImageTextToText if whole else AutoModelForCausalLM
     (native_folder / "config.json").write_text(json.dumps(native_config))
     parsed = AutoConfig.from_pretrained(native_folder)
     attention = special.get("attention", "eager")
     generator = torch.Generator().manual_seed(sum(case.encode()))
     torch.manual_seed(sum(case.encode()))
-    model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
+    model = kind.from_config(parsed, dtype=torch.float32)
     fill(model, native, generator)
     if case == "baichuan2":
         model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
-    model.to(special.get("dtype", torch.bfloat16)).save_pretrained(native_folder)
+    model.to(special.get("dtype", torch.bfloat16)).save_pretrained(
+        native_folder, save_original_format=not special.get("fused", False))
     (native_folder / "config.json").write_text(json.dumps(native_config))
-    model, loading = AutoModelForCausalLM.from_pretrained(
+    model, loading = kind.from_pretrained(
         native_folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
     model.eval()
     seen = {}
-    for index, block in enumerate(blocks_of(model, model.config.num_hidden_layers)):
+    for index, block in enumerate(blocks_of(model, model.config.get_text_config().num_hidden_layers)):
         block.register_forward_hook(lambda module, inputs, output, i=index: seen.update(
             {f"block.{i}": output[0] if isinstance(output, tuple) else output}))
     input_ids = torch.randint(0, VOCABULARY, (2, TOKENS), generator=generator)
@@ -343,7 +422,7 @@ def make(case):
     save_file({name: tensor.contiguous() for name, tensor in stored.items()}, folder / "model.safetensors",
               metadata={"format": "pt"})
     written = {"model_type": model_type, **config}
-    written = special.get("wrap", lambda text: text)(written)
+    written = native_config if whole else special.get("wrap", lambda text: text)(written)
     (folder / "config.json").write_text(json.dumps({**written, "torch_dtype": "bfloat16"}, indent=1) + "\n")
     shutil.rmtree(native_folder)
     print(f"{case:24} loss {golden['loss'].item():.4f}  "
