@@ -97,6 +97,10 @@ void quote_numbers(Json& json) {
 
 }  // namespace
 
+std::string as_utf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
 std::string to_text(Json json) {
   quote_numbers(json);
   std::string text = json.dump(2) + "\n";

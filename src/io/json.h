@@ -25,6 +25,9 @@ size_t find_deeper(std::string_view text, int depth = kMaxJsonDepth);
 template <typename AnyJson>
 AnyJson parse_json(std::string_view text, const std::filesystem::path& file);
 
+// A text as JSON can hold it: bytes that are not UTF-8, which paths and arguments may have, are replaced by U+FFFD.
+std::string as_utf8(const std::string& text);
+
 // JSON as a file has it, with two spaces of indentation, and those words for numbers that are not finite.
 std::string to_text(Json json);
 

@@ -135,7 +135,7 @@ DeviceMap parse_device_map(std::string_view text, const Machine& machine, const 
   }
   std::string where = "`device_map`", json(argument);
   if (is_device_word(argument)) {
-    json = cat("{\"\": ", Json(argument).dump(), "}");
+    json = cat("{\"\": ", Json(as_utf8(json)).dump(), "}");
   } else if (!argument.starts_with('{')) {
     where = cat("`device_map` ", argument);
     json = read_map_file(json);

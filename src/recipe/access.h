@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/json_numbers.h"
 #include "recipe/option.h"
 #include "recipe/rules.h"
 #include "recipe/words.h"
@@ -87,17 +88,25 @@ Json json_of(const Value& value) {
 }
 
 template <typename Value>
+Value value_of(const Json& value) {
+  if constexpr (std::is_integral_v<Value> && !std::is_same_v<Value, bool>)
+    return whole_number<Value>(value);
+  else
+    return value.get<Value>();
+}
+
+template <typename Value>
 void set_from(Value& to, const Json& value) {
   if constexpr (HasWords<Value>)
     to = choice_of<Value>(value.get<std::string>());
   else if constexpr (IsOptional<Value>::value)
-    to = value.get<typename Value::value_type>();
+    to = value_of<typename Value::value_type>(value);
   else if constexpr (std::is_same_v<Value, std::vector<ModuleRule>>)
     to = parse_rules(value.is_string() ? Json::parse(value.get<std::string>()) : value, "");
   else if constexpr (std::is_same_v<Value, Lists>)
     to = lists_of(value);
   else
-    to = value.get<Value>();
+    to = value_of<Value>(value);
 }
 
 template <typename Value>
@@ -124,7 +133,7 @@ Access<Struct> bytes_access(int64_t Struct::*member) {
   Access<Struct> result = access(member);
   result.kind = OptionInfo::Kind::text;
   result.set = [member](Struct& options, const Json& value) {
-    options.*member = value.is_string() ? parse_bytes(value.get<std::string>()) : value.get<int64_t>();
+    options.*member = value.is_string() ? parse_bytes(value.get<std::string>()) : whole_number<int64_t>(value);
   };
   return result;
 }

@@ -10,6 +10,7 @@
 #include <pcre2.h>
 
 #include "base/error.h"
+#include "io/json_numbers.h"
 
 namespace gptq {
 namespace {
@@ -210,14 +211,16 @@ std::vector<ModuleRule> parse_rules(const Json& dynamic, const std::string& wher
     ModuleRule rule{.pattern = key};
     rule.skip = key.starts_with("-:");
     if (rule.skip || key.starts_with("+:")) rule.pattern = key.substr(2);
-    const auto fail = [&, &key = key](const std::string& what) { throw InputError(cat(prefix, "'", key, "': ", what)); };
+    const auto fail = [&, &key = key](const std::string& what) {
+      throw InputError(cat(prefix, "'", key, "': ", what));
+    };
     if (!overrides.is_object() && !overrides.is_null()) fail("its overrides are an object, such as {\"bits\": 8}");
     try {
       for (const auto& [name, value] : overrides.items()) {
         if (name == "bits")
-          rule.bits = value.get<int>();
+          rule.bits = whole_number<int>(value);
         else if (name == "group_size")
-          rule.group_size = value.get<int64_t>();
+          rule.group_size = whole_number<int64_t>(value);
         else if (name == "sym")
           rule.sym = value.get<bool>();
         else if (name == "desc_act")

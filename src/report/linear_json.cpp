@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/json_numbers.h"
+
 namespace gptq {
 
 Json to_json(const LinearReport& linear) {
@@ -32,22 +34,19 @@ Json to_json(const LinearReport& linear) {
 LinearReport parse_linear_report(const Json& json) {
   // Infinite and NaN losses are null in JSON.
   const auto number = [](const Json& value) { return value.is_null() ? NAN : value.get<double>(); };
-  const auto whole = [](const Json& value) {
-    if (!value.is_number_integer()) throw Json::type_error::create(302, "a whole number was expected", &value);
-    return value.get<int64_t>();
-  };
-  LinearReport linear{.name = json.at("name"),
-                      .rows = whole(json.at("out_features")),
-                      .cols = whole(json.at("in_features")),
-                      .bits = static_cast<int>(whole(json.at("bits"))),
-                      .group_size = whole(json.at("group_size")),
-                      .loss = number(json.at("loss")),
-                      .error = number(json.at("error")),
-                      .target_shift = number(json.at("target_shift")),
-                      .tokens = whole(json.at("tokens")),
-                      .routed = json.at("routed_tokens").is_null() ? -1 : whole(json.at("routed_tokens")),
-                      .damp_percent = json.at("damp_percent"),
-                      .dead_columns = whole(json.at("dead_columns"))};
+  LinearReport linear{
+      .name = json.at("name"),
+      .rows = whole_number<int64_t>(json.at("out_features")),
+      .cols = whole_number<int64_t>(json.at("in_features")),
+      .bits = whole_number<int>(json.at("bits")),
+      .group_size = whole_number<int64_t>(json.at("group_size")),
+      .loss = number(json.at("loss")),
+      .error = number(json.at("error")),
+      .target_shift = number(json.at("target_shift")),
+      .tokens = whole_number<int64_t>(json.at("tokens")),
+      .routed = json.at("routed_tokens").is_null() ? -1 : whole_number<int64_t>(json.at("routed_tokens")),
+      .damp_percent = json.at("damp_percent"),
+      .dead_columns = whole_number<int64_t>(json.at("dead_columns"))};
   for (const Json& stage : json.at("loss_after"))
     linear.stages.emplace_back(stage.at("stage"), number(stage.at("loss")));
   const Json& scales = json.at("scales");

@@ -26,7 +26,7 @@ Json files_of(const Checkpoint& checkpoint) {
   Json files = Json::object();
   files["config.json"] = hex_digest(checkpoint.config().dump());
   for (const std::filesystem::path& path : checkpoint.weight_files())
-    files[path.lexically_relative(checkpoint.folder()).string()] = json_of_file(path);
+    files[as_utf8(path.lexically_relative(checkpoint.folder()).string())] = json_of_file(path);
   return files;
 }
 

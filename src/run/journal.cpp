@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "io/digest.h"
+#include "io/json_numbers.h"
 #include "report/linear_json.h"
 #include "run/fingerprint.h"
 
@@ -34,13 +35,6 @@ void require(bool is_met, const Json& line) {
   if (!is_met) throw Json::other_error::create(500, "not a line of a journal", &line);
 }
 
-// The number in `json`; get() of a fraction or of a number out of range is undefined.
-template <typename Integer>
-Integer whole(const Json& json) {
-  require(json.is_number_integer(), json);
-  return json.get<Integer>();
-}
-
 Json json_of(const Journal::Part& part) {
   Json tensors = Json::object(), linears = Json::array();
   for (const auto& [name, digest] : part.tensors) tensors[name] = digest;
@@ -54,14 +48,15 @@ Json json_of(const Journal::Part& part) {
 }
 
 Journal::Part part_of(const Json& json) {
-  Journal::Part part{.block = whole<int64_t>(json.at("part")), .dropped_rows = whole<int64_t>(json.at("dropped_rows"))};
+  Journal::Part part{.block = whole_number<int64_t>(json.at("part")),
+                     .dropped_rows = whole_number<int64_t>(json.at("dropped_rows"))};
   require(json.at("tensors").is_object(), json);
   for (const auto& [name, digest] : json.at("tensors").items())
-    part.tensors.emplace_back(name, whole<uint64_t>(digest));
+    part.tensors.emplace_back(name, whole_number<uint64_t>(digest));
   for (const Json& entry : json.at("linears")) {
     LinearReport linear = parse_linear_report(entry);
-    linear.block = whole<int64_t>(entry.at("block"));
-    linear.expert = whole<int64_t>(entry.at("expert"));
+    linear.block = whole_number<int64_t>(entry.at("block"));
+    linear.expert = whole_number<int64_t>(entry.at("expert"));
     part.linears.push_back(std::move(linear));
   }
   return part;
@@ -85,9 +80,9 @@ Json json_of(const std::vector<ProbedStep>& steps) {
 std::vector<ProbedStep> steps_of(const Json& list) {
   std::vector<ProbedStep> steps;
   for (const Json& entry : list) {
-    ProbedStep step{.linears = entry.at("linears"), .unit = {.weights = whole<int64_t>(entry.at("weights"))}};
+    ProbedStep step{.linears = entry.at("linears"), .unit = {.weights = whole_number<int64_t>(entry.at("weights"))}};
     for (const Json& candidate : entry.at("candidates"))
-      step.unit.candidates.push_back({whole<int>(candidate.at("bits")), candidate.at("loss")});
+      step.unit.candidates.push_back({whole_number<int>(candidate.at("bits")), candidate.at("loss")});
     require(!step.unit.candidates.empty(), entry);
     steps.push_back(std::move(step));
   }
@@ -95,7 +90,8 @@ std::vector<ProbedStep> steps_of(const Json& list) {
 }
 
 Journal::States states_of(const Json& json) {
-  Journal::States states{whole<int64_t>(json.at("states")), json.at("file"), whole<uint64_t>(json.at("digest"))};
+  Journal::States states{whole_number<int64_t>(json.at("states")), json.at("file"),
+                         whole_number<uint64_t>(json.at("digest"))};
   // A file beside the journal.
   require(states.block >= 0 && !states.file.empty() && states.file.find('/') == std::string::npos, json);
   return states;
