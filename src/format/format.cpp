@@ -60,6 +60,15 @@ QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe)
           .signed_scales = *recipe.signed_scales};
 }
 
+std::string checkpoint_format_of(const Json& config) {
+  for (const char* key : {"checkpoint_format", "format"}) {
+    const auto found = config.find(key);
+    if (found == config.end() || found->is_null()) continue;
+    return found->is_string() ? found->get<std::string>() : found->dump().substr(0, 80);
+  }
+  return "";
+}
+
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where) {
   if (!config.is_object()) throw InputError(cat(where, ": quantization_config is not a JSON object"));
   const std::string method = method_of(config);
@@ -75,8 +84,8 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
         cat(where, ": quantized with '", method,
             "'; this program reads GPTQ and compressed-tensors folders, FP8 weights and unquantized ones"));
   }
-  const std::string format = config.value("checkpoint_format", config.value("format", std::string()));
-  throw InputError(cat(where, ": checkpoint_format '", format, "' is not read; ", versions, " are"));
+  throw InputError(
+      cat(where, ": checkpoint_format '", checkpoint_format_of(config), "' is not read; ", versions, " are"));
 }
 
 std::string already_quantized(const Json& config, const std::string& where) {

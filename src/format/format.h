@@ -156,6 +156,9 @@ std::vector<std::string> format_names();  // "auto" among them
 // How a linear with this recipe is stored.
 QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe);
 
+// What a quantization_config says of its format: checkpoint_format, else format; empty if it says nothing.
+std::string checkpoint_format_of(const Json& config);
+
 // Throws InputError naming `where` for anything but the config of a known format.
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
 

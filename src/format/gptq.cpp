@@ -131,7 +131,8 @@ class GptqFormat final : public HuggingFaceFormat {
   const Parts& parts() const override { return parts_; }
 
   bool recognizes(const Json& config) const override {
-    return config.value("checkpoint_format", config.value("format", std::string("gptq"))) == name();
+    const std::string format = checkpoint_format_of(config);
+    return format.empty() ? name() == "gptq" : format == name();
   }
 
   QuantizationConfig parse(const Json& config, const std::string& where) const override {

@@ -360,6 +360,12 @@ TEST(Format, RefusesConfigsOfOtherKinds) {
               parse_quantization_config({{"bits", 4}, {"group_size", 128}, {"checkpoint_format", "marlin"}}, "here");
             }).find("marlin"),
             std::string::npos);
+  for (const Json& format : {Json(16), Json::array(), Json::object()}) {
+    EXPECT_NE(message_of([&] {
+                parse_quantization_config({{"bits", 4}, {"group_size", 128}, {"checkpoint_format", format}}, "here");
+              }).find("'" + format.dump() + "' is not read"),
+              std::string::npos);
+  }
   EXPECT_NE(message_of([] { parse_quantization_config(Json::array(), "here"); }).find("here"), std::string::npos);
 }
 
