@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "data/jinja/arguments.h"
+#include "data/jinja/collections.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/methods.h"
 #include "data/jinja/operators.h"
@@ -86,12 +87,6 @@ std::optional<Value> own_attribute(Memory& memory, const Value& value, std::stri
   if (std::holds_alternative<Callable*>(value) &&
       is_one_of(name, {"name", "arguments", "caller", "catch_kwargs", "catch_varargs"}))
     refuse("the attribute ", name, " of a macro");
-  return std::nullopt;
-}
-
-std::optional<int64_t> whole_in(const Value& value) {
-  if (const int64_t* whole = std::get_if<int64_t>(&value)) return *whole;
-  if (const bool* truth = std::get_if<bool>(&value)) return *truth ? 1 : 0;
   return std::nullopt;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "data/jinja/arguments.h"
+#include "data/jinja/collections.h"
 #include "data/jinja/filters.h"
 #include "data/jinja/operators.h"
 #include "data/jinja/print.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/operators.h"
 #include "data/jinja/print.h"

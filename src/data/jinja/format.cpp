@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/operators.h"
 #include "data/jinja/print.h"

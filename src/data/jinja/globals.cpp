@@ -8,6 +8,7 @@
 #include <string>
 
 #include "data/jinja/arguments.h"
+#include "data/jinja/collections.h"
 #include "data/jinja/evaluator.h"
 #include "data/jinja/print.h"
 #include "data/jinja/text.h"

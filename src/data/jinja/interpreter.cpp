@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "data/jinja/arguments.h"
+#include "data/jinja/collections.h"
 #include "data/jinja/print.h"
 
 namespace gptq::jinja {

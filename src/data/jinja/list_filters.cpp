@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/filters.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/methods.h"

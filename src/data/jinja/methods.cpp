@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "data/jinja/arguments.h"
+#include "data/jinja/collections.h"
 #include "data/jinja/format.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/print.h"

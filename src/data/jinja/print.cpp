@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/memory.h"
 #include "data/jinja/text.h"
 

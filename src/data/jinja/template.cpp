@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/interpreter.h"
 #include "data/jinja/parser.h"
 

@@ -96,6 +96,17 @@ void append_lower_at(std::string& text, std::string_view all, size_t start, size
   before && !after ? append_utf8(text, kFinalSigma) : append_lower_case(text, c);
 }
 
+// Whether a text has letters of one case, and none of the other or of titles.
+bool has_only_case(std::string_view text, bool (*is_wanted)(char32_t), bool (*is_other)(char32_t)) {
+  bool found = false;
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = next_character(text, at);
+    if (is_other(c) || is_title(c)) return false;
+    found |= is_wanted(c);
+  }
+  return found;
+}
+
 bool is_printable(char32_t c) {
   if (c == ' ') return true;
   switch (category(c)) {
@@ -331,25 +342,9 @@ bool is_digit(char32_t c) {
          (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468);
 }
 
-bool is_upper_case(std::string_view text) {
-  bool has_cased = false;
-  for (size_t at = 0; at < text.size();) {
-    const char32_t c = next_character(text, at);
-    if (is_lower_letter(c) || category(c) == UTF8PROC_CATEGORY_LT) return false;
-    has_cased |= is_upper_letter(c);
-  }
-  return has_cased;
-}
+bool is_upper_case(std::string_view text) { return has_only_case(text, is_upper_letter, is_lower_letter); }
 
-bool is_lower_case(std::string_view text) {
-  bool has_cased = false;
-  for (size_t at = 0; at < text.size();) {
-    const char32_t c = next_character(text, at);
-    if (is_upper_letter(c) || category(c) == UTF8PROC_CATEGORY_LT) return false;
-    has_cased |= is_lower_letter(c);
-  }
-  return has_cased;
-}
+bool is_lower_case(std::string_view text) { return has_only_case(text, is_lower_letter, is_upper_letter); }
 
 std::string quoted(std::string_view text) {
   const char quote = text.find('\'') != text.npos && text.find('"') == text.npos ? '"' : '\'';

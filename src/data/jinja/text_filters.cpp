@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 
+#include "data/jinja/collections.h"
 #include "data/jinja/filters.h"
 #include "data/jinja/format.h"
 #include "data/jinja/memory.h"

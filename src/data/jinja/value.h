@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -86,27 +87,16 @@ template <typename... Args>
 inline bool is_missing(const Value& value) { return std::holds_alternative<Missing>(value); }
 inline bool is_none(const Value& value) { return std::holds_alternative<None>(value); }
 inline const Text* text_in(const Value& value) { return std::get_if<Text>(&value); }
-List* list_in(const Value& value);  // of any shape, or null
-Dict* dict_in(const Value& value);  // or null
+List* list_in(const Value& value);                    // of any shape, or null
+Dict* dict_in(const Value& value);                    // or null
+std::optional<int64_t> whole_in(const Value& value);  // a bool or an integer
+std::optional<double> real_in(const Value& value);    // those, or a float
 
 // "'str' object": for messages. "str": the name of the type.
 const char* type_of(const Value& value);
 
 bool truth(const Value& value);
-bool equal(Memory& memory, const Value& left, const Value& right);
-// left < right; throws for types that have no order.
-bool less(Memory& memory, const Value& left, const Value& right);
-// `item in container`.
-bool contains(Memory& memory, const Value& container, const Value& item);
-
-// The items that a loop over a value has: of a list, the keys of a dict, the characters of a text, none of a missing
-// value. Uses up an iterator.
-std::span<const Value> iterate(Memory& memory, const Value& value);
 // len(); throws for values without one.
 int64_t length_of(const Value& value);
-
-// Null if there is none.
-const Value* find(Memory& memory, const Dict& dict, const Value& key);
-void insert(Memory& memory, Dict& dict, const Value& key, const Value& value);
 
 }  // namespace gptq::jinja
