@@ -32,13 +32,6 @@ std::string template_file(const fs::path& file) {
 
 bool is_regular(const fs::path& file) { return type_of(file) == fs::file_type::regular; }
 
-// The string that an object has under a key; "" if there is none.
-std::string string_in(const Json& object, std::string_view key) {
-  if (!object.is_object()) return "";
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 // Adds the tokens of an object that have names: keys that end in _token, with a text or an object that has one.
 void add_tokens(const Json& object, bool all_keys, Json& tokens) {
   if (!object.is_object()) return;

@@ -64,7 +64,7 @@ std::string checkpoint_format_of(const Json& config) {
   for (const char* key : {"checkpoint_format", "format"}) {
     const auto found = config.find(key);
     if (found == config.end() || found->is_null()) continue;
-    return found->is_string() ? found->get<std::string>() : found->dump().substr(0, 80);
+    return found->is_string() ? found->get<std::string>() : shown(*found);
   }
   return "";
 }

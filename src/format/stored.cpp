@@ -1,11 +1,11 @@
 #include "format/stored.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/json_numbers.h"
 #include "tensor/nonfinite.h"
 
 namespace gptq {
@@ -28,10 +28,9 @@ const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& nam
 
 int64_t whole_number(const Json& config, const char* key, int64_t least, int64_t most, const std::string& where) {
   const Json& value = config.at(key);
-  const double number = value.is_number_integer() ? value.get<double>() : NAN;  // of any size
-  if (number >= static_cast<double>(least) && number <= static_cast<double>(most)) return value.get<int64_t>();
-  throw InputError(cat(where, ": quantization_config says ", key, " ", value.dump().substr(0, 80),
-                       ", where a whole number from ", least, " to ", most, " is needed"));
+  if (is_whole(value, least, most)) return value.get<int64_t>();
+  throw InputError(cat(where, ": quantization_config says ", key, " ", shown(value), ", where a whole number from ",
+                       least, " to ", most, " is needed"));
 }
 
 std::vector<float> load_scales(const Checkpoint& checkpoint, const StoredTensor& tensor) {

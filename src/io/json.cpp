@@ -101,6 +101,18 @@ std::string as_utf8(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
 }
 
+std::string shown(const Json& value) {
+  constexpr size_t kShown = 80;
+  const std::string text = value.dump(-1, ' ', true);
+  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+}
+
+std::string string_in(const Json& object, std::string_view key) {
+  if (!object.is_object()) return "";
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 std::string to_text(Json json) {
   quote_numbers(json);
   std::string text = json.dump(2) + "\n";
@@ -114,14 +126,20 @@ template <typename AnyJson>
 AnyJson parse_json(std::string_view text, const std::filesystem::path& file) {
   if (const size_t deep = find_deeper(text); deep != std::string_view::npos)
     throw file_error(file, "nested deeper than ", kMaxJsonDepth, " levels at ", position(text, deep + 1));
+  const auto parse = [&](std::string_view json) {
+    try {
+      return AnyJson::parse(json);
+    } catch (const typename AnyJson::parse_error& error) {
+      throw file_error(file, "not valid JSON at ", position(json, error.byte));
+    }
+  };
   try {
+    if (AnyJson json = AnyJson::parse(text, nullptr, false); !json.is_discarded()) return json;
     const std::string quoted = with_quoted_words(text);
-    if (quoted.empty()) return AnyJson::parse(text);
-    AnyJson json = AnyJson::parse(quoted);
+    if (quoted.empty()) return parse(text);
+    AnyJson json = parse(quoted);
     restore_numbers(json);
     return json;
-  } catch (const typename AnyJson::parse_error& error) {
-    throw file_error(file, "not valid JSON at ", position(text, error.byte));
   } catch (const typename AnyJson::exception&) {
     throw file_error(file, "holds a number that is too large");
   }

@@ -28,6 +28,12 @@ AnyJson parse_json(std::string_view text, const std::filesystem::path& file);
 // A text as JSON can hold it: bytes that are not UTF-8, which paths and arguments may have, are replaced by U+FFFD.
 std::string as_utf8(const std::string& text);
 
+// A value in a message: its start, in ASCII.
+std::string shown(const Json& value);
+
+// The string that an object has under a key; "" if there is none.
+std::string string_in(const Json& object, std::string_view key);
+
 // JSON as a file has it, with two spaces of indentation, and those words for numbers that are not finite.
 std::string to_text(Json json);
 

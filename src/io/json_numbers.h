@@ -11,6 +11,14 @@
 
 namespace gptq {
 
+// Whether it is written as a whole number, of any size, and lies between.
+inline bool is_whole(const Json& value, int64_t least, int64_t most) {
+  if (!value.is_number_integer()) return false;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return false;
+  const auto number = value.get<int64_t>();
+  return number >= least && number <= most;
+}
+
 // A whole number that `Integer` holds, also where it is written as 4.0. Throws Json::type_error for anything else.
 template <typename Integer>
 Integer whole_number(const Json& value) {

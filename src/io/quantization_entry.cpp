@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "io/checkpoint_files.h"
 #include "io/file.h"
+#include "io/json_numbers.h"
 
 namespace gptq {
 namespace {
@@ -16,9 +17,7 @@ namespace fs = std::filesystem;
 
 // The word under a key, in lower case; empty if there is none.
 std::string word_of(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || !found->is_string()) return "";
-  std::string word = found->get<std::string>();
+  std::string word = string_in(object, key);
   std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::tolower(c); });
   return word;
 }
@@ -39,9 +38,7 @@ bool says_how(const Json& config) {
 Fp8Block block_of(const Json& size, std::string_view key, const fs::path& folder) {
   if (size.is_null()) return {};
   constexpr int64_t kMost = int64_t{1} << 24;
-  const auto fits = [](const Json& value) {
-    return value.is_number_integer() && value.get<int64_t>() > 0 && value.get<int64_t>() <= kMost;
-  };
+  const auto fits = [](const Json& value) { return is_whole(value, 1, kMost); };
   if (!size.is_array() || size.size() != 2 || !std::all_of(size.begin(), size.end(), fits)) {
     throw file_error(folder, "its quantization_config says ", key, " ", size.dump(), "; two positive numbers up to ",
                      kMost, " are needed");

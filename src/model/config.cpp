@@ -153,7 +153,7 @@ void read_windows(const Keys& keys, const Architecture& row, ModelConfig& config
 // Attention to later tokens, which no backend computes.
 void refuse_two_ways(const Keys& keys) {
   const auto refuse = [&](const char* key, const Json& value) {
-    throw UnsupportedError(cat(keys.where(), ": '", key, "' is ", Keys::shown(value),
+    throw UnsupportedError(cat(keys.where(), ": '", key, "' is ", shown(value),
                                ": tokens see later ones in this model, and only causal attention is computed"));
   };
   const Json* causal = keys.find("is_causal");

@@ -290,7 +290,7 @@ void collect(const Json& object, const std::string& path, const ModelConfig& con
     if (noted->second.count(key) != 0) {
       if (value.is_object() && log.count(&value) != 0) collect(value, path + key + ".", config, log, unread);
     } else if (!has_no_effect(key) && !is_blank(value) && !agrees(key, value, config) && !is_rope_leftover(path, key)) {
-      unread.push_back(cat(path, key, ": ", Keys::shown(value)));
+      unread.push_back(cat(path, key, ": ", shown(value)));
     }
   }
 }

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "io/checkpoint.h"
+#include "io/json_numbers.h"
 
 namespace gptq {
 
@@ -147,19 +148,9 @@ class Keys {
 
   const std::string& where() const { return where_; }
 
-  // A value in a message: its start, in ASCII.
-  static std::string shown(const Json& value) {
-    constexpr size_t kShown = 80;
-    const std::string text = value.dump(-1, ' ', true);
-    return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
-  }
-
  private:
   int64_t whole_number(const std::string& key, const Json& value, int64_t least, int64_t most) const {
-    if (value.is_number_integer()) {
-      const auto number = value.get<double>();  // of any size
-      if (number >= static_cast<double>(least) && number <= static_cast<double>(most)) return value.get<int64_t>();
-    }
+    if (is_whole(value, least, most)) return value.get<int64_t>();
     throw wrong(key, cat("is ", shown(value), ", where a whole number from ", least, " to ", most, " is needed"));
   }
 

@@ -261,8 +261,7 @@ void read_expert_blocks(const Keys& keys, ModelConfig& config) {
       for (BlockKind& kind : config.kinds) kind.has_experts = false;
     }
     for (const Json& block : *list) {
-      if (!block.is_number_integer() || block.get<int64_t>() < 0 || block.get<int64_t>() >= config.blocks)
-        throw keys.wrong(key, "names blocks that the model does not have");
+      if (!is_whole(block, 0, config.blocks - 1)) throw keys.wrong(key, "names blocks that the model does not have");
       config.kinds[block.get<size_t>()].has_experts = has_experts;
     }
   }

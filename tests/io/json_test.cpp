@@ -1,6 +1,7 @@
 // JSON from files: numbers that are checked, and texts that are not UTF-8.
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "io/json_numbers.h"
 
 namespace gptq {
@@ -25,6 +26,15 @@ TEST(JsonNumbers, OthersAreRefused) {
   EXPECT_THROW(whole_number<int64_t>(Json::parse("9223372036854775808")), Json::exception);
   EXPECT_THROW(whole_number<int64_t>(Json::parse("1e17")), Json::exception);
   EXPECT_THROW(whole_number<uint64_t>(Json::parse("-1")), Json::exception);
+}
+
+TEST(JsonText, AnErrorBehindNumbersThatAreNotFiniteIsFoundInItsLine) {
+  try {
+    parse_json<Json>("{\"a\": [NaN, -Infinity],\n \"b\": }", "config.json");
+    FAIL();
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("line 2"), std::string::npos) << error.what();
+  }
 }
 
 TEST(JsonText, BytesThatAreNotUtf8AreReplaced) {
