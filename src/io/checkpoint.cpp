@@ -83,10 +83,11 @@ Checkpoint::Checkpoint(fs::path folder, int64_t max_read_rate)
   warnings_ = weights.warnings;
   open_files(weights);
   check_index(weights);
-  const std::vector<const StoredTensor*> all = tensors();
-  const bool is_plain =
-      std::none_of(all.begin(), all.end(), [](const auto* tensor) { return is_of_quantized(*tensor); });
-  if (!entry.config.is_null() && is_plain) {
+  const auto is_plain = [&] {
+    const std::vector<const StoredTensor*> all = tensors();
+    return std::none_of(all.begin(), all.end(), [](const auto* tensor) { return is_of_quantized(*tensor); });
+  };
+  if (!entry.config.is_null() && is_plain()) {
     warnings_.push_back(cat(folder_.string(), ": its quantization_config claims ", entry.method(),
                             ", but no weight is stored that way: it is read as a model that is not quantized"));
     return;

@@ -16,8 +16,8 @@
 
 namespace gptq {
 
-// FP8 weights (those of read_quantization_entry()) appear as bf16 tensors and are
-// dequantized when read; the tensors of their scales are hidden. So such a folder looks like a plain one.
+// FP8 weights (those of read_quantization_entry()) appear as bf16 tensors and are dequantized when read; the tensors of
+// their scales are hidden. So such a folder looks like a plain one.
 class Checkpoint {
  public:
   // Reads config.json and validates the headers of all safetensors files, those of find_weights(). A tensor of a shard

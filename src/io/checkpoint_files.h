@@ -35,8 +35,8 @@ WeightFiles find_weights(const std::filesystem::path& folder);
 // The model's other regular files, subfolders included, as sorted relative paths; follows links to files, not to
 // folders. Omits config.json, quantize_config.json and hf_quant_config.json; hidden files and folders (.git, .cache);
 // unquantized weights of any format and their indices (*.safetensors, *model*.bin, *.pt, *.pth, *.ckpt, *.gguf, *.h5,
-// *.msgpack, *.ot,
-// *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own format.
+// *.msgpack, *.ot, *.onnx, *.onnx_data); and the folder original/, where some models have a copy in their author's own
+// format.
 // Throws InputError for a link that leads out of the folder, except to a file of the same repository in a Hugging Face
 // cache, and for a pipe, a socket or a device.
 std::vector<std::filesystem::path> find_side_files(const std::filesystem::path& folder);

@@ -20,9 +20,9 @@ std::vector<std::pair<std::string, double>> stage_seconds(std::map<std::string, 
 
 // The tokens of experts, for people; empty without experts.
 std::string expert_tokens_message(const std::vector<LinearReport>& linears);
-// The experts with too few tokens; empty if there are none.
 // How many input columns no calibration token activates, and what became of them; empty if all are activated.
 std::string dead_columns_warning(const std::vector<LinearReport>& linears, const Recipe& recipe);
+// The experts with too few tokens; empty if there are none.
 std::string few_tokens_warning(const std::vector<LinearReport>& linears, const Recipe& recipe);
 
 }  // namespace gptq
