@@ -48,8 +48,10 @@ struct Job {
   // another one if this one ends early.
   bool resume = false;
   bool checkpoint_states = false;  // saves the states at each block, for a quicker `resume`
-  bool skip_existing = false;      // ends at once if the output is there and has this recipe
-  std::stop_token stop;            // ask to end: Cancelled is thrown; nothing is left behind without `resume`
+  // Reads the output at the end, and compares it with the original on a few sequences of the calibration's text.
+  bool final_check = true;
+  bool skip_existing = false;  // ends at once if the output is there and has this recipe
+  std::stop_token stop;        // ask to end: Cancelled is thrown; nothing is left behind without `resume`
 };
 
 // Throws InputError for a job that cannot run: it says what does not fit, and the smallest that would.

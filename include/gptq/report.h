@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,6 +76,17 @@ struct BitChoice {
   std::vector<std::pair<int, double>> divergence;
 };
 
+// The output, read as a loader would, on a few sequences of the calibration's text, against the original model. Losses
+// and KL(original || output) in nats per predicted token.
+struct Check {
+  int64_t sequences = 0, tokens = 0;  // tokens: predicted; 0 for a model without an output head
+  bool held_back = false;             // the sequences are not of the calibration
+  double mean_kl = 0, same_top = 0;   // same_top: share of tokens where both have one most likely next token
+  double model_nll = 0, quantized_nll = 0;
+  double frequency_nll = 0;     // of the same tokens, predicted from their frequencies in the calibration
+  double difference = 0;  // of its states and logits from those that the run had, relative
+};
+
 struct Report {
   std::string model, output, device, compute_dtype, checkpoint_format, device_map, states;
   Recipe recipe;
@@ -113,7 +125,8 @@ struct Report {
   };
   std::vector<Trim> trims;
   int64_t spill_bytes = 0;
-  Plan plan;  // as it was before the run
+  std::optional<Check> check;  // of the output at the end (Job::final_check)
+  Plan plan;                   // as it was before the run
   std::vector<std::string> warnings;
 };
 

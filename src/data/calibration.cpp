@@ -244,6 +244,22 @@ std::vector<int64_t> draw(int64_t count, int64_t samples, uint64_t seed) {
   return numbers;
 }
 
+// The numbers below `count` that are not among these ascending ones.
+std::vector<int64_t> others(const std::vector<int64_t>& numbers, int64_t count) {
+  std::vector<int64_t> all(static_cast<size_t>(count)), rest;
+  std::iota(all.begin(), all.end(), 0);
+  std::set_difference(all.begin(), all.end(), numbers.begin(), numbers.end(), std::back_inserter(rest));
+  return rest;
+}
+
+// At most `most` of these, spread evenly.
+std::vector<int64_t> spread(const std::vector<int64_t>& numbers, int64_t most) {
+  const auto count = static_cast<int64_t>(numbers.size()), taken = std::min(most, count);
+  std::vector<int64_t> chosen;
+  for (int64_t i = 0; i < taken; ++i) chosen.push_back(numbers[static_cast<size_t>(i * count / taken)]);
+  return chosen;
+}
+
 void require_positive(const char* option, int64_t value) {
   if (value <= 0) throw option_error(option, " is ", value, " where at least 1 was expected");
 }
@@ -251,6 +267,10 @@ void require_positive(const char* option, int64_t value) {
 }  // namespace
 
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request) {
+  return read_calibration_text(source, request, 0).sequences;
+}
+
+CalibrationText read_calibration_text(const TextSource& source, const CalibrationRequest& request, int64_t held_back) {
   require_positive("samples", request.samples);
   require_positive("sequence_length", request.sequence_length);
   Documents documents = read(source);
@@ -264,18 +284,20 @@ std::vector<TokenSequence> read_calibration(const TextSource& source, const Cali
   } else {
     for (int64_t i = 0; i < samples; ++i) chosen.push_back(documents.are_ids ? i : i * count / samples);
   }
-
-  std::vector<TokenSequence> sequences;
-  for (int64_t index : chosen) {
-    if (!documents.are_ids) {
-      sequences.push_back(window(stream, index, request.sequence_length));
-      continue;
+  const auto take = [&](const std::vector<int64_t>& indices) {
+    std::vector<TokenSequence> sequences;
+    for (int64_t index : indices) {
+      if (!documents.are_ids) {
+        sequences.push_back(window(stream, index, request.sequence_length));
+        continue;
+      }
+      TokenSequence& line = documents.sequences[static_cast<size_t>(index)];
+      line.resize(std::min(line.size(), static_cast<size_t>(request.sequence_length)));
+      sequences.push_back(std::move(line));
     }
-    TokenSequence& line = documents.sequences[static_cast<size_t>(index)];
-    line.resize(std::min(line.size(), static_cast<size_t>(request.sequence_length)));
-    sequences.push_back(std::move(line));
-  }
-  return sequences;
+    return sequences;
+  };
+  return {take(chosen), take(spread(others(chosen, count), held_back))};
 }
 
 std::vector<TokenSequence> read_windows(const TextSource& source, int64_t context, int64_t windows) {

@@ -41,6 +41,13 @@ struct CalibrationRequest {
 // messages whose chat template uses what is not supported.
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request);
 
+// A calibration, and more sequences of the same text that are not in it.
+struct CalibrationText {
+  std::vector<TokenSequence> sequences, held_back;
+};
+// The same sequences, and up to `held_back` others, spread evenly over what is left; none if nothing is left.
+CalibrationText read_calibration_text(const TextSource& source, const CalibrationRequest& request, int64_t held_back);
+
 // Evaluation windows: the stream of text as above, cut into windows of `context` tokens without overlap; the first
 // `windows` of them (0: all). input_ids: each line is a window; lines of fewer than 2 tokens, which predict nothing,
 // are skipped.

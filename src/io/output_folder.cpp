@@ -95,11 +95,19 @@ OutputFolder::~OutputFolder() {
     if (const auto found = living().find(output_); found != living().end() && found->second == this)
       living().erase(found);
   }
-  std::error_code error;
-  const bool is_kept = options_.resume && fs::exists(file("journal"), error);
-  if (placed_ || left_ || is_kept) return;
+  if (placed_ || left_ || can_be_resumed()) return;
   partial_.drop();
   remove_parents();
+}
+
+// Without memory to find out, yes: what is left can be removed later, what is removed cannot be resumed.
+bool OutputFolder::can_be_resumed() const noexcept {
+  try {
+    std::error_code error;
+    return options_.resume && fs::exists(file("journal"), error);
+  } catch (const std::bad_alloc&) {
+    return true;
+  }
 }
 
 // Innermost first; a folder that others have put files in stays.

@@ -1,6 +1,7 @@
 #include "io/partial_folder.h"
 
 #include <cerrno>
+#include <new>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -120,13 +121,17 @@ void PartialFolder::remove(const std::string& last) {
   if (error) throw cannot(folder_, "remove it", error.value());
 }
 
-// Repeated, as a thread that still writes may add a file while the folder is removed.
+// Repeated, as a thread that still writes may add a file while the folder is removed, and memory may be short for a
+// moment.
 void PartialFolder::drop() noexcept {
-  std::error_code error;
-  int attempts = 3;
-  do {
-    fs::remove_all(folder_, error);
-  } while (error && --attempts > 0);
+  for (int attempts = 3; attempts > 0; --attempts) {
+    try {
+      std::error_code error;
+      fs::remove_all(folder_, error);
+      if (!error) return;
+    } catch (const std::bad_alloc&) {
+    }
+  }
 }
 
 }  // namespace gptq

@@ -24,6 +24,11 @@ inline double hessian_work(const std::vector<LinearSpec>& step, int64_t tokens, 
   return (two_streams ? 1.5 : 0.5) * n * n * step[0].share * static_cast<double>(tokens);
 }
 
+// Both of a sequence that passes the quantized and the original step, and is not calibrated with.
+inline double watching_work(const std::vector<LinearSpec>& step, int64_t tokens) {
+  return 2 * forward_work(step, tokens);
+}
+
 // A step's sweep: its Hessian, and all streams through it.
 inline double sweep_work(const std::vector<LinearSpec>& step, int64_t tokens, bool two_streams) {
   return (two_streams ? 2 : 1) * forward_work(step, tokens) + hessian_work(step, tokens, two_streams);

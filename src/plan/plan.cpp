@@ -45,6 +45,8 @@ int64_t scratch_of(const Backend& backend, const Calls& calls) {
 
 std::string text_of(int64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
 
+bool wants_check(const Job& job) { return job.final_check && job.recipe.method == Method::gptq; }
+
 // In order of preference. For an accelerator, recomputing inputs is cheaper than moving them.
 std::vector<Strategy> strategies_for(const Job& job, const Facts& facts) {
   const bool rebuilds = can_rebuild_inputs(facts.config);
@@ -55,10 +57,14 @@ std::vector<Strategy> strategies_for(const Job& job, const Facts& facts) {
   }
   if (!job.spill_dir.empty()) states.push_back({StatePlace::spill, true});
   std::vector<Strategy> strategies;
-  for (const bool read_ahead : {true, false}) {
-    for (Strategy strategy : states) {
-      strategy.read_ahead = read_ahead;
-      strategies.push_back(strategy);
+  for (const bool checks : {true, false}) {
+    if (checks && !wants_check(job)) continue;
+    for (const bool read_ahead : {true, false}) {
+      for (Strategy strategy : states) {
+        strategy.read_ahead = read_ahead;
+        strategy.checks = checks;
+        strategies.push_back(strategy);
+      }
     }
   }
   return strategies;
@@ -132,6 +138,7 @@ void estimate_time(const Job& job, const Facts& facts, const Speeds& speeds, con
   const double blocks = static_cast<double>(facts.config.blocks);
   const double writing = static_cast<double>(plan.output_bytes) / kWriteRate;
   stages[kPackStage] += 0.05 + std::max(0.0, writing - computing);
+  if (stages.count(kCheckStage) != 0) stages[kCheckStage] += static_cast<double>(plan.output_bytes) / kReadRate;
   stages[kReadStage] = read / blocks + std::max(0.0, read - computing);
   if (job.recipe.method == Method::gptq) {
     std::error_code error;
@@ -200,10 +207,15 @@ void add_states(const Job& job, const Facts& facts, const Rehearsal& expected, c
   plan.sequences = expected.sequences;
   plan.tokens = expected.tokens;
   plan.sequences_at_once = std::min(expected.sequences_at_once, expected.sequences);
+  if (wants_check(job) && !strategy.checks) {
+    plan.warnings.push_back(
+        "the final check of the output is left out, as memory is short: `gptq compare` does the same later");
+  }
   const int64_t tokens = expected.tokens * (wants_original_states(job.recipe) ? 2 : 1);  // of both streams
   if (strategy.states == StatePlace::spill) plan.spill_bytes = tokens * state_bytes(facts).both();
   constexpr int64_t kFiles = 2;  // in turn
-  if (job.checkpoint_states) plan.saved_states_bytes = kFiles * tokens * state_bytes(facts).residual;
+  if (job.checkpoint_states)
+    plan.saved_states_bytes = kFiles * (tokens + 2 * expected.held_back_tokens) * state_bytes(facts).residual;
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct Rehearsal {
   std::map<std::string, int64_t> peaks;  // in bytes by device; "cpu" is always there
   Calls calls;                           // for the whole job
   int64_t tokens = 0, sequences = 0;
+  int64_t held_back_tokens = 0;   // of the final check
   int64_t state_bytes_moved = 0;  // between host and devices, for the whole job
   int64_t sequences_at_once = 0;  // sequences that pass a step together, limited by memory
 };

@@ -19,6 +19,7 @@ struct Strategy {
   StatePlace states = StatePlace::device;
   bool keeps_inputs = true;  // keeps the inputs of steps; otherwise they are recomputed
   bool read_ahead = true;    // reads the next block while this one computes
+  bool checks = true;        // checks the output at the end, if the job asks for that
 };
 
 }  // namespace gptq

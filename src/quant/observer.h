@@ -19,6 +19,7 @@ inline constexpr const char* kLoadStage = "load";                // loading weig
 inline constexpr const char* kMovingStage = "moving states";     // from and to other places of storage
 inline constexpr const char* kPackStage = "pack and write";
 inline constexpr const char* kCommitStage = "commit";  // remaining writes after the last block
+inline constexpr const char* kCheckStage = "check";    // of the output, and the sequences that it passes
 inline constexpr const char* kProbeStage = "probes";
 inline constexpr const char* kMeasureStage = "measuring bits";
 

@@ -256,6 +256,12 @@ std::vector<Option<Job>> job_rows() {
        .group = Group::output,
        .help = "save the hidden states between blocks, for resuming sooner",
        .more = "As often as a twentieth of the time allows. Without it, finished blocks are run forward again."},
+      {.key = "final_check",
+       .access = access(&J::final_check),
+       .group = Group::output,
+       .off_help = "do not compare the output with the original on a few sequences at the end",
+       .more = "The comparison finds an output that is not what was quantized, and a model that is not read as it "
+               "should be."},
       {.key = "skip_existing",
        .access = access(&J::skip_existing),
        .group = Group::output,

@@ -169,6 +169,12 @@ void Collector::solved(const LinearSpec& linear, const Quantized& quantized, con
   progress_.solved(quantized.loss);
 }
 
+void Collector::checked(const Check& check) {
+  report_.check = check;
+  if (const std::string text = check_message(check); !text.empty()) tell(Level::message, text);
+  for (const std::string& text : check_warnings(check, report_.linears)) tell(Level::warning, text);
+}
+
 void Collector::note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices) {
   for (const auto& [name, backend] : devices) {
     for (const auto& [op, count] : backend->fallbacks()) report_.fallbacks.emplace_back(op, count);

@@ -34,6 +34,7 @@ class Collector final : public RunObserver {
   // Packs and writes a linear; may update its entry of the report later, whose address is stable.
   using Store = std::function<void(const LinearSpec&, const Quantized&, Backend&, LinearReport& entry)>;
   void store_with(Store store) { store_ = std::move(store); }
+  void checked(const Check& check);
   void note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices);
   // Called after commit, with the job's complete recipe.
   Report finish(const Facts& facts, const Layout& layout, int64_t spill_bytes, int64_t output_bytes);

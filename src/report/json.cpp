@@ -121,6 +121,19 @@ Json json_of(const Report::Trim& trim) {
           {"held_after", trim.held_after}};
 }
 
+Json json_of(const std::optional<Check>& check) {
+  if (!check) return nullptr;
+  Json json = {{"sequences", check->sequences}, {"held_back", check->held_back}, {"difference", check->difference}};
+  if (check->tokens == 0) return json;
+  json["tokens"] = check->tokens;
+  json["mean_kl"] = check->mean_kl;
+  json["same_top"] = check->same_top;
+  json["model_nll"] = check->model_nll;
+  json["quantized_nll"] = check->quantized_nll;
+  json["frequency_nll"] = check->frequency_nll;
+  return json;
+}
+
 // Paths may hold bytes that are no UTF-8.
 std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace); }
 
@@ -159,6 +172,7 @@ std::string to_json(const Report& report) {
                      {"visits", list_of(report.visits, render)},
                      {"cleared_caches", list_of(report.trims, render)},
                      {"spill_bytes", report.spill_bytes},
+                     {"check", json_of(report.check)},
                      {"plan", json_of(report.plan)},
                      {"warnings", report.warnings},
                      {"experts", experts_of(report)},

@@ -30,7 +30,9 @@ void RunProgress::expect(int64_t blocks, int64_t tokens, double multiply_adds) {
 
 void RunProgress::begin_stage(const char* stage) {
   clock_.begin(stage);
-  if (clock_.stage() == kReadStage || clock_.stage() == kEmbeddingStage || clock_.stage() == kMeasureStage)
+  const bool checks_output = clock_.stage() == kCheckStage && unit_ == nullptr;
+  if (checks_output || clock_.stage() == kReadStage || clock_.stage() == kEmbeddingStage ||
+      clock_.stage() == kMeasureStage)
     step_ = stage;
 }
 

@@ -1,6 +1,8 @@
 #include "report/summary.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 
 #include "base/error.h"
 #include "quant/observer.h"
@@ -20,6 +22,23 @@ double average_bits(const Facts& facts, const Layout& layout) {
     bits += size * linear.recipe.bits;
   }
   return weights > 0 ? bits / weights : 0;
+}
+
+std::string rounded(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
+// The largest mean KL that codes of these widths should cost.
+double largest_kl(const std::vector<LinearReport>& linears) {
+  double bits = 0, weights = 0;
+  for (const LinearReport& linear : linears) {
+    const auto size = static_cast<double>(linear.rows * linear.cols);
+    weights += size;
+    bits += size * linear.bits;
+  }
+  return std::exp2(5.5 - 1.7 * bits / std::max(weights, 1.0));
 }
 
 }  // namespace
@@ -97,6 +116,38 @@ std::string few_tokens_warning(const std::vector<LinearReport>& linears, const R
   return cat(few.size(), " linears of experts saw fewer than ", recipe.expert_tokens,
              " tokens and were quantized with what they would do to all tokens: ", names,
              "; take more `samples`, or `moe_calibrate_all_experts`");
+}
+
+std::string check_message(const Check& check) {
+  if (check.tokens == 0) return "";
+  return cat("check: KL ", rounded(check.mean_kl), ", loss ", rounded(check.model_nll), " -> ",
+             rounded(check.quantized_nll), ", same next token ", rounded(100 * check.same_top), " % of ", check.tokens,
+             check.held_back ? " held-back tokens" : " tokens of the calibration");
+}
+
+std::vector<std::string> check_warnings(const Check& check, const std::vector<LinearReport>& linears) {
+  std::vector<std::string> warnings;
+  // States are those of the run bit for bit where its kernels run again, and within rounding of bf16 elsewhere.
+  constexpr double kRounding = 0.02;
+  if (!(check.difference <= kRounding)) {
+    warnings.push_back(cat("check: the output does not compute what was quantized: its states or logits differ by ",
+                           rounded(100 * check.difference),
+                           " %; do not use it, and please report this with the model's config.json"));
+  }
+  if (check.tokens == 0) return warnings;
+  if (const double limit = largest_kl(linears); !(check.mean_kl <= limit)) {
+    warnings.push_back(cat("check: KL ", rounded(check.mean_kl), " is more than the ", rounded(limit),
+                           " that these bits should cost at most: compare the output with `gptq compare` on another "
+                           "text before you use it, give it more `samples`, or more bits"));
+  }
+  if (!(check.model_nll <= check.frequency_nll)) {
+    warnings.push_back(cat("check: the original model predicts the calibration's text worse (loss ",
+                           rounded(check.model_nll), ") than the frequencies of its tokens do (",
+                           rounded(check.frequency_nll),
+                           "): the text is not of its language, its weights are not trained, or they are not read as "
+                           "they should be"));
+  }
+  return warnings;
 }
 
 }  // namespace gptq

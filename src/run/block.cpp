@@ -7,8 +7,8 @@
 namespace gptq {
 
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, const Team& team, Streams streams,
-                    BlockObserver& observer) {
-  BlockPass pass(model, std::move(staged), team.lead(), streams, observer);
+                    const Streams* watched, BlockObserver& observer) {
+  BlockPass pass(model, std::move(staged), team.lead(), streams, observer, watched);
   const StepSolver solver(pass, recipe);
   if (recipe.method == Method::rtn) return sweep_rounding(pass, solver);
   const bool advances = !pass.is_last() || recipe.lm_head;

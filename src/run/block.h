@@ -11,9 +11,10 @@
 namespace gptq {
 
 // Quantizes the block on the team and advances the states past it (past the last block only if the output head is
-// quantized), the originals past the original block. Frees the staged weights step by step.
+// quantized), the originals past the original block. Frees the staged weights step by step. watched: as in BlockPass;
+// always advanced.
 void quantize_block(Model& model, const Recipe& recipe, StagedBlock staged, const Team& team, Streams streams,
-                    BlockObserver& observer);
+                    const Streams* watched, BlockObserver& observer);
 
 // Quantizes the output head after the last block; recipe_for_head() has its recipe.
 void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend, Streams streams,

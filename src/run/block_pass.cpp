@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "model/work.h"
+
 namespace gptq {
 namespace {
 
@@ -14,28 +16,30 @@ Step copy_of(Backend& backend, const Step& from) {
 
 }  // namespace
 
-BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer)
+BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer,
+                     const Streams* watched)
     : model_(model),
       staged_(std::move(staged)),
       backend_(backend),
       streams_(streams),
+      watched_(watched),
       observer_(observer),
       specs_(step_specs(model.config(), staged_.index)),
       block_(in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); })) {
-  if (has_originals())
+  if (keeps_original())
     original_ = in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); });
 }
 
 void BlockPass::load(int64_t step) {
   in_stage(observer_, kLoadStage, [&] {
     model_.weights().load_step(staged_, block_, step);
-    if (has_originals()) original_.steps[step] = copy_of(backend_, block_.steps[step]);
+    if (keeps_original()) original_.steps[step] = copy_of(backend_, block_.steps[step]);
   });
 }
 
 void BlockPass::drop(int64_t step) {
   Weights::drop_step(block_, step);
-  if (has_originals()) Weights::drop_step(original_, step);
+  if (keeps_original()) Weights::drop_step(original_, step);
 }
 
 void BlockPass::drop_before(int64_t step) {
@@ -68,6 +72,20 @@ void BlockPass::finish(BatchPair pair) {
 
 void BlockPass::forward(BatchPair pair) {
   for_both(pair, [&](const Block& block, Batch& batch) { model_.forward(block, batch); });
+}
+
+void BlockPass::watch(int64_t step) {
+  if (watched_ == nullptr) return;
+  const auto pass = [&](const Block& block, Batch& batch) {
+    step < steps() ? model_.enter(block, step, batch) : model_.finish(block, batch);
+  };
+  watched_->for_each(backend_, state_use(model_.config(), specs_, step, true), [&](BatchPair pair) {
+    in_stage(observer_, kCheckStage, [&] {
+      pass(block_, pair.batch);
+      if (pair.original != nullptr) pass(original_, *pair.original);
+    });
+    observer_.worked(step < steps() ? watching_work(specs_[step], pair.batch.tokens()) : 0);
+  });
 }
 
 void BlockPass::visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const VisitInputs& visit) const {

@@ -12,8 +12,10 @@ namespace gptq {
 
 class BlockPass {
  public:
-  // Loads the parts of the block; its steps are loaded later, each by load().
-  BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer);
+  // Loads the parts of the block; its steps are loaded later, each by load(). watched: streams that pass the block
+  // too, and that no Hessian sees; or nullptr.
+  BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer,
+            const Streams* watched = nullptr);
 
   const StepSpecs& specs() const { return specs_; }
   int64_t steps() const { return static_cast<int64_t>(specs_.size()); }
@@ -41,8 +43,11 @@ class BlockPass {
   void finish(BatchPair pair);
   void forward(BatchPair pair);
   void visit_inputs(int64_t step, BatchPair pair, bool all_tokens, const VisitInputs& visit) const;
+  // The watched streams enter a step, or pass the last one if step is the number of steps.
+  void watch(int64_t step);
 
  private:
+  bool keeps_original() const { return has_originals() || (watched_ != nullptr && watched_->originals != nullptr); }
   // Calls pass(block, batch) for the streams.
   template <typename Pass>
   void for_both(BatchPair pair, const Pass& pass);
@@ -51,10 +56,11 @@ class BlockPass {
   StagedBlock staged_;
   Backend& backend_;
   const Streams streams_;
+  const Streams* watched_;
   BlockObserver& observer_;
   const StepSpecs specs_;
   Block block_;     // solved steps have dequantized weights
-  Block original_;  // with two streams; its later steps have the weights of steps that are not quantized yet
+  Block original_;  // if some stream passes it; its later steps have the weights of steps that are not quantized yet
 };
 
 }  // namespace gptq

@@ -79,6 +79,21 @@ Comparison ComparisonSums::result(const std::string& text, int64_t windows, doub
   return comparison;
 }
 
+std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
+  Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
+  backend.run(ops::TokenLosses{.logits = logits, .targets = targets, .losses = losses});
+  return to_host<float>(backend, losses);
+}
+
+void add_predictions(Backend& backend, ConstMatrixView model, ConstMatrixView quantized,
+                     std::span<const int32_t> targets, int64_t position, ComparisonSums& sums) {
+  const auto count = static_cast<int64_t>(targets.size());
+  Matrix divergence(backend, DType::f32, count, 1), same_top(backend, DType::f32, count, 1);
+  backend.run(ops::CompareLogits{.p = model, .q = quantized, .divergence = divergence, .same_top = same_top});
+  sums.add(position, losses_of(backend, model, targets), losses_of(backend, quantized, targets),
+           to_host<float>(backend, divergence), to_host<float>(backend, same_top));
+}
+
 std::string disagreement(const std::vector<Comparison>& comparisons) {
   constexpr double kClear = 0.02;  // nats: a perplexity 2 % higher
   constexpr double kTimes = 3, kErrors = 2;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.h"
 #include "gptq/gptq.h"
 
 namespace gptq {
@@ -33,5 +34,12 @@ class ComparisonSums {
   double squared_changes_ = 0;      // of the loss of a token
   std::vector<float> divergences_;  // per token, for their percentile
 };
+
+// The loss in nats of each target, from its row of logits [n, vocabulary].
+std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets);
+
+// Adds the predictions of `targets` by the logits of both models, [n, vocabulary]; `position` as in add().
+void add_predictions(Backend& backend, ConstMatrixView model, ConstMatrixView quantized,
+                     std::span<const int32_t> targets, int64_t position, ComparisonSums& sums);
 
 }  // namespace gptq

@@ -93,12 +93,6 @@ void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& v
   }
 }
 
-std::vector<float> losses_of(Backend& backend, ConstMatrixView logits, std::span<const int32_t> targets) {
-  Matrix losses(backend, DType::f32, static_cast<int64_t>(targets.size()), 1);
-  backend.run(ops::TokenLosses{.logits = logits, .targets = targets, .losses = losses});
-  return to_host<float>(backend, losses);
-}
-
 // A text's windows, grouped in rounds.
 struct Text {
   std::string file;
@@ -224,10 +218,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
           const auto count = static_cast<int64_t>(targets.size());
           const Matrix p = first.model().output_head().logits(first_batch, row, count),
                        q = second.model().output_head().logits(second_batch, row, count);
-          Matrix divergence(head, DType::f32, count, 1), same_top(head, DType::f32, count, 1);
-          head.run(ops::CompareLogits{.p = p, .q = q, .divergence = divergence, .same_top = same_top});
-          sums.add(position, losses_of(head, p, targets), losses_of(head, q, targets), to_host<float>(head, divergence),
-                   to_host<float>(head, same_top));
+          add_predictions(head, p, q, targets, position, sums);
         });
       }
     }

@@ -13,15 +13,16 @@ namespace gptq {
 Quantization::Quantization(Session& session, const Recipe& recipe, RunObserver& observer)
     : ObservedVisitor(session, observer), recipe_(recipe), states_(std::make_unique<StateStore>(StatePlace::device)) {}
 
-void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches, ThreadPool* pool) {
+void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
+                         std::vector<std::vector<TokenSequence>> held_back, ThreadPool* pool) {
   int64_t tokens = 0;
   size_t longest = 0;
   for (const auto& sequences : batches) {
     tokens += count_tokens(sequences);
     longest = std::max(longest, sequences[0].size());
   }
-  states_ = session_.make_store(tokens);
-  if (wants_original_states(recipe_)) originals_ = session_.make_store(tokens);
+  if (tokens > 0) states_ = session_.make_store(tokens);
+  if (tokens > 0 && wants_original_states(recipe_)) originals_ = session_.make_store(tokens);
   Backend& backend = session_.first();
   const auto add_all = [&] {
     for (const auto& sequences : batches) {
@@ -30,6 +31,7 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
         originals_->add({.offsets = batch.offsets, .residual = copy_of(backend, batch.residual)}, backend);
       states_->add(std::move(batch), backend);
     }
+    if (!held_back.empty()) held_back_.emplace(session_, std::move(held_back), pool);
     backend.wait();
   };
   as_unit(session_.placement().embedding(), -1, backend, [&] { in_stage(observer_, kEmbeddingStage, add_all); });
@@ -39,8 +41,12 @@ void Quantization::embed(const std::vector<std::vector<TokenSequence>>& batches,
 
 void Quantization::replay(Session& finished, int64_t first, int64_t last, const WalkOptions& options) {
   const std::vector<Stop> stops = blocks_between(first, last);
-  if (originals_ != nullptr) Replay(session_, *originals_, observer_).walk(stops, options);
-  Replay(finished, *states_, observer_).walk(stops, options);
+  if (originals_ != nullptr || held_back_) {
+    StateStore* held_back = held_back_ ? &held_back_->originals() : nullptr;
+    StateStore& originals = originals_ != nullptr ? *originals_ : *held_back;
+    Replay(session_, originals, originals_ != nullptr ? held_back : nullptr, observer_).walk(stops, options);
+  }
+  Replay(finished, *states_, held_back_ ? &held_back_->quantized() : nullptr, observer_).walk(stops, options);
 }
 
 void Quantization::walk(const std::vector<Stop>& stops, WalkOptions options) {
@@ -48,7 +54,10 @@ void Quantization::walk(const std::vector<Stop>& stops, WalkOptions options) {
 }
 
 void Quantization::pass(StagedBlock staged, const Team& team) {
-  quantize_block(session_.model(), recipe_, std::move(staged), team, streams(), observer_);
+  std::optional<Streams> watched;
+  if (held_back_) watched.emplace(held_back_->streams());
+  quantize_block(session_.model(), recipe_, std::move(staged), team, streams(), watched ? &*watched : nullptr,
+                 observer_);
 }
 
 bool Quantization::head() {
@@ -64,18 +73,20 @@ bool Quantization::head() {
   return true;
 }
 
-std::vector<StateStore*> Quantization::stores() const {
-  if (originals_ == nullptr) return {states_.get()};
-  return {states_.get(), originals_.get()};
+std::vector<StateStore*> Quantization::stores() {
+  std::vector<StateStore*> stores = {states_.get()};
+  if (originals_ != nullptr) stores.push_back(originals_.get());
+  if (held_back_) stores.insert(stores.end(), {&held_back_->quantized(), &held_back_->originals()});
+  return stores;
 }
 
-int64_t Quantization::state_bytes_moved() const {
+int64_t Quantization::state_bytes_moved() {
   int64_t bytes = 0;
   for (const StateStore* store : stores()) bytes += store->bytes_moved();
   return bytes;
 }
 
-int64_t Quantization::spill_bytes() const {
+int64_t Quantization::spill_bytes() {
   int64_t bytes = 0;
   for (const StateStore* store : stores()) bytes += store->spill_bytes();
   return bytes;
@@ -84,6 +95,7 @@ int64_t Quantization::spill_bytes() const {
 void Quantization::drop_states() {
   states_.reset();
   originals_.reset();
+  held_back_.reset();
 }
 
 }  // namespace gptq

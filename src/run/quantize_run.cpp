@@ -12,6 +12,7 @@
 #include "plan/mixed_bits.h"
 #include "quant/targets.h"
 #include "recipe/rules.h"
+#include "run/final_check.h"
 #include "run/fingerprint.h"
 #include "run/probe.h"
 #include "run/rehearse.h"
@@ -43,7 +44,8 @@ std::vector<int> chosen_bits(const std::vector<ProbedStep>& steps, double averag
 }
 
 // Multiply-adds of all parts from `first` on, and of bringing the states there.
-double work_from(int64_t first, const Recipe& recipe, const Facts& facts, const Layout& layout, int64_t tokens) {
+double work_from(int64_t first, const Job& job, const Facts& facts, const Layout& layout, int64_t tokens) {
+  const Recipe& recipe = job.recipe;
   const bool calibrates = recipe.method == Method::gptq, two_streams = wants_original_states(recipe);
   const int64_t blocks = facts.config.blocks;
   double work = 0;
@@ -57,6 +59,10 @@ double work_from(int64_t first, const Recipe& recipe, const Facts& facts, const 
   const LinearSpec head = head_spec(facts.config);
   if (first <= blocks && layout.is_quantized(head)) add({head});
   if (calibrates) work += replay_work(facts.config, std::min(first, blocks), tokens) * (two_streams ? 2 : 1);
+  if (calibrates && job.final_check) {  // two streams through the blocks, one through the output
+    const Calibration& calibration = facts.calibration;
+    work += 3 * replay_work(facts.config, blocks, held_back_sequences(calibration) * held_back_length(calibration));
+  }
   return work;
 }
 
@@ -111,16 +117,17 @@ void QuantizeRun::open_session() {
   collector_.opened(names);
 }
 
-std::vector<TokenSequence> QuantizeRun::read_calibration_data() {
+CalibrationText QuantizeRun::read_calibration_data() {
   const Calibration& calibration = facts().calibration;
   const TextSource source{.file = calibration.file,
                           .tokenizer = tokenizer_of(facts().checkpoint->folder()),
                           .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
                           .stop = job_.stop};
-  std::vector<TokenSequence> sequences =
-      read_calibration(source, {calibration.samples, calibration.sequence_length, calibration.seed});
-  collector_.calibrated(calibration, sequences);
-  return sequences;
+  CalibrationText text =
+      read_calibration_text(source, {calibration.samples, calibration.sequence_length, calibration.seed},
+                            job_.final_check ? held_back_sequences(calibration) : 0);
+  collector_.calibrated(calibration, text.sequences);
+  return text;
 }
 
 std::vector<ProbedStep> QuantizeRun::measure(const std::vector<TokenSequence>& sequences) {
@@ -161,11 +168,9 @@ void QuantizeRun::restore_states(Quantization& quantization, int64_t longest) {
   });
   if (reached == done) return;
   output_->wait_for_copies();
-  const Checkpoint finished(folder_->model());
-  DeviceSession session(finished, facts().placement, *devices_, facts().precision.computed, quantized_reader(finished),
-                        StateOptions{});
-  session.prepare(longest);
-  quantization.replay(session, reached, done,
+  WrittenModel finished(folder_->model(), facts(), *devices_);
+  finished.session.prepare(longest);
+  quantization.replay(finished.session, reached, done,
                       {.read_ahead = decision_.strategy.read_ahead, .at_boundary = {}, .stop = job_.stop});
 }
 
@@ -178,9 +183,18 @@ bool QuantizeRun::is_finished() const {
   return continuation_->parts() >= blocks() + (quantizes_head ? 1 : 0);
 }
 
+void QuantizeRun::embed(const CalibrationText& text, Quantization& quantization) {
+  std::vector<std::vector<TokenSequence>> batches, held_back;
+  if (!is_finished()) batches = make_batches(text.sequences, job_.batch_size, facts().batch_tokens);
+  if (job_.final_check && decision_.strategy.checks)
+    held_back = held_back_batches(text, facts().calibration, job_.batch_size, facts().batch_tokens);
+  if (!batches.empty() || !held_back.empty()) quantization.embed(batches, std::move(held_back), &*pool_);
+}
+
 void QuantizeRun::quantize(Quantization& quantization, const std::vector<TokenSequence>& sequences) {
   const int64_t done = continuation_->blocks();
   if (calibrates() && done > 0) restore_states(quantization, static_cast<int64_t>(sequences[0].size()));
+  if (is_finished()) return;
   const bool saves_states = job_.checkpoint_states && calibrates();
   const auto at_boundary = [&](const Stop& stop) {
     continuation_->note_part(stop.block);
@@ -191,6 +205,18 @@ void QuantizeRun::quantize(Quantization& quantization, const std::vector<TokenSe
   quantization.walk(blocks_between(done, blocks()),
                     {.read_ahead = decision_.strategy.read_ahead, .at_boundary = at_boundary});
   if (quantization.head()) continuation_->note_part(blocks());
+}
+
+void QuantizeRun::check(HeldBack& held_back, const CalibrationText& text) {
+  output_->wait_for_linears();
+  output_->wait_for_copies();
+  WrittenModel written(folder_->model(), facts(), *devices_);
+  Check check =
+      check_output(held_back, *session_, written.session, every_block(blocks()), collector_, !job_.recipe.lm_head,
+                   {.read_ahead = decision_.strategy.read_ahead, .at_boundary = {}, .stop = job_.stop});
+  check.held_back = !text.held_back.empty();
+  check.frequency_nll = loss_of_frequencies(text.sequences, held_back.batches(), facts().config.vocabulary);
+  collector_.checked(check);
 }
 
 void QuantizeRun::commit() {
@@ -205,15 +231,16 @@ Report QuantizeRun::compute() {
   layout_ = chooses() ? lay_out(at_width(job_, facts().widths[0]), facts()) : std::move(setup_.layout);
   folder_.emplace(job_.output, job_.model, OutputFolder::Options{job_.overwrite, job_.resume});
   check_room();
-  std::vector<TokenSequence> sequences;
-  if (calibrates()) sequences = in_stage(collector_, kCalibrationStage, [&] { return read_calibration_data(); });
+  CalibrationText text;
+  if (calibrates()) text = in_stage(collector_, kCalibrationStage, [&] { return read_calibration_data(); });
+  const std::vector<TokenSequence>& sequences = text.sequences;
   const int64_t tokens = count_tokens(sequences);
   continuation_.emplace(*folder_, fingerprint(job_, facts(), *devices_, sequences), blocks(), collector_);
   collector_.store_with([this](const LinearSpec& linear, const Quantized& quantized, Backend& backend,
                                LinearReport& entry) { store(linear, quantized, backend, entry); });
   pool_.emplace(job_.threads);
   if (chooses()) {
-    double work = work_from(0, job_.recipe, facts(), layout_, tokens);
+    double work = work_from(0, job_, facts(), layout_, tokens);
     if (!continuation_->measured()) work += probing_work(job_.recipe, facts(), sequences);
     collector_.expect(facts(), layout_, work);
     choose_bits(sequences);
@@ -223,15 +250,15 @@ Report QuantizeRun::compute() {
   output_.emplace(job_, facts(), layout_, session_->gate(), *folder_);
   continuation_->begin(*output_);
   if (!chooses() || continuation_->parts() > 0) {
-    collector_.expect(facts(), layout_, work_from(continuation_->parts(), job_.recipe, facts(), layout_, tokens));
+    collector_.expect(facts(), layout_, work_from(continuation_->parts(), job_, facts(), layout_, tokens));
   }
 
   Quantization quantization(*session_, job_.recipe, collector_);
-  if (calibrates() && !is_finished())
-    quantization.embed(make_batches(sequences, job_.batch_size, facts().batch_tokens), &*pool_);
+  if (calibrates()) embed(text, quantization);
   pool_.reset();
   in_stage(collector_, kPackStage, [&] { output_->carry_over(job_); });
-  if (!is_finished()) quantize(quantization, sequences);
+  if (!is_finished() || quantization.held_back() != nullptr) quantize(quantization, sequences);
+  if (HeldBack* held_back = quantization.held_back()) check(*held_back, text);
   collector_.note_devices(devices_->opened());
   in_stage(collector_, kCommitStage, [&] { commit(); });
   const int64_t spill_bytes = quantization.spill_bytes();

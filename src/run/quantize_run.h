@@ -32,15 +32,18 @@ class QuantizeRun {
   int64_t blocks() const { return facts().config.blocks; }
   void open_session();
   void check_room() const;
-  std::vector<TokenSequence> read_calibration_data();
+  CalibrationText read_calibration_data();
   // Chooses the bits of each step, by what an earlier run measured or in a separate pass through the model.
   void choose_bits(const std::vector<TokenSequence>& sequences);
   std::vector<ProbedStep> measure(const std::vector<TokenSequence>& sequences);
   bool is_finished() const;
+  void embed(const CalibrationText& text, Quantization& quantization);
   void quantize(Quantization& quantization, const std::vector<TokenSequence>& sequences);
   // Brings the states to the first block that is not finished. longest: tokens of the longest sequence.
   void restore_states(Quantization& quantization, int64_t longest);
   void store(const LinearSpec& linear, const Quantized& quantized, Backend& backend, LinearReport& entry);
+  // Compares the output with what was computed and with the original model.
+  void check(HeldBack& held_back, const CalibrationText& text);
   void commit();
 
   Job job_;  // its recipe is complete after choose_bits()

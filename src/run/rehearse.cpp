@@ -10,6 +10,7 @@
 #include "plan/mixed_bits.h"
 #include "quant/targets.h"
 #include "run/counting_session.h"
+#include "run/final_check.h"
 #include "run/probe.h"
 #include "run/quantize.h"
 
@@ -64,6 +65,13 @@ std::vector<TokenSequence> blank_sequences(const Calibration& calibration) {
                                     TokenSequence(static_cast<size_t>(calibration.sequence_length)));
 }
 
+// For the final check; empty without one.
+std::vector<std::vector<TokenSequence>> blank_held_back(const Job& job, const Facts& facts, const Strategy& strategy) {
+  if (!job.final_check || !strategy.checks) return {};
+  return held_back_batches({.sequences = blank_sequences(facts.calibration), .held_back = {}}, facts.calibration,
+                           job.batch_size, facts.batch_tokens);
+}
+
 // Embedding counts as part of the calibration stage, in which the host waits for it.
 void count_embedding_as_calibration(Calls& calls) {
   for (const auto& [call, count] : calls[kEmbeddingStage]) calls[kCalibrationStage][call] += count;
@@ -85,7 +93,9 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
         result.tokens += count_tokens(batch);
         result.sequences += static_cast<int64_t>(batch.size());
       }
-      quantization.embed(batches, nullptr);
+      auto held_back = blank_held_back(job, setup.facts, options.strategy);
+      for (const auto& batch : held_back) result.held_back_tokens += count_tokens(batch);
+      quantization.embed(batches, std::move(held_back), nullptr);
       session.take_buffers(batch_tokens, wants_original_states(job.recipe));
     }
     session.add_calls(1, result);
@@ -100,6 +110,11 @@ Rehearsal rehearse_quantizing(const Job& job, const Setup& setup, const Rehearsa
     result.sequences_at_once = session.model().sequences_at_once();
     quantization.head();
     session.add_calls(1, result);
+    if (HeldBack* held_back = quantization.held_back()) {
+      check_output(*held_back, session, session, session.one_of_each_kind(), observer, !job.recipe.lm_head,
+                   {.read_ahead = options.strategy.read_ahead, .at_boundary = count, .stop = job.stop});
+      session.add_calls(1, result);
+    }
   }
   count_embedding_as_calibration(result.calls);
   session.note_peaks(result);

@@ -1,5 +1,6 @@
 #include "run/replay.h"
 
+#include <optional>
 #include <utility>
 
 #include "model/work.h"
@@ -12,7 +13,9 @@ void Replay::walk(const std::vector<Stop>& stops, WalkOptions options) {
 }
 
 void Replay::pass(StagedBlock staged, const Team& team) {
-  BlockPass block(session_.model(), std::move(staged), team.lead(), {states_}, observer_);
+  std::optional<Streams> second;
+  if (second_ != nullptr) second.emplace(Streams{*second_});
+  BlockPass block(session_.model(), std::move(staged), team.lead(), {states_}, observer_, second ? &*second : nullptr);
   sweep_forward(block);
 }
 

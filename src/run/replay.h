@@ -11,15 +11,17 @@ namespace gptq {
 
 class Replay final : private ObservedVisitor {
  public:
-  // session: over the model whose blocks the states pass. References must outlive it.
-  Replay(Session& session, StateStore& states, RunObserver& observer)
-      : ObservedVisitor(session, observer), states_(states) {}
+  // session: over the model whose blocks the states pass, those of `second` too unless it is null. References must
+  // outlive it.
+  Replay(Session& session, StateStore& states, StateStore* second, RunObserver& observer)
+      : ObservedVisitor(session, observer), states_(states), second_(second) {}
   void walk(const std::vector<Stop>& stops, WalkOptions options);
 
  private:
   void pass(StagedBlock staged, const Team& team) override;
 
   StateStore& states_;
+  StateStore* second_;
 };
 
 // Multiply-adds of a replay past the first `blocks` blocks.

@@ -38,6 +38,7 @@ void sweep_sequentially(BlockPass& pass, const StepSolver& solver, bool advances
       solver.add_inputs(s, pair, *hessian);
       observer.swept(pass.specs()[s], pair.batch.tokens());
     });
+    pass.watch(s);
     const int64_t routed = hessian->tokens();
     if (solver.saw_few(s, *hessian)) {
       hessian.reset();
@@ -48,6 +49,7 @@ void sweep_sequentially(BlockPass& pass, const StepSolver& solver, bool advances
     pass.drop_before(s + 1);
     solver.selects(s) ? solver.solve(s, *hessian, routed) : pass.load(s);
   }
+  pass.watch(pass.steps());
   if (!advances) return;
   pass.for_each_at(pass.steps(), [&](BatchPair pair) {
     pass.finish(pair);
@@ -81,6 +83,7 @@ void sweep_at_once(BlockPass& pass, const StepSolver& solver, bool advances) {
     observer.begin_step(pass.specs()[s]);
     if (solver.selects(s)) solver.solve(s, hessians[s], routed[s]);
   }
+  for (int64_t s = 0; s <= pass.steps(); ++s) pass.watch(s);
   if (!advances) return;
   const StateUse whole{.reads_residual = true, .reads_input = false, .writes_residual = true};
   pass.for_each(whole, [&](BatchPair pair) {
@@ -96,10 +99,12 @@ void sweep_forward(BlockPass& pass) {
       pass.enter(s, pair);
       pass.observer().worked(forward_work(pass.specs()[s], pair.batch.tokens()));
     });
+    pass.watch(s);
     pass.drop_before(s + 1);
     pass.load(s);
   }
   pass.for_each_at(pass.steps(), [&](BatchPair pair) { pass.finish(pair); });
+  pass.watch(pass.steps());
 }
 
 void sweep_rounding(BlockPass& pass, const StepSolver& solver) {
