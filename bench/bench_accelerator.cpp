@@ -198,6 +198,8 @@ void Bench::columns(int64_t rows, int64_t cols) {
   backend_->run(ops::Clear{.y = codes});
   memory(("pack 4 bits, " + shape).c_str(), 1.5 * rows * cols,
          [&] { backend_->run(ops::Pack{.codes = codes, .bits = 4, .words = words}); });
+  memory(("unpack 4 bits, " + shape).c_str(), 1.5 * rows * cols,
+         [&] { backend_->run(ops::Unpack{.words = words, .bits = 4, .codes = codes}); });
   std::vector<int32_t> g_idx(static_cast<size_t>(cols));
   for (size_t k = 0; k < g_idx.size(); ++k) g_idx[k] = static_cast<int32_t>(k / kGroup);
   memory(("dequantize to bf16, " + shape).c_str(), 3.0 * rows * cols,

@@ -17,4 +17,17 @@ void reference(const Pack& op) {
   }
 }
 
+void reference(const Unpack& op) {
+  for (int64_t row = 0; row < op.codes.rows; ++row) {
+    for (int64_t col = 0; col < op.codes.cols; ++col) {
+      uint32_t code = 0;
+      for (int64_t bit = 0; bit < op.bits; ++bit) {
+        const int64_t at = col * op.bits + bit;
+        code |= (op.words.row<uint32_t>(at / 32)[row] >> (at % 32) & 1) << bit;
+      }
+      op.codes.row<uint8_t>(row)[col] = static_cast<uint8_t>(code);
+    }
+  }
+}
+
 }  // namespace gptq::ops

@@ -25,6 +25,24 @@ struct Pack {
 };
 void reference(const Pack& op);
 
-using PackOps = OpList<Pack>;
+// The inverse: the codes of streams that are stored in columns.
+// words [cols * bits / 32, rows] i32, codes [rows, cols] u8; bits and sizes as in Pack
+struct Unpack {
+  static constexpr const char* kName = "unpack";
+  ConstMatrixView words;
+  int bits = 4;
+  MatrixView codes;
+
+  auto reads() { return std::array{&words}; }
+  auto writes() { return std::array{&codes}; }
+  OpSizes sizes() const { return {codes.rows, codes.cols, bits}; }
+  DType dtype() const { return codes.dtype; }
+  static Unpack trial(TrialOperands& t, const OpSizes& s, DType /*dtype*/) {
+    return {t.zeros(DType::i32, s[1] * s[2] / 32, s[0]), static_cast<int>(s[2]), t.undefined(DType::u8, s[0], s[1])};
+  }
+};
+void reference(const Unpack& op);
+
+using PackOps = OpList<Pack, Unpack>;
 
 }  // namespace gptq::ops

@@ -259,9 +259,8 @@ std::vector<Option<Job>> job_rows() {
       {.key = "final_check",
        .access = access(&J::final_check),
        .group = Group::output,
-       .off_help = "do not compare the output with the original on a few sequences at the end",
-       .more = "The comparison finds an output that is not what was quantized, and a model that is not read as it "
-               "should be."},
+       .off_help = "do not compare the output with the original at the end",
+       .more = "A few sequences of the calibration's text are compared."},
       {.key = "skip_existing",
        .access = access(&J::skip_existing),
        .group = Group::output,

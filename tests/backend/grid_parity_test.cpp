@@ -204,6 +204,23 @@ TEST_P(GridParity, PackedWordsAreTheReferences) {
   }
 }
 
+TEST_P(GridParity, UnpackedCodesAreTheReferences) {
+  for (const int bits : {2, 3, 4, 8}) {
+    const int64_t whole = bits == 3 ? 32 : 32 / bits;  // codes that fill words
+    for (const int64_t rows : {0, 1, 7, 64, 130}) {
+      for (const int64_t cols : {int64_t{0}, whole, 3 * whole, 50 * whole, 97 * whole}) {
+        SCOPED_TRACE(cat(bits, " bits, ", rows, " x ", cols));
+        Operand words(backend(), DType::i32, cols * bits / 32, rows,
+                      [random = std::mt19937(9)](int64_t, int64_t) mutable { return static_cast<int32_t>(random()); });
+        Operand codes(backend(), DType::u8, rows, cols);
+        backend().run(ops::Unpack{.words = words.device(), .bits = bits, .codes = codes.device()});
+        reference(ops::Unpack{.words = words.host, .bits = bits, .codes = codes.host});
+        expect_same(codes);
+      }
+    }
+  }
+}
+
 // The feedback of column k is a sum of at most cols products in f32. Once a code differs, the rest of its row may.
 TEST_P(GridParity, QuantizeColumns) {
   for (const int bits : {2, 4, 8}) {

@@ -508,6 +508,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::RoundColumns{.w = rows, .groups = groups, .grid = {small, zeros, 4}, .codes = bytes});
   device.run(ops::Dequantize{.codes = bytes, .groups = groups, .grid = {small, zeros, 4}, .w = rows});
   device.run(ops::Pack{.codes = bytes, .bits = 4, .words = words});
+  device.run(ops::Unpack{.words = words, .bits = 4, .codes = bytes});
   device.run(ops::TokenLosses{.logits = rows, .targets = ids, .losses = column});
   device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
   EXPECT_EQ(to_host<float>(device, square), ones);

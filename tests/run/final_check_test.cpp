@@ -83,7 +83,7 @@ class FinalCheck : public testing::Test {
     job_.threads = 1;
     write_ids(folder_ / "ids.jsonl", 8, 24);
     job_.calibration = {.file = folder_ / "ids.jsonl", .samples = 6, .sequence_length = 24};
-    job_.recipe.group_size = 16;
+    job_.recipe.group_size = 8;
     report_ = quantize(job_);
     fs::copy(job_.output, sabotaged_);
   }
