@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <map>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -46,6 +47,16 @@ PartialFolder partial_of(const fs::path& output) { return {resolved_output(outpu
 bool is_model_placed(const PartialFolder& partial, const fs::path& output) {
   const fs::path mark = partial.file(kMark);
   return is_there(mark) && read_text(mark, kMaxMarkBytes) == identity(output);
+}
+
+// Without memory to find out, yes: what is left can be removed later, what is removed cannot be resumed.
+bool may_be_there(const PartialFolder& partial, const char* name) noexcept {
+  try {
+    std::error_code error;
+    return fs::exists(partial.file(name), error);
+  } catch (const std::bad_alloc&) {
+    return true;
+  }
 }
 
 }  // namespace
@@ -95,19 +106,9 @@ OutputFolder::~OutputFolder() {
     if (const auto found = living().find(output_); found != living().end() && found->second == this)
       living().erase(found);
   }
-  if (placed_ || left_ || can_be_resumed()) return;
+  if (placed_ || left_ || (options_.resume && may_be_there(partial_, "journal"))) return;
   partial_.drop();
   remove_parents();
-}
-
-// Without memory to find out, yes: what is left can be removed later, what is removed cannot be resumed.
-bool OutputFolder::can_be_resumed() const noexcept {
-  try {
-    std::error_code error;
-    return options_.resume && fs::exists(file("journal"), error);
-  } catch (const std::bad_alloc&) {
-    return true;
-  }
 }
 
 // Innermost first; a folder that others have put files in stays.

@@ -57,7 +57,6 @@ class OutputFolder {
   void refuse_existing() const;
   void recover();
   void exchange();
-  bool can_be_resumed() const noexcept;
   void remove_parents() noexcept;
 
   const std::filesystem::path asked_, output_;  // asked_: as the user spells the output

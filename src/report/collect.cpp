@@ -171,8 +171,7 @@ void Collector::solved(const LinearSpec& linear, const Quantized& quantized, con
 
 void Collector::checked(const Check& check) {
   report_.check = check;
-  if (const std::string text = check_message(check); !text.empty()) tell(Level::message, text);
-  for (const std::string& text : check_warnings(check, report_.linears)) tell(Level::warning, text);
+  for (const Notice& notice : check_notices(check, report_.linears)) tell(notice.level, notice.text);
 }
 
 void Collector::note_devices(const std::map<std::string, std::unique_ptr<Backend>>& devices) {
@@ -189,10 +188,8 @@ Report Collector::finish(const Facts& facts, const Layout& layout, int64_t spill
   report_.output_bytes = output_bytes;
   report_.spill_bytes = spill_bytes;
   if (const std::string text = expert_tokens_message(report_.linears); !text.empty()) tell(Level::message, text);
-  if (const std::string text = few_tokens_warning(report_.linears, job_.recipe); !text.empty())
-    tell(Level::warning, text);
-  if (const std::string text = dead_columns_warning(report_.linears, job_.recipe); !text.empty())
-    tell(Level::warning, text);
+  for (const auto warning : {few_tokens_warning, dead_columns_warning})
+    if (const std::string text = warning(report_.linears, job_.recipe); !text.empty()) tell(Level::warning, text);
   if (report_.dropped_rows > 0) {
     tell(Level::warning,
          cat(report_.dropped_rows, " calibration rows held NaN or infinity and were left out of the Hessians"));

@@ -118,36 +118,33 @@ std::string few_tokens_warning(const std::vector<LinearReport>& linears, const R
              "; take more `samples`, or `moe_calibrate_all_experts`");
 }
 
-std::string check_message(const Check& check) {
-  if (check.tokens == 0) return "";
-  return cat("check: KL ", rounded(check.mean_kl), ", loss ", rounded(check.model_nll), " -> ",
-             rounded(check.quantized_nll), ", same next token ", rounded(100 * check.same_top), " % of ", check.tokens,
-             check.held_back ? " held-back tokens" : " tokens of the calibration");
-}
-
-std::vector<std::string> check_warnings(const Check& check, const std::vector<LinearReport>& linears) {
-  std::vector<std::string> warnings;
-  // States are those of the run bit for bit where its kernels run again, and within rounding of bf16 elsewhere.
+std::vector<Notice> check_notices(const Check& check, const std::vector<LinearReport>& linears) {
+  std::vector<Notice> notices;
+  const auto warn = [&](const auto&... text) { notices.push_back({Level::warning, cat("check: ", text...)}); };
+  if (check.tokens > 0) {
+    notices.push_back({Level::message,
+                       cat("check: KL ", rounded(check.mean_kl), ", loss ", rounded(check.model_nll), " -> ",
+                           rounded(check.quantized_nll), ", same next token ", rounded(100 * check.same_top), " % of ",
+                           check.tokens, check.held_back ? " held-back tokens" : " tokens of the calibration")});
+  }
+  // They are the same bit for bit where the run's kernels run again, and within rounding of bf16 elsewhere.
   constexpr double kRounding = 0.02;
   if (!(check.difference <= kRounding)) {
-    warnings.push_back(cat("check: the output does not compute what was quantized: its states or logits differ by ",
-                           rounded(100 * check.difference),
-                           " %; do not use it, and please report this with the model's config.json"));
+    warn("the output does not compute what was quantized: its states or logits differ by ",
+         rounded(100 * check.difference), " %; do not use it, and please report this with the model's config.json");
   }
-  if (check.tokens == 0) return warnings;
+  if (check.tokens == 0) return notices;
   if (const double limit = largest_kl(linears); !(check.mean_kl <= limit)) {
-    warnings.push_back(cat("check: KL ", rounded(check.mean_kl), " is more than the ", rounded(limit),
-                           " that these bits should cost at most: compare the output with `gptq compare` on another "
-                           "text before you use it, give it more `samples`, or more bits"));
+    warn("KL ", rounded(check.mean_kl), " is more than the ", rounded(limit),
+         " that these bits should cost at most: compare the output with `gptq compare` on another text before you "
+         "use it, give it more `samples`, or more bits");
   }
   if (!(check.model_nll <= check.frequency_nll)) {
-    warnings.push_back(cat("check: the original model predicts the calibration's text worse (loss ",
-                           rounded(check.model_nll), ") than the frequencies of its tokens do (",
-                           rounded(check.frequency_nll),
-                           "): the text is not of its language, its weights are not trained, or they are not read as "
-                           "they should be"));
+    warn("the original model predicts the calibration's text worse (loss ", rounded(check.model_nll),
+         ") than the frequencies of its tokens do (", rounded(check.frequency_nll),
+         "): the text is not of its language, its weights are not trained, or they are not read as they should be");
   }
-  return warnings;
+  return notices;
 }
 
 }  // namespace gptq

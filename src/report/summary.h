@@ -25,8 +25,7 @@ std::string dead_columns_warning(const std::vector<LinearReport>& linears, const
 // The experts with too few tokens; empty if there are none.
 std::string few_tokens_warning(const std::vector<LinearReport>& linears, const Recipe& recipe);
 
-// What the final check has seen, and what a user must know of it.
-std::string check_message(const Check& check);
-std::vector<std::string> check_warnings(const Check& check, const std::vector<LinearReport>& linears);
+// What the final check has seen, and warnings of what should not be so.
+std::vector<Notice> check_notices(const Check& check, const std::vector<LinearReport>& linears);
 
 }  // namespace gptq

@@ -66,6 +66,22 @@ double work_from(int64_t first, const Job& job, const Facts& facts, const Layout
   return work;
 }
 
+CalibrationText read_calibration_data(const Job& job, const Facts& facts) {
+  const Calibration& calibration = facts.calibration;
+  const TextSource source{.file = calibration.file,
+                          .tokenizer = tokenizer_of(facts.checkpoint->folder()),
+                          .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
+                          .stop = job.stop};
+  return read_calibration_text(source, {calibration.samples, calibration.sequence_length, calibration.seed},
+                               job.final_check ? held_back_sequences(calibration) : 0);
+}
+
+std::string names_of(const Devices& devices) {
+  std::string names;
+  for (const auto& [name, backend] : devices.opened()) names += (names.empty() ? "" : "; ") + backend->description();
+  return names;
+}
+
 double probing_work(const Recipe& recipe, const Facts& facts, const std::vector<TokenSequence>& sequences) {
   int64_t tokens = 0;
   const auto batches = measuring_batches(sequences);
@@ -112,22 +128,7 @@ void QuantizeRun::open_session() {
   const Strategy& strategy = decision_.strategy;
   session_.emplace(*facts().checkpoint, facts().placement, *devices_, facts().precision.computed, nullptr,
                    StateOptions{strategy.states, strategy.keeps_inputs, state_bytes(facts()), job_.spill_dir});
-  std::string names;
-  for (const auto& [name, backend] : devices_->opened()) names += (names.empty() ? "" : "; ") + backend->description();
-  collector_.opened(names);
-}
-
-CalibrationText QuantizeRun::read_calibration_data() {
-  const Calibration& calibration = facts().calibration;
-  const TextSource source{.file = calibration.file,
-                          .tokenizer = tokenizer_of(facts().checkpoint->folder()),
-                          .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
-                          .stop = job_.stop};
-  CalibrationText text =
-      read_calibration_text(source, {calibration.samples, calibration.sequence_length, calibration.seed},
-                            job_.final_check ? held_back_sequences(calibration) : 0);
-  collector_.calibrated(calibration, text.sequences);
-  return text;
+  collector_.opened(names_of(*devices_));
 }
 
 std::vector<ProbedStep> QuantizeRun::measure(const std::vector<TokenSequence>& sequences) {
@@ -232,7 +233,10 @@ Report QuantizeRun::compute() {
   folder_.emplace(job_.output, job_.model, OutputFolder::Options{job_.overwrite, job_.resume});
   check_room();
   CalibrationText text;
-  if (calibrates()) text = in_stage(collector_, kCalibrationStage, [&] { return read_calibration_data(); });
+  if (calibrates()) {
+    text = in_stage(collector_, kCalibrationStage, [&] { return read_calibration_data(job_, facts()); });
+    collector_.calibrated(facts().calibration, text.sequences);
+  }
   const std::vector<TokenSequence>& sequences = text.sequences;
   const int64_t tokens = count_tokens(sequences);
   continuation_.emplace(*folder_, fingerprint(job_, facts(), *devices_, sequences), blocks(), collector_);

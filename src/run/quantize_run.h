@@ -32,7 +32,6 @@ class QuantizeRun {
   int64_t blocks() const { return facts().config.blocks; }
   void open_session();
   void check_room() const;
-  CalibrationText read_calibration_data();
   // Chooses the bits of each step, by what an earlier run measured or in a separate pass through the model.
   void choose_bits(const std::vector<TokenSequence>& sequences);
   std::vector<ProbedStep> measure(const std::vector<TokenSequence>& sequences);
