@@ -58,15 +58,17 @@ void RunProgress::worked(double multiply_adds) {
   listener_.on_progress(progress);
 }
 
-OutOfMemory RunProgress::located(const OutOfMemory& error) const {
-  if (unit_ == nullptr) return error;
-  return OutOfMemory(cat(place(), ": ", error.what(),
-                         "; give it more with `max_memory`, or take fewer `samples` or a smaller `batch_size`"));
-}
-
-DeviceError RunProgress::located(const DeviceError& error) const {
-  if (unit_ == nullptr) return error;
-  return DeviceError(cat(place(), ", ", clock_.stage(), ": ", error.what()));
+void RunProgress::throw_located() const {
+  try {
+    throw;
+  } catch (const OutOfMemory& error) {
+    if (unit_ == nullptr) throw;
+    throw OutOfMemory(cat(place(), ": ", error.what(),
+                          "; give it more with `max_memory`, or take fewer `samples` or a smaller `batch_size`"));
+  } catch (const DeviceError& error) {
+    if (unit_ == nullptr) throw;
+    throw DeviceError(cat(place(), ", ", clock_.stage(), ": ", error.what()));
+  }
 }
 
 }  // namespace gptq

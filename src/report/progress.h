@@ -56,9 +56,8 @@ class RunProgress {
   int64_t block() const { return block_; }
   const std::string& step() const { return step_; }  // for people
 
-  // Adds the place where it happened and the remedy to an error.
-  OutOfMemory located(const OutOfMemory& error) const;
-  DeviceError located(const DeviceError& error) const;
+  // Throws the current exception again; adds the place where it happened to a device's, and the remedy to OutOfMemory.
+  [[noreturn]] void throw_located() const;
 
  private:
   std::string place() const { return unit_->module + ", step " + step_; }

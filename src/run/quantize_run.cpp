@@ -106,20 +106,11 @@ QuantizeRun::~QuantizeRun() {
 }
 
 Report QuantizeRun::report() {
-  const auto leave = [&] {
-    if (job_.resume && continuation_) continuation_->leave();
-  };
   try {
     return compute();
-  } catch (const OutOfMemory& error) {
-    leave();
-    throw collector_.progress().located(error);
-  } catch (const DeviceError& error) {
-    leave();
-    throw collector_.progress().located(error);
   } catch (...) {
-    leave();
-    throw;
+    if (job_.resume && continuation_) continuation_->leave();
+    collector_.progress().throw_located();
   }
 }
 
@@ -131,17 +122,13 @@ void QuantizeRun::open_session() {
   collector_.opened(names_of(*devices_));
 }
 
-std::vector<ProbedStep> QuantizeRun::measure(const std::vector<TokenSequence>& sequences) {
-  BitMeasurement measurement(*session_, job_.recipe, facts().widths, measuring_batches(sequences), collector_, &*pool_);
-  measurement.walk(every_block(blocks()), {.read_ahead = decision_.strategy.read_ahead});
-  std::vector<ProbedStep> steps = measurement.read();
-  session_->model().output_head().drop();
-  return steps;
-}
-
 void QuantizeRun::choose_bits(const std::vector<TokenSequence>& sequences) {
   if (!continuation_->measured()) {
-    continuation_->set_measured(measure(sequences));
+    BitMeasurement measurement(*session_, job_.recipe, facts().widths, measuring_batches(sequences), collector_,
+                               &*pool_);
+    measurement.walk(every_block(blocks()), {.read_ahead = decision_.strategy.read_ahead});
+    continuation_->set_measured(measurement.read());
+    session_->model().output_head().drop();
     collector_.trimmed("bits chosen", session_->trim());
     session_->trim_staging();
   }

@@ -34,7 +34,6 @@ class QuantizeRun {
   void check_room() const;
   // Chooses the bits of each step, by what an earlier run measured or in a separate pass through the model.
   void choose_bits(const std::vector<TokenSequence>& sequences);
-  std::vector<ProbedStep> measure(const std::vector<TokenSequence>& sequences);
   bool is_finished() const;
   void embed(const CalibrationText& text, Quantization& quantization);
   void quantize(Quantization& quantization, const std::vector<TokenSequence>& sequences);
