@@ -14,6 +14,41 @@ namespace gptq::jinja {
 
 using Kind = Expression::Kind;
 
+namespace {
+
+Value literal(const Expression& expression) {
+  return text_in(expression.literal) != nullptr ? Value(Text{expression.text}) : expression.literal;
+}
+
+Value lookup(Memory& memory, const std::string& sought, Scope* scope) {
+  for (; scope != nullptr; scope = scope->parent) {
+    memory.step(scope->variables.size() / 8);
+    for (const auto& [name, value] : scope->variables)
+      if (name == sought) return value;
+  }
+  return Missing{sought};
+}
+
+bool compare(Memory& memory, std::string_view sign, const Value& left, const Value& right) {
+  if (sign == "==") return equal(memory, left, right);
+  if (sign == "!=") return !equal(memory, left, right);
+  if (sign == "<") return less(memory, left, right);
+  if (sign == ">") return less(memory, right, left);
+  if (sign == "<=") return less(memory, left, right) || equal(memory, left, right);
+  if (sign == ">=") return less(memory, right, left) || equal(memory, left, right);
+  return contains(memory, right, left) == (sign == "in");
+}
+
+void refuse_equal_names(const Arguments& arguments) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, value] : arguments.named) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    fail("the argument \"", shown(*twice), "\" is given twice");
+}
+
+}  // namespace
+
 void set_variable(Memory& memory, Scope& scope, std::string_view name, const Value& value) {
   memory.step(1 + scope.variables.size() / 8);
   for (auto& [known, held] : scope.variables) {
@@ -25,6 +60,25 @@ void set_variable(Memory& memory, Scope& scope, std::string_view name, const Val
   scope.variables.emplace_back(name, value);
 }
 
+void assign(Memory& memory, const Target& target, const Value& value, Scope* scope) {
+  if (target.is_tuple) {
+    const std::span<const Value> items = iterate(memory, value);
+    if (items.size() != target.parts.size())
+      fail(items.size(), " values cannot be assigned to ", target.parts.size(), " names");
+    for (size_t i = 0; i < items.size(); ++i) assign(memory, target.parts[i], items[i], scope);
+    return;
+  }
+  if (target.attribute.empty()) return set_variable(memory, *scope, target.name, value);
+  const Value held = lookup(memory, target.name, scope);
+  Namespace* const* name_space = std::get_if<Namespace*>(&held);
+  if (name_space == nullptr)
+    fail("\"", shown(target.name), "\" is a ", type_of(held), ", and only a namespace has attributes to assign to");
+  if (target.attribute.starts_with('_')) fail("a namespace has no attribute that starts with an underscore");
+  memory.step();
+  const auto [place, is_new] = (*name_space)->attributes.insert_or_assign(target.attribute, value);
+  if (is_new) memory.grow(sizeof(*place) + 64);
+}
+
 Value Evaluator::evaluate(const Expression& expression, Scope* scope) {
   const Memory::Level level(memory_);
   memory_.step();
@@ -34,7 +88,7 @@ Value Evaluator::evaluate(const Expression& expression, Scope* scope) {
     case Kind::kLiteral:
       return literal(expression);
     case Kind::kName:
-      return lookup(expression, scope);
+      return lookup(memory_, expression.text, scope);
     case Kind::kCaptured:
       return captured_;
     case Kind::kList:
@@ -80,19 +134,6 @@ Value Evaluator::evaluate(const Expression& expression, Scope* scope) {
   return Missing{};
 }
 
-Value Evaluator::literal(const Expression& expression) const {
-  return text_in(expression.literal) != nullptr ? Value(Text{expression.text}) : expression.literal;
-}
-
-Value Evaluator::lookup(const Expression& expression, Scope* scope) {
-  for (; scope != nullptr; scope = scope->parent) {
-    memory_.step(scope->variables.size() / 8);
-    for (const auto& [name, value] : scope->variables)
-      if (name == expression.text) return value;
-  }
-  return Missing{expression.text};
-}
-
 Value Evaluator::container(const Expression& expression, Scope* scope) {
   if (expression.kind == Kind::kDict) {
     Dict* dict = memory_.dict();
@@ -117,22 +158,12 @@ Value Evaluator::slice_of(const Expression& expression, Scope* scope) {
   return slice(memory_, value, start, stop, bound(3));
 }
 
-bool Evaluator::compare(std::string_view sign, const Value& left, const Value& right) {
-  if (sign == "==") return equal(memory_, left, right);
-  if (sign == "!=") return !equal(memory_, left, right);
-  if (sign == "<") return less(memory_, left, right);
-  if (sign == ">") return less(memory_, right, left);
-  if (sign == "<=") return less(memory_, left, right) || equal(memory_, left, right);
-  if (sign == ">=") return less(memory_, right, left) || equal(memory_, left, right);
-  return contains(memory_, right, left) == (sign == "in");
-}
-
 Value Evaluator::comparison(const Expression& expression, Scope* scope) {
   Value left = evaluate(*expression.parts[0], scope);
   for (size_t i = 0; i < expression.signs.size(); ++i) {
     const Value right = evaluate(*expression.parts[i + 1], scope);
     line_ = expression.line;
-    if (!compare(expression.signs[i], left, right)) return false;
+    if (!compare(memory_, expression.signs[i], left, right)) return false;
     left = right;
   }
   return true;
@@ -191,11 +222,7 @@ void Evaluator::add_arguments(const Expression& expression, Scope* scope, Argume
       arguments.named.emplace_back(argument.name, value);
     }
   }
-  std::vector<std::string_view> names;
-  for (const auto& [name, value] : arguments.named) names.push_back(name);
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-    fail("the argument \"", shown(*twice), "\" is given twice");
+  refuse_equal_names(arguments);
 }
 
 Value Evaluator::call(const Expression& expression, Scope* scope, std::optional<Value> caller) {
@@ -216,27 +243,6 @@ Value Evaluator::call(const Expression& expression, Scope* scope, std::optional<
   if (caller) arguments.named.emplace_back("caller", *caller);
   line_ = expression.line;
   return (*function)->call(arguments);
-}
-
-void Evaluator::assign(const Target& target, const Value& value, Scope* scope) {
-  if (target.is_tuple) {
-    const std::span<const Value> items = iterate(memory_, value);
-    if (items.size() != target.parts.size())
-      fail(items.size(), " values cannot be assigned to ", target.parts.size(), " names");
-    for (size_t i = 0; i < items.size(); ++i) assign(target.parts[i], items[i], scope);
-    return;
-  }
-  if (target.attribute.empty()) return set_variable(memory_, *scope, target.name, value);
-  Expression name{.kind = Kind::kName, .line = line_};
-  name.text = target.name;
-  const Value held = lookup(name, scope);
-  Namespace* const* name_space = std::get_if<Namespace*>(&held);
-  if (name_space == nullptr)
-    fail("\"", shown(target.name), "\" is a ", type_of(held), ", and only a namespace has attributes to assign to");
-  if (target.attribute.starts_with('_')) fail("a namespace has no attribute that starts with an underscore");
-  memory_.step();
-  const auto [place, is_new] = (*name_space)->attributes.insert_or_assign(target.attribute, value);
-  if (is_new) memory_.grow(sizeof(*place) + 64);
 }
 
 }  // namespace gptq::jinja

@@ -19,18 +19,13 @@ class Evaluator {
   // An expression that has filters of a captured text.
   Value filter(const Expression& filters, const Value& captured, Scope* scope);
 
-  void assign(const Target& target, const Value& value, Scope* scope);
-
   void set_line(int line) { line_ = line; }
   int line() const { return line_; }  // of what was computed last, for errors
 
  private:
-  Value literal(const Expression& expression) const;
-  Value lookup(const Expression& expression, Scope* scope);
   Value container(const Expression& expression, Scope* scope);
   Value slice_of(const Expression& expression, Scope* scope);
   Value comparison(const Expression& expression, Scope* scope);
-  bool compare(std::string_view sign, const Value& left, const Value& right);
   Value concatenation(const Expression& expression, Scope* scope);
   Value conditional(const Expression& expression, Scope* scope);
   Value applied(const Expression& expression, Scope* scope);
@@ -42,5 +37,7 @@ class Evaluator {
 };
 
 void set_variable(Memory& memory, Scope& scope, std::string_view name, const Value& value);
+// To a name, several names, or the attribute of a namespace.
+void assign(Memory& memory, const Target& target, const Value& value, Scope* scope);
 
 }  // namespace gptq::jinja

@@ -56,7 +56,7 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope* 
     case Kind::kFor:
       return run_loop(statement, evaluator_.evaluate(*statement.expressions[0], scope), scope, 0);
     case Kind::kSet:
-      evaluator_.assign(statement.targets[0], evaluator_.evaluate(*statement.expressions[0], scope), scope);
+      assign(memory_, statement.targets[0], evaluator_.evaluate(*statement.expressions[0], scope), scope);
       return Flow::kOn;
     case Kind::kSetBlock:
       run_set_block(statement, scope);
@@ -91,7 +91,7 @@ Interpreter::Flow Interpreter::run_if(const Statement& statement, Scope* scope) 
 Interpreter::Flow Interpreter::run_with(const Statement& statement, Scope* scope) {
   Scope* inner = memory_.scope(scope);
   for (size_t i = 0; i < statement.targets.size(); ++i)
-    evaluator_.assign(statement.targets[i], evaluator_.evaluate(*statement.expressions[i], scope), inner);
+    assign(memory_, statement.targets[i], evaluator_.evaluate(*statement.expressions[i], scope), inner);
   return run_body(statement.body, inner);
 }
 
@@ -99,7 +99,7 @@ void Interpreter::run_set_block(const Statement& statement, Scope* scope) {
   Value value = captured(statement.body, scope);
   if (const ExpressionPointer& filters = statement.expressions[0]; filters != nullptr)
     value = evaluator_.filter(*filters, value, scope);
-  evaluator_.assign(statement.targets[0], value, scope);
+  assign(memory_, statement.targets[0], value, scope);
 }
 
 void Interpreter::run_call(const Statement& statement, Scope* scope) {
@@ -112,7 +112,7 @@ std::span<const Value> Interpreter::kept_items(const Statement& statement, std::
   std::vector<Value> kept;
   for (const Value& item : items) {
     Scope* inner = memory_.scope(scope);
-    evaluator_.assign(statement.targets[0], item, inner);
+    assign(memory_, statement.targets[0], item, inner);
     if (truth(evaluator_.evaluate(*test, inner))) kept.push_back(item);
   }
   return memory_.list(std::move(kept))->items;
@@ -137,7 +137,7 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, const Value&
     if (std::exchange(scopes_held_, false)) inner = memory_.scope(scope);
     inner->variables.clear();
     set_variable(memory_, *inner, "loop", loop);
-    evaluator_.assign(statement.targets[0], item, inner);
+    assign(memory_, statement.targets[0], item, inner);
     const Flow flow = run_body(statement.body, inner);
     if (flow == Flow::kBreak) break;
     is_complete |= flow == Flow::kOn;
