@@ -23,6 +23,14 @@ namespace {
 
 bool is_known(int bits) { return bits == 4 || bits == 8; }
 
+// [rows, words] -> [words, rows]
+Matrix transposed_words(const std::vector<int32_t>& words, int64_t rows, int64_t width) {
+  const std::vector<int32_t> turned = transposed<int32_t>(words, rows, width);
+  Matrix matrix(host_memory(), DType::i32, width, rows);
+  std::copy(turned.begin(), turned.end(), matrix.row<int32_t>(0));
+  return matrix;
+}
+
 // Whether `config` has something under `key` that is not null, {} or [].
 bool says(const Json& config, const char* key) {
   const auto found = config.find(key);
@@ -229,7 +237,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
     }
 
     HostLinear linear{.rows = out, .groups = groups, .bits = bits};
-    linear.codes = unpack_cols(elements<uint32_t>(checkpoint, packed), out, in, bits);
+    linear.words = transposed_words(elements<int32_t>(checkpoint, packed), out, in * bits / 32);
     linear.scales = load_scales(checkpoint, scales);
     linear.zeros.assign(static_cast<size_t>(out * groups), static_cast<uint8_t>(1U << (bits - 1)));
     if (!config.sym || checkpoint.has(spec.name + ".weight_zero_point")) {

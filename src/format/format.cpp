@@ -151,12 +151,16 @@ Digests write_linear(ModelSink& sink, const std::string& name, const EncodedLine
 
 Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
   const auto cols = static_cast<int64_t>(g_idx.size());
-  const Matrix device_codes = to_device(backend, DType::u8, rows, cols, codes.data());
+  Matrix codes(backend, DType::u8, rows, cols);
+  {
+    const Matrix packed = to_device(backend, DType::i32, words.rows(), words.cols(), words.view().data);
+    backend.run(ops::Unpack{.words = packed, .bits = bits, .codes = codes});
+  }
   const Matrix device_scales = to_device(backend, DType::f32, rows, groups, scales.data());
   const Matrix device_zeros = to_device(backend, DType::u8, rows, groups, zeros.data());
   Matrix weight(backend, dtype, rows, cols);
   backend.run(ops::Dequantize{
-      .codes = device_codes, .groups = g_idx, .grid = {device_scales.view(), device_zeros.view(), bits}, .w = weight});
+      .codes = codes, .groups = g_idx, .grid = {device_scales.view(), device_zeros.view(), bits}, .w = weight});
   return weight;
 }
 

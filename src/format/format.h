@@ -73,10 +73,12 @@ Digests write_linear(ModelSink& sink, const std::string& name, const EncodedLine
 struct HostLinear {
   int64_t rows = 0, groups = 0;
   int bits = 0;
-  std::vector<uint8_t> codes, zeros;  // [rows, in], [rows, groups]
-  std::vector<float> scales;          // [rows, groups]
-  std::vector<int32_t> g_idx;         // [in]
+  Matrix words;                // [in * bits / 32, rows] i32: the stream of codes of row r in column r
+  std::vector<uint8_t> zeros;  // [rows, groups]
+  std::vector<float> scales;   // [rows, groups]
+  std::vector<int32_t> g_idx;  // [in]
 
+  // Unpacked on the device, which takes it the bytes of the codes meanwhile.
   Matrix dequantized(Backend& backend, DType dtype) const;
 };
 

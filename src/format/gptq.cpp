@@ -173,9 +173,7 @@ class GptqFormat final : public HuggingFaceFormat {
     checked(checkpoint, spec.name + ".scales", {"F16", "BF16", "F32"}, {groups, out});
     const StoredTensor& qzeros = checked(checkpoint, spec.name + ".qzeros", {"I32"}, {groups, out * bits / 32});
 
-    ThreadPool pool;
     std::vector<int32_t> g_idx = read_g_idx(checkpoint, spec, groups);
-    std::vector<uint8_t> codes = unpack_streams(elements<uint32_t>(checkpoint, qweight), in, out, bits, pool);
     std::vector<uint8_t> zeros = unpack_cols(elements<uint32_t>(checkpoint, qzeros), groups, out, bits);
     const int mask = (1 << bits) - 1;
     for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + zero_offset()) & mask);
@@ -183,7 +181,7 @@ class GptqFormat final : public HuggingFaceFormat {
     return {.rows = out,
             .groups = groups,
             .bits = bits,
-            .codes = std::move(codes),
+            .words = checkpoint.load(qweight),
             .zeros = transposed<uint8_t>(zeros, groups, out),
             .scales = transposed<float>(load_scales(checkpoint, scales), groups, out),
             .g_idx = std::move(g_idx)};
