@@ -88,7 +88,7 @@ class FinalCheck : public testing::Test {
     job_.model = fs::path(GPTQ_GOLDEN) / "families" / "qwen3_moe";
     job_.output = folder_ / "out";
     job_.threads = 1;
-    write_ids(folder_ / "ids.jsonl", 8, 24);
+    write_ids(folder_ / "ids.jsonl", 8, 24, 66);
     job_.calibration = {.file = folder_ / "ids.jsonl", .samples = 6, .sequence_length = 24};
     job_.recipe.group_size = 8;
     report_ = quantize(job_);
@@ -101,8 +101,9 @@ class FinalCheck : public testing::Test {
     Devices devices(facts.resources, 1);
     DeviceSession session(*facts.checkpoint, facts.placement, devices, facts.precision.computed, nullptr, {});
     WrittenModel output(job_.output, facts, devices), written(folder, facts, devices);
-    HeldBack held_back(session, {{TokenSequence(24, 5), TokenSequence{3,  9,  27, 81, 5,  15, 45, 7,  21, 63, 61, 55,
-                                                                      37, 11, 33, 99, 41, 23, 69, 79, 1,  2,  4,  8}}},
+    HeldBack held_back(session, {{TokenSequence(24, 5), TokenSequence{3,  9,  27, 81, 5,  15, 45, 7, 21, 63, 61, 55, 37,
+                                                                      11, 33, 9,  27, 15, 5,  45, 7, 21, 63, 61, 55, 37,
+                                                                      11, 33, 35, 41, 23, 13, 1,  2, 4,  8,  16, 32}}},
                        nullptr);
     const auto stops = every_block(facts.config.blocks);
     Replay(session, held_back.originals(), nullptr, quiet_).walk(stops, {});

@@ -243,7 +243,7 @@ TEST_F(Resume, DamagedPartsAreComputedAgain) {
   Job undisturbed = job();
   undisturbed.output = folder_ / "undisturbed";
   quantize(undisturbed);
-  ASSERT_FALSE(ends_before(38, job()));
+  ASSERT_FALSE(ends_before(60, job()));
   // The codes of block 0, as after a power cut without a sync.
   const fs::path shard = folder_ / "out.partial" / "model" / "model.safetensors";
   const SafetensorsFile file(shard);
@@ -257,7 +257,7 @@ TEST_F(Resume, DamagedPartsAreComputedAgain) {
   EXPECT_TRUE(contents(folder_ / "out") == contents(folder_ / "undisturbed"));
 
   fs::remove_all(folder_ / "out");
-  ASSERT_FALSE(ends_before(38, job()));
+  ASSERT_FALSE(ends_before(60, job()));
   std::ofstream(folder_ / "out.partial" / "journal", std::ios::app) << "0123 {\"part\": 3";  // a torn line
   EXPECT_GE(quantize(job()).resumed_parts, 1);
   EXPECT_TRUE(contents(folder_ / "out") == contents(folder_ / "undisturbed"));
@@ -269,7 +269,7 @@ TEST_F(Resume, OverwriteReplacesTheOldOutputOnlyAtTheEnd) {
   Job other = job();
   EXPECT_THROW(quantize(other), ExistsError);
   other.overwrite = true;
-  ASSERT_FALSE(ends_before(38, other));
+  ASSERT_FALSE(ends_before(60, other));
   EXPECT_EQ(read_file(folder_ / "out" / "config.json"), "old");
   EXPECT_GE(quantize(other).resumed_parts, 1);
   EXPECT_TRUE(fs::exists(folder_ / "out" / "model.safetensors"));
