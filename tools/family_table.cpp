@@ -99,8 +99,7 @@ void run(int argc, char** argv) {
   }
   std::printf(R"(# Model families
 
-Each row of `src/model/architectures.cpp` and `src/model/expert_architectures.cpp` is a family, or a kind of model if one `model_type` has
-several. A row is tested with tiny random checkpoints of its kind, for which transformers has computed the results in float32
+Each row of the tables in `src/model/*architectures.cpp` is a family, or a kind of model if one `model_type` has several. A row is tested with tiny random checkpoints of its kind, for which transformers has computed the results in float32
 (`tests/golden/families/make.py`). The test `GoldenModel` compares every block, the logits and the loss, and fails for a row without a
 checkpoint. *Logits* is the largest difference from transformers' logits among them, relative to their root mean square. *Quantized* lists
 the linears by their names within a block; those of one step, between semicolons, share a Hessian. `#` is an expert's number.
@@ -126,6 +125,7 @@ backend may still run them). transformers stores the experts of a block in one t
 
 ## Not supported, and why
 
+%s
 * OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.

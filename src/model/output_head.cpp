@@ -30,14 +30,14 @@ void scale_rows_to_one(MatrixView rows) {
 }  // namespace
 
 Matrix OutputHead::input(const Batch& batch) {
-  Matrix y(*backend_, dtype_, batch.tokens(), batch.residual.cols());
-  normalize(*backend_, config_, batch.residual, norm(), y);
+  Matrix y(*backend_, dtype_, batch.tokens(), config_.hidden);
+  normalize(*backend_, config_, batch.hidden(config_.hidden), norm(), y);
   return y;
 }
 
 Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
   Backend& backend = *backend_;
-  const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
+  const ConstMatrixView hidden = batch.hidden(config_.hidden).row_range(first, count);
   Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
   normalize(backend, config_, hidden, norm(), normed);
   const Matrix& w = weight();

@@ -75,9 +75,20 @@ enum class Part : uint8_t {
   sinks,
   router,
   choice_bias,
-  shared_router
+  shared_router,
+  v_norm,
+  beside_norm,
+  beside_post_norm,
+  shared_post_norm,
+  router_norm,
+  expert_scales,
+  per_block_gate,
+  per_block_out,
+  per_block_norm,
+  block_scale,
+  activation_alphas
 };
-constexpr size_t kParts = 12;
+constexpr size_t kParts = 23;
 
 // A part's tensors.
 struct PartSpec {

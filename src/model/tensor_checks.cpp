@@ -30,6 +30,12 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
   if (!row.embedding_norm.empty())
     check_part(norm_spec(config, module_path(config, row.embedding_norm), 1, config.hidden));
   check_part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
+  if (config.per_block > 0) {
+    const int64_t width = config.blocks * config.per_block;
+    check_float(tensor_name(config, row.per_block.embedding), {config.vocabulary, width});
+    check_float(tensor_name(config, row.per_block.projection), {width, config.hidden});
+    check_part(norm_spec(config, module_path(config, row.per_block.projection_norm), 1, config.per_block));
+  }
   const bool quantized_head = has_reader && !checkpoint.has(head_tensor(config));
   if (config.has_head && !quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});
   if (config.has_head && config.head_bias) check_float(config.head + ".bias", {config.vocabulary});
