@@ -101,11 +101,23 @@ Architecture glm_moe_dsa() {
   return row;
 }
 
+// A softmax chooses its experts; queries grow with their position.
+Architecture mistral4() {
+  Architecture row = deepseek_v3_row();
+  row.model_types = {"mistral4"};
+  row.models = "Mistral Small 4, inside mistral3";
+  row.lacking = {{"GPTQModel", ""}};
+  row.experts.choice_bias = "";
+  row.experts.kind = RouterKind::softmax;
+  row.also.push_back(read_query_scaling);
+  return row;
+}
+
 }  // namespace
 
 std::vector<Architecture> latent_architectures() {
-  return {deepseek_v2(), deepseek_v3_row(), glm4_moe_lite(), youtu(), minicpm3(),
-          axk1(),        deepseek_v32(),    glm_moe_dsa()};
+  return {deepseek_v2(), deepseek_v3_row(), glm4_moe_lite(), youtu(),   minicpm3(),
+          axk1(),        deepseek_v32(),    glm_moe_dsa(),   mistral4()};
 }
 
 }  // namespace gptq

@@ -61,7 +61,8 @@ int64_t rotary_dim(const Keys& config, const Keys* keys, const Architecture& row
   const std::string share = config.spelled({"partial_rotary_factor", "rotary_pct"});
   double rotated = config.number(share, row.partial_rotary == 0 ? 1 : row.partial_rotary);
   if (keys != nullptr) rotated = keys->number("partial_rotary_factor", rotated);
-  if (kind == RopeKind::proportional) return head_dim;
+  const bool is_part = !row.latent.kv_a.empty();  // what is rotated of a head of latent attention
+  if (kind == RopeKind::proportional || is_part) return head_dim;
   if (row.partial_rotary == 0) {
     if (kind == RopeKind::standard || rotated == 1) return head_dim;  // the standard rope ignores partial_rotary_factor
     throw UnsupportedError(cat(keys->where(), ": partial_rotary_factor is ", rotated,

@@ -469,6 +469,15 @@ CASES |= {
                        dict(rename=as_new_nested, wrap=nested("gemma4_unified"))),
     "moss_transcribe_diarize": ("qwen3", dict(WIDE, rope_theta=1e6, model_type="qwen3"), dict(
         rename=as_new_nested, wrap=nested("moss_transcribe_diarize"))),
+    "mistral4": ("mistral4", dict(LATENT, n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True,
+                                  routed_scaling_factor=2.0, rope_parameters=dict(
+                                      rope_type="yarn", rope_theta=1000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0,
+                                      original_max_position_embeddings=5, mscale=1.0, mscale_all_dim=1.0,
+                                      llama_4_scaling_beta=0.3)),
+                 dict(rename=without("vision_tower", "projector"), whole=lambda config: {
+                     "model_type": "mistral3", "text_config": config,
+                     "vision_config": dict(model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                           num_attention_heads=2, head_dim=4, image_size=28, patch_size=14)})),
     "fuyu": ("persimmon", dict(ALONE, qk_layernorm=True, model_type="persimmon"), dict(
         rename=with_prefix("language_model.", "vision_embed_tokens.weight"), wrap=nested("fuyu"))),
 }
