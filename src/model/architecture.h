@@ -146,11 +146,15 @@ struct Architecture {
 
   std::string_view root = "model", embedding = "embed_tokens", position_embedding, embedding_norm, blocks = "layers",
                    final_norm = "norm", head = "lm_head";
+  std::string_view head_dense, head_norm;  // a linear and the activation before the logits, and a norm; or none
+  int64_t embedding_extra = 0;             // rows of the embedding beyond the vocabulary
   std::string_view attention_norm = "input_layernorm", attention_post_norm;
+  bool first_unnormed = false;  // the first block has no attention_norm
   // Without an mlp_norm the MLP reads the attention's input in a parallel block, else the residual.
   std::string_view mlp_norm = "post_attention_layernorm", mlp_post_norm;
   std::string_view q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", o = "self_attn.o_proj";
-  std::string_view qkv;  // if fused, instead of q, k and v
+  std::string_view qkv;          // if fused, instead of q, k and v
+  std::string_view last_o_bias;  // a bias of o that the last block alone has
   std::string_view q_norm, k_norm, sinks;
   // A linear of the attention's input: its activation multiplies the attention's output, or its heads' if it has a
   // feature for each.
@@ -265,6 +269,7 @@ struct ModelConfig {
   std::vector<float> slopes;  // ALiBi's, one per head
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // one per block
+  std::vector<int64_t> places;   // the blocks' numbers in the checkpoint, where some are left out; else empty
   Latent latent;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts

@@ -81,6 +81,20 @@ Architecture cohere() {
           .also = {read_logit_scale}};
 }
 
+// Mllama's blocks with cross-attention stay as they are.
+Architecture mllama() {
+  return {.model_types = {"mllama_text_model"},
+          .models = "Llama 3.2 Vision 11B, 90B, inside mllama, as text",
+          .embedding_extra = 8,
+          .norm_eps = 1e-5,
+          .rope_theta = 5e5,
+          .q_bias = kNo,
+          .kv_bias = kNo,
+          .o_bias = kNo,
+          .mlp_bias = kNo,
+          .also = {read_cross_attention}};
+}
+
 Architecture cohere2() {
   Architecture row = cohere();
   row.model_types = {"cohere2"};
@@ -289,6 +303,49 @@ Architecture apertus() {
           .also = {read_apertus}};
 }
 
+Architecture cohere_compass() {
+  Architecture row = cohere2();
+  row.model_types = {"cohere_compass_text"};
+  row.models = "Cohere Compass";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.full_is_unrotated = false;
+  row.full_every = 1;
+  row.full_every_key = "";
+  row.also = {read_compass};
+  return row;
+}
+
+// A norm of the embedding, none in the first block, and a head of two linears.
+Architecture modernbert_decoder() {
+  return {.model_types = {"modernbert-decoder"},
+          .models = "Ettin decoders 17M to 1B",
+          .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
+          .embedding = "embeddings.tok_embeddings",
+          .embedding_norm = "embeddings.norm",
+          .final_norm = "final_norm",
+          .head = "decoder",
+          .head_dense = "lm_head.dense",
+          .head_norm = "lm_head.norm",
+          .attention_norm = "attn_norm",
+          .first_unnormed = true,
+          .mlp_norm = "mlp_norm",
+          .q = "attn.q_proj",
+          .k = "attn.k_proj",
+          .v = "attn.v_proj",
+          .o = "attn.Wo",
+          .down = "mlp.Wo",
+          .gate_up = "mlp.Wi",
+          .norm = NormKind::layer,
+          .norm_bias = {"norm_bias"},
+          .norm_eps = 1e-5,
+          .has_key_heads = false,
+          .head_bias = {"decoder_bias", true},
+          .tied = {"tie_word_embeddings", true},
+          .activation_key = "hidden_activation",
+          .activation = "gelu",
+          .also = {read_modernbert}};
+}
+
 std::vector<Architecture> make_table() {
   std::vector<Architecture> table = {
       {.model_types = {"llama"},
@@ -357,6 +414,9 @@ std::vector<Architecture> make_table() {
        .window = "sliding_window"},
       cohere(),
       cohere2(),
+      cohere_compass(),
+      mllama(),
+      modernbert_decoder(),
       {.model_types = {"olmo"},
        .models = "OLMo",
        .lacking = {{"GPTQModel", ""}},

@@ -98,6 +98,14 @@ void read_apertus(const Keys& keys, ModelConfig& config);
 void read_mimo(const Keys& keys, ModelConfig& config);
 // MiniMax M3: its activation, the size of blocks without experts, and attention to chosen blocks of tokens.
 void read_minimax_m3(const Keys& keys, ModelConfig& config);
+// Llama 3.2 Vision: blocks with cross-attention, which text does not pass.
+void read_cross_attention(const Keys& keys, ModelConfig& config);
+// Compass: ropes of its two kinds of blocks, each of which may be null; logit_scale.
+void read_compass(const Keys& keys, ModelConfig& config);
+// GPT-NeoX Japanese: intermediate_multiple_size.
+void read_multiple_size(const Keys& keys, ModelConfig& config);
+// ModernBERT decoders: windows of half of local_attention, and two ropes.
+void read_modernbert(const Keys& keys, ModelConfig& config);
 // Flint: without layer_types and mlp_only_layers, which blocks have a window, and which experts.
 void read_flint_blocks(const Keys& keys, ModelConfig& config);
 // Command A with experts: its norms, router, shared experts and the blocks without experts.

@@ -1,6 +1,7 @@
 // Readers of single families since 2025; config_readers.cpp has those before, and those that several share.
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "model/config_keys.h"
 #include "model/config_readers.h"
@@ -239,6 +240,60 @@ void read_minimax_m3(const Keys& keys, ModelConfig& config) {
     sparse.find(key);  // of the choice, which is not made
   if (const Json* sparse_blocks = sparse.find("sparse_attention_freq"); sparse_blocks != nullptr) chooses = true;
   if (chooses) config.dense_tokens = size > kMostTokens / blocks ? 0 : size * blocks;
+}
+
+void read_cross_attention(const Keys& keys, ModelConfig& config) {
+  std::vector<bool> crosses(static_cast<size_t>(config.blocks));
+  const Json* list = keys.find("cross_attention_layers");
+  const Json missing = {3, 8, 13, 18, 23, 28, 33, 38};
+  for (const Json& block : list == nullptr || !list->is_array() ? missing : *list) {
+    if (!is_whole(block, 0, config.blocks - 1))
+      throw keys.wrong("cross_attention_layers", "names blocks that the model does not have");
+    crosses[block.get<size_t>()] = true;
+  }
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    if (!crosses[static_cast<size_t>(block)]) config.places.push_back(block);
+  }
+  if (config.places.empty()) throw keys.wrong("cross_attention_layers", "names all blocks");
+  config.blocks = static_cast<int64_t>(config.places.size());
+  config.kinds.resize(config.places.size());
+}
+
+void read_compass(const Keys& keys, ModelConfig& config) {
+  config.logit_scale = static_cast<float>(keys.number("logit_scale", 1));
+  if (keys.find("rope_parameters") == nullptr) return;
+  const Keys ropes = keys.object("rope_parameters");
+  Rope local = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions, "sliding_attention");
+  give_windowed_blocks(local, config);
+  const auto is_null = [&](const char* type) { return ropes.all().contains(type) && ropes.find(type) == nullptr; };
+  for (BlockKind& kind : config.kinds) {
+    if (is_null(kind.window > 0 ? "sliding_attention" : "full_attention")) kind.rope = -1;
+  }
+}
+
+void read_multiple_size(const Keys& keys, ModelConfig& config) {
+  config.intermediate = config.hidden * keys.size("intermediate_multiple_size", 4, 1024);
+}
+
+void read_modernbert(const Keys& keys, ModelConfig& config) {
+  if (keys.word("classifier_activation", "gelu") != "gelu" || keys.flag("classifier_bias", false)) {
+    throw UnsupportedError(
+        cat(keys.where(), ": classifier_activation and classifier_bias; supported are gelu and false"));
+  }
+  const int64_t window = std::max<int64_t>(keys.size("local_attention", 128, kMostTokens) / 2, 1),
+                every = keys.size("global_attn_every_n_layers", 3);
+  const Json* types = keys.list("layer_types", config.blocks);
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const bool sees_all = types == nullptr ? block % every == 0 : (*types)[block] == "full_attention";
+    config.kinds[static_cast<size_t>(block)].window = sees_all ? 0 : window;
+  }
+  Rope local{.theta = keys.above(1, "local_rope_theta", 10000), .rotary_dim = config.head_dim};
+  config.ropes[0] = {.theta = keys.above(1, "global_rope_theta", 160000), .rotary_dim = config.head_dim};
+  if (keys.find("rope_parameters") != nullptr) {
+    config.ropes[0] = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions);
+    local = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions, "sliding_attention");
+  }
+  give_windowed_blocks(local, config);
 }
 
 void read_flint_blocks(const Keys& keys, ModelConfig& config) {

@@ -328,6 +328,20 @@ Architecture xglm() {
   return row;
 }
 
+Architecture gpt_neox_japanese() {
+  Architecture row = gpt_neox();
+  row.model_types = {"gpt_neox_japanese"};
+  row.models = "GPT-NeoX Japanese 2.7B";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.last_o_bias = "attention.dense_bias";
+  row.parallel = kNo;
+  row.partial_rotary = 1;
+  row.q_bias = row.kv_bias = row.o_bias = row.mlp_bias = kNo;
+  row.tied = {"tie_word_embeddings", true};
+  row.also = {read_multiple_size};
+  return row;
+}
+
 }  // namespace
 
 std::vector<Architecture> gpt_architectures() {
@@ -348,7 +362,8 @@ std::vector<Architecture> gpt_architectures() {
           codegen(),
           persimmon(),
           biogpt(),
-          xglm()};
+          xglm(),
+          gpt_neox_japanese()};
 }
 
 }  // namespace gptq

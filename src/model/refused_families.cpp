@@ -13,11 +13,10 @@ std::span<const RefusedFamilies> refused_families() {
       {{"bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
         "prophetnet", "trocr", "whisper"},
        "the decoder of an encoder-decoder model, with cross-attention to an encoder"},
-      {{"mllama", "git"}, "its blocks attend to images through cross-attention, or to all tokens of an image"},
+      {{"git"}, "all tokens of an image see each other, and its norms follow the additions"},
       {{"musicgen", "musicgen_melody", "moshi"}, "a decoder of several streams of audio codes"},
       {{"gemma4_assistant", "gemma4_unified_assistant"},
        "a draft model, which reads the hidden states and keys of another model"},
-      {{"cohere_compass_text"}, "a model for embeddings, without a head of its own"},
       {{"bitnet"}, "its weights have three values, which is less than 2 bits"},
       {{"blt"}, "several transformers over bytes and patches of bytes"},
       {{"reformer", "xlnet", "ctrl", "cpmant", "openai-gpt"},
@@ -33,8 +32,6 @@ std::span<const RefusedFamilies> refused_families() {
       {{"deepseek_v4", "hy_v4"}, "several residuals in parallel (hyper-connections), mixed in each block"},
       {{"axk2", "dots3_note", "dots3_note_text"}, "latent attention with a gate and further norms"},
       {{"beam"}, "additions to the residual that are scaled by depth"},
-      {{"modernbert-decoder"}, "a head of a linear, an activation and a norm before the logits"},
-      {{"gpt_neox_japanese"}, "a bias in its last block alone"},
       {{"dbrx"}, "experts stacked in matrices of two dimensions"},
       {{"rwkv", "xlstm", "recurrent_gemma"}, "a recurrent network, whose state has no linears to quantize alone"}};
   return table;

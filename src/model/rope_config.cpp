@@ -103,6 +103,7 @@ Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, i
   if (parameters == nullptr || parameters->empty()) return make_rope(config, nullptr, row, head_dim, max_positions);
   const Keys keys = config.object(key);
   if (!parameters->contains(blocks)) return make_rope(config, &keys, row, head_dim, max_positions);
+  if (keys.find(blocks) == nullptr) return make_rope(config, nullptr, row, head_dim, max_positions);  // null: no rope
   const Keys of_blocks = keys.object(blocks);
   return make_rope(config, &of_blocks, row, head_dim, max_positions);
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 #include "base/error.h"
 
@@ -22,6 +23,7 @@ class Specs {
       : config_(config),
         row_(*config.architecture),
         kind_(config.kinds[static_cast<size_t>(block)]),
+        is_last_(block == config.blocks - 1),
         prefix_(block_module(config, block) + ".") {}
 
   LinearSpec linear(StepKind step, std::string_view name, int64_t out, int64_t in, bool bias,
@@ -59,7 +61,12 @@ class Specs {
       steps.back().push_back(linear(StepKind::attention_in, row_.attention_gate,
                                     config_.gate_per_head ? kind_.heads : q_width, hidden, false));
     }
-    steps.push_back({linear(StepKind::attention_out, row_.o, hidden, kind_.heads * kind_.value_dim, config_.o_bias)});
+    LinearSpec out = linear(StepKind::attention_out, row_.o, hidden, kind_.heads * kind_.value_dim, config_.o_bias);
+    if (is_last_ && !row_.last_o_bias.empty()) {
+      out.bias = true;
+      out.bias_tensor = cat(prefix_, row_.last_o_bias);
+    }
+    steps.push_back({std::move(out)});
   }
 
   void add_mlp(StepSpecs& steps) const {
@@ -153,6 +160,7 @@ class Specs {
   const ModelConfig& config_;
   const Architecture& row_;
   const BlockKind& kind_;
+  const bool is_last_;
   const std::string prefix_;
 };
 
@@ -162,8 +170,12 @@ std::string module_path(const ModelConfig& config, std::string_view module) {
   return config.root.empty() ? std::string(module) : cat(config.root, ".", module);
 }
 
+int64_t block_place(const ModelConfig& config, int64_t index) {
+  return config.places.empty() ? index : config.places[static_cast<size_t>(index)];
+}
+
 std::string block_module(const ModelConfig& config, int64_t index) {
-  return cat(module_path(config, config.architecture->blocks), ".", index);
+  return cat(module_path(config, config.architecture->blocks), ".", block_place(config, index));
 }
 
 std::string tensor_name(const ModelConfig& config, std::string_view module) {
@@ -226,7 +238,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
                      .rows = rows,
                      .cols = cols});
   };
-  add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
+  if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
   add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
   if (config.post_norm) {
     const bool has_own = kind.has_experts && !row.experts.post_norm.empty();

@@ -22,7 +22,11 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
     for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name), true);
     if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)}, true);
   };
-  check_float(embedding_tensor(config), {config.vocabulary, config.hidden});
+  check_float(embedding_tensor(config), {config.vocabulary + row.embedding_extra, config.hidden});
+  if (!row.head_dense.empty()) {
+    check_float(cat(row.head_dense, ".weight"), {config.hidden, config.hidden});
+    check_part(norm_spec(config, std::string(row.head_norm), 1, config.hidden));
+  }
   if (!row.position_embedding.empty()) {
     check_float(tensor_name(config, row.position_embedding),
                 {config.max_positions + row.position_offset, config.hidden});
@@ -45,9 +49,9 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
       for (const LinearSpec& linear : step) {
         if (!has_reader) check_float(linear.tensor, linear.shape);
         if (!linear.bias) continue;
-        const bool has_own = linear.matrix_index < 0 || checkpoint.has(linear.name + ".bias");
-        has_own ? check_float(linear.name + ".bias", {linear.out_features})
-                : check_float(linear.bias_tensor, linear.bias_shape);
+        const std::string own = linear.matrix_index < 0 ? linear.bias_tensor : linear.name + ".bias";
+        const bool has_own = linear.matrix_index < 0 || checkpoint.has(own);
+        has_own ? check_float(own, {linear.out_features}) : check_float(linear.bias_tensor, linear.bias_shape);
       }
     }
   }

@@ -478,6 +478,23 @@ CASES |= {
                      "model_type": "mistral3", "text_config": config,
                      "vision_config": dict(model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                            num_attention_heads=2, head_dim=4, image_size=28, patch_size=14)})),
+    "mllama": ("mllama_text_model", dict(
+        {**EVEN, "num_hidden_layers": 4}, cross_attention_layers=[1], rope_theta=5e5, pad_token_id=0,
+        rope_scaling=dict(rope_type="llama3", factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0,
+                          original_max_position_embeddings=8)),
+               dict(inside("mllama", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_global_layers=1,
+                           attention_heads=2, image_size=8, patch_size=4, vision_output_dim=8, 
+                           max_num_tiles=4,
+                           intermediate_layers_indices=[]), rename=without("vision_model", "projector"))),
+    "cohere_compass_text": ("cohere_compass_text", dict(
+        NEXT, rope_parameters=dict(full_attention=None, sliding_attention=dict(
+            rope_type="default", rope_theta=1e4, mrope_section=[1, 1, 2]))), {}),
+    "gpt_neox_japanese": ("gpt_neox_japanese", dict(
+        {key: value for key, value in ALONE.items() if key != "intermediate_size"}, intermediate_multiple_size=2,
+        rotary_pct=1.0, rotary_emb_base=10000), {}),
+    "modernbert-decoder": ("modernbert-decoder", dict(
+        {**ALONE, "num_hidden_layers": 3}, local_attention=10, global_rope_theta=160000.0, local_rope_theta=10000.0,
+        global_attn_every_n_layers=3, **SOME, cls_token_id=1, sep_token_id=2), {}),
     "fuyu": ("persimmon", dict(ALONE, qk_layernorm=True, model_type="persimmon"), dict(
         rename=with_prefix("language_model.", "vision_embed_tokens.weight"), wrap=nested("fuyu"))),
 }
@@ -542,9 +559,9 @@ def make(case):
     assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
     model.eval()
     seen = {}
-    for index, block in enumerate(blocks_of(model, model.config.get_text_config().num_hidden_layers)):
-        block.register_forward_hook(lambda module, inputs, output, i=index: seen.update(
-            {f"block.{i}": output[0] if isinstance(output, tuple) else output}))
+    for block in blocks_of(model, model.config.get_text_config().num_hidden_layers):  # those that text passes, in order
+        block.register_forward_hook(lambda module, inputs, output: seen.update(
+            {f"block.{len(seen)}": output[0] if isinstance(output, tuple) else output}))
     input_ids = torch.randint(0, VOCABULARY, (2, TOKENS), generator=generator)
     with torch.no_grad():
         output = model(input_ids=input_ids, labels=input_ids, use_cache=False, **special.get("inputs", {}))
