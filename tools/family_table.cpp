@@ -147,8 +147,8 @@ This file is written by
   }
   std::printf(R"(
 *Not in* lists loaders that have no class for the family, or that do not load it, with the reason: transformers 5.23 with Optimum 2.3 (models
-without a class need the code of their repository), GPTQModel 7.7, and vLLM (`models/registry.py` of early 2026, not run; its transformers
-backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
+without a class need the code of their repository), GPTQModel 7.7, and vLLM (`models/registry.py` of early 2026, of 0.32 for the families since; not run; its
+transformers backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
 `interop/families.py` tests GPTQModel and transformers. `gptq inspect` lists the loaders that accept a quantized folder.
 
 ## Not supported, and why

@@ -85,6 +85,7 @@ Architecture cohere() {
 Architecture mllama() {
   return {.model_types = {"mllama_text_model"},
           .models = "Llama 3.2 Vision 11B, 90B, inside mllama, as text",
+          .lacking = {{"vLLM", ""}},
           .embedding_extra = 8,
           .norm_eps = 1e-5,
           .rope_theta = 5e5,
@@ -272,7 +273,7 @@ Architecture jais2() {
 Architecture nanochat() {
   return {.model_types = {"nanochat"},
           .models = "nanochat d20 to d32",
-          .lacking = {{"GPTQModel", ""}},
+          .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
           .embedding_norm = "norm",
           .gate = "",
           .up = "mlp.fc1",
@@ -289,7 +290,6 @@ Architecture nanochat() {
 Architecture apertus() {
   return {.model_types = {"apertus", "apertus1p5_text"},
           .models = "Apertus 8B, 70B, 1.5",
-          .lacking = {{"GPTQModel", ""}},
           .attention_norm = "attention_layernorm",
           .mlp_norm = "feedforward_layernorm",
           .q_norm = "self_attn.q_norm",
@@ -435,7 +435,7 @@ std::vector<Architecture> make_table() {
       apertus(),
       {.model_types = {"emu3_text_model"},
        .models = "Emu3 Chat, Gen, inside emu3",
-       .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
+       .lacking = {{"GPTQModel", ""}},
        .norm_eps = 1e-5,
        .rope_theta = 1e6},
       glm(),

@@ -301,7 +301,7 @@ Architecture solar_open() {
   Architecture row = glm4_moe();
   row.model_types = {"solar_open"};
   row.models = "Solar Open 100B";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {{"vLLM", ""}};
   row.q_norm = row.k_norm = "";
   row.qk_normed = kNo;
   row.partial_rotary = 1;
@@ -352,6 +352,7 @@ Architecture kolibri1() {
   Architecture row = exaone_moe();
   row.model_types = {"kolibri1"};
   row.models = "Kolibri 1";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
   row.experts.choice_bias = "moe.router.expert_bias";
   row.experts.biases_logits = true;
   row.experts.first_dense = 0;
@@ -383,7 +384,7 @@ Architecture afmoe() {
   Architecture row = qwen3_row();
   row.model_types = {"afmoe"};
   row.models = "Trinity Nano, Mini, Large";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {};
   row.attention_post_norm = "post_attention_layernorm";
   row.mlp_norm = "pre_mlp_layernorm";
   row.mlp_post_norm = "post_mlp_layernorm";
@@ -407,7 +408,7 @@ Architecture laguna() {
   Architecture row = qwen3_row();
   row.model_types = {"laguna"};
   row.models = "Laguna XS, M";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {};
   row.attention_gate = "self_attn.g_proj";
   row.attention_gate_activation = Activation::softplus;
   row.experts = deepseek_v3_row().experts;
@@ -427,7 +428,7 @@ Architecture hy_v3() {
   Architecture row = qwen3_row();
   row.model_types = {"hy_v3"};
   row.models = "Hunyuan 3";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {};
   row.experts = deepseek_v3_row().experts;
   row.experts.router = "mlp.router.gate";
   row.experts.choice_bias = "mlp.expert_bias";
@@ -447,7 +448,7 @@ Architecture flint() {
   Architecture row = qwen3_row();
   row.model_types = {"flint"};
   row.models = "Flint";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
   row.sinks = "self_attn.softmax_offset";
   row.experts = split_experts();
   row.experts.kind = RouterKind::sigmoid;
@@ -463,7 +464,6 @@ Architecture flint() {
 Architecture cohere2_moe() {
   return {.model_types = {"cohere2_moe"},
           .models = "Command A with experts",
-          .lacking = {{"GPTQModel", ""}},
           .mlp_norm = "",
           .experts = {.router = "mlp.gate",
                       .gate = "mlp.experts.#.gate_proj",
@@ -527,7 +527,7 @@ Architecture minimax_m3() {
   Architecture row = minimax_m2();
   row.model_types = {"minimax_m3_vl_text"};
   row.models = "MiniMax M3, inside minimax_m3_vl, in sequences of up to 2048 tokens";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {};
   row.norm_weight = NormWeight::plus_one;
   row.qk_norm = QkNorm::head;
   add_shared_expert(row.experts, "block_sparse_moe.shared_experts.gate_proj", "block_sparse_moe.shared_experts.up_proj",

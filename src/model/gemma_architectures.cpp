@@ -46,7 +46,7 @@ Architecture vaultgemma() {
   Architecture row = gemma2();
   row.model_types = {"vaultgemma"};
   row.models = "VaultGemma 1B";
-  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.lacking = {{"GPTQModel", ""}};
   row.attention_post_norm = row.mlp_post_norm = "";
   return row;
 }
@@ -56,7 +56,7 @@ Architecture gemma4() {
   Architecture row = gemma2();
   row.model_types = {"gemma4_text"};
   row.models = "Gemma 4 E2B, E4B, 26B-A4B, 31B, inside gemma4";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {};
   row.q_norm = "self_attn.q_norm";
   row.k_norm = "self_attn.k_norm";
   row.v_normed = true;

@@ -283,7 +283,7 @@ Architecture persimmon() {
   Architecture row = gpt_neox();
   row.model_types = {"persimmon"};
   row.models = "Persimmon 8B, also inside fuyu";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
   row.root = "model";
   row.embedding = "embed_tokens";
   row.final_norm = "final_layernorm";

@@ -53,7 +53,7 @@ Architecture youtu() {
   Architecture row = deepseek_v3_row();
   row.model_types = {"youtu"};
   row.models = "Youtu-LLM 2B";
-  row.lacking = {{"GPTQModel", ""}};
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
   row.experts = {};
   row.tied = {"tie_word_embeddings", true};
   row.also = {read_latent};
