@@ -234,6 +234,10 @@ void Bench::elementwise() {
          [&] { backend_->run(ops::AddRows{.x = x, .ids = ids, .weights = shares, .y = y}); });
   memory("cap bf16 8192 x 4096, soft", 4.0 * tokens * hidden,
          [&] { backend_->run(ops::Cap{.kind = ops::Cap::soft, .bound = 30, .x = y}); });
+  const float alpha[2] = {0.2F, -0.9F};
+  const Matrix alphas = to_device(*backend_, DType::f32, 2, 1, alpha);
+  memory("xielu bf16 8192 x 4096", 4.0 * tokens * hidden,
+         [&] { backend_->run(ops::Xielu{.x = x, .alphas = alphas, .y = y}); });
   memory("add bf16 8192 x 4096", 6.0 * tokens * hidden, [&] { backend_->run(ops::Add{.x = x, .factor = 1, .y = y}); });
   memory("rope bf16 8192 x 32 x 128", 4.0 * tokens * hidden, [&] {
     backend_->run(

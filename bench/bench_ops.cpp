@@ -284,6 +284,13 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
            b.run(ops::LayerNorm{.x = x, .weight = *weight, .bias = *bias, .eps = 1e-5F, .y = y});
          });
        }},
+      {"xielu",
+       [](Backend& b, const Model& m) {
+         auto alphas = keep(random(b, 2, 1));
+         return elementwise(b, m.tokens, m.hidden, 2, [=, &b](Matrix& x, Matrix&, Matrix& y) {
+           b.run(ops::Xielu{.x = x, .alphas = *alphas, .y = y});
+         });
+       }},
       {"cap, soft",
        [](Backend& b, const Model& m) {
          return elementwise(b, m.tokens, m.hidden, 2, [&b](Matrix& x, Matrix&, Matrix&) {

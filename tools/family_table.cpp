@@ -5,11 +5,14 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <set>
 
 #include "backend/registry.h"
 #include "base/error.h"
 #include "model/model.h"
+#include "model/refused_families.h"
 
 namespace gptq {
 namespace {
@@ -74,6 +77,27 @@ std::string joined(const auto& words) {
   return text;
 }
 
+// "120 of the 196 names ...": those of rows, and of golden checkpoints with several parts.
+std::string count_line(const fs::path& names, const std::set<std::string, std::less<>>& covered) {
+  std::ifstream file(names);
+  int64_t count = 0, all = 0;
+  for (std::string name; std::getline(file, name); ++all) count += covered.count(name) != 0 ? 1 : 0;
+  return cat(all, " names; ", count, " of the ", all, " names are covered,");
+}
+
+// A row of a table for each reason.
+std::string refused_lines(const std::set<std::string, std::less<>>& covered) {
+  std::string text;
+  for (const RefusedFamilies& families : refused_families()) {
+    std::vector<std::string_view> names;
+    for (const std::string_view name : families.model_types) {
+      if (covered.find(name) == covered.end()) names.push_back(name);
+    }
+    if (!names.empty()) text += cat("| ", joined(names), " | ", families.reason, " |\n");
+  }
+  return text;
+}
+
 std::string lacks_of(const Architecture& row) {
   std::string text;
   for (const Lack& lack : row.lacking)
@@ -83,6 +107,7 @@ std::string lacks_of(const Architecture& row) {
 
 void run(int argc, char** argv) {
   std::map<const Architecture*, Proof> proofs;
+  std::set<std::string, std::less<>> covered;
   for (int i = 1; i < argc; ++i) {
     std::vector<fs::path> folders;
     for (const auto& entry : fs::directory_iterator(argv[i])) {
@@ -90,7 +115,9 @@ void run(int argc, char** argv) {
     }
     std::sort(folders.begin(), folders.end());
     for (const fs::path& folder : folders) {
-      const ModelConfig config = parse_model_config(Checkpoint(folder));
+      const Checkpoint checkpoint(folder);
+      const ModelConfig config = parse_model_config(checkpoint);
+      covered.insert(checkpoint.config().at("model_type").get<std::string>());
       Proof& proof = proofs[config.architecture];
       proof.cases.push_back(folder.filename().string());
       proof.difference = std::max(proof.difference, difference_of(folder));
@@ -99,8 +126,7 @@ void run(int argc, char** argv) {
   }
   std::printf(R"(# Model families
 
-Each row of `src/model/architectures.cpp` and `src/model/expert_architectures.cpp` is a family, or a kind of model if one `model_type` has
-several. A row is tested with tiny random checkpoints of its kind, for which transformers has computed the results in float32
+Each row of the tables in `src/model/*architectures.cpp` is a family, or a kind of model if one `model_type` has several. A row is tested with tiny random checkpoints of its kind, for which transformers has computed the results in float32
 (`tests/golden/families/make.py`). The test `GoldenModel` compares every block, the logits and the loss, and fails for a row without a
 checkpoint. *Logits* is the largest difference from transformers' logits among them, relative to their root mean square. *Quantized* lists
 the linears by their names within a block; those of one step, between semicolons, share a Hessian. `#` is an expert's number.
@@ -114,17 +140,25 @@ This file is written by
 |---|---|---|---|---|---|
 )");
   for (const Architecture& row : architectures()) {
+    covered.insert(row.model_types.begin(), row.model_types.end());
     const Proof& proof = proofs[&row];
     std::printf("| %s | %s | %s | %.1e | %s | %s |\n", joined(row.model_types).c_str(), std::string(row.models).c_str(),
                 joined(proof.cases).c_str(), proof.difference, proof.names.c_str(), lacks_of(row).c_str());
   }
   std::printf(R"(
 *Not in* lists loaders that have no class for the family, or that do not load it, with the reason: transformers 5.23 with Optimum 2.3 (models
-without a class need the code of their repository), GPTQModel 7.7, and vLLM (`models/registry.py` of early 2026, not run; its transformers
-backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
+without a class need the code of their repository), GPTQModel 7.7, and vLLM (`models/registry.py` of early 2026, of 0.32 for the families since; not run; its
+transformers backend may still run them). transformers stores the experts of a block in one tensor, so quantized experts need GPTQModel or vLLM.
 `interop/families.py` tests GPTQModel and transformers. `gptq inspect` lists the loaders that accept a quantized folder.
 
 ## Not supported, and why
+
+transformers 5.24 has causal language models under %s counted by `tools/count_families.py`. These have no row:
+
+| `model_type` | what it has |
+|---|---|
+%s
+Of families with a row, these models are not supported:
 
 * OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
@@ -135,7 +169,9 @@ backend may still run them). transformers stores the experts of a block in one t
 
 * Falcon RW: transformers rounds ALiBi's bias to bfloat16; here it is exact. Both are equal if the bias has at most eight significant bits.
 * DeepSeek-V2: routing weights are never renormalized, as in transformers; released models do not need it.
-)");
+)",
+              count_line(fs::path(argv[1]).parent_path() / "transformers_names.txt", covered).c_str(),
+              refused_lines(covered).c_str());
 }
 
 }  // namespace

@@ -15,13 +15,14 @@
 namespace gptq {
 
 // `temperature` does not rotate: it multiplies queries by a factor that grows with the position (Llama 4).
-enum class RopeKind : uint8_t { standard, linear, dynamic, yarn, llama3, longrope, temperature };
+enum class RopeKind : uint8_t { standard, linear, dynamic, yarn, llama3, longrope, proportional, temperature };
 
 // Rotary position embedding, from rope_scaling or rope_parameters as in transformers' modeling_rope_utils.py.
 struct Rope {
   RopeKind kind = RopeKind::standard;
   double theta = 10000;
   int64_t rotary_dim = 0;  // rotated elements of a head
+  double rotated = 1;      // proportional: the share of them that turns at all
   double factor = 1;
   int64_t original_positions = 0;  // original_max_position_embeddings, or max_position_embeddings
   int64_t max_positions = 0;       // max_position_embeddings
@@ -32,6 +33,7 @@ struct Rope {
   double attention_factor = 0;                                           // yarn, longrope; 0: derived
   double long_attention_factor = 0;  // longrope, beyond original_positions; 0: the same
   double temperature = 0, temperature_positions = 0, temperature_first = 0;  // temperature
+  bool reversed = false;                                                     // rotates by the opposite angles
 };
 
 // cos and sin of all angles, [positions, rotary_dim / 2] f32 row-major, times the attention factor.
@@ -60,7 +62,7 @@ enum class QkNorm : uint8_t { head, each_head, whole, unweighted };
 // The order of features in a fused qkv linear: q | k | v; per key head its query heads followed by its k and v; or
 // CodeGen's four parts, each q | v | k of a quarter of the heads.
 enum class QkvOrder : uint8_t { concatenated, grouped, codegen };
-enum class Positions : uint8_t { rope, learned, alibi };
+enum class Positions : uint8_t { rope, learned, alibi, sinusoidal };
 
 // A boolean key of config.json; without a key the constant `missing`.
 struct Flag {
@@ -88,6 +90,7 @@ enum class ExpertTensors : uint8_t { split, halves, turned_halves, turned_pairs 
 struct ExpertRow {
   std::string_view router, choice_bias;  // a module; a bias tensor used for choosing experts, not for their weights
   Flag router_bias = kNo;
+  bool biases_logits = false;       // choice_bias is added to logits, not to scores
   std::string_view gate, up, down;  // "mlp.experts.#.gate_proj", ...
   std::string_view gate_up;         // if fused, instead of gate and up
   ExpertTensors tensors = ExpertTensors::split;
@@ -96,6 +99,10 @@ struct ExpertRow {
   std::string_view shared_gate, shared_up, shared_down;  // the expert that all tokens pass
   std::string_view shared_gate_up;                       // if fused, instead of the first two
   std::string_view shared_router;                        // the shared expert's weight is its sigmoid
+  std::string_view post_norm;                            // of the sum of all experts; else the row's mlp_post_norm
+  // Experts beside the MLP, which is the shared expert: they have norms of their own, for their input, their sum and
+  // that of the MLP; the router's, of the residual, has a tensor with factors; and each expert's weight has one.
+  std::string_view beside_norm, beside_post_norm, shared_post_norm, router_norm, expert_scales;
   RouterKind kind = RouterKind::softmax;
   bool two_of_group = false;  // rates a group by its best two experts, not by the best one
   Flag renormalized = {"norm_topk_prob"};
@@ -106,6 +113,13 @@ struct ExpertRow {
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), instead of q, k and v; keeps q without a q_lora_rank.
 struct LatentRow {
   std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;
+};
+
+// Gemma's embeddings per block: a second table, whose row of a token and a projection of its embedding, normed, are
+// added up. Each block multiplies its part by a gate, and adds it to the residual through a projection and a norm.
+struct PerBlockRow {
+  std::string_view embedding, projection, projection_norm;  // below the root
+  std::string_view gate, out, post_norm;                    // of a block
 };
 
 // A loader that does not load a family, and why; empty: it does not have the family.
@@ -132,16 +146,27 @@ struct Architecture {
 
   std::string_view root = "model", embedding = "embed_tokens", position_embedding, embedding_norm, blocks = "layers",
                    final_norm = "norm", head = "lm_head";
+  std::string_view head_dense, head_norm;  // a linear and the activation before the logits, and a norm; or none
+  int64_t embedding_extra = 0;             // rows of the embedding beyond the vocabulary
   std::string_view attention_norm = "input_layernorm", attention_post_norm;
+  bool first_unnormed = false;  // the first block has no attention_norm
   // Without an mlp_norm the MLP reads the attention's input in a parallel block, else the residual.
   std::string_view mlp_norm = "post_attention_layernorm", mlp_post_norm;
   std::string_view q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", o = "self_attn.o_proj";
-  std::string_view qkv;  // if fused, instead of q, k and v
+  std::string_view qkv;          // if fused, instead of q, k and v
+  std::string_view last_o_bias;  // a bias of o that the last block alone has
   std::string_view q_norm, k_norm, sinks;
+  // A linear of the attention's input: its activation multiplies the attention's output, or its heads' if it has a
+  // feature for each.
+  std::string_view attention_gate;
+  Activation attention_gate_activation = Activation::sigmoid;
   std::string_view gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
   std::string_view gate_up;  // if fused, instead of gate and up
   LatentRow latent;
   ExpertRow experts;
+  PerBlockRow per_block;
+  std::string_view activation_alphas;  // a module with alpha_p and alpha_n, of the MLP's xIELU
+  std::string_view block_scale;        // a tensor of one number that multiplies the block's output
   // Names of vLLM and SGLang for q,k,v and gate,up, which they load as one module.
   std::string_view fused_qkv = "self_attn.qkv_proj", fused_gate_up = "mlp.gate_up_proj";
 
@@ -151,10 +176,12 @@ struct Architecture {
   Flag norm_bias = kNo;
   double norm_eps = 1e-6;  // if config.json has none
   QkNorm qk_norm = QkNorm::head;
+  Flag post_normed = kYes;        // whether attention_post_norm and mlp_post_norm apply
   std::string_view qk_norm_list;  // "norms": the weights per head are norms.0, norms.1, ...
   Flag qk_normed = kYes;          // whether q_norm and k_norm apply
   bool qk_norm_after_rope = false;
-  Flag parallel = kNo;  // attention and MLP read the same residual
+  bool v_normed = false;  // values are normalized per head, without a weight
+  Flag parallel = kNo;    // attention and MLP read the same residual
   Positions positions = Positions::rope;
   int64_t position_offset = 0;  // first row of the table of learned positions
   RotaryOrder rotary_order = RotaryOrder::halves;
@@ -188,6 +215,15 @@ struct BlockKind {
   float score_scale = 1;
   int64_t query_rope = -1;  // applied to queries in addition; -1: none
   bool has_experts = false;
+  // The model's, unless a family's reader sets others.
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, intermediate = 0;
+  int64_t value_dim = 0;      // of a head; at most head_dim
+  bool has_sinks = true;      // where the row has them
+  bool value_is_key = false;  // no linear for values: they are the keys before norm and rope
+  // The first of the state's columns that keep its keys and values for later blocks, or -1; with `reuses_keys` it
+  // takes them from there, and has no linears for them.
+  int64_t keys_at = -1;
+  bool reuses_keys = false;
 };
 
 struct Latent {
@@ -200,6 +236,7 @@ struct Experts {
   int64_t groups = 1, chosen_groups = 1;
   bool renormalized = false, router_bias = false, bias = false;
   float scale = 1;         // multiplies the weights
+  float shared_scale = 1;  // multiplies the shared expert's output
   float jitter = 0.01F;    // of sparse_mixer
   float weight_floor = 0;  // minimum of the sum that weights are divided by
 };
@@ -217,14 +254,22 @@ struct ModelConfig {
   float norm_eps = 1e-6F;
   Activation activation = Activation::silu;
   bool q_bias = false, kv_bias = false, o_bias = false, mlp_bias = false, head_bias = false, norm_bias = false;
-  bool tied_embeddings = false, parallel = false, qk_norm = false;
-  float embedding_scale = 1, residual_scale = 1, logit_scale = 1;
+  bool tied_embeddings = false, parallel = false, qk_norm = false, post_norm = true;
+  bool gate_per_head = false;  // of the attention gate
+  NormKind norm = NormKind::rms;
+  RotaryOrder rotary_order = RotaryOrder::halves;
+  // Elements of a token's state between blocks: hidden, the embeddings per block, and keys and values kept.
+  int64_t state_width = 0;
+  int64_t per_block = 0;     // width of a block's embedding; 0: none
+  int64_t dense_tokens = 0;  // longer sequences would need sparse attention, which is not computed; 0: of any length
+  float embedding_scale = 1, residual_scale = 1, logit_scale = 1, value_scale = 1;
   float score_cap = 0, logit_cap = 0, qkv_cap = 0;  // 0: none
   bool unit_head = false;                           // rows of the head are normalized to length 1
   NormWeight norm_weight = NormWeight::stored;
   std::vector<float> slopes;  // ALiBi's, one per head
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // one per block
+  std::vector<int64_t> places;   // the blocks' numbers in the checkpoint, where some are left out; else empty
   Latent latent;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts

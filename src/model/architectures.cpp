@@ -1,284 +1,14 @@
 // The table of model families: one row per family, with the names of its Hugging Face checkpoints. Defaults are
-// Llama's.
+// Llama's. Families of one kind have files of their own (architectures.h).
 #include "model/architectures.h"
+
+#include <algorithm>
+#include <iterator>
 
 #include "model/config_readers.h"
 
 namespace gptq {
 namespace {
-
-// GPT-2; several families share parts of its names.
-Architecture gpt2() {
-  return {.model_types = {"gpt2", "gpt-sw3"},
-          .models = "GPT-2, DistilGPT2, DialoGPT, GPT-SW3",
-          .lacking = {{"transformers", "Optimum 2.3 does not put linears in the place of Conv1D"}},
-          .root = "transformer",
-          .embedding = "wte",
-          .position_embedding = "wpe",
-          .blocks = "h",
-          .final_norm = "ln_f",
-          .attention_norm = "ln_1",
-          .mlp_norm = "ln_2",
-          .o = "attn.c_proj",
-          .qkv = "attn.c_attn",
-          .gate = "",
-          .up = "mlp.c_fc",
-          .down = "mlp.c_proj",
-          .norm = NormKind::layer,
-          .norm_bias = kYes,
-          .norm_eps = 1e-5,
-          .positions = Positions::learned,
-          .has_key_heads = false,
-          .transposed = true,
-          .q_bias = kYes,
-          .kv_bias = kYes,
-          .o_bias = kYes,
-          .mlp_bias = kYes,
-          .tied = {"tie_word_embeddings", true},
-          .activation_key = "activation_function",
-          .activation = "gelu_new",
-          .also = {read_score_scales}};
-}
-
-Architecture gpt_bigcode() {
-  Architecture row = gpt2();
-  row.model_types = {"gpt_bigcode"};
-  row.models = "StarCoder, SantaCoder";
-  row.lacking = {};
-  row.when = {{"multi_query", "true", "true"}};
-  row.multi_query = kYes;
-  row.qkv_order = QkvOrder::concatenated;
-  row.transposed = false;
-  row.activation = "gelu_pytorch_tanh";
-  return row;
-}
-
-Architecture gpt_bigcode_multi_head() {
-  Architecture row = gpt_bigcode();
-  row.when = {{"multi_query", "false", "true"}};
-  row.multi_query = kNo;
-  row.qkv_order = QkvOrder::grouped;
-  return row;
-}
-
-Architecture gpt_neo() {
-  Architecture row = gpt2();
-  row.model_types = {"gpt_neo"};
-  row.models = "GPT-Neo, TinyStories";
-  row.lacking = {{"vLLM", ""}};
-  row.q = "attn.attention.q_proj";
-  row.k = "attn.attention.k_proj";
-  row.v = "attn.attention.v_proj";
-  row.o = "attn.attention.out_proj";
-  row.qkv = "";
-  row.fused_qkv = "";
-  row.transposed = false;
-  row.scaled_scores = false;
-  row.q_bias = row.kv_bias = kNo;
-  row.also = {read_local_blocks};
-  return row;
-}
-
-Architecture gptj() {
-  Architecture row = gpt2();
-  row.model_types = {"gptj"};
-  row.models = "GPT-J";
-  row.lacking = {};
-  row.position_embedding = "";
-  row.mlp_norm = "";
-  row.q = "attn.q_proj";
-  row.k = "attn.k_proj";
-  row.v = "attn.v_proj";
-  row.o = "attn.out_proj";
-  row.qkv = "";
-  row.fused_qkv = "attn.qkv_proj";
-  row.up = "mlp.fc_in";
-  row.down = "mlp.fc_out";
-  row.parallel = kYes;
-  row.positions = Positions::rope;
-  row.rotary_order = RotaryOrder::interleaved;
-  row.partial_rotary = 1;
-  row.transposed = false;
-  row.q_bias = row.kv_bias = row.o_bias = kNo;
-  row.head_bias = kYes;
-  row.tied = {"tie_word_embeddings"};
-  row.also = {};
-  return row;
-}
-
-Architecture codegen() {
-  Architecture row = gptj();
-  row.model_types = {"codegen"};
-  row.models = "CodeGen";
-  row.lacking = {{"vLLM", ""}};
-  row.qkv = "attn.qkv_proj";
-  row.qkv_order = QkvOrder::codegen;
-  return row;
-}
-
-Architecture bloom() {
-  return {.model_types = {"bloom"},
-          .models = "BLOOM, BLOOMZ",
-          .root = "transformer",
-          .embedding = "word_embeddings",
-          .embedding_norm = "word_embeddings_layernorm",
-          .blocks = "h",
-          .final_norm = "ln_f",
-          .o = "self_attention.dense",
-          .qkv = "self_attention.query_key_value",
-          .gate = "",
-          .up = "mlp.dense_h_to_4h",
-          .down = "mlp.dense_4h_to_h",
-          .norm = NormKind::layer,
-          .norm_bias = kYes,
-          .norm_eps = 1e-5,
-          .positions = Positions::alibi,
-          .qkv_order = QkvOrder::grouped,
-          .has_key_heads = false,
-          .q_bias = kYes,
-          .kv_bias = kYes,
-          .o_bias = kYes,
-          .mlp_bias = kYes,
-          .tied = {"tie_word_embeddings", true},
-          .activation_key = "",
-          .activation = "gelu_new",
-          .also = {refuse_normed_residual}};
-}
-
-// Falcon before new_decoder_architecture, with one norm for both branches.
-Architecture falcon() {
-  Architecture row = bloom();
-  row.model_types = {"falcon"};
-  row.models = "Falcon 7B";
-  row.lacking = {{"transformers", "Optimum 2.3 does not replace linears of a class of their own"}};
-  row.when = {
-      {"new_decoder_architecture", "false", "false"}, {"alibi", "false", "false"}, {"parallel_attn", "true", "true"}};
-  row.embedding_norm = "";
-  row.mlp_norm = "";
-  row.parallel = kYes;
-  row.multi_query = {"multi_query", true};
-  row.positions = Positions::rope;
-  row.q_bias = row.kv_bias = row.o_bias = row.mlp_bias = {"bias"};
-  row.activation_key = "activation";
-  row.activation = "gelu";
-  row.also = {};
-  return row;
-}
-
-Architecture falcon_sequential() {
-  Architecture row = falcon();
-  row.models = "Falcon with parallel_attn off";
-  row.when = {
-      {"new_decoder_architecture", "false", "false"}, {"alibi", "false", "false"}, {"parallel_attn", "false", "true"}};
-  row.mlp_norm = "post_attention_layernorm";
-  row.parallel = kNo;
-  return row;
-}
-
-Architecture falcon_alibi() {
-  Architecture row = falcon_sequential();
-  row.models = "Falcon RW 1B, 7B";
-  row.when = {
-      {"new_decoder_architecture", "false", "false"}, {"alibi", "true", "false"}, {"parallel_attn", "false", "true"}};
-  row.positions = Positions::alibi;
-  row.also = {read_scaled_slopes};
-  return row;
-}
-
-Architecture falcon_40b() {
-  Architecture row = falcon();
-  row.models = "Falcon 40B, 180B";
-  row.when = {{"new_decoder_architecture", "true"}, {"num_ln_in_parallel_attn", "2", "2"}};
-  row.attention_norm = "ln_attn";
-  row.mlp_norm = "ln_mlp";
-  row.has_key_heads = true;
-  row.multi_query = kNo;
-  return row;
-}
-
-Architecture falcon_11b() {
-  Architecture row = falcon();
-  row.models = "Falcon 2 11B";
-  row.when = {{"new_decoder_architecture", "true"}, {"num_ln_in_parallel_attn", "1"}};
-  row.has_key_heads = true;
-  row.multi_query = kNo;
-  return row;
-}
-
-Architecture gpt_neox() {
-  Architecture row = bloom();
-  row.model_types = {"gpt_neox"};
-  row.models = "GPT-NeoX 20B, Pythia, Dolly 2, RedPajama INCITE";
-  row.root = "gpt_neox";
-  row.embedding = "embed_in";
-  row.embedding_norm = "";
-  row.blocks = "layers";
-  row.final_norm = "final_layer_norm";
-  row.head = "embed_out";
-  row.o = "attention.dense";
-  row.qkv = "attention.query_key_value";
-  row.parallel = {"use_parallel_residual", true};
-  row.positions = Positions::rope;
-  row.partial_rotary = 0.25;
-  row.q_bias = row.kv_bias = row.o_bias = {"attention_bias", true};
-  row.tied = {"tie_word_embeddings"};
-  row.activation_key = "hidden_act";
-  row.activation = "gelu";
-  row.also = {};
-  return row;
-}
-
-Architecture mpt() {
-  Architecture row = gpt2();
-  row.model_types = {"mpt"};
-  row.models = "MPT 7B, 30B";
-  row.lacking = {{"transformers", "Optimum 2.3 does not find its blocks"}};
-  row.position_embedding = "";
-  row.blocks = "blocks";
-  row.final_norm = "norm_f";
-  row.attention_norm = "norm_1";
-  row.mlp_norm = "norm_2";
-  row.o = "attn.out_proj";
-  row.qkv = "attn.Wqkv";
-  row.up = "ffn.up_proj";
-  row.down = "ffn.down_proj";
-  row.norm_bias = kNo;
-  row.positions = Positions::alibi;
-  row.transposed = false;
-  row.q_bias = row.kv_bias = row.o_bias = row.mlp_bias = kNo;
-  row.activation_key = "";
-  row.activation = "gelu";
-  row.also = {read_mpt_attention};
-  return row;
-}
-
-Architecture opt() {
-  return {.model_types = {"opt"},
-          .models = "OPT but for 350M, Galactica",
-          .root = "model.decoder",
-          .position_embedding = "embed_positions",
-          .final_norm = "final_layer_norm",
-          .attention_norm = "self_attn_layer_norm",
-          .mlp_norm = "final_layer_norm",
-          .o = "self_attn.out_proj",
-          .gate = "",
-          .up = "fc1",
-          .down = "fc2",
-          .norm = NormKind::layer,
-          .norm_bias = kYes,
-          .norm_eps = 1e-5,
-          .positions = Positions::learned,
-          .position_offset = 2,
-          .has_key_heads = false,
-          .q_bias = {"enable_bias", true},
-          .kv_bias = {"enable_bias", true},
-          .o_bias = {"enable_bias", true},
-          .mlp_bias = {"enable_bias", true},
-          .tied = {"tie_word_embeddings", true},
-          .activation_key = "activation_function",
-          .activation = "relu",
-          .also = {read_opt}};
-}
 
 Architecture phi() {
   return {.model_types = {"phi"},
@@ -351,6 +81,21 @@ Architecture cohere() {
           .also = {read_logit_scale}};
 }
 
+// Mllama's blocks with cross-attention stay as they are.
+Architecture mllama() {
+  return {.model_types = {"mllama_text_model"},
+          .models = "Llama 3.2 Vision 11B, 90B, inside mllama, as text",
+          .lacking = {{"vLLM", ""}},
+          .embedding_extra = 8,
+          .norm_eps = 1e-5,
+          .rope_theta = 5e5,
+          .q_bias = kNo,
+          .kv_bias = kNo,
+          .o_bias = kNo,
+          .mlp_bias = kNo,
+          .also = {read_cross_attention}};
+}
+
 Architecture cohere2() {
   Architecture row = cohere();
   row.model_types = {"cohere2"};
@@ -360,43 +105,6 @@ Architecture cohere2() {
   row.window = "sliding_window";
   row.full_every = 4;
   row.full_is_unrotated = true;
-  return row;
-}
-
-Architecture gemma() {
-  return {.model_types = {"gemma"},
-          .models = "Gemma 2B, 7B, CodeGemma",
-          .norm_weight = NormWeight::plus_one,
-          .mlp_bias = kNo,
-          .tied = {"tie_word_embeddings", true},
-          .activation = "gelu_pytorch_tanh",
-          .also = {read_root_embedding_scale, read_old_gelu}};
-}
-
-Architecture gemma2() {
-  Architecture row = gemma();
-  row.model_types = {"gemma2"};
-  row.models = "Gemma 2";
-  row.attention_post_norm = "post_attention_layernorm";
-  row.mlp_norm = "pre_feedforward_layernorm";
-  row.mlp_post_norm = "post_feedforward_layernorm";
-  row.activation_key = "hidden_activation";
-  row.window = "sliding_window";
-  row.full_every = 2;
-  row.also = {read_root_embedding_scale, read_soft_caps};
-  return row;
-}
-
-Architecture gemma3() {
-  Architecture row = gemma2();
-  row.model_types = {"gemma3_text"};
-  row.models = "Gemma 3, also inside gemma3";
-  row.missing = {.heads = 8, .key_heads = 4, .head_dim = 256, .vocabulary = 262208, .positions = 131072};
-  row.q_norm = "self_attn.q_norm";
-  row.k_norm = "self_attn.k_norm";
-  row.rope_theta = 1e6;
-  row.full_every = 6;
-  row.also = {read_root_embedding_scale, read_soft_caps, read_local_rope};
   return row;
 }
 
@@ -516,6 +224,128 @@ Architecture baichuan() {
           .also = {read_unit_head}};
 }
 
+Architecture granite() {
+  return {.model_types = {"granite"}, .models = "Granite 3.0 to 3.3, Granite Code", .also = {read_multipliers}};
+}
+
+// Sinks in all blocks, a window in three of four, and a rope for each block.
+Architecture granite_swa() {
+  Architecture row = granite();
+  row.model_types = {"granite_swa"};
+  row.models = "Granite Swash 2B";
+  row.lacking = {{"GPTQModel", ""}};
+  row.sinks = "self_attn.sinks";
+  row.norm_eps = 1e-5;
+  row.tied = {"tie_word_embeddings", true};
+  row.window = "sliding_window";
+  row.also = {read_multipliers, read_first_of_four, read_block_thetas};
+  return row;
+}
+
+Architecture hyperclovax() {
+  Architecture row = granite();
+  row.model_types = {"hyperclovax"};
+  row.models = "HyperCLOVA X SEED Think 14B";
+  row.lacking = {{"GPTQModel", ""}};
+  row.attention_post_norm = "post_norm1";
+  row.mlp_post_norm = "post_norm2";
+  row.post_normed = {"use_post_norm", true};
+  row.also = {read_clova_multipliers};
+  return row;
+}
+
+Architecture jais2() {
+  return {.model_types = {"jais2"},
+          .models = "Jais 2 8B, 70B",
+          .lacking = {{"GPTQModel", ""}},
+          .gate = "",
+          .norm = NormKind::layer,
+          .norm_bias = kYes,
+          .norm_eps = 1e-5,
+          .q_bias = {"attention_bias", true},
+          .kv_bias = {"attention_bias", true},
+          .o_bias = {"attention_bias", true},
+          .mlp_bias = {"mlp_bias", true},
+          .activation = "relu2"};
+}
+
+// Norms without weights, one of them after the embedding, and rope turned the other way.
+Architecture nanochat() {
+  return {.model_types = {"nanochat"},
+          .models = "nanochat d20 to d32",
+          .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
+          .embedding_norm = "norm",
+          .gate = "",
+          .up = "mlp.fc1",
+          .down = "mlp.fc2",
+          .norm_weight = NormWeight::none,
+          .qk_norm = QkNorm::unweighted,
+          .qk_norm_after_rope = true,
+          .mlp_bias = kNo,
+          .activation = "relu2",
+          .also = {read_reversed_rope, read_logit_cap}};
+}
+
+// An MLP whose activation has two learned numbers.
+Architecture apertus() {
+  return {.model_types = {"apertus", "apertus1p5_text"},
+          .models = "Apertus 8B, 70B, 1.5",
+          .attention_norm = "attention_layernorm",
+          .mlp_norm = "feedforward_layernorm",
+          .q_norm = "self_attn.q_norm",
+          .k_norm = "self_attn.k_norm",
+          .gate = "",
+          .activation_alphas = "mlp.act_fn",
+          .norm_eps = 1e-5,
+          .rope_theta = 12e6,
+          .mlp_bias = kNo,
+          .activation_key = "",
+          .also = {read_apertus}};
+}
+
+Architecture cohere_compass() {
+  Architecture row = cohere2();
+  row.model_types = {"cohere_compass_text"};
+  row.models = "Cohere Compass";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.full_is_unrotated = false;
+  row.full_every = 1;
+  row.full_every_key = "";
+  row.also = {read_compass};
+  return row;
+}
+
+// A norm of the embedding, none in the first block, and a head of two linears.
+Architecture modernbert_decoder() {
+  return {.model_types = {"modernbert-decoder"},
+          .models = "Ettin decoders 17M to 1B",
+          .lacking = {{"GPTQModel", ""}, {"vLLM", ""}},
+          .embedding = "embeddings.tok_embeddings",
+          .embedding_norm = "embeddings.norm",
+          .final_norm = "final_norm",
+          .head = "decoder",
+          .head_dense = "lm_head.dense",
+          .head_norm = "lm_head.norm",
+          .attention_norm = "attn_norm",
+          .first_unnormed = true,
+          .mlp_norm = "mlp_norm",
+          .q = "attn.q_proj",
+          .k = "attn.k_proj",
+          .v = "attn.v_proj",
+          .o = "attn.Wo",
+          .down = "mlp.Wo",
+          .gate_up = "mlp.Wi",
+          .norm = NormKind::layer,
+          .norm_bias = {"norm_bias"},
+          .norm_eps = 1e-5,
+          .has_key_heads = false,
+          .head_bias = {"decoder_bias", true},
+          .tied = {"tie_word_embeddings", true},
+          .activation_key = "hidden_activation",
+          .activation = "gelu",
+          .also = {read_modernbert}};
+}
+
 std::vector<Architecture> make_table() {
   std::vector<Architecture> table = {
       {.model_types = {"llama"},
@@ -552,12 +382,9 @@ std::vector<Architecture> make_table() {
       qwen2_vl(),
       qwen3_row(),
       qwen3_vl_row(),
-      gemma(),
-      gemma2(),
-      gemma3(),
       phi(),
-      {.model_types = {"phi3"},
-       .models = "Phi-3 mini, medium, Phi-3.5 mini, Phi-4, Phi-4 mini",
+      {.model_types = {"phi3", "phi4_multimodal"},
+       .models = "Phi-3 mini, medium, Phi-3.5 mini, Phi-4, Phi-4 mini, Phi-4 multimodal",
        .lacking = {{"GPTQModel", "7.7 splits gate_up_proj, which vLLM and transformers keep whole"}},
        .qkv = "self_attn.qkv_proj",
        .gate_up = "mlp.gate_up_proj",
@@ -568,18 +395,6 @@ std::vector<Architecture> make_table() {
        .o_bias = kNo,
        .mlp_bias = kNo,
        .window = "sliding_window"},
-      gpt2(),
-      gpt_neo(),
-      gptj(),
-      gpt_neox(),
-      opt(),
-      bloom(),
-      falcon(),
-      falcon_40b(),
-      falcon_11b(),
-      falcon_alibi(),
-      falcon_sequential(),
-      mpt(),
       stablelm(),
       stablelm_parallel(),
       {.model_types = {"starcoder2"},
@@ -597,11 +412,11 @@ std::vector<Architecture> make_table() {
        .tied = {"tie_word_embeddings", true},
        .activation = "gelu_pytorch_tanh",
        .window = "sliding_window"},
-      gpt_bigcode(),
-      gpt_bigcode_multi_head(),
-      codegen(),
       cohere(),
       cohere2(),
+      cohere_compass(),
+      mllama(),
+      modernbert_decoder(),
       {.model_types = {"olmo"},
        .models = "OLMo",
        .lacking = {{"GPTQModel", ""}},
@@ -612,7 +427,17 @@ std::vector<Architecture> make_table() {
        .also = {read_clip_qkv}},
       olmo2(),
       olmo3(),
-      {.model_types = {"granite"}, .models = "Granite 3.0 to 3.3, Granite Code", .also = {read_multipliers}},
+      granite(),
+      granite_swa(),
+      hyperclovax(),
+      jais2(),
+      nanochat(),
+      apertus(),
+      {.model_types = {"emu3_text_model"},
+       .models = "Emu3 Chat, Gen, inside emu3",
+       .lacking = {{"GPTQModel", ""}},
+       .norm_eps = 1e-5,
+       .rope_theta = 1e6},
       glm(),
       glm4(),
       glm4v(),
@@ -704,7 +529,9 @@ std::vector<Architecture> make_table() {
        .norm_eps = 1e-5,
        .activation = "relu2"},
   };
-  for (Architecture& row : expert_architectures()) table.push_back(std::move(row));
+  for (std::vector<Architecture> part :
+       {gemma_architectures(), gpt_architectures(), expert_architectures(), latent_architectures()})
+    std::move(part.begin(), part.end(), std::back_inserter(table));
   Architecture rope = baichuan();
   rope.when = {};
   rope.models = "Baichuan 7B, Baichuan 2 7B";

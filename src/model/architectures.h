@@ -1,6 +1,7 @@
-// The table of model families is in two files; these are the rows that one needs from the other.
+// The table of model families is in several files, by kind; these are the rows that one needs from another.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "model/architecture.h"
@@ -10,6 +11,15 @@ namespace gptq {
 Architecture qwen2_row();
 Architecture qwen3_row();
 Architecture qwen3_vl_row();
+Architecture deepseek_v3_row();
+
+// Experts named mlp.experts.#, as in most families.
+ExpertRow split_experts();
+void add_shared_expert(ExpertRow& experts, std::string_view gate, std::string_view up, std::string_view down);
+
+std::vector<Architecture> gemma_architectures();
+std::vector<Architecture> gpt_architectures();
 std::vector<Architecture> expert_architectures();
+std::vector<Architecture> latent_architectures();
 
 }  // namespace gptq

@@ -1,5 +1,6 @@
 #include "model/attention.h"
 
+#include <utility>
 #include <vector>
 
 #include "model/norm.h"
@@ -13,16 +14,16 @@ Matrix clone_shape(Backend& backend, ConstMatrixView like) { return Matrix(backe
 struct FusedColumns {
   std::vector<int32_t> q, k, v;
 };
-FusedColumns fused_columns(const ModelConfig& config) {
+FusedColumns fused_columns(const ModelConfig& config, const BlockKind& kind) {
   FusedColumns columns;
   const auto add_head = [&](std::vector<int32_t>& to, int64_t first) {
-    for (int64_t i = 0; i < config.head_dim; ++i) to.push_back(static_cast<int32_t>(first + i));
+    for (int64_t i = 0; i < kind.head_dim; ++i) to.push_back(static_cast<int32_t>(first + i));
   };
-  const int64_t dim = config.head_dim, heads_of_group = config.heads / config.kv_heads;
+  const int64_t dim = kind.head_dim, heads_of_group = kind.heads / kind.kv_heads;
   if (config.architecture->qkv_order == QkvOrder::codegen) {
     constexpr int64_t kParts = 4;
-    const int64_t heads = config.heads / kParts;
-    for (int64_t head = 0; head < config.heads; ++head) {
+    const int64_t heads = kind.heads / kParts;
+    for (int64_t head = 0; head < kind.heads; ++head) {
       const int64_t part = head / heads * 3 * heads * dim, place = head % heads * dim;
       add_head(columns.q, part + place);
       add_head(columns.v, part + heads * dim + place);
@@ -30,7 +31,7 @@ FusedColumns fused_columns(const ModelConfig& config) {
     }
     return columns;
   }
-  for (int64_t group = 0; group < config.kv_heads; ++group) {
+  for (int64_t group = 0; group < kind.kv_heads; ++group) {
     const int64_t first = group * (heads_of_group + 2) * dim;
     for (int64_t head = 0; head < heads_of_group; ++head) add_head(columns.q, first + head * dim);
     add_head(columns.k, first + heads_of_group * dim);
@@ -41,81 +42,151 @@ FusedColumns fused_columns(const ModelConfig& config) {
 
 }  // namespace
 
-Matrix Attention::attend(const Block& block, const Batch& batch) {
+Attention::Projected Attention::project(const Block& block, ConstMatrixView x, Kept kept) const {
   Backend& backend = *block.backend;
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
   const std::vector<Linear>& linears = linears_of(block, StepKind::attention_in);
+  const int64_t q_width = kind.heads * kind.head_dim, kv_width = kind.kv_heads * kind.head_dim;
+  const bool is_fused = !config_.architecture->qkv.empty();
+  Projected heads;
+  const auto copy_of = [&](ConstMatrixView from) {
+    Matrix copy(backend, dtype_, from.rows, from.cols);
+    backend.run(ops::Convert{.x = from, .y = copy});
+    return copy;
+  };
+  heads.owners.push_back(apply(backend, linears[0], x));
+  if (!is_fused) {
+    heads.owners.push_back(kind.reuses_keys ? copy_of(kept.keys) : apply(backend, linears[1], x));
+    heads.owners.push_back(kind.reuses_keys    ? copy_of(kept.values)
+                           : kind.value_is_key ? copy_of(heads.owners[1])
+                                               : apply(backend, linears[2], x));
+  } else if (config_.architecture->qkv_order == QkvOrder::concatenated) {
+    const MatrixView all = heads.owners[0];
+    heads.q = all.col_range(0, q_width);
+    heads.k = all.col_range(q_width, kv_width);
+    heads.v = all.col_range(q_width + kv_width, kv_width);
+    return heads;
+  } else {
+    const Matrix all = std::move(heads.owners[0]);
+    heads.owners.clear();
+    const FusedColumns columns = fused_columns(config_, kind);
+    for (const std::vector<int32_t>* ids : {&columns.q, &columns.k, &columns.v}) {
+      Matrix& part = heads.owners.emplace_back(backend, dtype_, x.rows, static_cast<int64_t>(ids->size()));
+      backend.run(ops::GatherColumns{.x = all, .ids = *ids, .y = part});
+    }
+  }
+  heads.q = heads.owners[0];
+  heads.k = heads.owners[1];
+  heads.v = heads.owners[2];
+  return heads;
+}
+
+Matrix Attention::attend(const Block& block, Batch& batch) {
+  Backend& backend = *block.backend;
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
   const RopeMatrices* rope = kind.rope < 0 ? nullptr : &ropes_.table(batch, kind.rope, backend);
   const RopeMatrices* query_rope = kind.query_rope < 0 ? nullptr : &ropes_.table(batch, kind.query_rope, backend);
-  const int64_t q_width = config_.heads * config_.head_dim, kv_width = config_.kv_heads * config_.head_dim;
-  const bool is_fused = linears.size() == 1,
-             is_shuffled = is_fused && config_.architecture->qkv_order != QkvOrder::concatenated;
-  const FusedColumns columns = is_shuffled ? fused_columns(config_) : FusedColumns();
-  Matrix y(backend, dtype_, batch.tokens(), q_width);
+  const int64_t kv_width = kind.kv_heads * kind.head_dim;
+  const bool is_narrow = kind.value_dim != kind.head_dim;
+  Matrix y(backend, dtype_, batch.tokens(), kind.heads * kind.value_dim);
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets offsets) {
     const ConstMatrixView x = rows.of(batch.input.view());
-    Matrix q_owner, k_owner, v_owner;
-    MatrixView q, k, v;
-    if (!is_fused) {
-      q_owner = apply(backend, linears[0], x);
-      k_owner = apply(backend, linears[1], x);
-      v_owner = apply(backend, linears[2], x);
-    } else if (is_shuffled) {
-      const Matrix all = apply(backend, linears[0], x);
-      const auto gather = [&](const std::vector<int32_t>& ids) {
-        Matrix heads(backend, dtype_, x.rows, static_cast<int64_t>(ids.size()));
-        backend.run(ops::GatherColumns{.x = all, .ids = ids, .y = heads});
-        return heads;
-      };
-      q_owner = gather(columns.q);
-      k_owner = gather(columns.k);
-      v_owner = gather(columns.v);
-    } else {
-      q_owner = apply(backend, linears[0], x);
+    Kept kept;
+    if (kind.keys_at >= 0) {
+      kept.keys = rows.of(batch.residual).col_range(kind.keys_at, kv_width);
+      kept.values = rows.of(batch.residual).col_range(kind.keys_at + kv_width, kv_width);
     }
-    if (is_fused && !is_shuffled) {
-      const MatrixView all = q_owner;
-      q = all.col_range(0, q_width);
-      k = all.col_range(q_width, kv_width);
-      v = all.col_range(q_width + kv_width, kv_width);
-    } else {
-      q = q_owner;
-      k = k_owner;
-      v = v_owner;
-    }
-    attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, rows.of(y));
+    Projected heads = project(block, x, kept);
+    Matrix v = is_narrow ? with_zeros(block, heads.v) : Matrix();
+    Matrix wide = is_narrow ? Matrix(backend, dtype_, x.rows, kind.heads * kind.head_dim) : Matrix();
+    attend_heads(block, rope, query_rope, offsets, kind.head_dim, heads.q, heads.k, is_narrow ? v.view() : heads.v,
+                 is_narrow ? wide.view() : rows.of(y), kept);
+    if (is_narrow) without_zeros(block, wide, rows.of(y));
+    if (!config_.architecture->attention_gate.empty()) gate_heads(block, x, rows.of(y));
   });
   return y;
 }
 
+// Values [rows, kv_heads * value_dim], scaled, with zeros after each head up to head_dim.
+Matrix Attention::with_zeros(const Block& block, ConstMatrixView v) const {
+  Backend& backend = *block.backend;
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  Matrix padded(backend, dtype_, v.rows, v.cols + 1), wide(backend, dtype_, v.rows, kind.kv_heads * kind.head_dim);
+  backend.run(ops::Clear{.y = padded});
+  backend.run(ops::Add{.x = v, .factor = config_.value_scale, .y = padded.view().col_range(0, v.cols)});
+  std::vector<int32_t> columns;
+  for (int64_t column = 0; column < wide.cols(); ++column) {
+    const int64_t head = column / kind.head_dim, place = column % kind.head_dim;
+    columns.push_back(static_cast<int32_t>(place < kind.value_dim ? head * kind.value_dim + place : v.cols));
+  }
+  backend.run(ops::GatherColumns{.x = padded, .ids = columns, .y = wide});
+  return wide;
+}
+
+void Attention::without_zeros(const Block& block, ConstMatrixView wide, MatrixView y) const {
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  std::vector<int32_t> columns;
+  for (int64_t column = 0; column < y.cols; ++column)
+    columns.push_back(static_cast<int32_t>(column / kind.value_dim * kind.head_dim + column % kind.value_dim));
+  block.backend->run(ops::GatherColumns{.x = wide, .ids = columns, .y = y});
+}
+
+// Multiplies heads [rows, heads * head_dim] by the activated gate of their input x.
+void Attention::gate_heads(const Block& block, ConstMatrixView x, MatrixView heads) const {
+  Backend& backend = *block.backend;
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  Matrix gate = apply(backend, linears_of(block, StepKind::attention_in).back(), x);
+  if (config_.gate_per_head) {
+    const int64_t size = heads.cols / kind.heads;
+    std::vector<int32_t> columns;
+    for (int64_t column = 0; column < heads.cols; ++column) columns.push_back(static_cast<int32_t>(column / size));
+    Matrix wide = clone_shape(backend, heads);
+    backend.run(ops::GatherColumns{.x = gate, .ids = columns, .y = wide});
+    gate = std::move(wide);
+  }
+  Matrix gated = clone_shape(backend, heads);
+  backend.run(
+      ops::Gate{.gate = gate, .up = heads, .activation = config_.architecture->attention_gate_activation, .y = gated});
+  backend.run(ops::Convert{.x = gated, .y = heads});
+}
+
 void Attention::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
                              SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
-                             MatrixView y) const {
+                             MatrixView y, Kept kept) const {
   Backend& backend = *block.backend;
-  const RotaryOrder order = config_.architecture->rotary_order;
+  const RotaryOrder order = config_.rotary_order;
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  Matrix normed_q, normed_k;
-  const auto normalize_heads = [&] {
-    normed_q = clone_shape(backend, q);
-    normed_k = clone_shape(backend, k);
-    normalize(backend, config_, q, part_of(block, Part::q_norm), normed_q);
-    normalize(backend, config_, k, part_of(block, Part::k_norm), normed_k);
-    q = normed_q;
-    k = normed_k;
+  const bool has_keys = !kind.reuses_keys;  // else they are ready
+  std::vector<Matrix> normed;
+  const auto normalize_heads = [&](Part part, MatrixView& heads) {
+    if (part_of(block, part).weight.empty()) return;
+    Matrix& result = normed.emplace_back(clone_shape(backend, heads));
+    normalize(backend, config_, heads, part_of(block, part), result);
+    heads = result;
   };
-  const bool has_norm = !part_of(block, Part::q_norm).weight.empty();
-  if (has_norm && !config_.architecture->qk_norm_after_rope) normalize_heads();
+  const auto normalize_pair = [&] {
+    normalize_heads(Part::q_norm, q);
+    if (has_keys) normalize_heads(Part::k_norm, k);
+  };
+  if (!config_.architecture->qk_norm_after_rope) normalize_pair();
+  if (has_keys) normalize_heads(Part::v_norm, v);
   if (config_.qkv_cap > 0) {
     for (const MatrixView heads : {q, k, v})
       backend.run(ops::Cap{.kind = ops::Cap::hard, .bound = config_.qkv_cap, .x = heads});
   }
   if (rope != nullptr) {
-    backend.run(ops::Rope{
-        .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = q});
-    backend.run(ops::Rope{
-        .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = k});
+    const auto rotate = [&](MatrixView heads) {
+      backend.run(ops::Rope{
+          .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = heads});
+    };
+    rotate(q);
+    if (has_keys) rotate(k);
   }
-  if (has_norm && config_.architecture->qk_norm_after_rope) normalize_heads();
+  if (config_.architecture->qk_norm_after_rope) normalize_pair();
+  if (has_keys && !kept.keys.empty()) {
+    backend.run(ops::Convert{.x = k, .y = kept.keys});
+    backend.run(ops::Convert{.x = v, .y = kept.values});
+  }
   if (query_rope != nullptr)
     backend.run(ops::Rope{.cos = query_rope->cos,
                           .sin = query_rope->sin,
@@ -123,8 +194,8 @@ void Attention::attend_heads(const Block& block, const RopeMatrices* rope, const
                           .order = order,
                           .head_dim = head_dim,
                           .x = q});
-  const AttentionShape shape{.heads = config_.heads,
-                             .kv_heads = config_.kv_heads,
+  const AttentionShape shape{.heads = kind.heads,
+                             .kv_heads = kind.kv_heads,
                              .head_dim = head_dim,
                              .scale = kind.score_scale,
                              .soft_cap = config_.score_cap,

@@ -1,6 +1,8 @@
 // Attention with linears for q, k and v, or one for all three.
 #pragma once
 
+#include <vector>
+
 #include "model/batch.h"
 #include "model/block.h"
 #include "model/micro_batches.h"
@@ -15,15 +17,30 @@ class Attention {
       : config_(config), dtype_(dtype), ropes_(ropes), micro_batches_(micro_batches) {}
 
   // The input [tokens, heads * head_dim] of attention_out, from that of attention_in in batch.input.
-  Matrix attend(const Block& block, const Batch& batch);
+  Matrix attend(const Block& block, Batch& batch);
+
+  // Where a block keeps its keys and values, normed and rotated, or finds an earlier block's; or empty.
+  struct Kept {
+    MatrixView keys, values;
+  };
 
   // Attention proper: norms, rope and softmax(q k') v of projected q and y [tokens, heads * head_dim], k and v
   // [tokens, kv_heads * head_dim]. Changes q, k and v. Without rope, or without one for queries alone, these are null.
   void attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
-                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
-                    MatrixView y) const;
+                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v, MatrixView y,
+                    Kept kept = {}) const;
 
  private:
+  // q [rows, heads * head_dim], k and v [rows, kv_heads * head_dim], in matrices of their own or parts of one.
+  struct Projected {
+    std::vector<Matrix> owners;
+    MatrixView q, k, v;
+  };
+  Projected project(const Block& block, ConstMatrixView x, Kept kept) const;
+  Matrix with_zeros(const Block& block, ConstMatrixView v) const;
+  void without_zeros(const Block& block, ConstMatrixView wide, MatrixView y) const;
+  void gate_heads(const Block& block, ConstMatrixView x, MatrixView heads) const;
+
   const ModelConfig& config_;
   const DType dtype_;
   RopeTables& ropes_;

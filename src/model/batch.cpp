@@ -21,10 +21,14 @@ int64_t widest_input(const ModelConfig& config) {
   int64_t widest = 0;
   for (int64_t block = 0; block < config.blocks; ++block) {
     const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
-    const bool is_new = block == 0 || kind.has_experts != config.kinds[static_cast<size_t>(block) - 1].has_experts;
+    const auto same_widths = [&](const BlockKind& other) {
+      return kind.has_experts == other.has_experts && kind.heads == other.heads && kind.head_dim == other.head_dim &&
+             kind.intermediate == other.intermediate;
+    };
+    const bool is_new = block == 0 || !same_widths(config.kinds[static_cast<size_t>(block) - 1]);
     if (!is_new) continue;
     for (const auto& step : step_specs(config, block)) widest = std::max(widest, step[0].in_features);
-    if (kind.has_experts) widest = std::max(widest, 2 * config.hidden);
+    if (kind.has_experts) widest = std::max(widest, (config.expert_row.beside_norm.empty() ? 2 : 4) * config.hidden);
   }
   if (config.latent.kv_rank == 0) return widest;
   const int64_t queries = config.latent.q_rank > 0 ? config.latent.q_rank : config.heads * config.head_dim;
@@ -33,12 +37,15 @@ int64_t widest_input(const ModelConfig& config) {
 
 StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
   const bool ends = step == static_cast<int64_t>(steps.size());
+  // Attention keeps keys and values in the state, or takes them from there.
+  const bool keeps_keys =
+      std::any_of(config.kinds.begin(), config.kinds.end(), [](const BlockKind& kind) { return kind.keys_at >= 0; });
   if (!keeps_inputs) {
-    const bool writes = ends || (is_first_of_mlp(steps, step) && !config.parallel);
+    const bool writes = ends || keeps_keys || (is_first_of_mlp(steps, step) && !config.parallel);
     return {.reads_residual = true, .reads_input = false, .writes_residual = writes};
   }
   if (step == 0) return {.reads_residual = true, .reads_input = false, .writes_residual = false};
-  if (ends || is_first_of_mlp(steps, step)) return {};
+  if (ends || is_first_of_mlp(steps, step) || keeps_keys) return {};
   return {.reads_residual = false, .reads_input = true, .writes_residual = false};
 }
 

@@ -18,12 +18,16 @@ struct Routing {
 
 struct Batch {
   std::vector<int64_t> offsets;  // sequence s is rows [offsets[s], offsets[s + 1])
-  Matrix residual;               // [tokens, hidden] between blocks
+  Matrix residual;               // [tokens, state_width] between blocks
   Matrix input;                  // [tokens, in_features] of the current step, or empty
-  // In a block with experts `input` is [tokens, 2 hidden]: their input, and the sum of their outputs so far.
+  // In a block with experts `input` is [tokens, 2 hidden]: their input, and the sum of their outputs so far; twice that
+  // where they are beside the MLP.
   Routing routing;
   // Whether inputs are rebuilt: then a parallel block adds nothing to the residual before finish().
   bool is_rebuilt = false;
+  // The hidden states in the residual, which may have more columns (ModelConfig::state_width).
+  MatrixView hidden(int64_t width) { return residual.view().col_range(0, width); }
+  ConstMatrixView hidden(int64_t width) const { return residual.view().col_range(0, width); }
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
 };
 

@@ -8,6 +8,7 @@
 #include "model/config_checks.h"
 #include "model/config_keys.h"
 #include "model/config_readers.h"
+#include "model/refused_families.h"
 
 namespace gptq {
 namespace {
@@ -21,7 +22,8 @@ Activation parse_activation(const Keys& keys, const std::string& key, const std:
                                                                 {"gelu_fast", Activation::gelu_tanh},
                                                                 {"gelu_pytorch_tanh", Activation::gelu_tanh},
                                                                 {"relu", Activation::relu},
-                                                                {"relu2", Activation::relu_squared}};
+                                                                {"relu2", Activation::relu_squared},
+                                                                {"quick_gelu", Activation::quick_gelu}};
   std::string known;
   for (const auto& [word, activation] : kKnown) {
     if (word == name) return activation;
@@ -70,6 +72,10 @@ const Architecture& find_architecture(const Keys& keys, const std::string& model
   if (is_known)
     throw UnsupportedError(
         cat(keys.where(), ": this kind of ", model_type, " is not supported; docs/families.md lists those that are"));
+  if (const std::string_view reason = refusal_of(model_type); !reason.empty()) {
+    throw UnsupportedError(
+        cat(keys.where(), ": model_type '", model_type, "' is not supported: ", reason, " (docs/families.md)"));
+  }
   known.resize(known.size() - 2);
   throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; ",
                              nearest_types(model_type), "supported are: ", known));
@@ -160,7 +166,7 @@ void refuse_two_ways(const Keys& keys) {
   if (causal != nullptr && *causal != true) refuse("is_causal", *causal);
   for (const char* key : {"use_bidirectional_attention", "bidirectional", "prefix_lm", "use_prefix_lm"}) {
     const Json* value = keys.find(key);
-    if (value != nullptr && *value != false) refuse(key, *value);
+    if (value != nullptr && *value != false && *value != "vision") refuse(key, *value);  // images alone, both ways
   }
 }
 
@@ -209,6 +215,9 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   config.head_bias = read(row.head_bias, keys);
   config.norm_bias = read(row.norm_bias, keys);
   config.parallel = read(row.parallel, keys);
+  config.post_norm = read(row.post_normed, keys);
+  config.norm = row.norm;
+  config.rotary_order = row.rotary_order;
   config.qk_norm = (!row.q_norm.empty() || row.qk_norm == QkNorm::unweighted) && read(row.qk_normed, keys);
   keys.find("tie_word_embeddings");  // read below where the whole has none
   config.tied_embeddings =
@@ -224,6 +233,14 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   if (row.positions == Positions::alibi) config.slopes = alibi_slopes(config.heads);
   read_windows(keys, row, config);
   for (const ReadConfig also : row.also) also(keys, config);
+  for (BlockKind& kind : config.kinds) {
+    for (const auto& [size, of_model] :
+         {std::pair(&kind.heads, config.heads), std::pair(&kind.kv_heads, config.kv_heads),
+          std::pair(&kind.head_dim, config.head_dim), std::pair(&kind.intermediate, config.intermediate)})
+      if (*size == 0) *size = of_model;
+    if (kind.value_dim == 0) kind.value_dim = kind.head_dim;
+  }
+  if (config.state_width == 0) config.state_width = config.hidden;
   check_numbers(keys, config);
   config.unread = unread_keys(keys, config, log);
   return config;

@@ -65,7 +65,7 @@ void check_experts(const Keys& keys, const ModelConfig& config, const Checkpoint
   const StoredTensor& router = checkpoint.tensor(cat(module, ".", row.router, ".weight"));
   check_rows(router, config.experts.count, keys, key, config.experts.count, config.hidden);
   if (row.tensors != ExpertTensors::split) return;
-  if (const int64_t count = found.experts_of(block); count < config.experts.count)
+  if (const int64_t count = found.experts_of(block_place(config, block)); count < config.experts.count)
     throw keys.wrong(key, cat("is ", config.experts.count, ", but ", module, " has tensors of ", count, " experts"));
 }
 
@@ -96,15 +96,15 @@ void check_numbers(const Keys& keys, const ModelConfig& config) {
 void check_counts(const Keys& keys, const ModelConfig& config, const Checkpoint& checkpoint) {
   const Architecture& row = *config.architecture;
   const SizeKeys names(keys);
-  check_rows(checkpoint.tensor(embedding_tensor(config)), config.vocabulary, keys, "vocab_size", config.vocabulary,
-             config.hidden);
+  check_rows(checkpoint.tensor(embedding_tensor(config)), config.vocabulary + row.embedding_extra, keys, "vocab_size",
+             config.vocabulary, config.hidden);
   if (!row.position_embedding.empty()) {
     check_rows(checkpoint.tensor(tensor_name(config, row.position_embedding)),
                config.max_positions + row.position_offset, keys, names.positions, config.max_positions, config.hidden);
   }
   const Found found(config, checkpoint);
   for (int64_t block = 0; block < config.blocks; ++block) {
-    if (found.blocks.count(block) == 0) {
+    if (found.blocks.count(block_place(config, block)) == 0) {
       throw keys.wrong(names.blocks, cat("is ", config.blocks, ", but ", checkpoint.folder().string(),
                                          " has no tensors of ", block_module(config, block)));
     }

@@ -17,16 +17,12 @@ void read_soft_caps(const Keys& keys, ModelConfig& config) {
     config.logit_cap = static_cast<float>(keys.positive("final_logit_softcapping", 30));
 }
 
-namespace {
-
 void give_windowed_blocks(Rope rope, ModelConfig& config) {
   config.ropes.push_back(std::move(rope));
   for (BlockKind& kind : config.kinds) {
     if (kind.window > 0) kind.rope = static_cast<int64_t>(config.ropes.size()) - 1;
   }
 }
-
-}  // namespace
 
 void read_local_rope(const Keys& keys, ModelConfig& config) {
   Rope rope = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions, "sliding_attention");
@@ -209,9 +205,8 @@ void read_latent(const Keys& keys, ModelConfig& config) {
   Latent& latent = config.latent;
   if (keys.find("q_lora_rank") != nullptr) latent.q_rank = keys.size("q_lora_rank");
   latent.kv_rank = keys.size("kv_lora_rank");
-  if (!keys.flag("rope_interleave", true))
-    throw UnsupportedError(
-        cat(keys.where(), ": rope_interleave is false; only interleaved rotary pairs are supported"));
+  const bool interleaved = config.rotary_order == RotaryOrder::interleaved;
+  config.rotary_order = keys.flag("rope_interleave", interleaved) ? RotaryOrder::interleaved : RotaryOrder::halves;
   latent.rope_dim = keys.size("qk_rope_head_dim");
   latent.value_dim = keys.size("v_head_dim");
   config.head_dim = keys.size("qk_nope_head_dim") + latent.rope_dim;
@@ -242,18 +237,25 @@ void check_scoring(const Keys& keys, RouterKind kind) {
 
 // Which blocks have experts.
 void read_expert_blocks(const Keys& keys, ModelConfig& config) {
-  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index"}),
+  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"}),
                                    config.expert_row.first_dense),
                 last = keys.whole("moe_layer_end_index", -1),
-                every = std::max<int64_t>(keys.whole(keys.spelled({"moe_layer_freq", "decoder_sparse_step",
-                                                                   "moe_layer_interval", "interleave_moe_layer_step"}),
-                                                     1),
-                                          1);
+                every = keys.find("moe_layer_freq") != nullptr && keys.find("moe_layer_freq")->is_array()
+                            ? 1
+                            : std::max<int64_t>(
+                                  keys.whole(keys.spelled({"moe_layer_freq", "decoder_sparse_step",
+                                                           "moe_layer_interval", "interleave_moe_layer_step"}),
+                                             1),
+                                  1);
   // Qwen and ERNIE count blocks from 1, DeepSeek from 0.
   const bool from_one = keys.find("moe_layer_freq") == nullptr;
   for (int64_t block = 0; block < config.blocks; ++block)
     config.kinds[block].has_experts =
         block >= first && (last < 0 || block <= last) && (block + (from_one ? 1 : 0)) % every == 0;
+  if (const Json* sparse = keys.find("moe_layer_freq"); sparse != nullptr && sparse->is_array()) {
+    sparse = keys.list("moe_layer_freq", config.blocks);  // 1 for a block with experts
+    for (int64_t block = 0; block < config.blocks; ++block) config.kinds[block].has_experts = (*sparse)[block] != 0;
+  }
   for (const auto& [key, has_experts] : {std::pair("mlp_only_layers", false), std::pair("moe_layers", true)}) {
     const Json* list = keys.find(key);
     if (list == nullptr || !list->is_array()) continue;
@@ -281,7 +283,8 @@ void read_expert_blocks(const Keys& keys, ModelConfig& config) {
 void read_experts(const Keys& keys, ModelConfig& config) {
   const ExpertRow& row = config.expert_row;
   Experts& experts = config.experts;
-  const std::string chosen = keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk"});
+  const std::string chosen =
+      keys.spelled({"num_experts_per_tok", "moe_k", "experts_per_token", "moe_topk", "top_k_experts"});
   experts.count = keys.size_of_all(SizeKeys(keys).experts, kMostExperts);
   experts.chosen = keys.size_of_all(chosen);
   if (experts.chosen > experts.count)
@@ -311,7 +314,8 @@ void read_experts(const Keys& keys, ModelConfig& config) {
                              : keys.flag(std::string(row.renormalized.key), row.renormalized.missing);
   experts.router_bias = row.router_bias.missing;
   experts.bias = row.bias.missing;
-  experts.scale = static_cast<float>(keys.number("routed_scaling_factor", 1));
+  experts.scale = static_cast<float>(keys.number(
+      keys.spelled({"routed_scaling_factor", "route_scale", "router_scaling_factor", "moe_routed_scaling_factor"}), 1));
   experts.jitter = static_cast<float>(keys.number("router_jitter_noise", 0.01));
   experts.weight_floor = static_cast<float>(keys.number("moe_norm_min", 0));
   read_expert_blocks(keys, config);

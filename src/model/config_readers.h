@@ -12,6 +12,9 @@ class Keys;
 Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, int64_t max_positions,
                 const std::string& blocks = "full_attention");
 
+// Blocks with a window get a rope of their own.
+void give_windowed_blocks(Rope rope, ModelConfig& config);
+
 // Gemma: embeddings are multiplied by sqrt(hidden_size).
 void read_root_embedding_scale(const Keys& keys, ModelConfig& config);
 // Gemma 2 and 3: query_pre_attn_scalar, attn_logit_softcapping, final_logit_softcapping.
@@ -68,5 +71,44 @@ void read_mscales(const Keys& keys, ModelConfig& config);
 void read_unit_head(const Keys& keys, ModelConfig& config);
 // Falcon: scores are multiplied by 1 / sqrt(head_dim) after ALiBi's bias is added.
 void read_scaled_slopes(const Keys& keys, ModelConfig& config);
+
+// Those of family_readers.cpp.
+
+// HyperCLOVA X: Granite's multipliers, but logits are multiplied by logits_scaling.
+void read_clova_multipliers(const Keys& keys, ModelConfig& config);
+// Granite Swash: layer_rope_theta, a rope for each block or none.
+void read_block_thetas(const Keys& keys, ModelConfig& config);
+// nanochat: rope turns by the opposite angles.
+void read_reversed_rope(const Keys& keys, ModelConfig& config);
+// nanochat: final_logit_softcapping.
+void read_logit_cap(const Keys& keys, ModelConfig& config);
+// BioGPT: embeddings are multiplied by sqrt(hidden_size) if scale_embedding.
+void read_switched_embedding_scale(const Keys& keys, ModelConfig& config);
+// Trinity: the same if mup_enabled.
+void read_mup_embedding_scale(const Keys& keys, ModelConfig& config);
+// DeepSeek-V3.2 and GLM-5: attention to index_topk tokens, which is dense up to so many.
+void read_indexed_attention(const Keys& keys, ModelConfig& config);
+// Laguna: gating, num_attention_heads_per_layer; throws for what transformers refuses.
+void read_laguna_attention(const Keys& keys, ModelConfig& config);
+// Gemma 4: sizes, ropes and keys of its two kinds of blocks, keys shared between blocks, embeddings per block.
+void read_gemma4(const Keys& keys, ModelConfig& config);
+// Apertus: hidden_act, and the rope that its config class has where config.json has none.
+void read_apertus(const Keys& keys, ModelConfig& config);
+// MiMo V2: heads of keys, sinks and ropes of blocks with a window, narrow values.
+void read_mimo(const Keys& keys, ModelConfig& config);
+// MiniMax M3: its activation, the size of blocks without experts, and attention to chosen blocks of tokens.
+void read_minimax_m3(const Keys& keys, ModelConfig& config);
+// Llama 3.2 Vision: blocks with cross-attention, which text does not pass.
+void read_cross_attention(const Keys& keys, ModelConfig& config);
+// Compass: ropes of its two kinds of blocks, each of which may be null; logit_scale.
+void read_compass(const Keys& keys, ModelConfig& config);
+// GPT-NeoX Japanese: intermediate_multiple_size.
+void read_multiple_size(const Keys& keys, ModelConfig& config);
+// ModernBERT decoders: windows of half of local_attention, and two ropes.
+void read_modernbert(const Keys& keys, ModelConfig& config);
+// Flint: without layer_types and mlp_only_layers, which blocks have a window, and which experts.
+void read_flint_blocks(const Keys& keys, ModelConfig& config);
+// Command A with experts: its norms, router, shared experts and the blocks without experts.
+void read_cohere2_moe(const Keys& keys, ModelConfig& config);
 
 }  // namespace gptq

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <numeric>
@@ -45,6 +46,12 @@ TokenRows token_rows(const ModelConfig& config, std::span<const std::vector<int3
   if (!config.architecture->position_embedding.empty() && found.longest > config.max_positions) {
     throw InputError(cat("a sequence of ", found.longest, " tokens, but this model has learned ", config.max_positions,
                          " positions: use shorter sequences"));
+  }
+  if (config.dense_tokens > 0 && found.longest > config.dense_tokens) {
+    throw UnsupportedError(cat("a sequence of ", found.longest, " tokens, but beyond ", config.dense_tokens,
+                               " tokens this model attends to some of them only, which is not computed: use "
+                               "sequences of at most ",
+                               config.dense_tokens, " tokens"));
   }
   return found;
 }
@@ -95,7 +102,13 @@ Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend&
   Memory& staging = backend.staging_memory();
   HostRows host{.offsets = wanted.offsets, .tokens = Matrix(staging, like.dtype, wanted.offsets.back(), like.cols)};
   read_tokens(checkpoint_, table, wanted.rows_of, host.tokens, pool);
+  if (config_.per_block > 0) {
+    const ConstMatrixView like_own = per_block_table().matrix();
+    host.per_block = Matrix(staging, like_own.dtype, wanted.offsets.back(), like_own.cols);
+    read_tokens(checkpoint_, per_block_table(), wanted.rows_of, host.per_block, pool);
+  }
   if (!row.position_embedding.empty()) host.positions = read_positions(wanted.longest, staging);
+  if (row.positions == Positions::sinusoidal) host.positions = sinusoids(wanted.longest, staging);
   return embedded(std::move(host), backend, {checkpoint_, host_memory()});
 }
 
@@ -110,6 +123,24 @@ Matrix Embedding::read_positions(int64_t count, Memory& memory) const {
   return positions;
 }
 
+// sin and cos of each position times 10000^(-i / (hidden / 2 - 1)), in halves as in fairseq.
+Matrix Embedding::sinusoids(int64_t count, Memory& memory) const {
+  Matrix positions(memory, DType::f32, count, config_.hidden);
+  reference(ops::Clear{.y = positions});
+  const int64_t half = config_.hidden / 2;
+  const float step = static_cast<float>(std::log(10000.0) / static_cast<double>(std::max<int64_t>(half - 1, 1)));
+  for (int64_t row = 0; row < count; ++row) {
+    const auto place = static_cast<float>(row + config_.architecture->position_offset);
+    float* values = positions.row<float>(row);
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = place * std::exp(static_cast<float>(i) * -step);
+      values[i] = std::sin(angle);
+      values[half + i] = std::cos(angle);
+    }
+  }
+  return positions;
+}
+
 Batch Embedding::blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const {
   const Architecture& row = *config_.architecture;
   const auto rows = [&](const std::string& table, int64_t count) {
@@ -119,7 +150,12 @@ Batch Embedding::blank_batch(std::vector<int64_t> offsets, Backend& backend, Mem
   for (size_t s = 0; s + 1 < offsets.size(); ++s) longest = std::max(longest, offsets[s + 1] - offsets[s]);
   HostRows blank{.offsets = std::move(offsets)};
   blank.tokens = rows(embedding_tensor(config_), blank.offsets.back());
+  if (config_.per_block > 0) {
+    const ConstMatrixView like = per_block_table().matrix();
+    blank.per_block = Matrix(host, like.dtype, blank.offsets.back(), like.cols);
+  }
   if (!row.position_embedding.empty()) blank.positions = rows(tensor_name(config_, row.position_embedding), longest);
+  if (row.positions == Positions::sinusoidal) blank.positions = sinusoids(longest, host);
   return embedded(std::move(blank), backend, {checkpoint_, host, false});
 }
 
@@ -127,7 +163,7 @@ Batch Embedding::embedded(HostRows rows, Backend& backend, const TensorReader& t
   const Architecture& row = *config_.architecture;
   Batch batch{.offsets = std::move(rows.offsets)};
   batch.residual = place_matrix(rows.tokens, backend, dtype_);
-  if (config_.embedding_scale != 1) scale(backend, batch);
+  if (config_.embedding_scale != 1) batch.residual = scaled(backend, batch.residual, config_.embedding_scale);
   if (!rows.positions.empty()) add_positions(backend, rows.positions, batch);
   if (!row.embedding_norm.empty()) {
     const PartSpec spec = norm_spec(config_, module_path(config_, row.embedding_norm), 1, config_.hidden);
@@ -136,21 +172,48 @@ Batch Embedding::embedded(HostRows rows, Backend& backend, const TensorReader& t
     normalize(backend, config_, batch.residual, norm, normed);
     batch.residual = std::move(normed);
   }
-  if (const DType residual = backend.residual_dtype(dtype_); residual != dtype_) {
-    Matrix converted(backend, residual, batch.residual.rows(), batch.residual.cols());
-    backend.run(ops::Convert{.x = batch.residual, .y = converted});
-    batch.residual = std::move(converted);
+  const DType residual = backend.residual_dtype(dtype_);
+  if (residual != dtype_ || config_.state_width != config_.hidden) {
+    Matrix state(backend, residual, batch.residual.rows(), config_.state_width);
+    if (config_.state_width != config_.hidden) backend.run(ops::Clear{.y = state});
+    backend.run(ops::Convert{.x = batch.residual, .y = state.view().col_range(0, config_.hidden)});
+    const Matrix embedded = std::exchange(batch.residual, std::move(state));
+    if (config_.per_block > 0) add_per_block(backend, embedded, rows.per_block, tensors, batch);
   }
   return batch;
 }
 
+const StoredTensor& Embedding::per_block_table() const {
+  return checkpoint_.tensor(tensor_name(config_, config_.architecture->per_block.embedding));
+}
+
 // As in transformers, the factor is rounded to the dtype of the computation.
-void Embedding::scale(Backend& backend, Batch& batch) const {
-  const float factor = rounded(config_.embedding_scale, dtype_);
-  Matrix scaled(backend, dtype_, batch.residual.rows(), batch.residual.cols());
-  backend.run(ops::Clear{.y = scaled});
-  backend.run(ops::Add{.x = batch.residual, .factor = factor, .y = scaled});
-  batch.residual = std::move(scaled);
+Matrix Embedding::scaled(Backend& backend, ConstMatrixView x, float factor) const {
+  Matrix result(backend, dtype_, x.rows, x.cols);
+  backend.run(ops::Clear{.y = result});
+  backend.run(ops::Add{.x = x, .factor = rounded(factor, dtype_), .y = result});
+  return result;
+}
+
+// Writes (norm(projection of x) + the tokens' rows of the second table) / sqrt(2) to the state.
+void Embedding::add_per_block(Backend& backend, ConstMatrixView x, ConstMatrixView rows, const TensorReader& tensors,
+                              Batch& batch) const {
+  const PerBlockRow& row = config_.architecture->per_block;
+  const int64_t width = config_.blocks * config_.per_block;
+  const PartSpec weights{.weights = {tensor_name(config_, row.projection)}, .rows = width, .cols = config_.hidden};
+  const Affine projection = place_part(tensors.read_part(weights), backend),
+               norm = place_part(tensors.read_part(norm_spec(config_, module_path(config_, row.projection_norm), 1,
+                                                             config_.per_block)),
+                                 backend);
+  Matrix projected(backend, dtype_, x.rows, width), normed(backend, dtype_, x.rows, width);
+  backend.run(ops::Linear{.x = x, .w = projection.weight, .bias = {}, .y = projected});
+  const auto root = [](int64_t size) { return std::sqrt(static_cast<float>(size)); };
+  projected = scaled(backend, projected, 1 / root(config_.hidden));
+  normalize(backend, config_, projected, norm, normed);
+  const Matrix own = scaled(backend, place_matrix(rows, backend, dtype_), root(config_.per_block));
+  backend.run(ops::Add{.x = own, .factor = 1, .y = normed});
+  const Matrix sum = scaled(backend, normed, std::sqrt(0.5F));
+  backend.run(ops::Convert{.x = sum, .y = batch.residual.view().col_range(config_.hidden, width)});
 }
 
 void Embedding::add_positions(Backend& backend, ConstMatrixView rows, Batch& batch) const {

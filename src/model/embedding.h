@@ -32,11 +32,16 @@ class Embedding {
   struct HostRows {
     std::vector<int64_t> offsets;
     Matrix tokens, positions;  // [tokens, hidden], [longest sequence, hidden] in the stored dtype
+    Matrix per_block;          // [tokens, blocks * width]
   };
 
   Matrix read_positions(int64_t count, Memory& memory) const;
+  Matrix sinusoids(int64_t count, Memory& memory) const;
   Batch embedded(HostRows rows, Backend& backend, const TensorReader& tensors) const;
-  void scale(Backend& backend, Batch& batch) const;
+  const StoredTensor& per_block_table() const;
+  Matrix scaled(Backend& backend, ConstMatrixView x, float factor) const;
+  void add_per_block(Backend& backend, ConstMatrixView x, ConstMatrixView rows, const TensorReader& tensors,
+                     Batch& batch) const;
   void add_positions(Backend& backend, ConstMatrixView rows, Batch& batch) const;
 
   const Checkpoint& checkpoint_;

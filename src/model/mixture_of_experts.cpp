@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "model/norm.h"
 #include "model/routing.h"
 
 namespace gptq {
@@ -27,20 +28,50 @@ int64_t MixtureOfExperts::rows_at_once(const Batch& batch) const {
   return std::min(batch.tokens(), std::max(even, kLeast));
 }
 
+Matrix MixtureOfExperts::normed(const Block& block, Part norm, ConstMatrixView x) const {
+  Matrix y(*block.backend, dtype_, x.rows, x.cols);
+  normalize(*block.backend, config_, x, part_of(block, norm), y);
+  return y;
+}
+
 void MixtureOfExperts::begin(const Block& block, Matrix x, Batch& batch) const {
   Backend& backend = *block.backend;
-  batch.input = Matrix(backend, dtype_, batch.tokens(), 2 * config_.hidden);
-  backend.run(ops::Convert{.x = x, .y = batch.input.view().col_range(0, config_.hidden)});
+  const int64_t hidden = config_.hidden;
+  batch.input = Matrix(backend, dtype_, batch.tokens(), (is_beside() ? 4 : 2) * hidden);
+  const MatrixView shared = batch.input.view().col_range(is_beside() ? 2 * hidden : 0, hidden);
+  backend.run(ops::Convert{.x = x, .y = shared});
   x = Matrix();
   backend.run(ops::Clear{.y = sum(batch)});
+  if (is_beside()) {
+    backend.run(ops::Clear{.y = shared_sum(batch)});
+    const Matrix own = normed(block, Part::beside_norm, batch.hidden(hidden));
+    backend.run(ops::Convert{.x = own, .y = batch.input.view().col_range(0, hidden)});
+  }
+  const Matrix router_input = is_beside() ? normed(block, Part::router_norm, batch.hidden(hidden)) : Matrix();
   const Matrix& choice_bias = part_of(block, Part::choice_bias).weight;
-  batch.routing = route(products(backend, input(batch), part_of(block, Part::router)),
+  batch.routing = route(products(backend, is_beside() ? router_input : input(batch), part_of(block, Part::router)),
                         choice_bias.empty() ? std::vector<float>() : to_host<float>(backend, choice_bias),
-                        *config_.architecture, config_.experts);
+                        config_.expert_row, config_.experts);
+  if (const Affine& scales = part_of(block, Part::expert_scales); !scales.weight.empty()) {
+    const std::vector<float> factors = to_host<float>(backend, scales.weight);
+    for (size_t expert = 0; expert < factors.size(); ++expert) {
+      for (float& weight : batch.routing.weights[expert]) weight *= factors[expert];
+    }
+  }
   const Affine& shared_router = part_of(block, Part::shared_router);
   if (shared_router.weight.empty()) return;
   batch.routing.shared = products(backend, input(batch), shared_router);
   for (float& weight : batch.routing.shared) weight = 1 / (1 + std::exp(-weight));
+}
+
+ConstMatrixView MixtureOfExperts::output(const Block& block, Batch& batch) const {
+  if (is_beside()) {
+    const Matrix shared = normed(block, Part::shared_post_norm, shared_sum(batch)),
+                 own = normed(block, Part::beside_post_norm, sum(batch));
+    block.backend->run(ops::Convert{.x = shared, .y = sum(batch)});
+    block.backend->run(ops::Add{.x = own, .factor = 1, .y = sum(batch)});
+  }
+  return sum(batch);
 }
 
 void MixtureOfExperts::add_shared(const Block& block, int64_t step, Batch& batch) const {
@@ -51,11 +82,12 @@ void MixtureOfExperts::add_shared(const Block& block, int64_t step, Batch& batch
   const int64_t each = rows_at_once(batch);
   for (int64_t first = 0; first < batch.tokens(); first += each) {
     const int64_t count = std::min(each, batch.tokens() - first);
-    const Matrix activated = mlp_.activate_rows(backend, in, input(batch).row_range(first, count), each);
+    const Matrix activated = mlp_.activate_rows(backend, in, shared_input(batch).row_range(first, count), each);
     const Matrix all = apply(backend, down, activated.view().row_range(0, count), each);
     const ConstMatrixView y = all.view().row_range(0, count);
     if (weights.empty()) {
-      backend.run(ops::Add{.x = y, .factor = 1, .y = sum(batch).row_range(first, count)});
+      backend.run(
+          ops::Add{.x = y, .factor = config_.experts.shared_scale, .y = shared_sum(batch).row_range(first, count)});
       continue;
     }
     std::vector<int32_t> rows(static_cast<size_t>(count));
@@ -63,7 +95,7 @@ void MixtureOfExperts::add_shared(const Block& block, int64_t step, Batch& batch
     backend.run(ops::AddRows{.x = y,
                              .ids = rows,
                              .weights = std::span(weights).subspan(static_cast<size_t>(first), rows.size()),
-                             .y = sum(batch).row_range(first, count)});
+                             .y = shared_sum(batch).row_range(first, count)});
   }
 }
 
@@ -131,7 +163,7 @@ void MixtureOfExperts::visit_inputs(const Block& block, int64_t step, const Batc
     const auto input_of = [&](const Block& of, const Batch& from) {
       if (is_expert) return expert_input(of, step, from, piece, piece_weights);
       const Step& in = of.steps[static_cast<size_t>(step) - 1];
-      const ConstMatrixView x = input(from).row_range(static_cast<int64_t>(first), static_cast<int64_t>(count));
+      const ConstMatrixView x = shared_input(from).row_range(static_cast<int64_t>(first), static_cast<int64_t>(count));
       return mlp_.activate_rows(*of.backend, in, x, static_cast<int64_t>(each));
     };
     const Matrix x = input_of(block, batch);

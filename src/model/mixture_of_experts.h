@@ -32,9 +32,12 @@ class MixtureOfExperts {
   void add_expert(const Block& block, int64_t step, Batch& batch) const;
   // The experts' input and the sum of their outputs, each [tokens, hidden].
   ConstMatrixView input(const Batch& batch) const { return batch.input.view().col_range(0, config_.hidden); }
-  ConstMatrixView output(const Batch& batch) const {
-    return batch.input.view().col_range(config_.hidden, config_.hidden);
+  // The shared expert's input, which is another where the experts are beside the MLP; and the sum of all outputs, in
+  // the sum's place.
+  ConstMatrixView shared_input(const Batch& batch) const {
+    return batch.input.view().col_range(is_beside() ? 2 * config_.hidden : 0, config_.hidden);
   }
+  ConstMatrixView output(const Block& block, Batch& batch) const;
 
   // Calls visit(x, y) with the inputs of a step of an expert or of shared_out, in pieces; y is from `original`. Visits
   // an expert's own tokens, or with `all_tokens` all.
@@ -43,6 +46,11 @@ class MixtureOfExperts {
 
  private:
   int64_t rows_at_once(const Batch& batch) const;
+  bool is_beside() const { return !config_.expert_row.beside_norm.empty(); }
+  Matrix normed(const Block& block, Part norm, ConstMatrixView x) const;
+  MatrixView shared_sum(Batch& batch) const {
+    return batch.input.view().col_range((is_beside() ? 3 : 1) * config_.hidden, config_.hidden);
+  }
   MatrixView sum(Batch& batch) const { return batch.input.view().col_range(config_.hidden, config_.hidden); }
   Matrix expert_input(const Block& block, int64_t step, const Batch& batch, std::span<const int32_t> rows,
                       std::span<const float> weights) const;

@@ -9,8 +9,12 @@ Matrix Mlp::activate(const Block& block, int64_t step, const Batch& batch) {
   const Step& linears = block.steps[static_cast<size_t>(step)];
   const ConstMatrixView input = batch.input;
   Matrix y(backend, dtype_, batch.tokens(), width(linears));
-  micro_batches_.for_each(
-      batch, [&](Rows rows, SequenceOffsets) { activate(backend, linears, rows.of(input), rows.of(y), 0); });
+  const ConstMatrixView alphas = part_of(block, Part::activation_alphas).weight;
+  micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets) {
+    if (alphas.empty()) return activate(backend, linears, rows.of(input), rows.of(y), 0);
+    const Matrix x = apply(backend, linears.linears[0], rows.of(input));
+    backend.run(ops::Xielu{.x = x, .alphas = alphas, .y = rows.of(y)});
+  });
   return y;
 }
 

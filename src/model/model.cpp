@@ -79,7 +79,7 @@ ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batc
     case StepKind::latent_key_value:
       return latent_attention_.input(kind, batch.input);
     case StepKind::shared_in:
-      return experts_.input(batch);
+      return experts_.shared_input(batch);
     default:
       return batch.input;
   }
@@ -121,11 +121,12 @@ void Model::finish(const Block& block, Batch& batch) {
   }
   if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
     experts_.add_expert(block, steps - 1, batch);
-    residual_.add_experts(block, experts_.output(batch), batch);
+    residual_.add_experts(block, experts_.output(block, batch), batch);
     batch.routing = {};
   } else {
     residual_.add_mlp(block, batch.input, batch);
   }
+  residual_.end_block(block, batch);
   batch.input = Matrix();
 }
 

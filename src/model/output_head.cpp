@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "model/norm.h"
 #include "model/tensor_checks.h"
 #include "model/tensor_reader.h"
@@ -29,17 +30,34 @@ void scale_rows_to_one(MatrixView rows) {
 
 }  // namespace
 
-Matrix OutputHead::input(const Batch& batch) {
-  Matrix y(*backend_, dtype_, batch.tokens(), batch.residual.cols());
-  normalize(*backend_, config_, batch.residual, norm(), y);
+Matrix OutputHead::input(const Batch& batch) { return transformed(batch.hidden(config_.hidden)); }
+
+Matrix OutputHead::transformed(ConstMatrixView hidden) {
+  const auto matrix = [&] { return Matrix(*backend_, dtype_, hidden.rows, hidden.cols); };
+  Matrix y = matrix();
+  normalize(*backend_, config_, hidden, norm(), y);
+  const Architecture& row = *config_.architecture;
+  if (row.head_dense.empty()) return y;
+  const TensorReader tensors(checkpoint_, host_memory());
+  if (dense_.weight.empty()) {
+    const PartSpec dense{
+        .weights = {cat(row.head_dense, ".weight")}, .bias = {}, .rows = config_.hidden, .cols = config_.hidden};
+    dense_ = place_part(tensors.read_part(dense), *backend_);
+    head_norm_ =
+        place_part(tensors.read_part(norm_spec(config_, std::string(row.head_norm), 1, config_.hidden)), *backend_);
+  }
+  Matrix x = matrix(), activated = matrix();
+  backend_->run(ops::Linear{.x = y, .w = dense_.weight, .bias = {}, .y = x});
+  backend_->run(ops::Gate{.gate = x, .up = {}, .activation = config_.activation, .y = activated});
+  normalize(*backend_, config_, activated, head_norm_, y);
   return y;
 }
 
 Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
   Backend& backend = *backend_;
-  const ConstMatrixView hidden = batch.residual.view().row_range(first, count);
-  Matrix normed(backend, dtype_, count, hidden.cols), logits(backend, DType::f32, count, config_.vocabulary);
-  normalize(backend, config_, hidden, norm(), normed);
+  const ConstMatrixView hidden = batch.hidden(config_.hidden).row_range(first, count);
+  const Matrix normed = transformed(hidden);
+  Matrix logits(backend, DType::f32, count, config_.vocabulary);
   const Matrix& w = weight();
   backend.run(ops::Linear{.x = normed, .w = w, .bias = bias_, .y = logits});
   if (config_.logit_cap > 0) backend.run(ops::Cap{.kind = ops::Cap::soft, .bound = config_.logit_cap, .x = logits});
@@ -51,6 +69,11 @@ void OutputHead::set_blank() {
   const ConstMatrixView like = checkpoint_.tensor(head_tensor(config_)).matrix();
   norm_.weight = Matrix(*backend_, DType::f32, 1, config_.hidden);
   if (config_.norm_bias) norm_.bias = Matrix(*backend_, DType::f32, 1, config_.hidden);
+  if (!config_.architecture->head_dense.empty()) {
+    dense_.weight = Matrix(*backend_, DType::f32, config_.hidden, config_.hidden);
+    head_norm_.weight = Matrix(*backend_, DType::f32, 1, config_.hidden);
+    if (config_.norm_bias) head_norm_.bias = Matrix(*backend_, DType::f32, 1, config_.hidden);
+  }
   weight_ = Matrix(*backend_, like.dtype, like.rows, like.cols);
   if (config_.head_bias) bias_ = Matrix(*backend_, DType::f32, 1, config_.vocabulary);
 }

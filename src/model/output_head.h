@@ -27,6 +27,8 @@ class OutputHead {
   // Frees the final norm and the head.
   void drop() {
     norm_ = {};
+    dense_ = {};
+    head_norm_ = {};
     weight_ = Matrix();
     bias_ = Matrix();
   }
@@ -34,6 +36,8 @@ class OutputHead {
   void set_blank();
 
  private:
+  // norm(hidden), or what the family's head makes of it before the logits.
+  Matrix transformed(ConstMatrixView hidden);
   const Affine& norm();
   const Matrix& weight();
 
@@ -42,7 +46,7 @@ class OutputHead {
   Backend* backend_;
   const DType dtype_;
   const WeightReader& reader_;
-  Affine norm_;
+  Affine norm_, dense_, head_norm_;
   Matrix weight_, bias_;  // the weight in the checkpoint's dtype
 };
 

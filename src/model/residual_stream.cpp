@@ -14,12 +14,12 @@ Matrix ResidualStream::mlp_input(const Block& block, const Batch& batch) const {
 }
 
 Matrix ResidualStream::normed_residual(const Block& block, Part norm, const Batch& batch) const {
-  Matrix y(*block.backend, dtype_, batch.tokens(), batch.residual.cols());
+  Matrix y(*block.backend, dtype_, batch.tokens(), config_.hidden);
   const Affine& part = part_of(block, norm);
   if (part.weight.empty()) {
-    block.backend->run(ops::Convert{.x = batch.residual, .y = y});
+    block.backend->run(ops::Convert{.x = batch.hidden(config_.hidden), .y = y});
   } else {
-    normalize(*block.backend, config_, batch.residual, part, y);
+    normalize(*block.backend, config_, batch.hidden(config_.hidden), part, y);
   }
   return y;
 }
@@ -33,7 +33,7 @@ void ResidualStream::add_mlp(const Block& block, ConstMatrixView input, Batch& b
 }
 
 void ResidualStream::add_experts(const Block& block, ConstMatrixView output, Batch& batch) const {
-  add(block, Part::mlp_post_norm, output, batch.residual);
+  add(block, Part::mlp_post_norm, output, batch.hidden(config_.hidden));
 }
 
 void ResidualStream::add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input,
@@ -45,11 +45,41 @@ void ResidualStream::add_linear(const Block& block, StepKind step, Part post_nor
                                                .w = linear.weight,
                                                .bias = linear.bias,
                                                .factor = config_.residual_scale,
-                                               .y = rows.of(batch.residual)});
+                                               .y = rows.of(batch.residual).col_range(0, config_.hidden)});
     }
     const Matrix y = apply(*block.backend, linear, rows.of(input));
-    add(block, post_norm, y, rows.of(batch.residual));
+    add(block, post_norm, y, rows.of(batch.residual).col_range(0, config_.hidden));
   });
+}
+
+void ResidualStream::end_block(const Block& block, Batch& batch) const {
+  if (config_.per_block > 0) add_per_block(block, batch);
+  const Affine& factor = part_of(block, Part::block_scale);
+  if (factor.weight.empty()) return;
+  Backend& backend = *block.backend;
+  const MatrixView hidden = batch.hidden(config_.hidden);
+  Matrix copy(backend, hidden.dtype, hidden.rows, hidden.cols);
+  backend.run(ops::Convert{.x = hidden, .y = copy});
+  backend.run(ops::Clear{.y = hidden});
+  backend.run(ops::Add{.x = copy, .factor = to_host<float>(backend, factor.weight)[0], .y = hidden});
+}
+
+// Adds norm(out (activation(gate hidden) * the block's embedding)).
+void ResidualStream::add_per_block(const Block& block, Batch& batch) const {
+  Backend& backend = *block.backend;
+  const MatrixView hidden = batch.hidden(config_.hidden);
+  const auto matrix = [&](int64_t cols) { return Matrix(backend, dtype_, hidden.rows, cols); };
+  Matrix x = matrix(config_.hidden), gate = matrix(config_.per_block), own = matrix(config_.per_block),
+         y = matrix(config_.hidden);
+  backend.run(ops::Convert{.x = hidden, .y = x});
+  backend.run(ops::Linear{.x = x, .w = part_of(block, Part::per_block_gate).weight, .bias = {}, .y = gate});
+  backend.run(ops::Convert{
+      .x = batch.residual.view().col_range(config_.hidden + block.index * config_.per_block, config_.per_block),
+      .y = own});
+  Matrix gated = matrix(config_.per_block);
+  backend.run(ops::Gate{.gate = gate, .up = own, .activation = config_.activation, .y = gated});
+  backend.run(ops::Linear{.x = gated, .w = part_of(block, Part::per_block_out).weight, .bias = {}, .y = y});
+  add(block, Part::per_block_norm, y, hidden);
 }
 
 void ResidualStream::add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const {

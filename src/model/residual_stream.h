@@ -20,9 +20,12 @@ class ResidualStream {
   // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
   void add_attention(const Block& block, ConstMatrixView input, Batch& batch);
   void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
+  // What a block does to the residual after both: Gemma's embeddings per block, and its factor.
+  void end_block(const Block& block, Batch& batch) const;
   void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
 
  private:
+  void add_per_block(const Block& block, Batch& batch) const;
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
   void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
   void add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;

@@ -93,6 +93,14 @@ Frequencies longrope(const Rope& rope, int64_t length) {
   return result;
 }
 
+// The frequencies of the whole head, of which only the first turn.
+Frequencies proportional(const Rope& rope) {
+  Frequencies result = inverse_powers(single(rope.theta), rope.rotary_dim);
+  const auto turning = static_cast<size_t>(rope.rotated * static_cast<double>(rope.rotary_dim) / 2);
+  for (size_t i = 0; i < result.size(); ++i) result[i] = i < turning ? result[i] / single(rope.factor) : 0.0F;
+  return result;
+}
+
 Frequencies frequencies(const Rope& rope, int64_t length) {
   switch (rope.kind) {
     case RopeKind::standard:
@@ -107,6 +115,8 @@ Frequencies frequencies(const Rope& rope, int64_t length) {
       return llama3(rope);
     case RopeKind::longrope:
       return longrope(rope, length);
+    case RopeKind::proportional:
+      return proportional(rope);
     case RopeKind::temperature:
       break;
   }
@@ -160,7 +170,7 @@ RopeTable rope_table(const Rope& rope, int64_t length) {
     return table;
   }
   const Frequencies frequency = frequencies(rope, length);
-  const auto scaling = single(attention_scaling(rope, length));
+  const auto scaling = single(attention_scaling(rope, length)), direction = rope.reversed ? -scaling : scaling;
   RopeTable table{.positions = length, .half_dim = static_cast<int64_t>(frequency.size())};
   table.cos.reserve(static_cast<size_t>(length) * frequency.size());
   table.sin.reserve(static_cast<size_t>(length) * frequency.size());
@@ -168,7 +178,7 @@ RopeTable rope_table(const Rope& rope, int64_t length) {
     for (const float f : frequency) {
       const float angle = single(position) * f;
       table.cos.push_back(std::cos(angle) * scaling);
-      table.sin.push_back(std::sin(angle) * scaling);
+      table.sin.push_back(std::sin(angle) * direction);
     }
   }
   return table;

@@ -8,9 +8,11 @@ namespace {
 RopeKind rope_kind(const Keys& keys, const std::string& name) {
   // "su" is the first name of Phi-3's longrope; for text, the axes of Qwen-VL's mrope are one.
   constexpr std::pair<std::string_view, RopeKind> kKinds[] = {
-      {"default", RopeKind::standard}, {"linear", RopeKind::linear},  {"dynamic", RopeKind::dynamic},
-      {"yarn", RopeKind::yarn},        {"llama3", RopeKind::llama3},  {"longrope", RopeKind::longrope},
-      {"su", RopeKind::longrope},      {"mrope", RopeKind::standard}, {"deepseek_yarn", RopeKind::yarn}};
+      {"default", RopeKind::standard},   {"linear", RopeKind::linear},
+      {"dynamic", RopeKind::dynamic},    {"yarn", RopeKind::yarn},
+      {"llama3", RopeKind::llama3},      {"longrope", RopeKind::longrope},
+      {"su", RopeKind::longrope},        {"mrope", RopeKind::standard},
+      {"deepseek_yarn", RopeKind::yarn}, {"proportional", RopeKind::proportional}};
   std::string known;
   for (const auto& [word, kind] : kKinds) {
     if (word == name) return kind;
@@ -23,6 +25,12 @@ void read_kind(const Keys& config, const Keys& keys, Rope& rope) {
   const bool factor_needed =
       rope.kind == RopeKind::linear || rope.kind == RopeKind::dynamic || rope.kind == RopeKind::llama3;
   if (factor_needed && keys.find("factor") == nullptr) throw keys.wrong("factor", "is missing");
+  if (rope.kind == RopeKind::proportional) {
+    rope.factor = keys.positive("factor", 1);
+    rope.rotated = keys.number("partial_rotary_factor", 1);
+    if (rope.rotated < 0 || rope.rotated > 1) throw keys.wrong("partial_rotary_factor", "is not a share from 0 to 1");
+    return;
+  }
   const double extension = static_cast<double>(rope.max_positions) / static_cast<double>(rope.original_positions);
   rope.factor = keys.positive("factor", extension);
   rope.attention_factor = keys.find("attention_factor") == nullptr ? 0 : keys.positive("attention_factor", 1);
@@ -53,6 +61,8 @@ int64_t rotary_dim(const Keys& config, const Keys* keys, const Architecture& row
   const std::string share = config.spelled({"partial_rotary_factor", "rotary_pct"});
   double rotated = config.number(share, row.partial_rotary == 0 ? 1 : row.partial_rotary);
   if (keys != nullptr) rotated = keys->number("partial_rotary_factor", rotated);
+  const bool is_part = !row.latent.kv_a.empty();  // what is rotated of a head of latent attention
+  if (kind == RopeKind::proportional || is_part) return head_dim;
   if (row.partial_rotary == 0) {
     if (kind == RopeKind::standard || rotated == 1) return head_dim;  // the standard rope ignores partial_rotary_factor
     throw UnsupportedError(cat(keys->where(), ": partial_rotary_factor is ", rotated,
@@ -93,6 +103,7 @@ Rope parse_rope(const Keys& config, const Architecture& row, int64_t head_dim, i
   if (parameters == nullptr || parameters->empty()) return make_rope(config, nullptr, row, head_dim, max_positions);
   const Keys keys = config.object(key);
   if (!parameters->contains(blocks)) return make_rope(config, &keys, row, head_dim, max_positions);
+  if (keys.find(blocks) == nullptr) return make_rope(config, nullptr, row, head_dim, max_positions);  // null: no rope
   const Keys of_blocks = keys.object(blocks);
   return make_rope(config, &of_blocks, row, head_dim, max_positions);
 }

@@ -23,8 +23,9 @@ class Chooser {
     const bool only_chosen =
         row_.kind == RouterKind::softmax && experts_.renormalized && choice_bias_.empty() && experts_.groups == 1;
     scores_.assign(logits, logits + experts_.count);
-    if (!only_chosen) row_.kind == RouterKind::softmax ? softmax(scores_) : sigmoid(scores_);
     preferred_ = scores_;
+    if (!only_chosen) row_.kind == RouterKind::softmax ? softmax(scores_) : sigmoid(scores_);
+    if (!row_.biases_logits) preferred_ = scores_;
     for (size_t expert = 0; expert < choice_bias_.size(); ++expert) preferred_[expert] += choice_bias_[expert];
     if (experts_.groups > 1) keep_best_groups();
     take_largest(preferred_, experts_.chosen, chosen);
@@ -105,13 +106,13 @@ class Chooser {
 
 }  // namespace
 
-Routing route(const std::vector<float>& logits, const std::vector<float>& choice_bias, const Architecture& row,
+Routing route(const std::vector<float>& logits, const std::vector<float>& choice_bias, const ExpertRow& row,
               const Experts& experts) {
   const auto count = static_cast<size_t>(experts.count);
   Routing routing{.rows = std::vector<std::vector<int32_t>>(count),
                   .weights = std::vector<std::vector<float>>(count),
                   .shared = {}};
-  Chooser chooser(choice_bias, row.experts, experts);
+  Chooser chooser(choice_bias, row, experts);
   for (size_t token = 0; token < logits.size() / count; ++token) {
     const float* own = logits.data() + token * count;
     if (std::adjacent_find(own, own + count, std::not_equal_to<>()) == own + count) {

@@ -1,6 +1,8 @@
 #include "model/specs.h"
 
+#include <cmath>
 #include <tuple>
+#include <utility>
 
 #include "base/error.h"
 
@@ -18,7 +20,11 @@ std::string of_expert(std::string_view path, int64_t expert) {
 class Specs {
  public:
   Specs(const ModelConfig& config, int64_t block)
-      : config_(config), row_(*config.architecture), prefix_(block_module(config, block) + ".") {}
+      : config_(config),
+        row_(*config.architecture),
+        kind_(config.kinds[static_cast<size_t>(block)]),
+        is_last_(block == config.blocks - 1),
+        prefix_(block_module(config, block) + ".") {}
 
   LinearSpec linear(StepKind step, std::string_view name, int64_t out, int64_t in, bool bias,
                     std::string_view fused = {}) const {
@@ -37,22 +43,35 @@ class Specs {
   }
 
   void add_attention(StepSpecs& steps) const {
-    const int64_t hidden = config_.hidden, q_width = config_.heads * config_.head_dim,
-                  kv_width = config_.kv_heads * config_.head_dim;
+    const int64_t hidden = config_.hidden, q_width = kind_.heads * kind_.head_dim,
+                  kv_width = kind_.kv_heads * kind_.head_dim, v_width = kind_.kv_heads * kind_.value_dim;
     if (config_.latent.kv_rank > 0) return add_latent_attention(steps);
     if (row_.qkv.empty()) {
-      steps.push_back({linear(StepKind::attention_in, row_.q, q_width, hidden, config_.q_bias, row_.fused_qkv),
-                       linear(StepKind::attention_in, row_.k, kv_width, hidden, config_.kv_bias, row_.fused_qkv),
-                       linear(StepKind::attention_in, row_.v, kv_width, hidden, config_.kv_bias, row_.fused_qkv)});
+      const auto add = [&](std::string_view name, int64_t width, bool bias) {
+        steps.back().push_back(linear(StepKind::attention_in, name, width, hidden, bias, row_.fused_qkv));
+      };
+      steps.emplace_back();
+      add(row_.q, q_width, config_.q_bias);
+      if (!kind_.reuses_keys) add(row_.k, kv_width, config_.kv_bias);
+      if (!kind_.reuses_keys && !kind_.value_is_key) add(row_.v, v_width, config_.kv_bias);
     } else {
       steps.push_back({linear(StepKind::attention_in, row_.qkv, q_width + 2 * kv_width, hidden, config_.q_bias)});
     }
-    steps.push_back({linear(StepKind::attention_out, row_.o, hidden, q_width, config_.o_bias)});
+    if (!row_.attention_gate.empty()) {
+      steps.back().push_back(linear(StepKind::attention_in, row_.attention_gate,
+                                    config_.gate_per_head ? kind_.heads : q_width, hidden, false));
+    }
+    LinearSpec out = linear(StepKind::attention_out, row_.o, hidden, kind_.heads * kind_.value_dim, config_.o_bias);
+    if (is_last_ && !row_.last_o_bias.empty()) {
+      out.bias = true;
+      out.bias_tensor = cat(prefix_, row_.last_o_bias);
+    }
+    steps.push_back({std::move(out)});
   }
 
   void add_mlp(StepSpecs& steps) const {
     add_pair(steps, StepKind::mlp_in, StepKind::mlp_out, {row_.gate, row_.up, row_.gate_up, row_.down},
-             config_.intermediate, config_.mlp_bias, row_.fused_gate_up);
+             kind_.intermediate, config_.mlp_bias, row_.fused_gate_up);
   }
 
   void add_experts(StepSpecs& steps) const {
@@ -140,6 +159,8 @@ class Specs {
 
   const ModelConfig& config_;
   const Architecture& row_;
+  const BlockKind& kind_;
+  const bool is_last_;
   const std::string prefix_;
 };
 
@@ -149,8 +170,12 @@ std::string module_path(const ModelConfig& config, std::string_view module) {
   return config.root.empty() ? std::string(module) : cat(config.root, ".", module);
 }
 
+int64_t block_place(const ModelConfig& config, int64_t index) {
+  return config.places.empty() ? index : config.places[static_cast<size_t>(index)];
+}
+
 std::string block_module(const ModelConfig& config, int64_t index) {
-  return cat(module_path(config, config.architecture->blocks), ".", index);
+  return cat(module_path(config, config.architecture->blocks), ".", block_place(config, index));
 }
 
 std::string tensor_name(const ModelConfig& config, std::string_view module) {
@@ -213,13 +238,16 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
                      .rows = rows,
                      .cols = cols});
   };
-  add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
-  add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
+  if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
   add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
-  add_norm(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
+  if (config.post_norm) {
+    const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
+    add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
+    add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : row.mlp_post_norm, 1, config.hidden);
+  }
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
-  if (!row.sinks.empty()) add(Part::sinks, std::string(row.sinks), 1, config.heads);
+  if (!row.sinks.empty() && kind.has_sinks) add(Part::sinks, std::string(row.sinks), 1, kind.heads);
   if (kind.has_experts) {
     const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);
@@ -229,15 +257,37 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     if (!experts.shared_router.empty())
       add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
   }
+  if (kind.has_experts && !config.expert_row.beside_norm.empty()) {
+    const ExpertRow& experts = config.expert_row;
+    add_norm(Part::beside_norm, experts.beside_norm, 1, config.hidden);
+    add_norm(Part::beside_post_norm, experts.beside_post_norm, 1, config.hidden);
+    add_norm(Part::shared_post_norm, experts.shared_post_norm, 1, config.hidden);
+    add(Part::router_norm, std::string(experts.router_norm), 1, config.hidden);
+    specs.back().scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.hidden)));
+    add(Part::expert_scales, std::string(experts.expert_scales), 1, config.experts.count);
+  }
+  if (config.per_block > 0) {
+    add(Part::per_block_gate, cat(row.per_block.gate, ".weight"), config.per_block, config.hidden);
+    add(Part::per_block_out, cat(row.per_block.out, ".weight"), config.hidden, config.per_block);
+    add_norm(Part::per_block_norm, row.per_block.post_norm, 1, config.hidden);
+  }
+  if (!row.activation_alphas.empty()) {
+    const std::string module = cat(prefix, row.activation_alphas);
+    specs.push_back(
+        {.part = Part::activation_alphas, .weights = {module + ".alpha_p", module + ".alpha_n"}, .rows = 2, .cols = 1});
+  }
+  if (!row.block_scale.empty()) add(Part::block_scale, std::string(row.block_scale), 1, 1);
+  if (row.v_normed && !kind.reuses_keys) specs.push_back({.part = Part::v_norm, .rows = 1, .cols = kind.head_dim});
   if (!config.qk_norm) return specs;
   for (const auto& [part, name, heads] :
-       {std::tuple(Part::q_norm, row.q_norm, config.heads), std::tuple(Part::k_norm, row.k_norm, config.kv_heads)}) {
+       {std::tuple(Part::q_norm, row.q_norm, kind.heads), std::tuple(Part::k_norm, row.k_norm, kind.kv_heads)}) {
+    if (part == Part::k_norm && kind.reuses_keys) continue;
     const bool whole = row.qk_norm == QkNorm::whole, each = row.qk_norm == QkNorm::each_head;
     if (row.qk_norm == QkNorm::unweighted) {
-      if (kind.rope >= 0) specs.push_back({.part = part, .rows = 1, .cols = config.head_dim});
+      if (kind.rope >= 0) specs.push_back({.part = part, .rows = 1, .cols = kind.head_dim});
       continue;
     }
-    add_norm(part, name, each ? heads : 1, whole ? heads * config.head_dim : config.head_dim);
+    add_norm(part, name, each ? heads : 1, whole ? heads * kind.head_dim : kind.head_dim);
     if (row.qk_norm != QkNorm::head) specs.back().bias.clear();
     if (row.qk_norm_list.empty()) continue;
     specs.back().weights.clear();  // one module per head

@@ -14,6 +14,7 @@ namespace gptq {
 
 // Module paths in this checkpoint: of a module below the root, "model.norm", and of a block, "model.layers.3".
 std::string module_path(const ModelConfig& config, std::string_view module);
+int64_t block_place(const ModelConfig& config, int64_t index);  // its number in the checkpoint
 std::string block_module(const ModelConfig& config, int64_t index);
 // The weights of a module below the root, and of the output head, by the names of their tensors.
 std::string tensor_name(const ModelConfig& config, std::string_view module);
@@ -75,9 +76,20 @@ enum class Part : uint8_t {
   sinks,
   router,
   choice_bias,
-  shared_router
+  shared_router,
+  v_norm,
+  beside_norm,
+  beside_post_norm,
+  shared_post_norm,
+  router_norm,
+  expert_scales,
+  per_block_gate,
+  per_block_out,
+  per_block_norm,
+  block_scale,
+  activation_alphas
 };
-constexpr size_t kParts = 12;
+constexpr size_t kParts = 23;
 
 // A part's tensors.
 struct PartSpec {

@@ -22,7 +22,11 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
     for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name), true);
     if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)}, true);
   };
-  check_float(embedding_tensor(config), {config.vocabulary, config.hidden});
+  check_float(embedding_tensor(config), {config.vocabulary + row.embedding_extra, config.hidden});
+  if (!row.head_dense.empty()) {
+    check_float(cat(row.head_dense, ".weight"), {config.hidden, config.hidden});
+    check_part(norm_spec(config, std::string(row.head_norm), 1, config.hidden));
+  }
   if (!row.position_embedding.empty()) {
     check_float(tensor_name(config, row.position_embedding),
                 {config.max_positions + row.position_offset, config.hidden});
@@ -30,6 +34,12 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
   if (!row.embedding_norm.empty())
     check_part(norm_spec(config, module_path(config, row.embedding_norm), 1, config.hidden));
   check_part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
+  if (config.per_block > 0) {
+    const int64_t width = config.blocks * config.per_block;
+    check_float(tensor_name(config, row.per_block.embedding), {config.vocabulary, width});
+    check_float(tensor_name(config, row.per_block.projection), {width, config.hidden});
+    check_part(norm_spec(config, module_path(config, row.per_block.projection_norm), 1, config.per_block));
+  }
   const bool quantized_head = has_reader && !checkpoint.has(head_tensor(config));
   if (config.has_head && !quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});
   if (config.has_head && config.head_bias) check_float(config.head + ".bias", {config.vocabulary});
@@ -39,9 +49,9 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
       for (const LinearSpec& linear : step) {
         if (!has_reader) check_float(linear.tensor, linear.shape);
         if (!linear.bias) continue;
-        const bool has_own = linear.matrix_index < 0 || checkpoint.has(linear.name + ".bias");
-        has_own ? check_float(linear.name + ".bias", {linear.out_features})
-                : check_float(linear.bias_tensor, linear.bias_shape);
+        const std::string own = linear.matrix_index < 0 ? linear.bias_tensor : linear.name + ".bias";
+        const bool has_own = linear.matrix_index < 0 || checkpoint.has(own);
+        has_own ? check_float(own, {linear.out_features}) : check_float(linear.bias_tensor, linear.bias_shape);
       }
     }
   }

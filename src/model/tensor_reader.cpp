@@ -76,7 +76,7 @@ Matrix TensorReader::read_weight(const LinearSpec& spec) const {
 
 // The linear's own bias tensor if there is one, else its part of a fused one.
 Matrix TensorReader::read_bias(const LinearSpec& spec) const {
-  const std::string own = spec.name + ".bias";
+  const std::string own = spec.matrix_index < 0 ? spec.bias_tensor : spec.name + ".bias";
   if (spec.matrix_index < 0 || checkpoint_.has(own)) return read(own, {spec.out_features});
   const Matrix stored = read_fused(checkpoint_.tensor(spec.bias_tensor, spec.bias_shape), spec.matrix_index);
   Matrix bias(memory_, stored.dtype(), 1, spec.out_features);

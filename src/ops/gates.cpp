@@ -22,6 +22,12 @@ double activate(Activation activation, double x) {
       return std::max(x, 0.0) * std::max(x, 0.0);
     case Activation::clamped_swiglu:
       return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
+    case Activation::quick_gelu:
+      return x / (1 + std::exp(-1.702 * x));
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::softplus:
+      return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
   }
   return 0;
 }
@@ -44,6 +50,17 @@ void reference(const Cap& op) {
     for (int64_t j = 0; j < op.x.cols; ++j) {
       const double value = load(op.x, i, j);
       store(op.x, i, j, op.kind == Cap::hard ? std::clamp(value, -most, most) : most * std::tanh(value / most));
+    }
+  }
+}
+
+void reference(const Xielu& op) {
+  const double positive = activate(Activation::softplus, load(op.alphas, 0, 0)),
+               negative = 0.5 + activate(Activation::softplus, load(op.alphas, 1, 0));
+  for (int64_t i = 0; i < op.y.rows; ++i) {
+    for (int64_t j = 0; j < op.y.cols; ++j) {
+      const double x = load(op.x, i, j);
+      store(op.y, i, j, 0.5 * x + (x > 0 ? positive * x * x : negative * (std::expm1(std::min(x, -1e-6)) - x)));
     }
   }
 }

@@ -6,8 +6,18 @@
 namespace gptq {
 
 // clamped_swiglu (gpt_oss) is a gate with bounds on both sides: with g = min(gate, 7) it is
-// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1).
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu };
+// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1). quick_gelu is x / (1 + exp(-1.702 x)), softplus log(1 + exp(x)).
+enum class Activation : uint8_t {
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  relu_squared,
+  clamped_swiglu,
+  quick_gelu,
+  sigmoid,
+  softplus
+};
 
 namespace ops {
 
@@ -44,7 +54,24 @@ struct Cap {
 };
 void reference(const Cap& op);
 
-using GateOps = OpList<Gate, Cap>;
+// xIELU (arXiv 2411.13010): y = p x^2 + x / 2 for x > 0, else n (exp(min(x, -1e-6)) - 1 - x) + x / 2, where
+// p = log(1 + exp(alphas[0])) and n = 1 / 2 + log(1 + exp(alphas[1])).   x, y [tokens, width], alphas [2, 1] f32
+struct Xielu {
+  static constexpr const char* kName = "xielu";
+  ConstMatrixView x, alphas;
+  MatrixView y;
+
+  auto reads() { return std::array{&x, &alphas}; }
+  auto writes() { return std::array{&y}; }
+  OpSizes sizes() const { return {y.rows, y.cols}; }
+  DType dtype() const { return x.dtype; }
+  static Xielu trial(TrialOperands& t, const OpSizes& s, DType dtype) {
+    return {t.random(dtype, s[0], s[1]), t.random(DType::f32, 2, 1), t.undefined(dtype, s[0], s[1])};
+  }
+};
+void reference(const Xielu& op);
+
+using GateOps = OpList<Gate, Cap, Xielu>;
 
 }  // namespace ops
 }  // namespace gptq

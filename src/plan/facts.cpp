@@ -83,7 +83,7 @@ size_t writes_behind(const Placement& placement) {
 
 StateBytes state_bytes(const Facts& facts) {
   const auto size = [](DType dtype) { return static_cast<int64_t>(size_of(dtype)); };
-  return {facts.config.hidden * size(facts.precision.residual),
+  return {facts.config.state_width * size(facts.precision.residual),
           widest_input(facts.config) * size(facts.precision.computed)};
 }
 

@@ -306,8 +306,9 @@ TEST_P(ForwardParity, AttentionWithEverythingForHeadsOfAllLengths) {
   }
 }
 
-constexpr Activation kActivations[] = {Activation::silu, Activation::gelu,         Activation::gelu_tanh,
-                                       Activation::relu, Activation::relu_squared, Activation::clamped_swiglu};
+constexpr Activation kActivations[] = {Activation::silu,       Activation::gelu,         Activation::gelu_tanh,
+                                       Activation::relu,       Activation::relu_squared, Activation::clamped_swiglu,
+                                       Activation::quick_gelu, Activation::sigmoid,      Activation::softplus};
 
 // exp(u) with u wrong by a few 2^-24 |u| is wrong by that factor; |u| is at most about x^2 here.
 TEST_P(ForwardParity, GateOfEveryActivation) {
@@ -335,6 +336,27 @@ TEST_P(ForwardParity, GateOfEveryActivation) {
             });
           }
         }
+      }
+    }
+  }
+}
+
+// Its sums of terms of both signs are wrong by a few 2^-24 of the larger terms.
+TEST_P(ForwardParity, XieluOfBothSides) {
+  for (const DType dtype : float_dtypes()) {
+    for (const Placed placed : kPlaced) {
+      SCOPED_TRACE(cat(name_of(dtype), ", ", name_of(placed)));
+      for (const Size size : kSizes) {
+        Operand x(backend(), dtype, size.rows, size.cols, normal(17, 3), placed),
+            y(backend(), dtype, size.rows, size.cols, nullptr, placed),
+            alphas(backend(), DType::f32, 2, 1, normal(18, 1));
+        backend().run(ops::Xielu{.x = x.device(), .alphas = alphas.device(), .y = y.device()});
+        reference(ops::Xielu{.x = x.host, .alphas = alphas.host, .y = y.host});
+        expect_close(y, [&](int64_t r, int64_t c) {
+          const double value = element(x.host, r, c), p = 3 + std::abs(element(alphas.host, 0, 0)),
+                       n = 3 + std::abs(element(alphas.host, 1, 0));
+          return 16 * kUnit * (std::abs(value) + p * value * value + n * (1 + std::abs(value)));
+        });
       }
     }
   }

@@ -485,6 +485,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Attention{.q = rows, .k = rows, .v = rows, .offsets = offsets, .shape = {1, 1, 8, 1}, .y = rows});
   device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
   device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
+  device.run(ops::Xielu{.x = rows, .alphas = square.view().row_range(0, 2).col_range(0, 1), .y = rows});
   device.run(ops::AddRows{.x = rows, .ids = ids, .y = rows});
   device.run(ops::AddGram{.x = rows, .h = square, .dropped = count});
   device.run(ops::PermuteSymmetric{.h = nothing, .order = ids, .damp = 1, .y = nothing});

@@ -107,7 +107,7 @@ void compare_with_golden(const Golden& golden, DType dtype, double rounding, con
   for (int64_t i = 0; i < model.config().blocks; ++i) {
     model.forward(model.load_block(i), batch);
     EXPECT_TRUE(batch.input.empty());
-    check(cat("block.", i), values(*backend, batch.residual), i + 1);
+    check(cat("block.", i), values(*backend, batch.hidden(model.config().hidden)), i + 1);
   }
   const Matrix logits = model.output_head().logits(batch, 0, batch.tokens());
   check("logits", values(*backend, logits), model.config().blocks + 1);
@@ -194,7 +194,7 @@ TEST_P(GoldenModel, RaggedBatchesGiveEachSequenceItsOwnRows) {
   EXPECT_EQ(batch.offsets, (std::vector<int64_t>{0, 5, 5 + length}));
   model.forward(model.load_block(0), batch);
   const double allowed = limit(model.config(), 1, 0x1p-24);
-  const ConstMatrixView rows = batch.residual, want = golden.answers.at("block.0");
+  const ConstMatrixView rows = batch.hidden(model.config().hidden), want = golden.answers.at("block.0");
   EXPECT_LE(difference(values(*backend, rows.row_range(0, 5)), want, length), allowed);
   EXPECT_LE(difference(values(*backend, rows.row_range(5, length)), want, 0), allowed);
 }
@@ -208,7 +208,7 @@ TEST_P(GoldenModel, EarlierBatchesOfOtherLengthsLeaveNoTrace) {
     for (std::vector<int32_t>& sequence : sequences) sequence.resize(length);
     Batch batch = model.embed(sequences);
     model.forward(model.load_block(0), batch);
-    return values(*backend, batch.residual);
+    return values(*backend, batch.hidden(model.config().hidden));
   };
   const size_t whole = golden.sequences[0].size();
   Model used(golden.checkpoint, *backend, DType::f32);
@@ -238,7 +238,7 @@ TEST_P(GoldenModel, AReaderReplacesTheWeightsOfLinears) {
   Model model(golden.checkpoint, *backend, DType::f32, reader);
   Batch batch = model.embed(golden.sequences);
   model.forward(model.load_block(0), batch);
-  EXPECT_LE(difference(values(*backend, batch.residual), golden.answers.at("block.0")),
+  EXPECT_LE(difference(values(*backend, batch.hidden(model.config().hidden)), golden.answers.at("block.0")),
             limit(model.config(), 1, 0x1p-24));
   std::vector<std::string> specs;
   for (const auto& step : step_specs(model.config(), 0)) {
@@ -310,7 +310,7 @@ TEST(Model, AdvancesStepByStepToTheWidthsOfStepSpecs) {
   }
   model.finish(block, batch);
   EXPECT_TRUE(batch.input.empty());
-  EXPECT_LE(difference(values(*backend, batch.residual), golden.answers.at("block.0")),
+  EXPECT_LE(difference(values(*backend, batch.hidden(model.config().hidden)), golden.answers.at("block.0")),
             limit(model.config(), 1, 0x1p-24));
 }
 

@@ -238,6 +238,16 @@ TEST(Reference, GatesOfOne) {
   expect_near(gated(Activation::gelu), {2 * 0.8413447F, -2 * 0.1586553F});
   expect_near(gated(Activation::gelu_tanh), {2 * 0.8411920F, -2 * 0.1588080F});
   expect_near(gated(Activation::relu), {2, 0});
+  expect_near(gated(Activation::quick_gelu), {2 * 0.8457958F, -2 * 0.1542042F});
+  expect_near(gated(Activation::sigmoid), {2 * 0.7310586F, 2 * 0.2689414F});
+  expect_near(gated(Activation::softplus), {2 * 1.3132617F, 2 * 0.3132617F});
+}
+
+TEST(Reference, XieluBendsItsTwoSidesByTheirAlphas) {
+  // p = log(1 + e^0) = 0.6931472, n = 0.5 + log(1 + e) = 1.8132617; exp(-2) - 1 + 2 = 1.1353353.
+  Matrix y = matrix(1, 3, {0, 0, 0});
+  reference(ops::Xielu{.x = matrix(1, 3, {2, -2, 0}), .alphas = matrix(2, 1, {0, 1}), .y = y});
+  expect_near(y, {4 * 0.6931472F + 1, 1.8132617F * 1.1353353F - 1, -1.8132617e-6F});
 }
 
 TEST(Reference, GramAddsOuterProductsOfFiniteRows) {

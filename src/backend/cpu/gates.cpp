@@ -1,6 +1,8 @@
 // Functions of single elements, row by row.
 #include "backend/cpu/gates.h"
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace gptq::cpu {
@@ -19,6 +21,12 @@ typename GateKernels<Element>::Gate gate_of(const GateKernels<Element>& gates, A
       return gates.relu_squared;
     case Activation::clamped_swiglu:
       return gates.clamped_swiglu;
+    case Activation::quick_gelu:
+      return gates.quick_gelu;
+    case Activation::sigmoid:
+      return gates.sigmoid;
+    case Activation::softplus:
+      return gates.softplus;
     case Activation::silu:
       break;
   }
@@ -53,6 +61,21 @@ void cap(CpuBackend& cpu, const ops::Cap& op) {
   });
 }
 
+void xielu(CpuBackend& cpu, const ops::Xielu& op) {
+  const auto softplus = [](float x) { return std::max(x, 0.0F) + std::log1p(std::exp(-std::abs(x))); };
+  const float positive = softplus(op.alphas.row<float>(0)[0]), negative = 0.5F + softplus(op.alphas.row<float>(1)[0]);
+  cpu.for_rows(op.y.rows, op.y.cols, 2, [&](int64_t row, float* scratch) {
+    float* result = cpu.begin_row(op.y, row, scratch);
+    const float* values = cpu.as_f32(op.x, row, scratch + op.y.cols);
+    for (int64_t i = 0; i < op.y.cols; ++i) {
+      const float x = values[i];
+      const float curve = x > 0 ? positive * x * x : negative * (std::expm1(std::min(x, -1e-6F)) - x);
+      result[i] = 0.5F * x + curve;
+    }
+    cpu.finish_row(result, op.y, row);
+  });
+}
+
 }  // namespace
 
 GateKernels<uint16_t>::Gate gate_bf16(const CpuBackend& cpu, Activation activation) {
@@ -62,6 +85,7 @@ GateKernels<uint16_t>::Gate gate_bf16(const CpuBackend& cpu, Activation activati
 void add_gate_ops(CpuOps& table) {
   table.add<gate>();
   table.add<cap>();
+  table.add<xielu>();
 }
 
 }  // namespace gptq::cpu

@@ -309,6 +309,20 @@ struct ClampedSwiglu {
   }
 };
 
+struct QuickGelu {
+  [[gnu::always_inline]] static inline float gate(float x, float up) {
+    return x / (1.0F + exponential(-1.702F * x)) * up;
+  }
+};
+struct Sigmoid {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return up / (1.0F + exponential(-x)); }
+};
+struct Softplus {
+  [[gnu::always_inline]] static inline float gate(float x, float up) {
+    return (larger(x, 0.0F) + __builtin_log1pf(exponential(-larger(x, -x)))) * up;
+  }
+};
+
 template <typename Activation, typename Element>
 void gate(const Element* x, const Element* up, Element* y, int64_t n) {
 #pragma omp simd
@@ -343,7 +357,10 @@ constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
                                          .gelu_tanh = gate<GeluTanh, Element>,
                                          .relu = gate<Relu, Element>,
                                          .relu_squared = gate<ReluSquared, Element>,
-                                         .clamped_swiglu = gate<ClampedSwiglu, Element>};
+                                         .clamped_swiglu = gate<ClampedSwiglu, Element>,
+                                         .quick_gelu = gate<QuickGelu, Element>,
+                                         .sigmoid = gate<Sigmoid, Element>,
+                                         .softplus = gate<Softplus, Element>};
 constexpr GateKernels<uint16_t> kGatesBf16 = [] {
   GateKernels<uint16_t> gates = kGates<uint16_t>;
   gates.silu = silu_bf16;

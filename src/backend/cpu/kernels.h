@@ -33,7 +33,7 @@ struct ProductKernels;
 template <typename Element>
 struct GateKernels {
   using Gate = void (*)(const Element* x, const Element* up, Element* y, int64_t n);
-  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu;
+  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu, quick_gelu, sigmoid, softplus;
 };
 
 // State of a row of softmax(x) y whose x comes in pieces (online softmax; Dao et al. 2022, FlashAttention).

@@ -24,6 +24,12 @@ __device__ float activated(Activation activation, float x) {
       const float bounded = x > 7 ? 7 : x;
       return bounded / (1 + expf(-1.702F * bounded));
     }
+    case Activation::quick_gelu:
+      return x / (1 + expf(-1.702F * x));
+    case Activation::sigmoid:
+      return 1 / (1 + expf(-x));
+    case Activation::softplus:
+      return (x < 0 ? 0 : x) + log1pf(expf(-fabsf(x)));
   }
   return 0;
 }
@@ -85,6 +91,21 @@ struct CapWide {
   }
 };
 
+struct XieluEach {
+  AnyRows x, alphas, y;
+  __device__ void operator()(int64_t r, int64_t c) const {
+    const float value = x.get(r, c);
+    const float alpha = activated(Activation::softplus, alphas.get(value > 0 ? 0 : 1, 0));
+    const float curve =
+        value > 0 ? alpha * value * value : (0.5F + alpha) * (expm1f(value < -1e-6F ? value : -1e-6F) - value);
+    y.set(r, c, 0.5F * value + curve);
+  }
+};
+
+void xielu(Gpu& gpu, const ops::Xielu& op) {
+  launch_places(op.y.rows, op.y.cols, 1, gpu.stream(), XieluEach{any_rows(op.x), any_rows(op.alphas), any_rows(op.y)});
+}
+
 void gate(Gpu& gpu, const ops::Gate& op) {
   const bool has_up = !op.up.empty();
   if (!in_packs({op.gate, has_up ? op.up : op.gate, op.y})) {
@@ -117,6 +138,7 @@ void cap(Gpu& gpu, const ops::Cap& op) {
 void add_gate_ops(GpuOps& table) {
   table.add<gate>();
   table.add<cap>();
+  table.add<xielu>();
 }
 
 }  // namespace gptq::cuda

@@ -85,6 +85,11 @@ def without_prefix(prefix):
     return lambda weights: {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
+def without(*towers):
+    """Leaves out towers that cannot be small."""
+    return lambda weights: {name: tensor for name, tensor in weights.items() if not any(part in name for part in towers)}
+
+
 def with_prefix(prefix, *others):
     def rename(weights):
         towers = {name: torch.randn(3, 5) for name in others}
@@ -344,21 +349,172 @@ CASES |= {
                                    vocab_size=VOCABULARY, max_position_embeddings=64, word_embed_proj_dim=24,
                                    layer_norm_elementwise_affine=False), {}),
 }
+# The rows of 2025 and 2026.
+NEXT = dict(WIDE, layer_types=["full_attention", "sliding_attention"], sliding_window=5)
+SPARSE = dict(moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2)
+INDEX = dict(index_topk=2048, index_head_dim=16, index_n_heads=2)
+CASES |= {
+    "jais2": ("jais2", EVEN, {}),
+    "granite_swa": ("granite_swa", dict({**EVEN, "num_hidden_layers": 4}, **GRANITE, sliding_window=5,
+                                        layer_types=["full_attention"] + ["sliding_attention"] * 3,
+                                        layer_rope_theta=[0, 10000, 500.0, 10000]), {}),
+    "granitemoe_swa": ("granitemoe_swa", dict(
+        EVEN, num_local_experts=4, num_experts_per_tok=2, intermediate_size=16, shared_intermediate_size=24, **GRANITE,
+        sliding_window=5, layer_types=["full_attention", "sliding_attention"], layer_rope_theta=[0, 10000]), {}),
+    "hyperclovax": ("hyperclovax", dict(EVEN, embedding_multiplier=3.0, attention_multiplier=0.3,
+                                        residual_multiplier=0.7, logits_scaling=0.5), {}),
+    "hyperclovax-bare": ("hyperclovax", dict(EVEN, use_post_norm=False), {}),
+    "nanochat": ("nanochat", dict(EVEN, final_logit_softcapping=5.0, num_attention_heads=6, num_key_value_heads=2), {}),
+    "vaultgemma": ("vaultgemma", dict(WIDE, sliding_window=5, query_pre_attn_scalar=10, attn_logit_softcapping=5.0,
+                                      final_logit_softcapping=4.0), {}),
+    "persimmon": ("persimmon", dict(ALONE, qk_layernorm=True, rope_theta=25000.0, partial_rotary_factor=0.5), {}),
+    "biogpt": ("biogpt", dict(ALONE, scale_embedding=True, hidden_act="gelu"), {}),
+    "youtu": ("youtu", dict({key: value for key, value in LATENT.items() if key not in (
+        "n_routed_experts", "num_experts_per_tok", "first_k_dense_replace", "moe_intermediate_size")}), {}),
+    "minicpm3": ("minicpm3", dict({key: value for key, value in LATENT.items() if key not in (
+        "n_routed_experts", "num_experts_per_tok", "first_k_dense_replace", "moe_intermediate_size")},
+        scale_emb=12, scale_depth=1.4, dim_model_base=16), {}),
+    "axk1": ("axk1", dict(LATENT, n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True,
+                          routed_scaling_factor=2.5), {}),
+    "deepseek_v32": ("deepseek_v32", dict(LATENT, **INDEX, n_shared_experts=1, n_group=4, topk_group=2,
+                                          norm_topk_prob=True, routed_scaling_factor=2.5), {}),
+    "glm_moe_dsa": ("glm_moe_dsa", dict(LATENT, **INDEX, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=True,
+                                        routed_scaling_factor=2.5, indexer_types=["full", "shared"]), {}),
+    "solar_open": ("solar_open", dict({key: value for key, value in WIDE.items() if key != "intermediate_size"},
+                                      moe_intermediate_size=16, n_shared_experts=1, n_routed_experts=6, n_group=1,
+                                      topk_group=1, num_experts_per_tok=3, routed_scaling_factor=1.5), {}),
+    "sarvam_moe": ("sarvam_moe", dict(WIDE, **GLM_MOE), {}),
+    "exaone_moe": ("exaone_moe", dict(WIDE, **SPARSE, num_hidden_layers=4, sliding_window=5, sliding_window_pattern="LLLG",
+                                      layer_types=["sliding_attention"] * 3 + ["full_attention"],
+                                      num_shared_experts=1, first_k_dense_replace=1, routed_scaling_factor=2.5), {}),
+    "kolibri1": ("kolibri1", dict({key: value for key, value in NEXT.items() if key != "intermediate_size"}, **SPARSE,
+                                  shared_expert_intermediate_size=24, norm_topk_prob=True), {}),
+    "flex_olmo": ("flex_olmo", dict(EVEN, num_experts=5, num_experts_per_tok=2, intermediate_size=16, **SOME), {}),
+    "afmoe": ("afmoe", dict(NEXT, **SPARSE, num_shared_experts=1, num_dense_layers=1, route_scale=2.0,
+                            mup_enabled=True), {}),
+    "laguna": ("laguna", dict(NEXT, **SPARSE, shared_expert_intermediate_size=24, moe_routed_scaling_factor=1.5,
+                              mlp_layer_types=["dense", "sparse"], num_attention_heads_per_layer=[6, 4], gating=True,
+                              rope_parameters=dict(
+                                  full_attention=dict(rope_type="default", rope_theta=5e5, partial_rotary_factor=0.5),
+                                  sliding_attention=dict(rope_type="default", rope_theta=1e4,
+                                                         partial_rotary_factor=1.0))), {}),
+    "laguna-elements": ("laguna", dict(NEXT, **SPARSE, shared_expert_intermediate_size=24, gating="per-element",
+                                       mlp_layer_types=["dense", "sparse"]), {}),
+    "hy_v3": ("hy_v3", dict(WIDE, **SPARSE, num_shared_experts=1, router_scaling_factor=2.0), {}),
+    "flint": ("flint", dict(NEXT, **SPARSE, shared_expert_intermediate_size=24, mlp_only_layers=[0],
+                            norm_topk_prob=True), {}),
+    "cohere2_moe": ("cohere2_moe", dict(
+        {**WIDE, "num_hidden_layers": 3, "intermediate_size": 16}, num_experts=5, num_experts_per_tok=2, num_shared_experts=1,
+        first_k_dense_replace=1, prefix_dense_intermediate_size=40, expert_selection_fn="sigmoid", sliding_window=5,
+        sliding_window_pattern=2, logit_scale=0.25, norm_topk_prob=True), {}),
+    "cohere2_moe-rms": ("cohere2_moe", dict(
+        WIDE, intermediate_size=16, num_experts=5, num_experts_per_tok=2, num_shared_experts=2, rms_norm_eps=1e-6,
+        shared_expert_combination_strategy="sum", sliding_window=5,
+        layer_types=["full_attention", "sliding_attention"]), {}),
+    "aria_text": ("aria_text", dict(EVEN, intermediate_size=16, moe_num_experts=5, moe_topk=2,
+                                    moe_num_shared_experts=2), {}),
+}
+CASES |= {
+    "apertus": ("apertus", dict(EVEN, rope_theta=12e6, rope_scaling=dict(
+        rope_type="llama3", factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0, original_max_position_embeddings=8)), {}),
+    "apertus1p5_text": ("apertus1p5_text", EVEN, {}),
+    "xglm": ("xglm", dict(d_model=24, ffn_dim=40, num_layers=2, attention_heads=3, vocab_size=VOCABULARY,
+                          max_position_embeddings=64, activation_function="gelu", scale_embedding=True), {}),
+    "mimo_v2_flash": ("mimo_v2_flash", dict(
+        {**NEXT, "num_key_value_heads": 1}, v_head_dim=6, moe_intermediate_size=16, n_routed_experts=6, n_group=1,
+        topk_group=1, num_experts_per_tok=3, norm_topk_prob=True, attention_bias=True, mlp_layer_types=["dense", "sparse"],
+        rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=5e6, partial_rotary_factor=0.5),
+                             sliding_attention=dict(rope_type="default", rope_theta=1e4,
+                                                    partial_rotary_factor=0.5))), {}),
+    "phi4_multimodal": ("phi4_multimodal", dict(EVEN, partial_rotary_factor=0.75, sliding_window=None, **SOME,
+                                                vision_config=dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                                                   num_attention_heads=2, image_size=28, patch_size=14,
+                                                                   crop_size=28),
+                                                audio_config=dict(hidden_size=8, intermediate_size=8, num_blocks=1,
+                                                                  num_attention_heads=2, nemo_conv_channels=4,
+                                                                  ext_pw_out_channel=8)), {}),
+    "minimax_m3_vl": ("minimax_m3_vl_text", dict(
+        WIDE, intermediate_size=16, dense_intermediate_size=40, shared_intermediate_size=24, num_local_experts=5,
+        num_experts_per_tok=2, rotary_dim=4, partial_rotary_factor=0.5, rope_theta=5e6, routed_scaling_factor=2.0, index_n_heads=2,
+        index_head_dim=8, mlp_layer_types=["dense", "sparse"],
+        layer_types=["full_attention", "minimax_m3_sparse"]),
+        dict(inside("minimax_m3_vl", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                    image_size=28, patch_size=14), rename=without("vision_tower", "projector", "patch_merge"))),
+    "emu3": ("emu3_text_model", dict({**EVEN, "num_hidden_layers": 3}, **SOME, rope_theta=1e6,
+                                     model_type="emu3_text_model"), dict(
+        rename=without("vqmodel."),
+        whole=lambda config: {"model_type": "emu3", "text_config": config, "vocabulary_map": {"<image>": 3},
+                              "vq_config": dict(codebook_size=16, base_channels=32, num_res_blocks=1, hidden_size=32,
+                                                channel_multiplier=[1], attn_resolutions=[])})),
+    "got_ocr2": ("qwen2", dict(EVEN, rope_theta=1e6, tie_word_embeddings=True), inside(
+        "got_ocr2", hidden_size=8, output_channels=8, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+        patch_size=8, mlp_dim=8, window_size=2, global_attn_indexes=[0])),
+}
+GEMMA4 = dict(WIDE, num_hidden_layers=4, sliding_window=5, global_head_dim=16, final_logit_softcapping=4.0,
+              layer_types=["sliding_attention", "full_attention"] * 2, hidden_activation="gelu_pytorch_tanh")
+CASES |= {
+    "gemma4_text": ("gemma4_text", dict(GEMMA4, attention_k_eq_v=True, num_global_key_value_heads=1,
+                                        hidden_size_per_layer_input=0), {}),
+    "gemma4_text-experts": ("gemma4_text", dict(
+        {**GEMMA4, "num_hidden_layers": 2, "layer_types": GEMMA4["layer_types"][:2]}, hidden_size_per_layer_input=0,
+        enable_moe_block=True, num_experts=5, top_k_experts=2, moe_intermediate_size=16), {}),
+    "gemma4": ("gemma4_text", dict(
+        {**GEMMA4, "num_hidden_layers": 6, "layer_types": ["sliding_attention", "full_attention"] * 3},
+        hidden_size_per_layer_input=8, num_kv_shared_layers=3, use_double_wide_mlp=True,
+        vocab_size_per_layer_input=VOCABULARY, model_type="gemma4_text"),
+        dict(rename=as_new_nested, wrap=nested("gemma4"))),
+    "gemma4_unified": ("gemma4_unified_text", dict(GEMMA4, attention_k_eq_v=True, num_global_key_value_heads=1,
+                                                   use_bidirectional_attention="vision",
+                                                   model_type="gemma4_unified_text"),
+                       dict(rename=as_new_nested, wrap=nested("gemma4_unified"))),
+    "moss_transcribe_diarize": ("qwen3", dict(WIDE, rope_theta=1e6, model_type="qwen3"), dict(
+        rename=as_new_nested, wrap=nested("moss_transcribe_diarize"))),
+    "mistral4": ("mistral4", dict(LATENT, n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True,
+                                  routed_scaling_factor=2.0, rope_parameters=dict(
+                                      rope_type="yarn", rope_theta=1000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0,
+                                      original_max_position_embeddings=5, mscale=1.0, mscale_all_dim=1.0,
+                                      llama_4_scaling_beta=0.3)),
+                 dict(rename=without("vision_tower", "projector"), whole=lambda config: {
+                     "model_type": "mistral3", "text_config": config,
+                     "vision_config": dict(model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                                           num_attention_heads=2, head_dim=4, image_size=28, patch_size=14)})),
+    "mllama": ("mllama_text_model", dict(
+        {**EVEN, "num_hidden_layers": 4}, cross_attention_layers=[1], rope_theta=5e5, pad_token_id=0,
+        rope_scaling=dict(rope_type="llama3", factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0,
+                          original_max_position_embeddings=8)),
+               dict(inside("mllama", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_global_layers=1,
+                           attention_heads=2, image_size=8, patch_size=4, vision_output_dim=8, 
+                           max_num_tiles=4,
+                           intermediate_layers_indices=[]), rename=without("vision_model", "projector"))),
+    "cohere_compass_text": ("cohere_compass_text", dict(
+        NEXT, rope_parameters=dict(full_attention=None, sliding_attention=dict(
+            rope_type="default", rope_theta=1e4, mrope_section=[1, 1, 2]))), {}),
+    "gpt_neox_japanese": ("gpt_neox_japanese", dict(
+        {key: value for key, value in ALONE.items() if key != "intermediate_size"}, intermediate_multiple_size=2,
+        rotary_pct=1.0, rotary_emb_base=10000), {}),
+    "modernbert-decoder": ("modernbert-decoder", dict(
+        {**ALONE, "num_hidden_layers": 3}, local_attention=10, global_rope_theta=160000.0, local_rope_theta=10000.0,
+        global_attn_every_n_layers=3, **SOME, cls_token_id=1, sep_token_id=2), {}),
+    "fuyu": ("persimmon", dict(ALONE, qk_layernorm=True, model_type="persimmon"), dict(
+        rename=with_prefix("language_model.", "vision_embed_tokens.weight"), wrap=nested("fuyu"))),
+}
 # Norms that add one to their weight.
-FROM_ZERO = ("gemma", "nemotron")
+FROM_ZERO = ("gemma_", "gemma2", "gemma3", "nemotron", "vaultgemma")
 
 
 def fill(model, model_type, generator):
     """Activations of order one and sharp attention, so that a mistake moves the answers far more than rounding."""
     turned = {"gpt2": ("c_attn", "c_proj", "c_fc"), "gpt_oss": ("experts",), "llama4_text": ("experts",)}
     embedding = model.get_input_embeddings().weight
-    buffers = [(name, buffer) for name, buffer in model.named_buffers() if "correction_bias" in name]
+    buffers = [(name, buffer) for name, buffer in model.named_buffers()
+               if "correction_bias" in name or name.endswith("layer_scalar")]
     for name, weight in list(model.named_parameters()) + buffers:
         normal = torch.randn(weight.shape, generator=generator)
         if "bias" in name or name.endswith("sinks"):
             values = 0.4 * normal
         elif "norm" in name or ".ln_" in name or weight.dim() == 1:
-            values = (0 if model_type.startswith(FROM_ZERO) else 1) + 0.2 * normal
+            size = 0.5 if model_type.startswith("gemma4") and "k_norm" in name else 1  # its scores have no scale
+            values = size * ((0 if (model_type + "_").startswith(FROM_ZERO) else 1) + 0.2 * normal)
         elif weight is embedding:
             values = normal / math.sqrt(weight.shape[1]) if model_type.startswith("gemma") else normal
         else:
@@ -403,9 +559,9 @@ def make(case):
     assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
     model.eval()
     seen = {}
-    for index, block in enumerate(blocks_of(model, model.config.get_text_config().num_hidden_layers)):
-        block.register_forward_hook(lambda module, inputs, output, i=index: seen.update(
-            {f"block.{i}": output[0] if isinstance(output, tuple) else output}))
+    for block in blocks_of(model, model.config.get_text_config().num_hidden_layers):  # those that text passes, in order
+        block.register_forward_hook(lambda module, inputs, output: seen.update(
+            {f"block.{len(seen)}": output[0] if isinstance(output, tuple) else output}))
     input_ids = torch.randint(0, VOCABULARY, (2, TOKENS), generator=generator)
     with torch.no_grad():
         output = model(input_ids=input_ids, labels=input_ids, use_cache=False, **special.get("inputs", {}))
