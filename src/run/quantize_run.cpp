@@ -116,7 +116,8 @@ std::vector<TokenSequence> QuantizeRun::read_calibration_data() {
   const TextSource source{.file = calibration.file,
                           .tokenizer = tokenizer_of(facts().checkpoint->folder()),
                           .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
-                          .stop = job_.stop};
+                          .stop = job_.stop,
+                          .key = calibration.key};
   std::vector<TokenSequence> sequences =
       read_calibration(source, {calibration.samples, calibration.sequence_length, calibration.seed});
   collector_.calibrated(calibration, sequences);
