@@ -20,7 +20,7 @@ namespace gptq {
 
 struct Calibration {
   // A text, a file of records (.jsonl, .json, .csv, .tsv), either in gzip, or "-" for stdin; empty: calibration.txt
-  // beside the model's folder, where there is one.
+  // beside the model's folder, where there is one, else the built-in text.
   std::string file;
   std::string key;                                // that records have the text, ids or messages under; empty: found
   std::vector<std::vector<int32_t>> ids;          // token ids from memory; when not empty, no file is read

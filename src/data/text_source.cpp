@@ -12,6 +12,7 @@
 #include <fcntl.h>
 
 #include "base/error.h"
+#include "data/built_in_text.h"
 #include "data/data_sets.h"
 #include "data/gzip.h"
 #include "data/tokenizer/unicode.h"
@@ -27,6 +28,7 @@ std::string read_stdin() {
 }
 
 std::string read_bytes(const TextSource& source) {
+  if (source.file.empty()) return std::string(built_in_text());
   if (source.file == "-") return read_stdin();
   const auto kind = type_of(source.file);
   if (kind == std::filesystem::file_type::not_found) {
@@ -71,6 +73,7 @@ void refuse_other_formats(const TextSource& source, std::string_view bytes) {
 
 std::string name_of(const TextSource& source) {
   if (source.ids != nullptr) return "the list of token ids";
+  if (source.file.empty()) return kBuiltInTextName;
   return source.file == "-" ? "stdin" : source.file;
 }
 
@@ -89,6 +92,7 @@ std::string read_source(const TextSource& source) {
 }
 
 std::string extension_of(const TextSource& source) {
+  if (source.file.empty()) return ".jsonl";
   const auto lower = [](std::string text) {
     std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
     return text;

@@ -21,7 +21,7 @@ using TokenSequence = std::vector<int32_t>;
 // Chats are rendered with the model's chat template, which is given the record's "tools", "documents" and
 // "chat_template_kwargs" too. The tokenizer is opened only if text has to be tokenized.
 struct TextSource {
-  std::string file;
+  std::string file;  // empty: the built-in text
   std::function<const Tokenizer&()> tokenizer;
   const std::vector<TokenSequence>* ids = nullptr;  // token ids in memory, as records of "input_ids"; no file is read
   std::stop_token stop = {};                        // asked record by record; Cancelled is thrown
