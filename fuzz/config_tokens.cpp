@@ -1,5 +1,5 @@
-// Tokens that the files beside a tokenizer.json name. Parts of an input: tokenizer_config.json, special_tokens_map.json,
-// a text.
+// Tokens that the files beside a tokenizer.json name. Parts of an input: tokenizer_config.json,
+// special_tokens_map.json, a text.
 #include "fuzz/tokenizers.h"
 
 using namespace gptq;

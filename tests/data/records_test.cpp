@@ -224,7 +224,8 @@ TEST_F(RecordsTest, ALargeFileGivesAWindowOfEachPart) {
   }
   EXPECT_EQ(drawn(7), drawn(7));
   EXPECT_NE(drawn(7), drawn(8));
-  EXPECT_EQ(read_windows(file, 50, 3), read_windows(source("b.jsonl", text.substr(0, text.find('\n', 100'000))), 50, 3));
+  EXPECT_EQ(read_windows(file, 50, 3),
+            read_windows(source("b.jsonl", text.substr(0, text.find('\n', 100'000))), 50, 3));
   // A part that is too short for a window: all is read, and the last line is found.
   EXPECT_THROW(read_calibration(file, {4, 2'500'000, 0}), InputError);
 }
