@@ -107,7 +107,7 @@ class RankedVocabulary {
   json model() {
     if (single_bytes_ != 256)
       throw UnsupportedError(
-          cat("it is a vocabulary in the format of tiktoken, which needs a token for each of the 256 ",
+          cat("it is a vocabulary of tiktoken, not of SentencePiece, which needs a token for each of the 256 ",
               "bytes, and it has ", single_bytes_, " of them"));
     json model = {{"type", "BPE"}, {"ignore_merges", true}, {"merges_follow_ids", true}};
     model["vocab"] = std::move(vocabulary_);
