@@ -22,6 +22,8 @@ struct DemoOptions {
 // The demo model unquantized, rounded to nearest and quantized with GPTQ at 4 and 3 bits: one table, some text.
 void run_demo(const DemoOptions& options, Interrupt& interrupt);
 
+inline constexpr const char* kTextHelp = "text or records (.txt, .jsonl, .json, .csv, .tsv; also in .gz), - for stdin";
+
 // The options of `gptq eval` and `gptq compare`; `quantized` and `positions_file` are compare's.
 struct EvaluationOptions {
   Evaluation evaluation;
@@ -39,7 +41,7 @@ void run_plan(const QuantizeOptions& options, std::stop_token stop);
 
 // The options of `gptq inspect`, `devices` and `tokenize`.
 struct InspectionOptions {
-  std::string model, text;
+  std::string model, text, text_key;
   bool json = false, verbose = false;
 };
 

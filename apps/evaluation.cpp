@@ -110,8 +110,7 @@ void refuse_to_replace_inputs(const EvaluationOptions& options) {
 }  // namespace
 
 void add_evaluation_options(CLI::App& command, EvaluationOptions& o) {
-  command
-      .add_option("--text", o.evaluation.texts, ".txt, .jsonl (text, messages or input_ids), - for stdin; repeatable")
+  command.add_option("--text", o.evaluation.texts, std::string(kTextHelp) + "; repeatable")
       ->required()
       ->allow_extra_args(false);
   o.given.add_to(command);

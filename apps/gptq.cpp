@@ -163,8 +163,8 @@ void Program::add_inspections() {
   command = add("tokenize", "token ids of a text, one JSON array a line",
                 [this] { run_tokenize(inspection_, interrupt_->token()); });
   command->add_option("MODEL", inspection_.model, "folder with tokenizer.json")->required();
-  command->add_option("--text", inspection_.text, ".txt, .jsonl (text, messages or input_ids), - for stdin")
-      ->required();
+  command->add_option("--text", inspection_.text, kTextHelp)->required();
+  command->add_option("--text-key", inspection_.text_key, "key or column that has the text of a record");
 }
 
 void Program::add_demo() {

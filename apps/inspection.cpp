@@ -115,7 +115,8 @@ void run_devices(bool as_json) {
 }
 
 void run_tokenize(const InspectionOptions& options, std::stop_token stop) {
-  for (const auto& document : tokenize(options.model, options.text, std::move(stop))) print_json(text_of(document, -1));
+  for (const auto& document : tokenize(options.model, options.text, std::move(stop), options.text_key))
+    print_json(text_of(document, -1));
 }
 
 }  // namespace gptq

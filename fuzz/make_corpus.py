@@ -3,6 +3,8 @@
 
 A seed with several parts has a control character between them (fuzz.h). Usage: fuzz/make_corpus.py
 """
+import base64
+import gzip
 import json
 import struct
 from pathlib import Path
@@ -243,5 +245,41 @@ def journal():
     write("journal", "order", run, {**part, "part": 1}, {**states, "states": 7})
 
 
-for make in (safetensors, config, index, tokenizers, tokenizer_model, chats, recipes, quantized, journal):
+def records():
+    template = {"chat_template": "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}"}
+    turns = [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "ab"}]
+    for name, text, key in [
+            ("strings", '["ab", "a"]', ""), ("pretty", '[\n {\n  "text": "ab"\n }\n]\n', ""), ("ids", "[[1, 2], [3]]", ""),
+            ("batch", '{"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}', ""), ("key", '{"body": "ab"}', "body"),
+            ("alpaca", '[{"instruction": "a", "input": "b", "output": "ab"}]', ""),
+            ("completion", '{"prompt": "a", "completion": "b"}', ""), ("values", '{\n"text": "a"}\n{"text":\n"b"}', ""),
+            ("csv", 'id,text\r\n0,"a,""b""\nc"\r\n1,ab\r\n', ""), ("tsv", "id\ttext\n0\tab\n", "id"),
+            ("sharegpt", json.dumps({"conversations": turns, "system": "a"}), "")]:
+        write("records", name, text, template if name != "alpaca" else "", key)
+
+
+def gzips():
+    for name, data in {"text": b"some text", "empty": b"", "long": b"ab " * 400}.items():
+        write("gzip", name, gzip.compress(data, mtime=0))
+    write("gzip", "members", gzip.compress(b"a", mtime=0) + gzip.compress(b"b", 1, mtime=0) + bytes(8))
+
+
+def vocabularies():
+    merges = [b"he", b"ll", b"hell", b"Hello"[1:], "ö".encode(), b"  "]
+    lines = "".join(f"{base64.b64encode(token).decode()} {256 + i}\n" for i, token in enumerate(merges))
+    added = {str(262 + i): {"content": name, "special": True} for i, name in enumerate(["[gMASK]", "<sop>", "<s>"])}
+    for name in ("TikTokenTokenizer", "QWenTokenizer", "ChatGLM4Tokenizer", "OtherTokenizer"):
+        write("tiktoken", name, lines, {"tokenizer_class": name, "auto_map": {}, "added_tokens_decoder": added}, "")
+    write("tiktoken", "converter", lines, {"added_tokens_decoder": added, "pad_token": "<pad>"}, "hell<s>Hello")
+    config = {"pattern": r"\p{L}+|\s+|[^\s\p{L}]", "default_vocab_size": 265, "default_num_special_tokens": 4}
+    more = "".join(f',{{"token_bytes":"{base64.b64encode(t).decode()}","rank":{256 + i}}}' for i, t in enumerate(merges))
+    special = [{"rank": i, "token_str": name} for i, name in enumerate(["<unk>", "<s>", "</s>"])]
+    write("tekken", "given", config, more, special, "")
+    write("tekken", "old", {**config, "default_num_special_tokens": 20, "default_vocab_size": 282}, more, "null", "Hello </s>")
+    write("config_tokens", "decoder", {"added_tokens_decoder": added, "additional_special_tokens": ["<x>"]}, "", "a<sop>b<x>")
+    write("config_tokens", "map", {"bos_token": {"content": "ab", "lstrip": True}}, {"eos_token": "</s>"}, "a ab</s>")
+
+
+for make in (safetensors, config, index, tokenizers, tokenizer_model, chats, recipes, quantized, journal, records, gzips,
+             vocabularies):
     make()

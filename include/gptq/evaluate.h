@@ -15,6 +15,7 @@ struct Evaluation {
   std::string model;
   std::vector<std::string> texts;      // files as Calibration::file, evaluated in turn; at most one is "-"
   std::string device_map, max_memory;  // as those of Job; `disk` is allowed: such modules stream from the checkpoint
+  std::string text_key;                // as Calibration::key
   int64_t context = 0;                 // tokens in a window; 0: 2048, or the model's positions where they are fewer
   int64_t windows = 0;                 // of each text at most; 0: all
   int threads = 0;
@@ -80,9 +81,9 @@ struct Inspection {
 };
 Inspection inspect(const std::string& model, std::stop_token stop = {});
 
-// Token ids of each document of `text` (a .txt is one document).
-std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text,
-                                           std::stop_token stop = {});
+// Token ids of each document of `text` (a .txt is one document). text_key: as Calibration::key.
+std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text, std::stop_token stop = {},
+                                           const std::string& text_key = {});
 
 // Greedy text: the prompt and the `tokens` most likely next tokens, decoded together.
 std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0,

@@ -19,8 +19,10 @@
 namespace gptq {
 
 struct Calibration {
-  // .txt, .jsonl or "-" for stdin; empty: calibration.txt beside the model's folder, where there is one.
+  // A text, a file of records (.jsonl, .json, .csv, .tsv), either in gzip, or "-" for stdin; empty: calibration.txt
+  // beside the model's folder, where there is one, else the built-in text.
   std::string file;
+  std::string key;                                // that records have the text, ids or messages under; empty: found
   std::vector<std::vector<int32_t>> ids;          // token ids from memory; when not empty, no file is read
   int64_t samples = 128, sequence_length = 2048;  // a sequence is cut to the model's positions
   uint64_t seed = 0;                              // which sequences; 0: spread evenly

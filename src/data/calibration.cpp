@@ -2,40 +2,24 @@
 #include "data/calibration.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <iostream>
-#include <iterator>
-#include <limits>
+#include <memory>
 #include <numeric>
-#include <optional>
-#include <string_view>
 #include <utility>
 
-#include <fcntl.h>
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
-#include "data/chat.h"
-#include "data/message.h"
-#include "data/tokenizer/unicode.h"
-#include "io/file.h"
-#include "io/json.h"
+#include "data/documents.h"
+#include "data/records.h"
 
 namespace gptq {
 namespace {
 
-using nlohmann::json;
+// Files of records up to this size are parsed whole.
+constexpr size_t kReadWhole = size_t{8} << 20;
 
 struct Documents {
   std::vector<TokenSequence> sequences;
   bool are_ids = false;  // given as ids: each sequence is separate, not part of a stream
 };
-
-std::string name_of(const TextSource& source) {
-  if (source.ids != nullptr) return "the list of token ids";
-  return source.file == "-" ? "stdin" : source.file;
-}
 
 // Ids in memory, held to the rules for those in a file.
 Documents checked_ids(const TextSource& source) {
@@ -51,151 +35,47 @@ Documents checked_ids(const TextSource& source) {
   return {*source.ids, true};
 }
 
-std::string read_stdin() {
-  std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-  if (std::ferror(stdin) != 0) throw cannot("stdin", "read it", errno);
-  return text;
-}
-
-std::string read_bytes(const TextSource& source) {
-  if (source.file == "-") return read_stdin();
-  const auto kind = type_of(source.file);
-  if (kind == std::filesystem::file_type::not_found)
-    throw InputError(cat("the text file ", source.file, " does not exist"));
-  if (kind == std::filesystem::file_type::directory)
-    throw InputError(cat(source.file, " is a folder where a .txt or .jsonl file was expected"));
-  const Descriptor file(open(source.file.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) throw cannot(source.file, "open it", errno);
-  return read_to_end(*file, source.file);
-}
-
-std::string read_text(const TextSource& source) {
-  std::string text = read_bytes(source);
-  if (text.find_first_not_of(" \t\r\n") == text.npos)
-    throw InputError(cat(name_of(source), " is empty where text or token ids were expected"));
-  if (int64_t offset = invalid_utf8_offset(text); offset >= 0) {
-    auto line = 1 + std::count(text.begin(), text.begin() + offset, '\n');
-    throw InputError(
-        cat(name_of(source), " is not valid UTF-8 at byte ", offset, " (line ", line, "); convert it to UTF-8"));
-  }
-  return text;
-}
-
-bool is_jsonl(const TextSource& source, const std::string& text) {
-  if (source.file == "-") return text[text.find_first_not_of(" \t\r\n")] == '{';
-  auto extension = std::filesystem::path(source.file).extension();
-  return extension == ".jsonl" || extension == ".json";
-}
-
-// Reads the lines of a .jsonl; the first one determines the kind of all lines.
-class LineReader {
+// The bytes of a source, and its records.
+class Text {
  public:
-  explicit LineReader(const TextSource& source) : source_(source) {}
+  explicit Text(const TextSource& source) : source_(source), bytes_(read_source(source)) {}
 
-  Documents read(std::string_view text) {
-    Documents documents;
-    for (size_t start = 0; start < text.size();) {
-      check_stop(source_.stop);
-      size_t end = std::min(text.find('\n', start), text.size());
-      ++line_;
-      std::string_view line = text.substr(start, end - start);
-      start = end + 1;
-      if (line.find_first_not_of(" \t\r") == line.npos) continue;
-      documents.sequences.push_back(read_line(line));
-    }
-    documents.are_ids = kind_ == "input_ids";
-    return documents;
+  std::unique_ptr<Records> records() const {
+    std::string extension = extension_of(source_);
+    if (source_.file == "-" && bytes_[bytes_.find_first_not_of(" \t\r\n")] == '{') extension = ".jsonl";
+    return open_records(bytes_, name_of(source_), extension);
   }
+  bool is_large() const { return bytes_.size() > kReadWhole; }
+  const std::string& bytes() const { return bytes_; }
 
  private:
-  template <typename... Args>
-  [[noreturn]] void fail(const Args&... args) const {
-    throw InputError(cat(name_of(source_), ", line ", line_, ": ", args...));
-  }
-
-  TokenSequence read_line(std::string_view text) {
-    if (find_deeper(text) != text.npos)
-      fail("JSON nested deeper than ", kMaxJsonDepth, " levels; a .jsonl file has one object per line");
-    json line;
-    try {
-      line = json::parse(text);
-    } catch (const json::exception& error) {
-      fail("broken JSON (", reason_of(error), "); a .jsonl file has one object per line");
-    }
-    if (line.is_array()) line = json{{"input_ids", std::move(line)}};
-    if (!line.is_object()) fail("found ", line.type_name(), " where an object was expected");
-    if (kind_.empty()) kind_ = kind_of(line);
-    if (!line.contains(kind_))
-      fail("\"", kind_, "\" is missing, which the lines before have; a file holds one kind of line");
-    const json& value = line.at(kind_);
-    if (kind_ == "input_ids") return read_ids(value);
-    if (kind_ == "text") {
-      if (!value.is_string()) fail("\"text\" is ", value.type_name(), " where a string was expected");
-      return source_.tokenizer().encode(value.get_ref<const std::string&>());
-    }
-    require_small_objects(line);
-    return source_.tokenizer().encode(render(text), false);
-  }
-
-  std::string kind_of(const json& line) const {
-    for (const char* kind : {"input_ids", "text", "messages"})
-      if (line.contains(kind)) return kind;
-    fail("found none of the keys \"text\", \"messages\" and \"input_ids\"");
-  }
-
-  TokenSequence read_ids(const json& values) const {
-    if (!values.is_array() || values.empty()) fail("\"input_ids\" is not an array of at least one token id");
-    TokenSequence ids;
-    ids.reserve(values.size());
-    for (const json& value : values) {
-      bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= kLargestId) &&
-                  value.get<int64_t>() >= 0;
-      if (!fits)
-        fail("found ", excerpt_of(value), " in \"input_ids\" where a token id (an integer from 0 on) was expected");
-      ids.push_back(value.get<int32_t>());
-    }
-    return ids;
-  }
-
-  // A line of messages, read again with its keys in order, which templates show.
-  std::string render(std::string_view text) {
-    if (!template_) template_.emplace(source_.tokenizer().folder());
-    Json line = Json::parse(text);
-    const auto take = [&](const char* key) { return line.contains(key) ? std::move(line.at(key)) : Json(); };
-    Chat chat{.messages = take("messages"),
-              .tools = take("tools"),
-              .documents = take("documents"),
-              .variables = take("chat_template_kwargs")};
-    try {
-      return template_->render(std::move(chat));
-    } catch (const UnsupportedError& error) {
-      throw UnsupportedError(cat(name_of(source_), ", line ", line_, ": ", error.what()));
-    } catch (const InputError& error) {
-      fail(error.what());
-    }
-  }
-
-  // Keys in order take a time that grows with the square of their number.
-  void require_small_objects(const json& value) const {
-    constexpr size_t kMostKeys = 1000;
-    if (value.is_object() && value.size() > kMostKeys) fail("an object has more than ", kMostKeys, " keys");
-    if (value.is_structured())
-      for (const json& inner : value) require_small_objects(inner);
-  }
-
-  static constexpr uint64_t kLargestId = std::numeric_limits<int32_t>::max();
   const TextSource& source_;
-  int64_t line_ = 0;
-  std::string kind_;
-  std::optional<ChatTemplate> template_;
+  std::string bytes_;
 };
 
-Documents read(const TextSource& source) {
-  if (source.ids != nullptr) return checked_ids(source);
-  std::string text = read_text(source);
-  if (is_jsonl(source, text)) return LineReader(source).read(text);
+// All documents; or those that `windows` windows of `context` tokens need, if there are so many.
+Documents read(const TextSource& source, const Text& text, int64_t windows = 0, int64_t context = 0) {
+  const std::unique_ptr<Records> records = text.records();
   check_stop(source.stop);
-  return {{source.tokenizer().encode(text)}, false};
+  if (records == nullptr) return {{source.tokenizer().encode(text.bytes())}, false};
+  Documents documents;
+  DocumentReader reader(source, *records);
+  int64_t tokens = 0, ids = 0;  // ids: records with a window of their own
+  const auto are_enough = [&] { return windows > 0 && (reader.are_ids() ? ids : tokens / context) >= windows; };
+  for (Record record; !are_enough() && records->next(record);) {
+    check_stop(source.stop);
+    documents.sequences.push_back(reader.read(record));
+    tokens += static_cast<int64_t>(documents.sequences.back().size());
+    ids += documents.sequences.back().size() >= 2 ? 1 : 0;
+  }
+  documents.are_ids = reader.are_ids();
+  if (documents.sequences.empty())
+    throw InputError(cat(name_of(source), " has no records where text or token ids were expected"));
+  return documents;
+}
+
+Documents read(const TextSource& source) {
+  return source.ids != nullptr ? checked_ids(source) : read(source, Text(source));
 }
 
 TokenSequence join(const std::vector<TokenSequence>& documents) {
@@ -264,6 +144,118 @@ void require_positive(const char* option, int64_t value) {
   if (value <= 0) throw option_error(option, " is ", value, " where at least 1 was expected");
 }
 
+// Numbers of the records of ids, or windows of a stream, that a request takes.
+std::vector<int64_t> choose(int64_t count, const CalibrationRequest& request, bool are_ids) {
+  const int64_t samples = std::min(request.samples, count);
+  if (request.seed != 0) return draw(count, samples, request.seed);
+  std::vector<int64_t> chosen;
+  for (int64_t i = 0; i < samples; ++i) chosen.push_back(are_ids ? i : i * count / samples);
+  return chosen;
+}
+
+void cut(TokenSequence& sequence, int64_t length) {
+  sequence.resize(std::min(sequence.size(), static_cast<size_t>(length)));
+}
+
+// The chosen ones of a large file's records of ids.
+CalibrationText sample_ids(const TextSource& source, const Text& text, const CalibrationRequest& request,
+                           int64_t held_back) {
+  int64_t count = 0;
+  const auto counted = text.records();
+  for (Record record; counted->next(record);) ++count;
+  const auto take = [&](const std::vector<int64_t>& indices) {
+    const auto records = text.records();
+    DocumentReader reader(source, *records);
+    std::vector<TokenSequence> sequences;
+    int64_t at = 0;
+    Record record;
+    for (const int64_t index : indices) {
+      for (check_stop(source.stop); at <= index; ++at) records->next(record);
+      sequences.push_back(reader.read(record));
+      cut(sequences.back(), request.sequence_length);
+    }
+    return sequences;
+  };
+  const std::vector<int64_t> chosen = choose(count, request, true);
+  return {take(chosen), take(spread(others(chosen, count), held_back))};
+}
+
+// The places in a file at which windows start, one in each of equal parts.
+std::vector<size_t> starts_of(size_t bytes, const CalibrationRequest& request) {
+  const auto samples = static_cast<size_t>(request.samples);
+  Random random(request.seed);
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < samples; ++i) {
+    const size_t start = bytes / samples * i, most = bytes / samples * 3 / 4;
+    starts.push_back(start +
+                     (request.seed == 0 ? 0 : static_cast<size_t>(random.below(static_cast<int64_t>(most) + 1))));
+  }
+  return starts;
+}
+
+// What the last eighths of some parts of a large file begin with, which no window reaches that starts in the first
+// three quarters of a part several times its length.
+std::vector<TokenSequence> sample_between(const TextSource& source, const Text& text, const CalibrationRequest& request,
+                                          int64_t held_back) {
+  const std::unique_ptr<Records> records = text.records();
+  DocumentReader reader(source, *records);
+  const size_t part = text.bytes().size() / static_cast<size_t>(request.samples);
+  std::vector<int64_t> parts(static_cast<size_t>(request.samples));
+  std::iota(parts.begin(), parts.end(), 0);
+  std::vector<TokenSequence> sequences;
+  Record record;
+  bool more = records->next(record);
+  for (const int64_t index : spread(parts, held_back)) {
+    check_stop(source.stop);
+    const size_t end = part * static_cast<size_t>(index + 1);
+    while (more && record.start < end - part / 8) more = records->next(record);
+    TokenSequence sequence;
+    for (; more && record.start < end && static_cast<int64_t>(sequence.size()) < request.sequence_length;
+         more = records->next(record)) {
+      const TokenSequence document = reader.read(record);
+      sequence.insert(sequence.end(), document.begin(), document.end());
+    }
+    cut(sequence, request.sequence_length);
+    if (sequence.size() >= 2) sequences.push_back(std::move(sequence));
+  }
+  return sequences;
+}
+
+// A window from each part of a large file; none if a part has too few tokens for it.
+CalibrationText sample(const TextSource& source, const Text& text, const CalibrationRequest& request,
+                       int64_t held_back) {
+  constexpr int64_t kSmallestPart = 64;  // bytes; smaller ones have no window
+  if (request.samples > static_cast<int64_t>(text.bytes().size()) / kSmallestPart) return {};
+  const std::unique_ptr<Records> records = text.records();
+  DocumentReader reader(source, *records);
+  const std::vector<size_t> starts = starts_of(text.bytes().size(), request);
+  CalibrationText sampled;
+  Record record;
+  bool more = records->next(record);
+  for (size_t i = 0; i < starts.size(); ++i) {
+    check_stop(source.stop);
+    while (more && record.start < starts[i]) more = records->next(record);
+    TokenSequence& window = sampled.sequences.emplace_back();
+    const size_t end = i + 1 < starts.size() ? starts[i + 1] : text.bytes().size();
+    for (; static_cast<int64_t>(window.size()) < request.sequence_length; more = records->next(record)) {
+      if (!more || record.start >= end) return {};
+      const TokenSequence document = reader.read(record);
+      if (reader.are_ids()) return sample_ids(source, text, request, held_back);
+      window.insert(window.end(), document.begin(), document.end());
+    }
+    cut(window, request.sequence_length);
+  }
+  if (held_back > 0) sampled.held_back = sample_between(source, text, request, held_back);
+  return sampled;
+}
+
+// Of a large file no more than the first windows need.
+Documents read_for_windows(const TextSource& source, int64_t context, int64_t windows) {
+  if (source.ids != nullptr) return checked_ids(source);
+  const Text text(source);
+  return text.is_large() ? read(source, text, windows, context) : read(source, text);
+}
+
 }  // namespace
 
 std::vector<TokenSequence> read_calibration(const TextSource& source, const CalibrationRequest& request) {
@@ -273,37 +265,37 @@ std::vector<TokenSequence> read_calibration(const TextSource& source, const Cali
 CalibrationText read_calibration_text(const TextSource& source, const CalibrationRequest& request, int64_t held_back) {
   require_positive("samples", request.samples);
   require_positive("sequence_length", request.sequence_length);
-  Documents documents = read(source);
-  TokenSequence stream = documents.are_ids ? TokenSequence() : join(documents.sequences);
-  int64_t count = documents.are_ids ? static_cast<int64_t>(documents.sequences.size())
-                                    : whole_windows(source, stream, request.sequence_length);
-  int64_t samples = std::min(request.samples, count);
-  std::vector<int64_t> chosen;
-  if (request.seed != 0) {
-    chosen = draw(count, samples, request.seed);
+  Documents documents;
+  if (source.ids != nullptr) {
+    documents = checked_ids(source);
   } else {
-    for (int64_t i = 0; i < samples; ++i) chosen.push_back(documents.are_ids ? i : i * count / samples);
+    const Text text(source);
+    if (text.is_large() && text.records() != nullptr) {
+      CalibrationText sampled = sample(source, text, request, held_back);
+      if (!sampled.sequences.empty()) return sampled;
+    }
+    documents = read(source, text);
   }
+  const TokenSequence stream = documents.are_ids ? TokenSequence() : join(documents.sequences);
+  const int64_t count = documents.are_ids ? static_cast<int64_t>(documents.sequences.size())
+                                          : whole_windows(source, stream, request.sequence_length);
   const auto take = [&](const std::vector<int64_t>& indices) {
     std::vector<TokenSequence> sequences;
-    for (int64_t index : indices) {
-      if (!documents.are_ids) {
-        sequences.push_back(window(stream, index, request.sequence_length));
-        continue;
-      }
-      TokenSequence& line = documents.sequences[static_cast<size_t>(index)];
-      line.resize(std::min(line.size(), static_cast<size_t>(request.sequence_length)));
-      sequences.push_back(std::move(line));
+    for (const int64_t index : indices) {
+      sequences.push_back(documents.are_ids ? std::move(documents.sequences[static_cast<size_t>(index)])
+                                            : window(stream, index, request.sequence_length));
+      cut(sequences.back(), request.sequence_length);
     }
     return sequences;
   };
+  const std::vector<int64_t> chosen = choose(count, request, documents.are_ids);
   return {take(chosen), take(spread(others(chosen, count), held_back))};
 }
 
 std::vector<TokenSequence> read_windows(const TextSource& source, int64_t context, int64_t windows) {
   if (context < 2) throw option_error("context", " is ", context, " where at least 2 was expected");
   if (windows < 0) throw option_error("windows", " is ", windows, " where at least 0 (all) was expected");
-  Documents documents = read(source);
+  Documents documents = read_for_windows(source, context, windows);
   std::vector<TokenSequence> sequences;
   if (documents.are_ids) {
     sequences = std::move(documents.sequences);

@@ -89,8 +89,14 @@ ChatTemplate::ChatTemplate(const fs::path& folder, const jinja::Date& today) : t
   if (!config.contains("added_tokens_decoder"))
     add_tokens(object_of(folder / "special_tokens_map.json", kMaxConfigBytes), false, special_tokens_);
   add_sources(folder, config);
-  if (default_.text.empty() && tool_use_.text.empty()) fail_missing(folder);
+  if (is_missing()) fail_missing(folder);
   if (!default_.text.empty()) default_.get();
+}
+
+bool ChatTemplate::exists(const fs::path& folder) {
+  ChatTemplate found;
+  found.add_sources(folder, object_of(folder / "tokenizer_config.json", kMaxTokenizerBytes));
+  return !found.is_missing();
 }
 
 void ChatTemplate::add_sources(const fs::path& folder, const Json& config) {

@@ -27,6 +27,8 @@ class ChatTemplate {
   // render the messages to text first. `today` is what strftime_now() gives: a fixed date, so that a calibration can be
   // repeated; it is the one that Llama 3's template has for chats without a date.
   explicit ChatTemplate(const std::filesystem::path& folder, const jinja::Date& today = {});
+  // Whether a model folder has one, of whatever kind.
+  static bool exists(const std::filesystem::path& folder);
 
   // The text of a whole chat with all special tokens, without a prompt for another turn; equal to
   // apply_chat_template(messages, tools, documents, tokenize=False, **variables). Throws InputError for what the
@@ -34,6 +36,7 @@ class ChatTemplate {
   std::string render(Chat chat);
 
  private:
+  ChatTemplate() = default;
   // A template, parsed when it is first used.
   struct Source {
     std::string file, text;
@@ -42,6 +45,7 @@ class ChatTemplate {
   };
   void add_sources(const std::filesystem::path& folder, const Json& config);
   void add_named(const Json& holder, const std::filesystem::path& file);
+  bool is_missing() const { return default_.text.empty() && tool_use_.text.empty(); }
   [[noreturn]] void fail_missing(const std::filesystem::path& folder) const;
 
   Source default_, tool_use_;  // without text if there is none

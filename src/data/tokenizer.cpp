@@ -1,6 +1,8 @@
-// tokenizer.json, part by part: added tokens -> normalizer -> added tokens -> pre-tokenizer -> model -> post-processor.
+// tokenizer.json, or what others are converted to, part by part: added tokens -> normalizer -> added tokens ->
+// pre-tokenizer -> model -> post-processor.
 #include "data/tokenizer.h"
 
+#include <set>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
@@ -9,11 +11,13 @@
 #include "data/message.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
+#include "data/tokenizer/config_tokens.h"
 #include "data/tokenizer/decoder.h"
 #include "data/tokenizer/normalizers.h"
 #include "data/tokenizer/older_files.h"
 #include "data/tokenizer/post_processor.h"
 #include "data/tokenizer/pre_tokenizer.h"
+#include "data/tokenizer/tiktoken.h"
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/unigram.h"
 #include "data/tokenizer/values.h"
@@ -29,15 +33,37 @@ constexpr std::string_view kWayOut = "ready input_ids work without a tokenizer";
 
 // A folder's tokenizer file.
 std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "merges.txt"}) {
+  std::vector<std::string> names = {"tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model"};
+  std::set<std::string> vocabularies;
+  std::error_code ignored;  // where there is no folder, there is no file
+  for (std::filesystem::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+       entry.increment(ignored))
+    if (entry->path().extension() == ".tiktoken") vocabularies.insert(entry->path().filename().string());
+  names.insert(names.end(), vocabularies.begin(), vocabularies.end());
+  names.emplace_back("merges.txt");
+  for (const std::string& name : names) {
     std::error_code error;
     const bool has_vocabulary = std::filesystem::is_regular_file(folder / "vocab.json", error);
-    if (std::string_view(name) == "merges.txt" && !has_vocabulary) continue;
+    if (name == "merges.txt" && !has_vocabulary) continue;
     if (std::filesystem::is_regular_file(folder / name, error)) return folder / name;
   }
   throw InputError(cat((folder / "tokenizer.json").string(),
-                       " is missing, and so are tokenizer.model, and vocab.json with ",
-                       "merges.txt, so text cannot be tokenized (", kWayOut, ")"));
+                       " is missing, and so are tekken.json, tokenizer.model, a file of tiktoken, and ",
+                       "vocab.json with merges.txt, so text cannot be tokenized (", kWayOut, ")"));
+}
+
+// A folder's tokenizer as a tokenizer.json.
+json description_of(const std::filesystem::path& folder, const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  if (name == "tokenizer.json") {
+    json tokenizer = parse_json<json>(read_text(file, kMaxTokenizerBytes), file);
+    if (tokenizer.is_object()) add_config_tokens(folder, tokenizer);
+    return tokenizer;
+  }
+  if (name == "tekken.json") return tokenizer_from_tekken(folder);
+  const bool is_vocabulary =
+      name != "merges.txt" && (name != "tokenizer.model" || is_tiktoken(read_text(file, kMaxTokenizerBytes)));
+  return is_vocabulary ? tokenizer_from_tiktoken(folder, name) : tokenizer_from_older_files(folder);
 }
 
 // What `make` makes of a part of tokenizer.json, which is null if absent. `list`: the key that a sequence
@@ -96,9 +122,7 @@ struct Tokenizer::Impl {
 Tokenizer::Tokenizer(const std::filesystem::path& folder) {
   const std::string file = tokenizer_file(folder).string();
   try {
-    const json tokenizer = file.ends_with("tokenizer.json")
-                               ? parse_json<json>(read_text(file, kMaxTokenizerBytes), file)
-                               : tokenizer_from_older_files(folder);
+    const json tokenizer = description_of(folder, file);
     if (!tokenizer.is_object()) throw InputError(cat("it is ", excerpt_of(tokenizer), " where an object was expected"));
     impl_ = std::make_unique<Impl>(folder, file, tokenizer);
   } catch (const UnsupportedError& error) {

@@ -15,9 +15,10 @@ namespace gptq {
 
 class Tokenizer {
  public:
-  // Reads FOLDER/tokenizer.json, or else the older tokenizer.model, or vocab.json and merges.txt. Throws InputError if
-  // all are missing or a file is broken, UnsupportedError with the part (normalizer, pre-tokenizer, model or
-  // post-processor) whose type is not supported; both say that ready input_ids work without a tokenizer.
+  // Reads FOLDER/tokenizer.json, with the tokens that only tokenizer_config.json names; or else tekken.json, the older
+  // tokenizer.model, a vocabulary of tiktoken (tiktoken.model, NAME.tiktoken), or vocab.json and merges.txt. Throws
+  // InputError if all are missing or a file is broken, UnsupportedError with the part (normalizer, pre-tokenizer, model
+  // or post-processor) whose type is not supported; both say that ready input_ids work without a tokenizer.
   explicit Tokenizer(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

@@ -7,6 +7,7 @@
 
 #include "backend/registry.h"
 #include "base/error.h"
+#include "data/built_in_text.h"
 #include "format/format.h"
 #include "io/file.h"
 #include "model/config_accounting.h"
@@ -44,10 +45,10 @@ Calibration find_calibration(const Job& job, const Checkpoint& checkpoint, const
   if (!in_memory && calibration.file.empty() && fs::is_regular_file(found, error))
     calibration.file = found.lexically_normal().string();
   if (!in_memory && calibration.file.empty()) {
-    throw InputError(
-        "no calibration text: pass `calibration` FILE (.txt, or .jsonl with text, messages or input_ids), or `method` "
-        "rtn, which needs none",
-        {.option = "calibration", .file = {}, .tensor = {}});
+    calibration.key.clear();
+    notices.push_back({Level::message, cat("calibration: no text is given, so ", kBuiltInTextName,
+                                           " is used (12 languages and code); texts like those that the model is for "
+                                           "calibrate it better: `calibration` FILE")});
   }
   const int64_t positions = config.max_positions;
   if (calibration.sequence_length > positions) {

@@ -143,7 +143,7 @@ void estimate_time(const Job& job, const Facts& facts, const Speeds& speeds, con
   if (job.recipe.method == Method::gptq) {
     std::error_code error;
     double text = static_cast<double>(fs::file_size(facts.calibration.file, error));
-    if (error) text = 0;
+    if (error) text = 0;  // the built-in text is short
     const auto tokenizer = fs::file_size(facts.checkpoint->folder() / "tokenizer.json", error);
     if (facts.calibration.file.ends_with(".txt") && !error) text += static_cast<double>(tokenizer);
     stages[kCalibrationStage] += text / kTokenizeRate;

@@ -154,8 +154,13 @@ std::vector<Option<Calibration>> calibration_rows() {
       {.key = "calibration",
        .access = access(&C::file),
        .group = Group::calibration,
-       .help = ".txt, .jsonl (text, messages or input_ids), - for stdin",
-       .more = "The demo model brings its own."},
+       .help = "text or records (.txt, .jsonl, .json, .csv, .tsv; also in .gz), - for stdin",
+       .more = "See [texts](evaluation.md#texts). The demo model brings its own."},
+      {.key = "calibration_key",
+       .access = access(&C::key),
+       .group = Group::calibration,
+       .help = "key or column that has the text, token ids or messages of a record",
+       .more = "Without it: text, messages, input_ids, conversations, or a question with its answer."},
       {.key = "samples",
        .access = access(&C::samples),
        .group = Group::calibration,
@@ -273,6 +278,10 @@ std::vector<Option<Job>> job_rows() {
 std::vector<Option<Evaluation>> evaluation_rows() {
   using E = Evaluation;
   std::vector<Option<E>> rows = {
+      {.key = "text_key",
+       .access = access(&E::text_key),
+       .group = Group::evaluation,
+       .help = "key or column that has the text of a record (as --calibration-key)"},
       {.key = "context",
        .access = access(&E::context),
        .group = Group::evaluation,

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data/batches.h"
+#include "data/built_in_text.h"
 #include "model/work.h"
 #include "quant/targets.h"
 #include "report/summary.h"
@@ -51,10 +52,13 @@ void Collector::opened(const std::string& devices) {
 }
 
 void Collector::calibrated(const Calibration& calibration, const std::vector<TokenSequence>& sequences) {
-  const std::string source = calibration.ids.empty() ? calibration.file : "the given token ids";
+  const bool is_built_in = calibration.ids.empty() && calibration.file.empty();
+  const std::string source = !calibration.ids.empty() ? "the given token ids"
+                             : is_built_in            ? kBuiltInTextName
+                                                      : calibration.file;
   report_.sequences = static_cast<int64_t>(sequences.size());
   report_.tokens = count_tokens(sequences);
-  if (report_.sequences < calibration.samples) {
+  if (report_.sequences < calibration.samples && !is_built_in) {
     tell(Level::warning, cat("calibration: ", source, " gives ", report_.sequences, " sequences (", report_.tokens,
                              " tokens), fewer than the ", calibration.samples, " of `samples`"));
   }

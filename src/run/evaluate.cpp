@@ -104,8 +104,11 @@ struct Text {
 std::vector<Text> texts_of(const Evaluation& evaluation, const Checkpoint& checkpoint, int64_t context) {
   std::vector<Text> texts;
   for (const std::string& file : evaluation.texts) {
-    const std::vector<TokenSequence> windows =
-        read_windows({file, tokenizer_of(checkpoint.folder())}, context, evaluation.windows);
+    const std::vector<TokenSequence> windows = read_windows({.file = file,
+                                                             .tokenizer = tokenizer_of(checkpoint.folder()),
+                                                             .key = evaluation.text_key,
+                                                             .key_option = "text_key"},
+                                                            context, evaluation.windows);
     texts.push_back({file, static_cast<int64_t>(windows.size()), rounds_of(windows)});
   }
   return texts;

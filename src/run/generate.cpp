@@ -8,8 +8,13 @@
 
 namespace gptq {
 
-std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text, std::stop_token stop) {
-  return read_documents({.file = text, .tokenizer = tokenizer_of(model), .ids = nullptr, .stop = std::move(stop)});
+std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text, std::stop_token stop,
+                                    const std::string& text_key) {
+  return read_documents({.file = text,
+                         .tokenizer = tokenizer_of(model),
+                         .stop = std::move(stop),
+                         .key = text_key,
+                         .key_option = "text_key"});
 }
 
 std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads,

@@ -71,7 +71,8 @@ CalibrationText read_calibration_data(const Job& job, const Facts& facts) {
   const TextSource source{.file = calibration.file,
                           .tokenizer = tokenizer_of(facts.checkpoint->folder()),
                           .ids = calibration.ids.empty() ? nullptr : &calibration.ids,
-                          .stop = job.stop};
+                          .stop = job.stop,
+                          .key = calibration.key};
   return read_calibration_text(source, {calibration.samples, calibration.sequence_length, calibration.seed},
                                job.final_check ? held_back_sequences(calibration) : 0);
 }

@@ -327,7 +327,7 @@ TEST_F(Cli, CalibrationThatGivesNothingIsRefused) {
   };
   std::vector<std::string> without = quantize();
   without.erase(without.begin() + 3, without.begin() + 5);
-  expect_refusal(run(without), {"--calibration"});
+  expect_refusal(run(without), {"tokenizer.json", "input_ids"});  // for the built-in text
   std::vector<std::string> missing = quantize();
   missing[4] = folder_ / "none.txt";
   expect_refusal(run(missing), {"none.txt"});
@@ -338,6 +338,31 @@ TEST_F(Cli, CalibrationThatGivesNothingIsRefused) {
   expect_refusal(with("strings.jsonl", "{\"input_ids\": [\"a\"]}\n"), {"strings.jsonl", "line 1"});
   expect_refusal(with("outside.jsonl", "{\"input_ids\": [1, 128, 3]}\n"), {"128"});
   expect_refusal(with("negative.jsonl", "{\"input_ids\": [1, -2, 3]}\n"), {"-2"});
+}
+
+TEST_F(Cli, WithoutCalibrationTheBuiltInTextIsUsed) {
+  write_tiny_model(folder_ / "demo", {.vocabulary = 2048});
+  fs::copy_file(fs::path(GPTQ_SOURCE) / "demo" / "model" / "tokenizer.json", folder_ / "demo" / "tokenizer.json");
+  const Outcome outcome = run({"quantize", folder_ / "demo", folder_ / "out", "--samples", "8", "--sequence-length",
+                               "32", "--group-size", "32", "--threads", "1"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  for (const char* words : {"no text is given, so the built-in text is used", "--calibration FILE",
+                            "8 sequences, 256 tokens of the built-in text"})
+    EXPECT_NE(outcome.err.find(words), std::string::npos) << words << " is not in: " << outcome.err;
+}
+
+TEST_F(Cli, AKeyOfRecordsIsChosen) {
+  write_tiny_model(folder_ / "demo", {.vocabulary = 2048});
+  fs::copy_file(fs::path(GPTQ_SOURCE) / "demo" / "model" / "tokenizer.json", folder_ / "demo" / "tokenizer.json");
+  write_file(folder_ / "bodies.csv", "id,body\n1,\"once upon, a time\"\n");
+  write_file(folder_ / "text.txt", "once upon, a time");
+  const std::string demo = folder_ / "demo", table = folder_ / "bodies.csv";
+  const Outcome text = run({"tokenize", demo, "--text", folder_ / "text.txt"});
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_EQ(run({"tokenize", demo, "--text", table, "--text-key", "body"}).out, text.out);
+  expect_refusal(run({"tokenize", demo, "--text", table}), {"bodies.csv, row 2", "\"body\"", "--text-key"});
+  expect_refusal(run({"quantize", demo, folder_ / "out", "--calibration", table}), {"--calibration-key"});
+  expect_refusal(run({"quantize", demo, folder_ / "out", "--calibration", "wikitext2"}), {"load_dataset"});
 }
 
 TEST_F(Cli, TextThatIsTooShortOrNoTextIsRefused) {

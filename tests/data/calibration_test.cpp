@@ -202,7 +202,8 @@ TEST_F(CalibrationTest, NamesTheLineThatIsWrong) {
     parts.push_back("a.jsonl, line 3");
     expect_in(error_of(ids_only("a.jsonl", good + "\n" + line + "\n")), parts);
   }
-  expect_in(error_of(file("a.jsonl", "{\"prompt\": \"x\"}")), {"line 1", "\"text\", \"messages\" and \"input_ids\""});
+  expect_in(error_of(file("a.jsonl", "{\"prompt\": \"x\"}")),
+            {"line 1", "\"text\", \"messages\" and \"input_ids\"", "\"prompt\""});
   expect_in(error_of(file("a.jsonl", "{\"text\": \"abcdef\"}\n{\"text\": 7}")), {"line 2", "number", "string"});
   expect_in(error_of(file("a.jsonl", "{\"text\": \"abcdef\"}\n{\"input_ids\": [7]}")),
             {"line 2", "\"text\" is missing"});

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "data/message.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/values.h"
 
 namespace gptq {
 
@@ -28,8 +29,12 @@ AddedTokens::AddedTokens(const nlohmann::json& description, const TokenizerModel
       throw InputError(cat("the added token ", tokens_.size(), " is not valid UTF-8"));
     token.text = token.normalized ? normalizer.apply(token.content, budget) : token.content;
     if (token.content.empty() || by_content_.contains(token.content)) continue;
-    token.id = model.token_id(token.content);
-    if (token.id < 0) token.id = static_cast<int32_t>(next_id++);
+    if (flag("keeps_id")) {
+      token.id = token_id_of(entry.at("id"), "the added token", token.content);
+      next_id = std::max(next_id, int64_t{token.id} + 1);
+    } else if (token.id = model.token_id(token.content); token.id < 0) {
+      token.id = static_cast<int32_t>(next_id++);
+    }
     by_content_.emplace(token.content, tokens_.size());
     by_id_.emplace(token.id, tokens_.size());
     tokens_.push_back(std::move(token));

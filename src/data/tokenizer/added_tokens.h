@@ -27,7 +27,7 @@ struct AddedToken {
 class AddedTokens {
  public:
   // From tokenizer.json's "added_tokens". A token of the model's vocabulary keeps its id; others are numbered after the
-  // vocabulary.
+  // vocabulary, other than those with "keeps_id", which is no key of such a file (tokenizer/tiktoken.h).
   AddedTokens(const nlohmann::json& description, const TokenizerModel& model, const Normalizer& normalizer);
 
   // Splits `text` at added tokens and passes its parts to the sink in order: added tokens with their id, others with

@@ -44,7 +44,8 @@ bool is_set(const json& model, const char* option) {
 
 BytePairEncoding::BytePairEncoding(const json& model) {
   std::string type = model.value("type", "BPE");
-  if (type != "BPE" || !model.contains("merges"))
+  const bool derives_merges = model.value("merges_follow_ids", false);
+  if (type != "BPE" || (!model.contains("merges") && !derives_merges))
     throw UnsupportedError(cat("the model \"", excerpt(type), "\" is not supported"));
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
     if (is_set(model, option))
@@ -65,7 +66,10 @@ BytePairEncoding::BytePairEncoding(const json& model) {
       byte_ids_.push_back(token_id(name.data()));
     }
   }
-  merges_.read(model.at("merges"), vocabulary_);
+  if (derives_merges)
+    merges_.derive(vocabulary_);
+  else
+    merges_.read(model.at("merges"), vocabulary_);
 }
 
 void BytePairEncoding::encode(std::string_view word, WordCache& cache, Budget&, std::vector<int32_t>& ids) const {

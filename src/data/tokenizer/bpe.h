@@ -15,7 +15,8 @@ namespace gptq {
 
 class BytePairEncoding final : public TokenizerModel {
  public:
-  // From tokenizer.json's "model". Throws UnsupportedError for another model or an unknown option.
+  // From tokenizer.json's "model"; with "merges_follow_ids", which is no key of such a file, the merges are those of
+  // tiktoken's vocabularies (tokenizer/tiktoken.h). Throws UnsupportedError for another model or an unknown option.
   explicit BytePairEncoding(const nlohmann::json& model);
 
   // Appends the ids of one word (valid UTF-8). O(n log n) in its length.

@@ -79,14 +79,42 @@ void BpeMerges::read(const json& merges, const BpeVocabulary& vocabulary) {
       const std::string& missing = left_id < 0 ? left : right_id < 0 ? right : whole;
       throw InputError(cat("merge ", rank, " needs the token \"", excerpt(missing), "\", which the vocabulary lacks"));
     }
-    merges_.insert(PairTable::key(static_cast<uint32_t>(left_id), static_cast<uint32_t>(right_id)),
-                   rank++ << 32 | static_cast<uint32_t>(id));
+    add(rank++, left_id, right_id, id);
+    note_pairs(whole);
+  }
+}
+
+void BpeMerges::derive(const BpeVocabulary& vocabulary) {
+  constexpr size_t kMostWork = 300'000'000;  // real vocabularies: a thirtieth
+  size_t work = 0;
+  for (int32_t id = 0; id < vocabulary.end(); ++id) {
+    const std::string* token = vocabulary.token(id);
+    if (token == nullptr) continue;
+    if ((work += token->size() * token->size()) > kMostWork)
+      throw InputError("its tokens are longer than real ones are");
+    const std::string_view text = *token;
     size_t at = 0;
-    for (char32_t previous = next_character(whole, at); at < whole.size();) {
-      char32_t next = next_character(whole, at);
-      joined_.insert(PairTable::key(previous, next), 0);
-      previous = next;
+    if (!text.empty()) next_character(text, at);
+    const bool is_character = at == text.size();
+    for (; at < text.size(); next_character(text, at)) {
+      const int32_t left = vocabulary.id(text.substr(0, at)), right = left < 0 ? -1 : vocabulary.id(text.substr(at));
+      if (right >= 0) add(static_cast<uint64_t>(id), left, right, id);
     }
+    if (!is_character) note_pairs(text);
+  }
+}
+
+void BpeMerges::add(uint64_t rank, int32_t left, int32_t right, int32_t id) {
+  merges_.insert(PairTable::key(static_cast<uint32_t>(left), static_cast<uint32_t>(right)),
+                 rank << 32 | static_cast<uint32_t>(id));
+}
+
+void BpeMerges::note_pairs(std::string_view token) {
+  size_t at = 0;
+  for (char32_t previous = next_character(token, at); at < token.size();) {
+    const char32_t next = next_character(token, at);
+    joined_.insert(PairTable::key(previous, next), 0);
+    previous = next;
   }
 }
 

@@ -21,6 +21,7 @@ class BpeVocabulary {
   int32_t id(std::string_view token) const;    // -1 if none
   int32_t id_of(char32_t character) const;     // of the token that is this character; -1 if none
   const std::string* token(int32_t id) const;  // null if none
+  int32_t end() const { return static_cast<int32_t>(tokens_.size()); }  // all ids are smaller
   int64_t size() const { return static_cast<int64_t>(ids_.size()); }
 
  private:
@@ -34,6 +35,10 @@ class BpeMerges {
   // From "merges". Throws InputError for a malformed merge, and for one that needs a token that does not exist.
   void read(const nlohmann::json& merges, const BpeVocabulary& vocabulary);
 
+  // All ways to make a token of two others, the token with the lowest id first: tiktoken's merges, whose ids are ranks.
+  // Throws InputError for tokens that are longer than real ones, as the work grows with the squares of their lengths.
+  void derive(const BpeVocabulary& vocabulary);
+
   // rank << 32 | id of the merged token; PairTable::kAbsent if the two are not merged.
   uint64_t find(int32_t left, int32_t right) const {
     return merges_.find(PairTable::key(static_cast<uint32_t>(left), static_cast<uint32_t>(right)));
@@ -44,6 +49,9 @@ class BpeMerges {
   }
 
  private:
+  void add(uint64_t rank, int32_t left, int32_t right, int32_t id);
+  void note_pairs(std::string_view token);
+
   PairTable merges_;  // (left id, right id)
   PairTable joined_;  // (character, next character): all pairs inside merged tokens
 };

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cctype>
-#include <charconv>
 #include <cstring>
 #include <map>
 #include <sstream>
@@ -16,6 +14,7 @@
 
 #include "base/error.h"
 #include "data/message.h"
+#include "data/tokenizer/config_tokens.h"
 #include "data/tokenizer/unicode.h"
 #include "data/tokenizer/values.h"
 #include "io/file.h"
@@ -207,14 +206,8 @@ class Settings {
     const auto decoder = config_.find("added_tokens_decoder");
     if (decoder != config_.end() && decoder->is_object()) {
       for (const auto& [id, token] : decoder->items()) {
-        int64_t number = 0;
-        const auto read = std::from_chars(id.data(), id.data() + id.size(), number);
-        if (read.ec != std::errc() || read.ptr != id.data() + id.size() || !token.is_object())
-          throw InputError(cat("added_tokens_decoder has \"", excerpt(id), "\" with ", excerpt_of(token),
-                               " where an id with an object was expected"));
-        json full = token_of(number, token.value("content", ""), token.value("special", false));
-        for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"})
-          full[flag] = token.value(flag, false);
+        json full = added_token_of(id, token);
+        const auto number = full.at("id").get<int64_t>();
         by_id[number] = std::move(full);
       }
     }
@@ -291,27 +284,7 @@ json from_vocabulary_and_merges(const fs::path& folder, const Settings& settings
 
 }  // namespace
 
-namespace {
-
-// A line of tiktoken's vocabularies: a token in base64, a space, its rank.
-bool is_tiktoken(std::string_view bytes) {
-  const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), size_t{4096}));
-  const size_t space = line.find(' ');
-  if (space == 0 || space == line.npos || space + 1 == line.size()) return false;
-  const auto in_base64 = [](unsigned char c) { return std::isalnum(c) != 0 || c == '+' || c == '/' || c == '='; };
-  const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0 || c == '\r'; };
-  return std::all_of(line.begin(), line.begin() + static_cast<int64_t>(space), in_base64) &&
-         std::all_of(line.begin() + static_cast<int64_t>(space) + 1, line.end(), is_digit);
-}
-
-}  // namespace
-
 json read_sentencepiece(std::string_view bytes) {
-  if (is_tiktoken(bytes)) {
-    throw UnsupportedError(
-        "it is a vocabulary in the text format of tiktoken, not a SentencePiece model; take a "
-        "tokenizer.json of this model, or write one with transformers (AutoTokenizer, save_pretrained)");
-  }
   const SentencePiece model = parse_sentencepiece(bytes);
   if (model.model_type != 2) throw UnsupportedError("only SentencePiece models with byte pair encoding are supported");
   if (model.has_character_map)
