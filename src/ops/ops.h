@@ -18,6 +18,7 @@
 #include "ops/pack.h"
 #include "ops/rope.h"
 #include "ops/row_sums.h"
+#include "ops/state_space.h"
 #include "ops/sums.h"
 #include "ops/symmetric.h"
 
@@ -25,7 +26,7 @@ namespace gptq {
 namespace ops {
 
 using AllOps = Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps,
-                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps>::List;
+                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps, StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

@@ -510,6 +510,18 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Pack{.codes = bytes, .bits = 4, .words = words});
   device.run(ops::TokenLosses{.logits = rows, .targets = ids, .losses = column});
   device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
+  device.run(ops::StateSpaceDual{.x = rows,
+                                 .dt = column,
+                                 .b = rows,
+                                 .c = rows,
+                                 .dt_bias = square,
+                                 .a_log = square,
+                                 .d = square,
+                                 .offsets = offsets,
+                                 .shape = {.heads = 1, .head_dim = 8, .groups = 1, .state = 8},
+                                 .y = rows});
+  device.run(ops::SelectiveScan{
+      .x = rows, .dt = rows, .b = rows, .c = rows, .a_log = square, .d = wide, .offsets = offsets, .y = rows});
   EXPECT_EQ(to_host<float>(device, square), ones);
   size_t on_host = 0;
   for (int index = 0; index < ops::AllOps::kCount; ++index)

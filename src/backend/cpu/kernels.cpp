@@ -351,6 +351,30 @@ constexpr GateKernels<uint16_t> kGatesBf16 = [] {
 }();
 
 // Passes NaN through.
+// log(1 + e) = log(u) e / (u - 1), where u is 1 + e as rounded (Kahan).
+void softplus(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes value = load(x + i), e = exponential_below(smaller(value, broadcast(20.0F))), u = 1.0F + e;
+    const Lanes logarithm = log2(u) * 0.693147181F * (e / (u - 1.0F));
+    save(x + i, value > 20.0F ? value : u == 1.0F ? e : logarithm);
+  }
+}
+
+void scan(const ScanStates& states, const ScanToken& token, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes step = load(token.steps + i), x = load(token.x + i), added = step * x;
+    Lanes sum = load(token.skip + i) * x;
+    for (int64_t row = 0; row < states.state; ++row) {
+      float* const place = states.states + row * states.stride + i;
+      const Lanes decay = exponential_below(load(states.rates + row * states.stride + i) * step);
+      const Lanes state = decay * load(place) + token.b[row] * added;
+      save(place, state);
+      sum += token.c[row] * state;
+    }
+    save(y + i, sum);
+  }
+}
+
 void hard_cap(float bound, float* x, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -669,6 +693,8 @@ const Kernels kKernels = {
     .rotate_pairs = rotate_pairs,
     .gates = kGates<float>,
     .gates_bf16 = kGatesBf16,
+    .softplus = softplus,
+    .scan = scan,
     .hard_cap = hard_cap,
     .soft_cap = soft_cap,
     .maximum = maximum,

@@ -43,6 +43,17 @@ struct RunningSoftmax {
   int64_t width = 0;
 };
 
+// The states of a selective scan, [state, channels]: rows of `stride` floats.
+struct ScanStates {
+  const float* rates = nullptr;  // the logarithms of the decays of a step of 1, at most 0
+  float* states = nullptr;
+  int64_t stride = 0, state = 0;
+};
+// A token of it: steps, x and skip have an element for each channel, b and c for each row of the states.
+struct ScanToken {
+  const float *steps = nullptr, *x = nullptr, *skip = nullptr, *b = nullptr, *c = nullptr;
+};
+
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
@@ -70,6 +81,10 @@ struct Kernels {
   void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);  // RoPE of neighbouring elements
   GateKernels<float> gates;
   GateKernels<uint16_t> gates_bf16;
+
+  void (*softplus)(float* x, int64_t n);  // x = log(1 + exp(x)), or x beyond 20; n is a multiple of 16
+  // states = exp(rates steps) states + b (steps x), y = c' states + skip x; n is a multiple of 16.
+  void (*scan)(const ScanStates& states, const ScanToken& token, float* y, int64_t n);
 
   void (*hard_cap)(float bound, float* x, int64_t n);  // x = clamp(x, -bound, bound)
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)

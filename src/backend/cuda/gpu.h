@@ -68,6 +68,7 @@ void add_norm_ops(GpuOps& table);
 void add_pack_ops(GpuOps& table);
 void add_rope_ops(GpuOps& table);
 void add_row_sum_ops(GpuOps& table);
+void add_state_space_ops(GpuOps& table);
 void add_sum_ops(GpuOps& table);
 void add_symmetric_ops(GpuOps& table);
 
