@@ -7,6 +7,7 @@
 
 #include "ops/attention.h"
 #include "ops/columns.h"
+#include "ops/convolution.h"
 #include "ops/copies.h"
 #include "ops/factor.h"
 #include "ops/gates.h"
@@ -25,7 +26,7 @@ namespace gptq {
 namespace ops {
 
 using AllOps = Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps,
-                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps>::List;
+                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {
