@@ -108,6 +108,15 @@ struct LatentRow {
   std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;
 };
 
+// What mixes the tokens of a block: attention; a gated short convolution (LFM2); nothing, where a block has an MLP
+// alone.
+enum class Mixer : uint8_t { attention, convolution, none };
+
+// A gated short convolution instead of attention: its linears, and the convolution between them.
+struct ConvolutionRow {
+  std::string_view in, convolution, out;
+};
+
 // A loader that does not load a family, and why; empty: it does not have the family.
 struct Lack {
   std::string_view loader, reason;
@@ -141,6 +150,7 @@ struct Architecture {
   std::string_view gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
   std::string_view gate_up;  // if fused, instead of gate and up
   LatentRow latent;
+  ConvolutionRow convolution;
   ExpertRow experts;
   // Names of vLLM and SGLang for q,k,v and gate,up, which they load as one module.
   std::string_view fused_qkv = "self_attn.qkv_proj", fused_gate_up = "mlp.gate_up_proj";
@@ -183,6 +193,8 @@ std::span<const Architecture> architectures();
 
 // Properties that differ between the blocks of a model.
 struct BlockKind {
+  Mixer mixer = Mixer::attention;
+  bool has_mlp = true;            // or experts
   int64_t window = 0, chunk = 0;  // as in AttentionShape
   int64_t rope = 0;               // index into ModelConfig::ropes; -1: none
   float score_scale = 1;
@@ -190,9 +202,19 @@ struct BlockKind {
   bool has_experts = false;
 };
 
+// Whether two blocks have the same steps and parts, of the same sizes.
+inline bool have_same_steps(const BlockKind& a, const BlockKind& b) {
+  return a.mixer == b.mixer && a.has_mlp == b.has_mlp && a.has_experts == b.has_experts;
+}
+
 struct Latent {
   int64_t q_rank = 0, kv_rank = 0;      // q_rank 0: queries have no latent
   int64_t rope_dim = 0, value_dim = 0;  // of a head
+};
+
+struct ShortConvolution {
+  int64_t taps = 0;   // tokens that it reads
+  bool bias = false;  // of the convolution and its linears
 };
 
 struct Experts {
@@ -226,6 +248,7 @@ struct ModelConfig {
   std::vector<Rope> ropes;
   std::vector<BlockKind> kinds;  // one per block
   Latent latent;
+  ShortConvolution convolution;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts
   std::vector<std::string> unread;    // keys that nothing reads and that may change the computation: "key: value"

@@ -1,4 +1,4 @@
-// The table of model families is in two files; these are the rows that one needs from the other.
+// The table of model families is in three files; these are the rows that one needs from another.
 #pragma once
 
 #include <vector>
@@ -11,5 +11,6 @@ Architecture qwen2_row();
 Architecture qwen3_row();
 Architecture qwen3_vl_row();
 std::vector<Architecture> expert_architectures();
+std::vector<Architecture> hybrid_architectures();
 
 }  // namespace gptq

@@ -7,8 +7,13 @@ namespace {
 
 StepKind kind_of(const StepSpecs& steps, int64_t step) { return steps[static_cast<size_t>(step)][0].step; }
 
-bool is_first_of_mlp(const StepSpecs& steps, int64_t step) {
-  return step > 0 && kind_of(steps, step - 1) == StepKind::attention_out;
+bool follows_mixer(const StepSpecs& steps, int64_t step) { return step > 0 && ends_mixer(kind_of(steps, step - 1)); }
+
+// 0 without a mixer, the number of steps without an MLP.
+int64_t first_of_mlp(const StepSpecs& steps) {
+  auto step = static_cast<int64_t>(steps.size());
+  while (step > 0 && !follows_mixer(steps, step)) --step;
+  return step;
 }
 
 }  // namespace
@@ -21,8 +26,7 @@ int64_t widest_input(const ModelConfig& config) {
   int64_t widest = 0;
   for (int64_t block = 0; block < config.blocks; ++block) {
     const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
-    const bool is_new = block == 0 || kind.has_experts != config.kinds[static_cast<size_t>(block) - 1].has_experts;
-    if (!is_new) continue;
+    if (block > 0 && have_same_steps(kind, config.kinds[static_cast<size_t>(block) - 1])) continue;
     for (const auto& step : step_specs(config, block)) widest = std::max(widest, step[0].in_features);
     if (kind.has_experts) widest = std::max(widest, 2 * config.hidden);
   }
@@ -34,19 +38,18 @@ int64_t widest_input(const ModelConfig& config) {
 StateUse state_use(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
   const bool ends = step == static_cast<int64_t>(steps.size());
   if (!keeps_inputs) {
-    const bool writes = ends || (is_first_of_mlp(steps, step) && !config.parallel);
+    const bool writes = ends || (follows_mixer(steps, step) && !config.parallel);
     return {.reads_residual = true, .reads_input = false, .writes_residual = writes};
   }
   if (step == 0) return {.reads_residual = true, .reads_input = false, .writes_residual = false};
-  if (ends || is_first_of_mlp(steps, step)) return {};
+  if (ends || follows_mixer(steps, step)) return {};
   return {.reads_residual = false, .reads_input = true, .writes_residual = false};
 }
 
 int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t step, bool keeps_inputs) {
   if (step == 0) return 0;
   if (!keeps_inputs) {
-    int64_t mlp = 0;
-    while (!is_first_of_mlp(steps, mlp)) ++mlp;
+    const int64_t mlp = first_of_mlp(steps);
     return config.parallel || step <= mlp ? 0 : mlp;
   }
   const StepKind before = kind_of(steps, step - 1);

@@ -242,7 +242,7 @@ void check_scoring(const Keys& keys, RouterKind kind) {
 
 // Which blocks have experts.
 void read_expert_blocks(const Keys& keys, ModelConfig& config) {
-  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index"}),
+  const int64_t first = keys.whole(keys.spelled({"first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"}),
                                    config.expert_row.first_dense),
                 last = keys.whole("moe_layer_end_index", -1),
                 every = std::max<int64_t>(keys.whole(keys.spelled({"moe_layer_freq", "decoder_sparse_step",

@@ -13,6 +13,7 @@
 #include "model/output_head.h"
 #include "model/residual_stream.h"
 #include "model/rope_tables.h"
+#include "model/short_convolution.h"
 #include "model/weights.h"
 
 namespace gptq {
@@ -77,6 +78,7 @@ class Model {
   ResidualStream residual_;
   Attention attention_;
   LatentAttention latent_attention_;
+  GatedConvolution convolution_;
   Mlp mlp_;
   MixtureOfExperts experts_;
 };

@@ -4,7 +4,7 @@
 
 namespace gptq {
 
-Matrix ResidualStream::attention_input(const Block& block, const Batch& batch) const {
+Matrix ResidualStream::mixer_input(const Block& block, const Batch& batch) const {
   return normed_residual(block, Part::attention_norm, batch);
 }
 
@@ -24,8 +24,8 @@ Matrix ResidualStream::normed_residual(const Block& block, Part norm, const Batc
   return y;
 }
 
-void ResidualStream::add_attention(const Block& block, ConstMatrixView input, Batch& batch) {
-  add_linear(block, StepKind::attention_out, Part::attention_post_norm, input, batch);
+void ResidualStream::add_mixer(const Block& block, ConstMatrixView input, Batch& batch) {
+  add_linear(block, block.kinds[static_cast<size_t>(first_of_mlp(block)) - 1], Part::attention_post_norm, input, batch);
 }
 
 void ResidualStream::add_mlp(const Block& block, ConstMatrixView input, Batch& batch) {

@@ -14,11 +14,11 @@ class ResidualStream {
       : config_(config), dtype_(dtype), micro_batches_(micro_batches) {}
 
   // The branches' inputs [tokens, hidden]: the residual after their norm, or unchanged if the block does not have it.
-  Matrix attention_input(const Block& block, const Batch& batch) const;
+  Matrix mixer_input(const Block& block, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
 
   // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
-  void add_attention(const Block& block, ConstMatrixView input, Batch& batch);
+  void add_mixer(const Block& block, ConstMatrixView input, Batch& batch);
   void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
   void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
 

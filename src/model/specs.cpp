@@ -36,6 +36,27 @@ class Specs {
     return spec;
   }
 
+  void add_mixer(StepSpecs& steps, Mixer mixer) const {
+    switch (mixer) {
+      case Mixer::attention:
+        return add_attention(steps);
+      case Mixer::convolution:
+        return add_convolution(steps);
+      case Mixer::none:
+        return;
+    }
+  }
+
+  void add_mlp(StepSpecs& steps, const BlockKind& kind) const {
+    if (kind.has_experts) return add_experts(steps);
+    if (kind.has_mlp) add_mlp(steps);
+  }
+
+ private:
+  struct Names {
+    std::string_view gate, up, gate_up, down;
+  };
+
   void add_attention(StepSpecs& steps) const {
     const int64_t hidden = config_.hidden, q_width = config_.heads * config_.head_dim,
                   kv_width = config_.kv_heads * config_.head_dim;
@@ -48,6 +69,14 @@ class Specs {
       steps.push_back({linear(StepKind::attention_in, row_.qkv, q_width + 2 * kv_width, hidden, config_.q_bias)});
     }
     steps.push_back({linear(StepKind::attention_out, row_.o, hidden, q_width, config_.o_bias)});
+  }
+
+  // The three inputs of a short convolution come from one linear.
+  void add_convolution(StepSpecs& steps) const {
+    const int64_t hidden = config_.hidden;
+    const bool bias = config_.convolution.bias;
+    steps.push_back({linear(StepKind::mixer_in, row_.convolution.in, 3 * hidden, hidden, bias)});
+    steps.push_back({linear(StepKind::mixer_out, row_.convolution.out, hidden, hidden, bias)});
   }
 
   void add_mlp(StepSpecs& steps) const {
@@ -78,11 +107,6 @@ class Specs {
       if (row.tensors != ExpertTensors::split) point_at_fused(steps[first], steps[first + 1][0], expert);
     }
   }
-
- private:
-  struct Names {
-    std::string_view gate, up, gate_up, down;
-  };
 
   void add_pair(StepSpecs& steps, StepKind in, StepKind out, const Names& names, int64_t width, bool bias,
                 std::string_view fused) const {
@@ -168,8 +192,9 @@ std::string head_tensor(const ModelConfig& config) {
 StepSpecs step_specs(const ModelConfig& config, int64_t block) {
   const Specs specs(config, block);
   StepSpecs steps;
-  specs.add_attention(steps);
-  config.kinds[static_cast<size_t>(block)].has_experts ? specs.add_experts(steps) : specs.add_mlp(steps);
+  const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+  specs.add_mixer(steps, kind.mixer);
+  specs.add_mlp(steps, kind);
   return steps;
 }
 
@@ -193,7 +218,14 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
   return spec;
 }
 
-int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spec.rows : spec.cols; }
+std::vector<int64_t> matrix_shape(const PartSpec& spec) {
+  if (spec.part == Part::convolution) return {spec.rows, 1, spec.cols};
+  return {spec.rows, spec.cols};
+}
+
+int64_t bias_size(const PartSpec& spec) {
+  return spec.part == Part::router || spec.part == Part::convolution ? spec.rows : spec.cols;
+}
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;
@@ -213,13 +245,22 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
                      .rows = rows,
                      .cols = cols});
   };
-  add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
-  add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
-  add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
-  add_norm(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
+  if (kind.mixer != Mixer::none) {
+    add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
+    add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
+  }
+  if (kind.has_mlp) {
+    add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
+    add_norm(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
+  }
+  if (kind.mixer == Mixer::convolution) {
+    const std::string name(row.convolution.convolution);
+    add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
+        config.convolution.bias ? name + ".bias" : "");
+  }
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
-  if (!row.sinks.empty()) add(Part::sinks, std::string(row.sinks), 1, config.heads);
+  if (!row.sinks.empty() && kind.mixer == Mixer::attention) add(Part::sinks, std::string(row.sinks), 1, config.heads);
   if (kind.has_experts) {
     const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);
@@ -229,7 +270,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     if (!experts.shared_router.empty())
       add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
   }
-  if (!config.qk_norm) return specs;
+  if (!config.qk_norm || kind.mixer != Mixer::attention) return specs;
   for (const auto& [part, name, heads] :
        {std::tuple(Part::q_norm, row.q_norm, config.heads), std::tuple(Part::k_norm, row.k_norm, config.kv_heads)}) {
     const bool whole = row.qk_norm == QkNorm::whole, each = row.qk_norm == QkNorm::each_head;

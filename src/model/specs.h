@@ -20,6 +20,8 @@ std::string tensor_name(const ModelConfig& config, std::string_view module);
 std::string embedding_tensor(const ModelConfig& config);
 std::string head_tensor(const ModelConfig& config);
 
+// A block has the steps of its mixer, attention_in and attention_out or mixer_in and mixer_out, then those of its MLP;
+// either may be missing.
 // Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of attention_in.
 // A block with experts has shared_in and shared_out if it has a shared expert, then expert_in and expert_out per
 // expert.
@@ -29,6 +31,8 @@ enum class StepKind : uint8_t {
   latent_query,
   latent_key_value,
   attention_out,
+  mixer_in,
+  mixer_out,
   mlp_in,
   mlp_out,
   shared_in,
@@ -59,6 +63,8 @@ struct LinearSpec {
 using StepSpecs = std::vector<std::vector<LinearSpec>>;
 StepSpecs step_specs(const ModelConfig& config, int64_t block);
 StepSpecs all_steps(const ModelConfig& config);  // of all blocks
+// Whether a step is the last one of a mixer, whose output is added to the residual.
+inline bool ends_mixer(StepKind step) { return step == StepKind::attention_out || step == StepKind::mixer_out; }
 
 LinearSpec head_spec(const ModelConfig& config);
 
@@ -73,11 +79,12 @@ enum class Part : uint8_t {
   q_latent_norm,
   kv_latent_norm,
   sinks,
+  convolution,
   router,
   choice_bias,
   shared_router
 };
-constexpr size_t kParts = 12;
+constexpr size_t kParts = 13;
 
 // A part's tensors.
 struct PartSpec {
@@ -90,7 +97,9 @@ struct PartSpec {
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The elements of its bias: a router has one per row.
+// The shape of its tensor, unless that is a vector: of a convolution [channels, 1, taps].
+std::vector<int64_t> matrix_shape(const PartSpec& spec);
+// The elements of its bias: a router and a convolution have one per row.
 int64_t bias_size(const PartSpec& spec);
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
 

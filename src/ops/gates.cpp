@@ -6,9 +6,8 @@
 #include "ops/elements.h"
 
 namespace gptq::ops {
-namespace {
 
-double activate(Activation activation, double x) {
+double activated(Activation activation, double x) {
   switch (activation) {
     case Activation::silu:
       return x / (1 + std::exp(-x));
@@ -22,18 +21,20 @@ double activate(Activation activation, double x) {
       return std::max(x, 0.0) * std::max(x, 0.0);
     case Activation::clamped_swiglu:
       return std::min(x, 7.0) / (1 + std::exp(-1.702 * std::min(x, 7.0)));
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::identity:
+      return x;
   }
   return 0;
 }
-
-}  // namespace
 
 void reference(const Gate& op) {
   for (int64_t i = 0; i < op.y.rows; ++i) {
     for (int64_t j = 0; j < op.y.cols; ++j) {
       double factor = op.up.empty() ? 1 : load(op.up, i, j);
       if (op.activation == Activation::clamped_swiglu) factor = std::clamp(factor, -7.0, 7.0) + 1;
-      store(op.y, i, j, activate(op.activation, load(op.gate, i, j)) * factor);
+      store(op.y, i, j, activated(op.activation, load(op.gate, i, j)) * factor);
     }
   }
 }

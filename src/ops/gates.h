@@ -6,8 +6,8 @@
 namespace gptq {
 
 // clamped_swiglu (gpt_oss) is a gate with bounds on both sides: with g = min(gate, 7) it is
-// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1).
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu };
+// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1). sigmoid is 1 / (1 + exp(-x)), identity is x.
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu, sigmoid, identity };
 
 namespace ops {
 
@@ -27,6 +27,8 @@ struct Gate {
   }
 };
 void reference(const Gate& op);
+// activation(x), for references.
+double activated(Activation activation, double x);
 
 // Bounds each element of x, in place: clamp(x, -bound, bound), or bound tanh(x / bound).   x [rows, cols]
 struct Cap {

@@ -7,6 +7,7 @@
 
 #include "ops/attention.h"
 #include "ops/columns.h"
+#include "ops/convolution.h"
 #include "ops/copies.h"
 #include "ops/factor.h"
 #include "ops/gates.h"
@@ -25,8 +26,9 @@
 namespace gptq {
 namespace ops {
 
-using AllOps = Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps,
-                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps, StateSpaceOps>::List;
+using AllOps =
+    Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps, FactorOps,
+                  RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps, StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

@@ -306,8 +306,9 @@ TEST_P(ForwardParity, AttentionWithEverythingForHeadsOfAllLengths) {
   }
 }
 
-constexpr Activation kActivations[] = {Activation::silu, Activation::gelu,         Activation::gelu_tanh,
-                                       Activation::relu, Activation::relu_squared, Activation::clamped_swiglu};
+constexpr Activation kActivations[] = {Activation::silu,    Activation::gelu,         Activation::gelu_tanh,
+                                       Activation::relu,    Activation::relu_squared, Activation::clamped_swiglu,
+                                       Activation::sigmoid, Activation::identity};
 
 // exp(u) with u wrong by a few 2^-24 |u| is wrong by that factor; |u| is at most about x^2 here.
 TEST_P(ForwardParity, GateOfEveryActivation) {

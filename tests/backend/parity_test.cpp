@@ -463,7 +463,7 @@ TEST_P(Parity, DivergenceAndSameTop) {
 TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   Backend& device = backend();
   Matrix rows(device, DType::f32, 0, 8), wide(device, DType::f32, 1, 8), nothing(device, DType::f32, 0, 0),
-      column(device, DType::f32, 0, 1);
+      column(device, DType::f32, 0, 1), channels(device, DType::f32, 8, 4);
   Matrix bytes(device, DType::u8, 0, 8), small(device, DType::f32, 0, 1), zeros(device, DType::u8, 0, 1),
       words(device, DType::i32, 1, 0);
   const std::vector<float> ones(64, 1.0F);
@@ -485,6 +485,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Attention{.q = rows, .k = rows, .v = rows, .offsets = offsets, .shape = {1, 1, 8, 1}, .y = rows});
   device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
   device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
+  device.run(ops::CausalConvolution{.x = rows, .weight = channels, .offsets = offsets, .y = rows});
   device.run(ops::AddRows{.x = rows, .ids = ids, .y = rows});
   device.run(ops::AddGram{.x = rows, .h = square, .dropped = count});
   device.run(ops::PermuteSymmetric{.h = nothing, .order = ids, .damp = 1, .y = nothing});

@@ -218,6 +218,17 @@ TEST(Reference, GatesWithoutASecondSide) {
   expect_near(y, {0.7310586F, -0.2689414F});
 }
 
+TEST(Reference, ConvolutionsReadTheTokensBeforeInTheirSequence) {
+  Matrix y = matrix(4, 1, {0, 0, 0, 0});
+  const std::vector<int64_t> offsets = {0, 3, 4};
+  reference(ops::CausalConvolution{.x = matrix(4, 1, {1, 2, 3, 4}),
+                                   .weight = matrix(1, 3, {100, 10, 1}),
+                                   .bias = matrix(1, 1, {1000}),
+                                   .offsets = offsets,
+                                   .y = y});
+  expect_near(y, {1001, 1012, 1123, 1004});
+}
+
 TEST(Reference, ClampedSwigluBoundsBothSides) {
   // g = 1: 1 / (1 + exp(-1.702)) = 0.845795; g = 7 of 50: 7 / (1 + exp(-11.914)) = 6.999953.
   Matrix y = matrix(1, 4, {0, 0, 0, 0});

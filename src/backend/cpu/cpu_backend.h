@@ -79,6 +79,7 @@ using CpuOps = OpTable<CpuBackend>;
 // Each adds the ops of one file: add_norm_ops() those of norms.cpp.
 void add_attention_ops(CpuOps& table);
 void add_column_ops(CpuOps& table);
+void add_convolution_ops(CpuOps& table);
 void add_copy_ops(CpuOps& table);
 void add_factor_ops(CpuOps& table);
 void add_gate_ops(CpuOps& table);

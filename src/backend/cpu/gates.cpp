@@ -19,6 +19,10 @@ typename GateKernels<Element>::Gate gate_of(const GateKernels<Element>& gates, A
       return gates.relu_squared;
     case Activation::clamped_swiglu:
       return gates.clamped_swiglu;
+    case Activation::sigmoid:
+      return gates.sigmoid;
+    case Activation::identity:
+      return gates.identity;
     case Activation::silu:
       break;
   }
@@ -35,7 +39,7 @@ void gate(CpuBackend& cpu, const ops::Gate& op) {
              op.y.row<uint16_t>(row), op.y.cols);
     });
   }
-  const auto kernel = gate_of(cpu.kernels.gates, op.activation);
+  const auto kernel = gate_f32(cpu, op.activation);
   const std::vector<float> ones(static_cast<size_t>(op.up.empty() ? op.y.cols : 0), 1.0F);
   cpu.for_rows(op.y.rows, op.y.cols, 3, [&](int64_t row, float* scratch) {
     float* result = cpu.begin_row(op.y, row, scratch);
@@ -54,6 +58,10 @@ void cap(CpuBackend& cpu, const ops::Cap& op) {
 }
 
 }  // namespace
+
+GateKernels<float>::Gate gate_f32(const CpuBackend& cpu, Activation activation) {
+  return gate_of(cpu.kernels.gates, activation);
+}
 
 GateKernels<uint16_t>::Gate gate_bf16(const CpuBackend& cpu, Activation activation) {
   return gate_of(cpu.kernels.gates_bf16, activation);

@@ -166,6 +166,11 @@ void add(const Element* x, float factor, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += factor * wide(x[i]);
 }
 
+void add_products(const float* x, const float* w, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i] * w[i];
+}
+
 void scale(const float* x, float factor, float* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
@@ -308,6 +313,12 @@ struct ClampedSwiglu {
     return g / (1.0F + exponential(-1.702F * g)) * (u + 1.0F);
   }
 };
+struct Sigmoid {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return 1.0F / (1.0F + exponential(-x)) * up; }
+};
+struct Identity {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return x * up; }
+};
 
 template <typename Activation, typename Element>
 void gate(const Element* x, const Element* up, Element* y, int64_t n) {
@@ -343,7 +354,9 @@ constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
                                          .gelu_tanh = gate<GeluTanh, Element>,
                                          .relu = gate<Relu, Element>,
                                          .relu_squared = gate<ReluSquared, Element>,
-                                         .clamped_swiglu = gate<ClampedSwiglu, Element>};
+                                         .clamped_swiglu = gate<ClampedSwiglu, Element>,
+                                         .sigmoid = gate<Sigmoid, Element>,
+                                         .identity = gate<Identity, Element>};
 constexpr GateKernels<uint16_t> kGatesBf16 = [] {
   GateKernels<uint16_t> gates = kGates<uint16_t>;
   gates.silu = silu_bf16;
@@ -679,6 +692,7 @@ const Kernels kKernels = {
     .f32_to_bf16 = f32_to_bf16,
     .add = add,
     .add_bf16 = add,
+    .add_products = add_products,
     .scale = scale,
     .scale_by = scale_by,
     .scale_by_bf16 = scale_by,

@@ -33,7 +33,7 @@ struct ProductKernels;
 template <typename Element>
 struct GateKernels {
   using Gate = void (*)(const Element* x, const Element* up, Element* y, int64_t n);
-  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu;
+  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu, sigmoid, identity;
 };
 
 // State of a row of softmax(x) y whose x comes in pieces (online softmax; Dao et al. 2022, FlashAttention).
@@ -67,6 +67,7 @@ struct Kernels {
 
   void (*add)(const float* x, float factor, float* y, int64_t n);  // y += factor * x
   void (*add_bf16)(const uint16_t* x, float factor, float* y, int64_t n);
+  void (*add_products)(const float* x, const float* w, float* y, int64_t n);                 // y += x * w
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
   void (*scale_by_bf16)(const float* x, const float* weight, float factor, uint16_t* y, int64_t n);

@@ -41,6 +41,7 @@ YARN = dict(type="yarn", factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, msca
             original_max_position_embeddings=16)
 LONGROPE = dict(type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[1.0, 2.0, 4.0])
 GRANITE = dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=2.0)
+LFM2 = {**EVEN, "num_hidden_layers": 3, "hidden_size": 24}
 SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
 
@@ -328,6 +329,19 @@ CASES |= {
     "hunyuan_v1_moe": ("hunyuan_v1_moe", dict(WIDE, intermediate_size=16, num_experts=5, moe_topk=[2, 2],
                                               num_shared_expert=[1, 1], use_qk_norm=True, rope_scaling=dict(
                                                   type="dynamic", alpha=50.0, factor=1.0)), {}),
+    # Short convolutions beside attention.
+    "lfm2": ("lfm2", dict(LFM2, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False), {}),
+    "lfm2-old": ("lfm2", dict(LFM2, full_attn_idxs=[1], block_ff_dim=120, block_multiple_of=16, conv_bias=True,
+                              block_ffn_dim_multiplier=0.5, tie_embedding=False),
+                 dict(without=("intermediate_size",))),
+    "lfm2_vl": ("lfm2", dict(LFM2, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False,
+                             model_type="lfm2"),
+                dict(rename=as_new_nested, wrap=nested("lfm2_vl"))),
+    "lfm2_moe": ("lfm2_moe", dict(LFM2, layer_types=["conv", "full_attention", "conv"], num_dense_layers=1,
+                                  moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2), {}),
+    "lfm2_moe-fused": ("lfm2_moe", dict(LFM2, layer_types=["conv", "full_attention", "conv"], num_dense_layers=1,
+                                        moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2,
+                                        use_expert_bias=False, norm_topk_prob=False), dict(fused=True)),
     # Experts as transformers 5 holds them.
     "qwen3_moe-fused": ("qwen3_moe", dict(WIDE, **EXPERTS, norm_topk_prob=True), dict(fused=True)),
     "mixtral-fused": ("mixtral", MIXTRAL, dict(fused=True)),
@@ -352,7 +366,7 @@ def fill(model, model_type, generator):
     """Activations of order one and sharp attention, so that a mistake moves the answers far more than rounding."""
     turned = {"gpt2": ("c_attn", "c_proj", "c_fc"), "gpt_oss": ("experts",), "llama4_text": ("experts",)}
     embedding = model.get_input_embeddings().weight
-    buffers = [(name, buffer) for name, buffer in model.named_buffers() if "correction_bias" in name]
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if "correction_bias" in name or "expert_bias" in name]
     for name, weight in list(model.named_parameters()) + buffers:
         normal = torch.randn(weight.shape, generator=generator)
         if "bias" in name or name.endswith("sinks"):
@@ -381,6 +395,7 @@ def make(case):
     for path in (folder, native_folder):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
+    config = {key: value for key, value in config.items() if key not in special.get("without", ())}
     native_config = {**config, **changes, "model_type": native}
     whole = special.get("whole")
     if whole:
