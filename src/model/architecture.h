@@ -2,6 +2,8 @@
 // from config.json.
 #pragma once
 
+#include <array>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -108,13 +110,23 @@ struct LatentRow {
   std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;
 };
 
-// What mixes the tokens of a block: attention; a gated short convolution (LFM2); nothing, where a block has an MLP
-// alone.
-enum class Mixer : uint8_t { attention, convolution, none };
+// What mixes the tokens of a block: attention; a gated short convolution (LFM2); a state space, alone or beside
+// attention; nothing, where a block has an MLP alone.
+enum class Mixer : uint8_t { attention, convolution, state_space, attention_and_state_space, none };
 
 // A gated short convolution instead of attention: its linears, and the convolution between them.
 struct ConvolutionRow {
   std::string_view in, convolution, out;
+};
+
+// Norms of Mamba's b, c and of what its step sizes are made of.
+enum class SelectionNorms : uint8_t { none, stored, unweighted };
+
+// A state space instead of attention or beside it: Mamba-2, or Mamba, which scans. All have the same names.
+struct StateSpaceRow {
+  std::string_view module;
+  bool scans = false;
+  SelectionNorms selection_norms = SelectionNorms::none;
 };
 
 // A loader that does not load a family, and why; empty: it does not have the family.
@@ -124,7 +136,7 @@ struct Lack {
 
 // Defaults of sizes that config.json may omit; 0: required.
 struct MissingSizes {
-  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048;
+  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048, blocks = 0;
 };
 
 class Keys;
@@ -151,6 +163,7 @@ struct Architecture {
   std::string_view gate_up;  // if fused, instead of gate and up
   LatentRow latent;
   ConvolutionRow convolution;
+  StateSpaceRow state_space;
   ExpertRow experts;
   // Names of vLLM and SGLang for q,k,v and gate,up, which they load as one module.
   std::string_view fused_qkv = "self_attn.qkv_proj", fused_gate_up = "mlp.gate_up_proj";
@@ -202,6 +215,13 @@ struct BlockKind {
   bool has_experts = false;
 };
 
+inline bool attends(const BlockKind& kind) {
+  return kind.mixer == Mixer::attention || kind.mixer == Mixer::attention_and_state_space;
+}
+inline bool mixes_by_state_space(const BlockKind& kind) {
+  return kind.mixer == Mixer::state_space || kind.mixer == Mixer::attention_and_state_space;
+}
+
 // Whether two blocks have the same steps and parts, of the same sizes.
 inline bool have_same_steps(const BlockKind& a, const BlockKind& b) {
   return a.mixer == b.mixer && a.has_mlp == b.has_mlp && a.has_experts == b.has_experts;
@@ -215,6 +235,21 @@ struct Latent {
 struct ShortConvolution {
   int64_t taps = 0;   // tokens that it reads
   bool bias = false;  // of the convolution and its linears
+};
+
+struct StateSpace {
+  int64_t heads = 0, head_dim = 0, groups = 1, state = 0;  // Mamba: a head for each channel
+  int64_t taps = 0;                                        // of the convolution
+  int64_t rank = 0;                                        // Mamba: of the step sizes
+  float min_step = 0, max_step = INFINITY;
+  bool in_bias = false, out_bias = false, convolution_bias = true;
+  bool has_norm = true, norm_before_gate = false;
+  float selection_eps = 1e-6F;
+  // Of the gate, x, b, c and the step sizes, as they are projected.
+  std::array<float, 5> multipliers = {1, 1, 1, 1, 1};
+
+  int64_t width() const { return heads * head_dim; }
+  bool is_scaled() const { return multipliers != std::array<float, 5>{1, 1, 1, 1, 1}; }
 };
 
 struct Experts {
@@ -241,6 +276,8 @@ struct ModelConfig {
   bool q_bias = false, kv_bias = false, o_bias = false, mlp_bias = false, head_bias = false, norm_bias = false;
   bool tied_embeddings = false, parallel = false, qk_norm = false;
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1;
+  // Of what is added to the residual, in addition to residual_scale, and of what the MLP reads.
+  float attention_scale = 1, state_space_scale = 1, mlp_scale = 1, mlp_input_scale = 1;
   float score_cap = 0, logit_cap = 0, qkv_cap = 0;  // 0: none
   bool unit_head = false;                           // rows of the head are normalized to length 1
   NormWeight norm_weight = NormWeight::stored;
@@ -249,6 +286,7 @@ struct ModelConfig {
   std::vector<BlockKind> kinds;  // one per block
   Latent latent;
   ShortConvolution convolution;
+  StateSpace state_space;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts
   std::vector<std::string> unread;    // keys that nothing reads and that may change the computation: "key: value"

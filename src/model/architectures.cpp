@@ -706,6 +706,7 @@ std::vector<Architecture> make_table() {
   };
   for (Architecture& row : expert_architectures()) table.push_back(std::move(row));
   for (Architecture& row : hybrid_architectures()) table.push_back(std::move(row));
+  for (Architecture& row : state_space_architectures()) table.push_back(std::move(row));
   Architecture rope = baichuan();
   rope.when = {};
   rope.models = "Baichuan 7B, Baichuan 2 7B";

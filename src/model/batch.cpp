@@ -27,7 +27,12 @@ int64_t widest_input(const ModelConfig& config) {
   for (int64_t block = 0; block < config.blocks; ++block) {
     const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
     if (block > 0 && have_same_steps(kind, config.kinds[static_cast<size_t>(block) - 1])) continue;
-    for (const auto& step : step_specs(config, block)) widest = std::max(widest, step[0].in_features);
+    int64_t of_mixers = 0;
+    for (const auto& step : step_specs(config, block)) {
+      widest = std::max(widest, step[0].in_features);
+      if (ends_mixer(step[0].step)) of_mixers += step[0].in_features;
+    }
+    widest = std::max(widest, of_mixers);
     if (kind.has_experts) widest = std::max(widest, 2 * config.hidden);
   }
   if (config.latent.kv_rank == 0) return widest;
@@ -55,7 +60,8 @@ int64_t first_needed(const ModelConfig& config, const StepSpecs& steps, int64_t 
   const StepKind before = kind_of(steps, step - 1);
   const bool is_pair = before == StepKind::shared_out || before == StepKind::expert_out;
   const bool is_latent = before == StepKind::latent_key_value && kind_of(steps, step - 2) == StepKind::latent_query;
-  return is_pair || is_latent ? step - 2 : step - 1;
+  const bool are_mixers = before == StepKind::mixer_out && kind_of(steps, step - 2) == StepKind::attention_out;
+  return is_pair || is_latent || are_mixers ? step - 2 : step - 1;
 }
 
 }  // namespace gptq

@@ -70,6 +70,11 @@ const Architecture& find_architecture(const Keys& keys, const std::string& model
   if (is_known)
     throw UnsupportedError(
         cat(keys.where(), ": this kind of ", model_type, " is not supported; docs/families.md lists those that are"));
+  if (model_type == "zamba2" || model_type == "zamba") {
+    throw UnsupportedError(cat(keys.where(), ": model_type '", model_type,
+                               "' is not supported: its attention blocks share one set of weights, and a weight is ",
+                               "quantized for the one block that it is in"));
+  }
   known.resize(known.size() - 2);
   throw UnsupportedError(cat(keys.where(), ": model_type '", model_type, "' is not supported; ",
                              nearest_types(model_type), "supported are: ", known));
@@ -88,7 +93,7 @@ void read_sizes(const Keys& keys, const Architecture& row, const ClassDefaults& 
   config.intermediate =
       keys.size(names.intermediate,
                 either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0));
-  config.blocks = keys.size(names.blocks, defaults.blocks, kMostBlocks);
+  config.blocks = keys.size(names.blocks, either(row.missing.blocks, defaults.blocks), kMostBlocks);
   config.heads = keys.size(names.heads, either(row.missing.heads, defaults.heads), kMostHeads);
   const int64_t key_heads = either(either(row.missing.key_heads, defaults.key_heads), config.heads);
   config.kv_heads = read(row.multi_query, keys) ? 1

@@ -159,7 +159,16 @@ constexpr std::string_view kNoEffect[] = {"block_dim",
                                           "use_pad_tok_in_ffn",
                                           "use_parallel_embedding",
                                           "validate_runner_input",
-                                          "verbose"};
+                                          "verbose",
+                                          "calc_logits_for_entire_prompt",
+                                          "moe_shared_expert_overlap",
+                                          "num_logits_to_keep",
+                                          "rescale_prenorm_residual",
+                                          "residual_in_fp32",
+                                          "use_associative_scan",
+                                          "use_mamba_kernels",
+                                          "use_mambapy",
+                                          "z_loss_coefficient"};
 // Beginnings and ends of such keys.
 constexpr std::string_view kNoEffectStarts[] = {"initializer_",
                                                 "init_",

@@ -20,6 +20,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
       attention_(config_, dtype, ropes_, micro_batches_),
       latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
       convolution_(config_, dtype, micro_batches_),
+      state_space_(config_, dtype, micro_batches_),
       mlp_(config_, dtype, micro_batches_),
       experts_(config_, dtype, mlp_) {
   check_tensors(checkpoint, config_, static_cast<bool>(reader_));
@@ -35,7 +36,8 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
   }
   switch (block.kinds[static_cast<size_t>(step) - 1]) {  // the step whose linears are applied
     case StepKind::attention_in:
-      batch.input = attention_.attend(block, batch);
+    case StepKind::mixer_in:
+      batch.input = mix(block, batch);
       break;
     case StepKind::latent_in:
       batch.input = latent_attention_.latents(block, batch);
@@ -44,9 +46,6 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
       break;
     case StepKind::latent_key_value:
       batch.input = latent_attention_.attend(block, batch);
-      break;
-    case StepKind::mixer_in:
-      batch.input = convolution_.mix(block, batch);
       break;
     case StepKind::mlp_in:
       batch.input = mlp_.activate(block, step - 1, batch);
@@ -60,6 +59,25 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
     default:  // inputs of shared_out and expert_out are made when visited
       break;
   }
+}
+
+// The input of the mixer's last step, or of both: attention's columns come first.
+Matrix Model::mix(const Block& block, const Batch& batch) {
+  const Mixer mixer = config_.kinds[static_cast<size_t>(block.index)].mixer;
+  if (mixer == Mixer::attention) return attention_.attend(block, batch);
+  if (mixer == Mixer::convolution) return convolution_.mix(block, batch);
+  const int64_t width = config_.state_space.width();
+  const Linear& in = block.steps.front().linears.back();
+  if (mixer == Mixer::state_space) {
+    Matrix mixed(*block.backend, dtype_, batch.tokens(), width);
+    state_space_.mix(block, in, batch, mixed);
+    return mixed;
+  }
+  const int64_t attended = config_.heads * config_.head_dim;
+  Matrix both(*block.backend, dtype_, batch.tokens(), attended + width);
+  block.backend->run(ops::Convert{.x = attention_.attend(block, batch), .y = both.view().col_range(0, attended)});
+  state_space_.mix(block, in, batch, both.view().col_range(attended, width));
+  return both;
 }
 
 // From the input of the mixer's last step, if there is one, to that of the MLP or of the experts.
@@ -84,6 +102,9 @@ ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batc
       return latent_attention_.input(kind, batch.input);
     case StepKind::shared_in:
       return experts_.input(batch);
+    case StepKind::attention_out:
+    case StepKind::mixer_out:
+      return residual_.input_of(block, kind, batch.input);
     default:
       return batch.input;
   }

@@ -14,6 +14,7 @@
 #include "model/residual_stream.h"
 #include "model/rope_tables.h"
 #include "model/short_convolution.h"
+#include "model/state_space_mixer.h"
 #include "model/weights.h"
 
 namespace gptq {
@@ -64,6 +65,7 @@ class Model {
   void forward(const Block& block, Batch& batch);
 
  private:
+  Matrix mix(const Block& block, const Batch& batch);
   void begin_mlp(const Block& block, Batch& batch);
 
   Backend& backend_;
@@ -79,6 +81,7 @@ class Model {
   Attention attention_;
   LatentAttention latent_attention_;
   GatedConvolution convolution_;
+  StateSpaceMixer state_space_;
   Mlp mlp_;
   MixtureOfExperts experts_;
 };

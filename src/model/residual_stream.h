@@ -18,14 +18,16 @@ class ResidualStream {
   Matrix mlp_input(const Block& block, const Batch& batch) const;
 
   // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
+  // The columns of a mixer's output that a step reads: all, or attention's or those of the state space beside it.
+  ConstMatrixView input_of(const Block& block, StepKind step, ConstMatrixView mixed) const;
   void add_mixer(const Block& block, ConstMatrixView input, Batch& batch);
   void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
   void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
 
  private:
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
-  void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
-  void add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
+  void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, float scale, Batch& batch);
+  void add(const Block& block, Part post_norm, ConstMatrixView y, float scale, MatrixView residual) const;
 
   const ModelConfig& config_;
   const DType dtype_;

@@ -42,6 +42,10 @@ class Specs {
         return add_attention(steps);
       case Mixer::convolution:
         return add_convolution(steps);
+      case Mixer::state_space:
+        return add_state_space(steps);
+      case Mixer::attention_and_state_space:
+        return add_attention_and_state_space(steps);
       case Mixer::none:
         return;
     }
@@ -69,6 +73,28 @@ class Specs {
       steps.push_back({linear(StepKind::attention_in, row_.qkv, q_width + 2 * kv_width, hidden, config_.q_bias)});
     }
     steps.push_back({linear(StepKind::attention_out, row_.o, hidden, q_width, config_.o_bias)});
+  }
+
+  LinearSpec space_in(StepKind step) const {
+    const StateSpace& space = config_.state_space;
+    const int64_t of_dual = 2 * space.groups * space.state + space.heads;
+    return linear(step, cat(row_.state_space.module, ".in_proj"),
+                  2 * space.width() + (row_.state_space.scans ? 0 : of_dual), config_.hidden, space.in_bias);
+  }
+  LinearSpec space_out() const {
+    const StateSpace& space = config_.state_space;
+    return linear(StepKind::mixer_out, cat(row_.state_space.module, ".out_proj"), config_.hidden, space.width(),
+                  space.out_bias);
+  }
+  void add_state_space(StepSpecs& steps) const {
+    steps.push_back({space_in(StepKind::mixer_in)});
+    steps.push_back({space_out()});
+  }
+  // All that reads the block's input is one step.
+  void add_attention_and_state_space(StepSpecs& steps) const {
+    add_attention(steps);
+    steps.front().push_back(space_in(steps.front().front().step));
+    steps.push_back({space_out()});
   }
 
   // The three inputs of a short convolution come from one linear.
@@ -224,8 +250,47 @@ std::vector<int64_t> matrix_shape(const PartSpec& spec) {
 }
 
 int64_t bias_size(const PartSpec& spec) {
-  return spec.part == Part::router || spec.part == Part::convolution ? spec.rows : spec.cols;
+  const bool is_of_rows =
+      spec.part == Part::router || spec.part == Part::convolution || spec.part == Part::step_projection;
+  return is_of_rows ? spec.rows : spec.cols;
 }
+
+namespace {
+
+void add_state_space_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const StateSpace& space = config.state_space;
+  const StateSpaceRow& row = config.architecture->state_space;
+  const std::string module = cat(prefix, row.module, ".");
+  const int64_t width = space.width(), of_groups = space.groups * space.state;
+  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
+    specs.push_back({.part = part,
+                     .weights = {module + tensor},
+                     .bias = bias.empty() ? "" : module + bias,
+                     .rows = rows,
+                     .cols = cols});
+  };
+  add(Part::convolution, "conv1d.weight", row.scans ? width : width + 2 * of_groups, space.taps,
+      space.convolution_bias ? "conv1d.bias" : "");
+  add(Part::skip, "D", 1, space.heads);
+  if (space.has_norm) add(Part::gated_norm, "norm.weight", 1, width);
+  if (!row.scans) {
+    add(Part::decay, "A_log", 1, space.heads);
+    add(Part::step_bias, "dt_bias", 1, space.heads);
+    return;
+  }
+  add(Part::decay, "A_log", width, space.state);
+  add(Part::selection, "x_proj.weight", space.rank + 2 * space.state, width);
+  add(Part::step_projection, "dt_proj.weight", width, space.rank, "dt_proj.bias");
+  if (row.selection_norms == SelectionNorms::none) return;
+  for (const auto& [part, name, cols] : {std::tuple(Part::step_norm, "dt_layernorm.weight", space.rank),
+                                         std::tuple(Part::b_norm, "b_layernorm.weight", space.state),
+                                         std::tuple(Part::c_norm, "c_layernorm.weight", space.state)}) {
+    add(part, name, 1, cols);
+    if (row.selection_norms == SelectionNorms::unweighted) specs.back().weights.clear();
+  }
+}
+
+}  // namespace
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;
@@ -251,6 +316,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   }
   if (kind.has_mlp) {
     add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
+    if (!row.mlp_norm.empty()) specs.back().scale = config.mlp_input_scale;
     add_norm(Part::mlp_post_norm, row.mlp_post_norm, 1, config.hidden);
   }
   if (kind.mixer == Mixer::convolution) {
@@ -258,9 +324,10 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
         config.convolution.bias ? name + ".bias" : "");
   }
+  if (mixes_by_state_space(kind)) add_state_space_parts(config, prefix, specs);
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
-  if (!row.sinks.empty() && kind.mixer == Mixer::attention) add(Part::sinks, std::string(row.sinks), 1, config.heads);
+  if (!row.sinks.empty() && attends(kind)) add(Part::sinks, std::string(row.sinks), 1, config.heads);
   if (kind.has_experts) {
     const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);
@@ -270,7 +337,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     if (!experts.shared_router.empty())
       add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
   }
-  if (!config.qk_norm || kind.mixer != Mixer::attention) return specs;
+  if (!config.qk_norm || !attends(kind)) return specs;
   for (const auto& [part, name, heads] :
        {std::tuple(Part::q_norm, row.q_norm, config.heads), std::tuple(Part::k_norm, row.k_norm, config.kv_heads)}) {
     const bool whole = row.qk_norm == QkNorm::whole, each = row.qk_norm == QkNorm::each_head;
