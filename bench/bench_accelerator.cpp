@@ -77,6 +77,7 @@ class Bench {
 
   void linears();
   void hessians();
+  void state_spaces();
   void columns(int64_t rows, int64_t cols);
   void elementwise();
 
@@ -126,6 +127,62 @@ void Bench::linears() {
     one_attention(", window 512", windowed);
     one_attention(", slopes, sinks", biased);
   }
+}
+
+// Mixers beside the two projections of their blocks: Granite 4.0-H Small, Nemotron-H 8B and Falcon-Mamba 7B.
+void Bench::state_spaces() {
+  const int64_t tokens = 2048, hidden = 4096, width = 8192;
+  const std::vector<int64_t> offsets = {0, tokens};
+  const auto projections = [&](int64_t in) {
+    const Matrix x = random(tokens, hidden, DType::bf16), w = random(in, hidden, DType::bf16),
+                 mixed = random(tokens, width, DType::bf16), out = random(hidden, width, DType::bf16);
+    Matrix projected(*backend_, DType::bf16, tokens, in), y(*backend_, DType::bf16, tokens, hidden);
+    return seconds([&] {
+      backend_->run(ops::Linear{.x = x, .w = w, .y = projected});
+      backend_->run(ops::Linear{.x = mixed, .w = out, .y = y});
+    });
+  };
+  const auto line = [](const std::string& name, double time, double beside) {
+    std::printf("%-58s %10.1f us, projections %.1f us: together %.2f x\n", name.c_str(), time * 1e6, beside * 1e6,
+                1 + time / beside);
+  };
+  for (const int64_t groups : {1, 8}) {
+    const StateSpaceShape shape{.heads = 128, .head_dim = 64, .groups = groups, .state = 128};
+    const int64_t of_groups = groups * shape.state;
+    const Matrix all = random(tokens, width + 2 * of_groups + shape.heads, DType::bf16),
+                 of_heads = random(1, shape.heads, DType::f32);
+    Matrix y(*backend_, DType::bf16, tokens, width);
+    const ConstMatrixView columns = all, vector = of_heads;
+    const double time = seconds([&] {
+      backend_->run(ops::StateSpaceDual{.x = columns.col_range(0, width),
+                                        .dt = columns.col_range(width + 2 * of_groups, shape.heads),
+                                        .b = columns.col_range(width, of_groups),
+                                        .c = columns.col_range(width + of_groups, of_groups),
+                                        .dt_bias = vector,
+                                        .a_log = vector,
+                                        .d = vector,
+                                        .offsets = offsets,
+                                        .shape = shape,
+                                        .y = y});
+    });
+    line("state_space_dual bf16 2048 x 128 x 64, " + std::to_string(groups) + (groups == 1 ? " group" : " groups"),
+         time, projections(2 * width + 2 * of_groups + shape.heads));
+  }
+  const Matrix x = random(tokens, width, DType::bf16), bc = random(tokens, 32, DType::bf16),
+               a_log = random(width, 16, DType::f32), d = random(1, width, DType::f32);
+  Matrix y(*backend_, DType::bf16, tokens, width);
+  const ConstMatrixView both = bc;
+  const double time = seconds([&] {
+    backend_->run(ops::SelectiveScan{.x = x,
+                                     .dt = x,
+                                     .b = both.col_range(0, 16),
+                                     .c = both.col_range(16, 16),
+                                     .a_log = a_log,
+                                     .d = d,
+                                     .offsets = offsets,
+                                     .y = y});
+  });
+  line("selective_scan bf16 2048 x 8192 x 16", time, projections(2 * width));
 }
 
 void Bench::hessians() {
@@ -266,6 +323,7 @@ void Bench::run() {
   std::printf("ceilings: %.0f TFLOP/s (bf16 8192 x 8192 x 8192), %.0f GB/s (2 GB read, 1 GB written)\n", peak_ / 1e12,
               bandwidth_ / 1e9);
   linears();
+  state_spaces();
   hessians();
   columns(4096, 4096);
   columns(1024, 4096);

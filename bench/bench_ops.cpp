@@ -136,6 +136,51 @@ Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t
           }};
 }
 
+// The mixer of Granite 4.0-H Tiny for 2048 tokens of one sequence: its time beside that of its two projections. The
+// work counts the products of a chunked form in chunks of 64.
+constexpr StateSpaceShape kDual = {.heads = 48, .head_dim = 64, .groups = 1, .state = 128};
+constexpr int64_t kDualTokens = 2048, kDualHidden = 1536, kDualIn = 2 * 48 * 64 + 2 * 128 + 48;
+Case state_space_dual(Backend& backend, DType dtype = DType::f32) {
+  const int64_t width = kDual.heads * kDual.head_dim, of_groups = kDual.groups * kDual.state;
+  auto all = keep(random(backend, kDualTokens, width + 2 * of_groups + kDual.heads, 1, dtype)),
+       of_heads = keep(random(backend, 1, kDual.heads)), y = keep(Matrix(backend, dtype, kDualTokens, width));
+  const std::vector<int64_t> offsets = {0, kDualTokens};
+  const double each = 2.0 * (2.0 * 64 * kDual.state + 64.0 * 64) + 2.0 * 64 * kDual.state / 8;
+  return {Kind::product, kDualTokens * kDual.heads * each, [=, &backend] {
+            const ConstMatrixView columns = *all, vector = *of_heads;
+            backend.run(ops::StateSpaceDual{.x = columns.col_range(0, width),
+                                            .dt = columns.col_range(width + 2 * of_groups, kDual.heads),
+                                            .b = columns.col_range(width, of_groups),
+                                            .c = columns.col_range(width + of_groups, of_groups),
+                                            .dt_bias = vector,
+                                            .a_log = vector,
+                                            .d = vector,
+                                            .offsets = offsets,
+                                            .shape = kDual,
+                                            .y = *y});
+          }};
+}
+
+// The mixer of Mamba 130M for 2048 tokens of one sequence.
+Case selective_scan(Backend& backend) {
+  constexpr int64_t kTokens = 2048, kChannels = 1536, kState = 16;
+  auto x = keep(random(backend, kTokens, kChannels)), bc = keep(random(backend, kTokens, 2 * kState)),
+       a_log = keep(random(backend, kChannels, kState)), d = keep(random(backend, 1, kChannels)),
+       y = keep(Matrix(backend, DType::f32, kTokens, kChannels));
+  const std::vector<int64_t> offsets = {0, kTokens};
+  return {Kind::bytes, 12.0 * kTokens * kChannels, [=, &backend] {
+            const ConstMatrixView both = *bc;
+            backend.run(ops::SelectiveScan{.x = *x,
+                                           .dt = *x,
+                                           .b = both.col_range(0, kState),
+                                           .c = both.col_range(kState, kState),
+                                           .a_log = *a_log,
+                                           .d = *d,
+                                           .offsets = offsets,
+                                           .y = *y});
+          }};
+}
+
 Case factor(Backend& backend, int64_t n) {
   auto x = keep(random(backend, n + n / 4, n)), h = keep(filled(backend, DType::f32, n, n)),
        dropped = keep(filled(backend, DType::i32, 1, 1)), copy = keep(Matrix(backend, DType::f32, n, n));
@@ -246,6 +291,15 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"attention, bf16", [](Backend& b, const Model& m) { return attention(b, m, 0, 0, DType::bf16); }},
       {"attention, soft cap 50", [](Backend& b, const Model& m) { return attention(b, m, 50); }},
       {"attention, window 128", [](Backend& b, const Model& m) { return attention(b, m, 0, 128); }},
+      {"state_space_dual", [](Backend& b, const Model&) { return state_space_dual(b); }},
+      {"state_space_dual, bf16", [](Backend& b, const Model&) { return state_space_dual(b, DType::bf16); }},
+      {"state_space_dual's in_proj",
+       [](Backend& b, const Model&) { return linear(b, kDualTokens, kDualIn, kDualHidden); }},
+      {"state_space_dual's out_proj",
+       [](Backend& b, const Model&) { return linear(b, kDualTokens, kDualHidden, 48 * 64); }},
+      {"selective_scan", [](Backend& b, const Model&) { return selective_scan(b); }},
+      {"selective_scan's in_proj", [](Backend& b, const Model&) { return linear(b, 2048, 3072, 768); }},
+      {"selective_scan's out_proj", [](Backend& b, const Model&) { return linear(b, 2048, 768, 1536); }},
       {"factor", [](Backend& b, const Model& m) { return factor(b, m.hidden); }},
       {"quantize_columns, 128 columns", [](Backend& b, const Model& m) { return quantize(b, m.intermediate); }},
       {"find_grid, 40 candidates",

@@ -163,10 +163,10 @@ std::vector<Weight> weights_of(const ModelConfig& config, DType dtype) {
       for (const PartSpec& spec : parts) {
         if (step_behind_attention && is_of_mlp(spec)) part(spec);
       }
-      const bool adds = kind == StepKind::attention_out || kind == StepKind::mlp_out || kind == StepKind::shared_out ||
-                        kind == StepKind::expert_out;
+      const bool adds =
+          ends_mixer(kind) || kind == StepKind::mlp_out || kind == StepKind::shared_out || kind == StepKind::expert_out;
       for (const LinearSpec& spec : step) linear(spec, adds ? residual : 1);
-      step_behind_attention = kind == StepKind::attention_out;
+      step_behind_attention = ends_mixer(kind);
     }
   }
   part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));

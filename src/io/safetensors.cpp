@@ -241,11 +241,12 @@ std::string shape_string(const std::vector<int64_t>& shape) {
 ConstMatrixView StoredTensor::matrix() const {
   const std::optional<DType> known = parse_safetensors_dtype(dtype);
   if (!known) throw UnsupportedError(cat("tensor '", name, "' is stored as ", dtype, ", which is not computed with"));
-  if (shape.empty() || shape.size() > 2)
+  const bool is_convolution = shape.size() == 3 && shape[1] == 1;
+  if (shape.empty() || (shape.size() > 2 && !is_convolution))
     throw InputError(
         cat("tensor '", name, "' has shape ", shape_string(shape), ", where a matrix or a vector is needed"),
         {.option = {}, .file = {}, .tensor = name});
-  return {nullptr, *known, shape.size() == 2 ? shape[0] : 1, shape.back()};
+  return {nullptr, *known, shape.size() > 1 ? shape[0] : 1, shape.back()};
 }
 
 size_t TensorSpec::bytes() const {

@@ -25,8 +25,8 @@ struct StoredTensor {
   std::vector<int64_t> shape;
   size_t offset = 0, bytes = 0;  // from the start of the file
 
-  // A view without data, with the tensor's dtype and shape; [n] is one row. Throws InputError for other ranks,
-  // UnsupportedError for a dtype that DType lacks.
+  // A view without data, with the tensor's dtype and shape; [n] is one row, and [n, 1, taps] of a convolution
+  // n rows. Throws InputError for other shapes, UnsupportedError for a dtype that DType lacks.
   ConstMatrixView matrix() const;
 };
 

@@ -2,10 +2,13 @@
 // from config.json.
 #pragma once
 
+#include <array>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "io/checkpoint.h"
@@ -122,6 +125,25 @@ struct PerBlockRow {
   std::string_view gate, out, post_norm;                    // of a block
 };
 
+// What mixes the tokens of a block: attention; a gated short convolution (LFM2); a state space, alone or beside
+// attention; nothing, where a block has an MLP alone.
+enum class Mixer : uint8_t { attention, convolution, state_space, attention_and_state_space, none };
+
+// A gated short convolution instead of attention: its linears, and the convolution between them.
+struct ConvolutionRow {
+  std::string_view in, convolution, out;
+};
+
+// Norms of Mamba's b, c and of what its step sizes are made of.
+enum class SelectionNorms : uint8_t { none, stored, unweighted };
+
+// A state space instead of attention or beside it: Mamba-2, or Mamba, which scans. All have the same names.
+struct StateSpaceRow {
+  std::string_view module;
+  bool scans = false;
+  SelectionNorms selection_norms = SelectionNorms::none;
+};
+
 // A loader that does not load a family, and why; empty: it does not have the family.
 struct Lack {
   std::string_view loader, reason;
@@ -129,7 +151,7 @@ struct Lack {
 
 // Defaults of sizes that config.json may omit; 0: required.
 struct MissingSizes {
-  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048;
+  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048, blocks = 0;
 };
 
 class Keys;
@@ -163,6 +185,8 @@ struct Architecture {
   std::string_view gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";
   std::string_view gate_up;  // if fused, instead of gate and up
   LatentRow latent;
+  ConvolutionRow convolution;
+  StateSpaceRow state_space;
   ExpertRow experts;
   PerBlockRow per_block;
   std::string_view activation_alphas;  // a module with alpha_p and alpha_n, of the MLP's xIELU
@@ -210,6 +234,8 @@ std::span<const Architecture> architectures();
 
 // Properties that differ between the blocks of a model.
 struct BlockKind {
+  Mixer mixer = Mixer::attention;
+  bool has_mlp = true;            // or experts
   int64_t window = 0, chunk = 0;  // as in AttentionShape
   int64_t rope = 0;               // index into ModelConfig::ropes; -1: none
   float score_scale = 1;
@@ -226,9 +252,45 @@ struct BlockKind {
   bool reuses_keys = false;
 };
 
+inline bool attends(const BlockKind& kind) {
+  return kind.mixer == Mixer::attention || kind.mixer == Mixer::attention_and_state_space;
+}
+inline bool mixes_by_state_space(const BlockKind& kind) {
+  return kind.mixer == Mixer::state_space || kind.mixer == Mixer::attention_and_state_space;
+}
+
+// Whether two blocks have the same steps and parts, of the same sizes.
+inline bool have_same_steps(const BlockKind& a, const BlockKind& b) {
+  const auto steps_of = [](const BlockKind& kind) {
+    return std::tuple(kind.mixer, kind.has_mlp, kind.has_experts, kind.heads, kind.kv_heads, kind.head_dim,
+                      kind.value_dim, kind.intermediate, kind.value_is_key, kind.reuses_keys, kind.keys_at >= 0);
+  };
+  return steps_of(a) == steps_of(b);
+}
+
 struct Latent {
   int64_t q_rank = 0, kv_rank = 0;      // q_rank 0: queries have no latent
   int64_t rope_dim = 0, value_dim = 0;  // of a head
+};
+
+struct ShortConvolution {
+  int64_t taps = 0;   // tokens that it reads
+  bool bias = false;  // of the convolution and its linears
+};
+
+struct StateSpace {
+  int64_t heads = 0, head_dim = 0, groups = 1, state = 0;  // Mamba: a head for each channel
+  int64_t taps = 0;                                        // of the convolution
+  int64_t rank = 0;                                        // Mamba: of the step sizes
+  float min_step = 0, max_step = INFINITY;
+  bool in_bias = false, out_bias = false, convolution_bias = true;
+  bool has_norm = true, norm_before_gate = false;
+  float selection_eps = 1e-6F;
+  // Of the gate, x, b, c and the step sizes, as they are projected.
+  std::array<float, 5> multipliers = {1, 1, 1, 1, 1};
+
+  int64_t width() const { return heads * head_dim; }
+  bool is_scaled() const { return multipliers != std::array<float, 5>{1, 1, 1, 1, 1}; }
 };
 
 struct Experts {
@@ -263,6 +325,8 @@ struct ModelConfig {
   int64_t per_block = 0;     // width of a block's embedding; 0: none
   int64_t dense_tokens = 0;  // longer sequences would need sparse attention, which is not computed; 0: of any length
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1, value_scale = 1;
+  // Of what is added to the residual, in addition to residual_scale, and of what the MLP reads.
+  float attention_scale = 1, state_space_scale = 1, mlp_scale = 1, mlp_input_scale = 1;
   float score_cap = 0, logit_cap = 0, qkv_cap = 0;  // 0: none
   bool unit_head = false;                           // rows of the head are normalized to length 1
   NormWeight norm_weight = NormWeight::stored;
@@ -271,6 +335,8 @@ struct ModelConfig {
   std::vector<BlockKind> kinds;  // one per block
   std::vector<int64_t> places;   // the blocks' numbers in the checkpoint, where some are left out; else empty
   Latent latent;
+  ShortConvolution convolution;
+  StateSpace state_space;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts
   std::vector<std::string> unread;    // keys that nothing reads and that may change the computation: "key: value"

@@ -21,5 +21,7 @@ std::vector<Architecture> gemma_architectures();
 std::vector<Architecture> gpt_architectures();
 std::vector<Architecture> expert_architectures();
 std::vector<Architecture> latent_architectures();
+std::vector<Architecture> hybrid_architectures();
+std::vector<Architecture> state_space_architectures();
 
 }  // namespace gptq

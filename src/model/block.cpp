@@ -15,8 +15,8 @@ const std::vector<Linear>& linears_of(const Block& block, StepKind kind) {
 }
 
 int64_t first_of_mlp(const Block& block) {
-  const auto found = std::find(block.kinds.begin(), block.kinds.end(), StepKind::attention_out);
-  return found - block.kinds.begin() + 1;
+  const auto last = std::find_if(block.kinds.rbegin(), block.kinds.rend(), ends_mixer);
+  return block.kinds.rend() - last;
 }
 
 Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room) {

@@ -40,7 +40,7 @@ struct Block {
 const Affine& part_of(const Block& block, Part part);
 // The linears of the only step of a kind.
 const std::vector<Linear>& linears_of(const Block& block, StepKind kind);
-// The step after attention_out: the first of the MLP or of the experts.
+// The step after the mixer's: the first of the MLP or of the experts, or the number of steps if the block has neither.
 int64_t first_of_mlp(const Block& block);
 // y = x w' + bias in x's dtype, in a matrix with room for at least `room` rows.
 Matrix apply(Backend& backend, const Linear& linear, ConstMatrixView x, int64_t room = 0);

@@ -117,13 +117,15 @@ void find_expert_layout(const Checkpoint& checkpoint, ModelConfig& config) {
   down.replace(down.find('#'), 1, "0");
   if (checkpoint.has(cat(block, down, ".weight"))) {
     row.tensors = ExpertTensors::split;
-  } else if (row.tensors == ExpertTensors::turned_pairs) {
-    return;  // gpt-oss has one fused layout
-  } else if (checkpoint.has(block + "mlp.experts.gate_up_proj")) {
-    take_fused_layout(checkpoint, block, "mlp.experts.gate_up_proj", "mlp.experts.down_proj", config);
-  } else if (checkpoint.has(block + "block_sparse_moe.experts.gate_up_proj")) {
-    take_fused_layout(checkpoint, block, "block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj",
-                      config);
+    return;
+  }
+  if (row.tensors == ExpertTensors::turned_pairs) return;  // gpt-oss has one fused layout
+  constexpr std::pair<std::string_view, std::string_view> kFused[] = {
+      {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"},
+      {"block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj"},
+      {"feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"}};
+  for (const auto& [gate_up, fused_down] : kFused) {
+    if (checkpoint.has(cat(block, gate_up))) return take_fused_layout(checkpoint, block, gate_up, fused_down, config);
   }
 }
 

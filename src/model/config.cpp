@@ -94,7 +94,7 @@ void read_sizes(const Keys& keys, const Architecture& row, const ClassDefaults& 
   config.intermediate =
       keys.size(names.intermediate,
                 either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0));
-  config.blocks = keys.size(names.blocks, defaults.blocks, kMostBlocks);
+  config.blocks = keys.size(names.blocks, either(row.missing.blocks, defaults.blocks), kMostBlocks);
   config.heads = keys.size(names.heads, either(row.missing.heads, defaults.heads), kMostHeads);
   const int64_t key_heads = either(either(row.missing.key_heads, defaults.key_heads), config.heads);
   config.kv_heads = read(row.multi_query, keys) ? 1

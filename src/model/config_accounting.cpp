@@ -12,7 +12,13 @@ namespace {
 // Keys that no forward pass of transformers depends on, given text and no dropout: training, generation, tokens, files,
 // what is derived from other keys, and heads of multi-token prediction. sliding_window and max_window_layers count only
 // for rows that read them.
-constexpr std::string_view kNoEffect[] = {"_attn_implementation",
+constexpr std::string_view kNoEffect[] = {"block_dim",
+                                          "block_norm_eps",
+                                          "block_use_swiglu",
+                                          "conv_dim",
+                                          "conv_dim_out",
+                                          "use_pos_enc",
+                                          "_attn_implementation",
                                           "_attn_implementation_autoset",
                                           "_attn_implementation_internal",
                                           "_commit_hash",
@@ -155,11 +161,37 @@ constexpr std::string_view kNoEffect[] = {"_attn_implementation",
                                           "use_pad_tok_in_ffn",
                                           "use_parallel_embedding",
                                           "validate_runner_input",
-                                          "verbose"};
+                                          "verbose",
+                                          "calc_logits_for_entire_prompt",
+                                          "moe_shared_expert_overlap",
+                                          "num_logits_to_keep",
+                                          "rescale_prenorm_residual",
+                                          "residual_in_fp32",
+                                          "use_associative_scan",
+                                          "use_mamba_kernels",
+                                          "use_mambapy",
+                                          "z_loss_coefficient"};
 // Beginnings and ends of such keys.
-constexpr std::string_view kNoEffectStarts[] = {
-    "initializer_", "init_",    "summary_", "vision_", "audio_",  "image_",     "video_", "vit_",
-    "mtp_",         "unsloth_", "im_",      "anyres_", "runner_", "tokenizer_", "mamba_", "time_step_"};
+constexpr std::string_view kNoEffectStarts[] = {"initializer_",
+                                                "init_",
+                                                "summary_",
+                                                "vision_",
+                                                "audio_",
+                                                "image_",
+                                                "video_",
+                                                "vit_",
+                                                "block_out_init_",
+                                                "block_mlp_init_",
+                                                "block_use_xavier_",
+                                                "conv_use_xavier_",
+                                                "mtp_",
+                                                "unsloth_",
+                                                "im_",
+                                                "anyres_",
+                                                "runner_",
+                                                "tokenizer_",
+                                                "mamba_",
+                                                "time_step_"};
 constexpr std::string_view kNoEffectEnds[] = {"_token_id", "_token_ids", "_token_index", "_loss_coef",
                                               "_pdrop",    "_id",        "_ids",         "_loss_alpha"};
 

@@ -22,6 +22,7 @@ namespace gptq {
 // The largest values that config.json may have, each far above that of any model. Lists with an element for each of
 // them are small, and products of two widths and a count stay below 2^63.
 constexpr int64_t kMostBlocks = 10'000, kMostHeads = 65'536, kMostExperts = 65'536;
+constexpr int64_t kMostTaps = 64;                 // of a convolution
 constexpr int64_t kMostWidth = int64_t{1} << 24;  // features of a vector, of all heads together too
 constexpr int64_t kMostTokens = INT32_MAX;        // a vocabulary, positions, a window; and any other whole number
 // Numbers lie between, so that they, their inverses and their products with sizes are finite in f32.
@@ -186,8 +187,8 @@ struct SizeKeys {
         kv_heads(keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"})),
         blocks(keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})),
         hidden(keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"})),
-        intermediate(
-            keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"})),
+        intermediate(keys.spelled(
+            {"block_ff_dim", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "moe_intermediate_size"})),
         head_dim(keys.spelled({"head_dim", "kv_channels"})),
         positions(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"})),
         experts(keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"})) {}

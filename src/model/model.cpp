@@ -19,6 +19,8 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
       residual_(config_, dtype, micro_batches_),
       attention_(config_, dtype, ropes_, micro_batches_),
       latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
+      convolution_(config_, dtype, micro_batches_),
+      state_space_(config_, dtype, micro_batches_),
       mlp_(config_, dtype, micro_batches_),
       experts_(config_, dtype, mlp_) {
   check_tensors(checkpoint, config_, static_cast<bool>(reader_));
@@ -27,14 +29,15 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
 void Model::enter(const Block& block, int64_t step, Batch& batch) {
   if (step >= static_cast<int64_t>(block.kinds.size()))
     throw Error(cat("a block has ", block.kinds.size(), " steps, not a step ", step));
+  if (step == first_of_mlp(block)) return begin_mlp(block, batch);
   if (step == 0) {
-    batch.input = residual_.attention_input(block, batch);
+    batch.input = residual_.mixer_input(block, batch);
     return;
   }
-  if (step == first_of_mlp(block)) return begin_mlp(block, batch);
   switch (block.kinds[static_cast<size_t>(step) - 1]) {  // the step whose linears are applied
     case StepKind::attention_in:
-      batch.input = attention_.attend(block, batch);
+    case StepKind::mixer_in:
+      batch.input = mix(block, batch);
       break;
     case StepKind::latent_in:
       batch.input = latent_attention_.latents(block, batch);
@@ -58,18 +61,37 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
   }
 }
 
-// From the input of attention_out to that of the MLP or of the experts.
+// The input of the mixer's last step, or of both: attention's columns come first.
+Matrix Model::mix(const Block& block, Batch& batch) {
+  const Mixer mixer = config_.kinds[static_cast<size_t>(block.index)].mixer;
+  if (mixer == Mixer::attention) return attention_.attend(block, batch);
+  if (mixer == Mixer::convolution) return convolution_.mix(block, batch);
+  const int64_t width = config_.state_space.width();
+  const Linear& in = block.steps.front().linears.back();
+  if (mixer == Mixer::state_space) {
+    Matrix mixed(*block.backend, dtype_, batch.tokens(), width);
+    state_space_.mix(block, in, batch, mixed);
+    return mixed;
+  }
+  const int64_t attended = config_.heads * config_.head_dim;
+  Matrix both(*block.backend, dtype_, batch.tokens(), attended + width);
+  block.backend->run(ops::Convert{.x = attention_.attend(block, batch), .y = both.view().col_range(0, attended)});
+  state_space_.mix(block, in, batch, both.view().col_range(attended, width));
+  return both;
+}
+
+// From the input of the mixer's last step, if there is one, to that of the MLP or of the experts.
 void Model::begin_mlp(const Block& block, Batch& batch) {
-  const Matrix attended = std::move(batch.input);
-  batch.input = Matrix();
-  if (!config_.parallel) residual_.add_attention(block, attended, batch);
+  const Matrix mixed = std::exchange(batch.input, Matrix());
+  const bool has_mixer = first_of_mlp(block) > 0;
+  if (has_mixer && !config_.parallel) residual_.add_mixer(block, mixed, batch);
   Matrix input = residual_.mlp_input(block, batch);
   if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
     experts_.begin(block, std::move(input), batch);
   } else {
     batch.input = std::move(input);
   }
-  if (config_.parallel && !batch.is_rebuilt) residual_.add_attention(block, attended, batch);
+  if (has_mixer && config_.parallel && !batch.is_rebuilt) residual_.add_mixer(block, mixed, batch);
 }
 
 ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batch) const {
@@ -80,6 +102,9 @@ ConstMatrixView Model::input(const Block& block, int64_t step, const Batch& batc
       return latent_attention_.input(kind, batch.input);
     case StepKind::shared_in:
       return experts_.shared_input(batch);
+    case StepKind::attention_out:
+    case StepKind::mixer_out:
+      return residual_.input_of(block, kind, batch.input);
     default:
       return batch.input;
   }
@@ -115,11 +140,13 @@ void Model::finish(const Block& block, Batch& batch) {
     // Both branches read the residual before one of them adds to it.
     const int64_t mlp = first_of_mlp(block);
     for (int64_t step = 0; step < mlp; ++step) enter(block, step, batch);
-    const Matrix attended = std::exchange(batch.input, Matrix());
+    const Matrix mixed = std::exchange(batch.input, Matrix());
     for (int64_t step = mlp; step < steps; ++step) enter(block, step, batch);
-    residual_.add_attention(block, attended, batch);
+    residual_.add_mixer(block, mixed, batch);
   }
-  if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
+  if (first_of_mlp(block) == steps) {
+    residual_.add_mixer(block, batch.input, batch);
+  } else if (config_.kinds[static_cast<size_t>(block.index)].has_experts) {
     experts_.add_expert(block, steps - 1, batch);
     residual_.add_experts(block, experts_.output(block, batch), batch);
     batch.routing = {};

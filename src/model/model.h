@@ -13,6 +13,8 @@
 #include "model/output_head.h"
 #include "model/residual_stream.h"
 #include "model/rope_tables.h"
+#include "model/short_convolution.h"
+#include "model/state_space_mixer.h"
 #include "model/weights.h"
 
 namespace gptq {
@@ -63,6 +65,7 @@ class Model {
   void forward(const Block& block, Batch& batch);
 
  private:
+  Matrix mix(const Block& block, Batch& batch);
   void begin_mlp(const Block& block, Batch& batch);
 
   Backend& backend_;
@@ -77,6 +80,8 @@ class Model {
   ResidualStream residual_;
   Attention attention_;
   LatentAttention latent_attention_;
+  GatedConvolution convolution_;
+  StateSpaceMixer state_space_;
   Mlp mlp_;
   MixtureOfExperts experts_;
 };

@@ -4,7 +4,7 @@
 
 namespace gptq {
 
-Matrix ResidualStream::attention_input(const Block& block, const Batch& batch) const {
+Matrix ResidualStream::mixer_input(const Block& block, const Batch& batch) const {
   return normed_residual(block, Part::attention_norm, batch);
 }
 
@@ -24,19 +24,30 @@ Matrix ResidualStream::normed_residual(const Block& block, Part norm, const Batc
   return y;
 }
 
-void ResidualStream::add_attention(const Block& block, ConstMatrixView input, Batch& batch) {
-  add_linear(block, StepKind::attention_out, Part::attention_post_norm, input, batch);
+ConstMatrixView ResidualStream::input_of(const Block& block, StepKind step, ConstMatrixView mixed) const {
+  if (config_.kinds[static_cast<size_t>(block.index)].mixer != Mixer::attention_and_state_space) return mixed;
+  const int64_t attended = config_.heads * config_.head_dim;
+  return step == StepKind::attention_out ? mixed.col_range(0, attended)
+                                         : mixed.col_range(attended, mixed.cols - attended);
+}
+
+void ResidualStream::add_mixer(const Block& block, ConstMatrixView input, Batch& batch) {
+  for (const StepKind step : block.kinds) {
+    if (!ends_mixer(step)) continue;
+    const float scale = step == StepKind::attention_out ? config_.attention_scale : config_.state_space_scale;
+    add_linear(block, step, Part::attention_post_norm, input_of(block, step, input), scale, batch);
+  }
 }
 
 void ResidualStream::add_mlp(const Block& block, ConstMatrixView input, Batch& batch) {
-  add_linear(block, StepKind::mlp_out, Part::mlp_post_norm, input, batch);
+  add_linear(block, StepKind::mlp_out, Part::mlp_post_norm, input, config_.mlp_scale, batch);
 }
 
 void ResidualStream::add_experts(const Block& block, ConstMatrixView output, Batch& batch) const {
-  add(block, Part::mlp_post_norm, output, batch.hidden(config_.hidden));
+  add(block, Part::mlp_post_norm, output, 1, batch.hidden(config_.hidden));
 }
 
-void ResidualStream::add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input,
+void ResidualStream::add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, float scale,
                                 Batch& batch) {
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets) {
     const Linear& linear = linears_of(block, step)[0];
@@ -44,11 +55,11 @@ void ResidualStream::add_linear(const Block& block, StepKind step, Part post_nor
       return block.backend->run(ops::AddLinear{.x = rows.of(input),
                                                .w = linear.weight,
                                                .bias = linear.bias,
-                                               .factor = config_.residual_scale,
+                                               .factor = config_.residual_scale * scale,
                                                .y = rows.of(batch.residual).col_range(0, config_.hidden)});
     }
     const Matrix y = apply(*block.backend, linear, rows.of(input));
-    add(block, post_norm, y, rows.of(batch.residual).col_range(0, config_.hidden));
+    add(block, post_norm, y, scale, rows.of(batch.residual).col_range(0, config_.hidden));
   });
 }
 
@@ -79,16 +90,18 @@ void ResidualStream::add_per_block(const Block& block, Batch& batch) const {
   Matrix gated = matrix(config_.per_block);
   backend.run(ops::Gate{.gate = gate, .up = own, .activation = config_.activation, .y = gated});
   backend.run(ops::Linear{.x = gated, .w = part_of(block, Part::per_block_out).weight, .bias = {}, .y = y});
-  add(block, Part::per_block_norm, y, hidden);
+  add(block, Part::per_block_norm, y, 1, hidden);
 }
 
-void ResidualStream::add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const {
+void ResidualStream::add(const Block& block, Part post_norm, ConstMatrixView y, float scale,
+                         MatrixView residual) const {
   Backend& backend = *block.backend;
   const Affine& norm = part_of(block, post_norm);
-  if (norm.weight.empty()) return backend.run(ops::Add{.x = y, .factor = config_.residual_scale, .y = residual});
+  const float factor = config_.residual_scale * scale;
+  if (norm.weight.empty()) return backend.run(ops::Add{.x = y, .factor = factor, .y = residual});
   Matrix normed(backend, y.dtype, y.rows, y.cols);
   normalize(backend, config_, y, norm, normed);
-  backend.run(ops::Add{.x = normed, .factor = config_.residual_scale, .y = residual});
+  backend.run(ops::Add{.x = normed, .factor = factor, .y = residual});
 }
 
 }  // namespace gptq

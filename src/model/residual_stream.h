@@ -14,11 +14,13 @@ class ResidualStream {
       : config_(config), dtype_(dtype), micro_batches_(micro_batches) {}
 
   // The branches' inputs [tokens, hidden]: the residual after their norm, or unchanged if the block does not have it.
-  Matrix attention_input(const Block& block, const Batch& batch) const;
+  Matrix mixer_input(const Block& block, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
 
   // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
-  void add_attention(const Block& block, ConstMatrixView input, Batch& batch);
+  // The columns of a mixer's output that a step reads: all, or attention's or those of the state space beside it.
+  ConstMatrixView input_of(const Block& block, StepKind step, ConstMatrixView mixed) const;
+  void add_mixer(const Block& block, ConstMatrixView input, Batch& batch);
   void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
   // What a block does to the residual after both: Gemma's embeddings per block, and its factor.
   void end_block(const Block& block, Batch& batch) const;
@@ -27,8 +29,8 @@ class ResidualStream {
  private:
   void add_per_block(const Block& block, Batch& batch) const;
   Matrix normed_residual(const Block& block, Part norm, const Batch& batch) const;
-  void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, Batch& batch);
-  void add(const Block& block, Part post_norm, ConstMatrixView y, MatrixView residual) const;
+  void add_linear(const Block& block, StepKind step, Part post_norm, ConstMatrixView input, float scale, Batch& batch);
+  void add(const Block& block, Part post_norm, ConstMatrixView y, float scale, MatrixView residual) const;
 
   const ModelConfig& config_;
   const DType dtype_;

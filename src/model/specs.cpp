@@ -42,6 +42,31 @@ class Specs {
     return spec;
   }
 
+  void add_mixer(StepSpecs& steps, Mixer mixer) const {
+    switch (mixer) {
+      case Mixer::attention:
+        return add_attention(steps);
+      case Mixer::convolution:
+        return add_convolution(steps);
+      case Mixer::state_space:
+        return add_state_space(steps);
+      case Mixer::attention_and_state_space:
+        return add_attention_and_state_space(steps);
+      case Mixer::none:
+        return;
+    }
+  }
+
+  void add_mlp(StepSpecs& steps, const BlockKind& kind) const {
+    if (kind.has_experts) return add_experts(steps);
+    if (kind.has_mlp) add_mlp(steps);
+  }
+
+ private:
+  struct Names {
+    std::string_view gate, up, gate_up, down;
+  };
+
   void add_attention(StepSpecs& steps) const {
     const int64_t hidden = config_.hidden, q_width = kind_.heads * kind_.head_dim,
                   kv_width = kind_.kv_heads * kind_.head_dim, v_width = kind_.kv_heads * kind_.value_dim;
@@ -67,6 +92,36 @@ class Specs {
       out.bias_tensor = cat(prefix_, row_.last_o_bias);
     }
     steps.push_back({std::move(out)});
+  }
+
+  LinearSpec space_in(StepKind step) const {
+    const StateSpace& space = config_.state_space;
+    const int64_t of_dual = 2 * space.groups * space.state + space.heads;
+    return linear(step, cat(row_.state_space.module, ".in_proj"),
+                  2 * space.width() + (row_.state_space.scans ? 0 : of_dual), config_.hidden, space.in_bias);
+  }
+  LinearSpec space_out() const {
+    const StateSpace& space = config_.state_space;
+    return linear(StepKind::mixer_out, cat(row_.state_space.module, ".out_proj"), config_.hidden, space.width(),
+                  space.out_bias);
+  }
+  void add_state_space(StepSpecs& steps) const {
+    steps.push_back({space_in(StepKind::mixer_in)});
+    steps.push_back({space_out()});
+  }
+  // All that reads the block's input is one step.
+  void add_attention_and_state_space(StepSpecs& steps) const {
+    add_attention(steps);
+    steps.front().push_back(space_in(steps.front().front().step));
+    steps.push_back({space_out()});
+  }
+
+  // The three inputs of a short convolution come from one linear.
+  void add_convolution(StepSpecs& steps) const {
+    const int64_t hidden = config_.hidden;
+    const bool bias = config_.convolution.bias;
+    steps.push_back({linear(StepKind::mixer_in, row_.convolution.in, 3 * hidden, hidden, bias)});
+    steps.push_back({linear(StepKind::mixer_out, row_.convolution.out, hidden, hidden, bias)});
   }
 
   void add_mlp(StepSpecs& steps) const {
@@ -97,11 +152,6 @@ class Specs {
       if (row.tensors != ExpertTensors::split) point_at_fused(steps[first], steps[first + 1][0], expert);
     }
   }
-
- private:
-  struct Names {
-    std::string_view gate, up, gate_up, down;
-  };
 
   void add_pair(StepSpecs& steps, StepKind in, StepKind out, const Names& names, int64_t width, bool bias,
                 std::string_view fused) const {
@@ -193,8 +243,9 @@ std::string head_tensor(const ModelConfig& config) {
 StepSpecs step_specs(const ModelConfig& config, int64_t block) {
   const Specs specs(config, block);
   StepSpecs steps;
-  specs.add_attention(steps);
-  config.kinds[static_cast<size_t>(block)].has_experts ? specs.add_experts(steps) : specs.add_mlp(steps);
+  const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+  specs.add_mixer(steps, kind.mixer);
+  specs.add_mlp(steps, kind);
   return steps;
 }
 
@@ -218,7 +269,53 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
   return spec;
 }
 
-int64_t bias_size(const PartSpec& spec) { return spec.part == Part::router ? spec.rows : spec.cols; }
+std::vector<int64_t> matrix_shape(const PartSpec& spec) {
+  if (spec.part == Part::convolution) return {spec.rows, 1, spec.cols};
+  return {spec.rows, spec.cols};
+}
+
+int64_t bias_size(const PartSpec& spec) {
+  const bool is_of_rows =
+      spec.part == Part::router || spec.part == Part::convolution || spec.part == Part::step_projection;
+  return is_of_rows ? spec.rows : spec.cols;
+}
+
+namespace {
+
+void add_state_space_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const StateSpace& space = config.state_space;
+  const StateSpaceRow& row = config.architecture->state_space;
+  const std::string module = cat(prefix, row.module, ".");
+  const int64_t width = space.width(), of_groups = space.groups * space.state;
+  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
+    specs.push_back({.part = part,
+                     .weights = {module + tensor},
+                     .bias = bias.empty() ? "" : module + bias,
+                     .rows = rows,
+                     .cols = cols});
+  };
+  add(Part::convolution, "conv1d.weight", row.scans ? width : width + 2 * of_groups, space.taps,
+      space.convolution_bias ? "conv1d.bias" : "");
+  add(Part::skip, "D", 1, space.heads);
+  if (space.has_norm) add(Part::gated_norm, "norm.weight", 1, width);
+  if (!row.scans) {
+    add(Part::decay, "A_log", 1, space.heads);
+    add(Part::step_bias, "dt_bias", 1, space.heads);
+    return;
+  }
+  add(Part::decay, "A_log", width, space.state);
+  add(Part::selection, "x_proj.weight", space.rank + 2 * space.state, width);
+  add(Part::step_projection, "dt_proj.weight", width, space.rank, "dt_proj.bias");
+  if (row.selection_norms == SelectionNorms::none) return;
+  for (const auto& [part, name, cols] : {std::tuple(Part::step_norm, "dt_layernorm.weight", space.rank),
+                                         std::tuple(Part::b_norm, "b_layernorm.weight", space.state),
+                                         std::tuple(Part::c_norm, "c_layernorm.weight", space.state)}) {
+    add(part, name, 1, cols);
+    if (row.selection_norms == SelectionNorms::unweighted) specs.back().weights.clear();
+  }
+}
+
+}  // namespace
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;
@@ -238,16 +335,26 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
                      .rows = rows,
                      .cols = cols});
   };
-  if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
-  add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
-  if (config.post_norm) {
-    const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
-    add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
-    add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : row.mlp_post_norm, 1, config.hidden);
+  if (kind.mixer != Mixer::none) {
+    if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
+    if (config.post_norm) add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
   }
+  if (kind.has_mlp) {
+    add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
+    if (!row.mlp_norm.empty()) specs.back().scale = config.mlp_input_scale;
+    const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
+    if (config.post_norm)
+      add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : row.mlp_post_norm, 1, config.hidden);
+  }
+  if (kind.mixer == Mixer::convolution) {
+    const std::string name(row.convolution.convolution);
+    add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
+        config.convolution.bias ? name + ".bias" : "");
+  }
+  if (mixes_by_state_space(kind)) add_state_space_parts(config, prefix, specs);
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
-  if (!row.sinks.empty() && kind.has_sinks) add(Part::sinks, std::string(row.sinks), 1, kind.heads);
+  if (!row.sinks.empty() && kind.has_sinks && attends(kind)) add(Part::sinks, std::string(row.sinks), 1, kind.heads);
   if (kind.has_experts) {
     const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);
@@ -277,8 +384,9 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
         {.part = Part::activation_alphas, .weights = {module + ".alpha_p", module + ".alpha_n"}, .rows = 2, .cols = 1});
   }
   if (!row.block_scale.empty()) add(Part::block_scale, std::string(row.block_scale), 1, 1);
-  if (row.v_normed && !kind.reuses_keys) specs.push_back({.part = Part::v_norm, .rows = 1, .cols = kind.head_dim});
-  if (!config.qk_norm) return specs;
+  if (row.v_normed && attends(kind) && !kind.reuses_keys)
+    specs.push_back({.part = Part::v_norm, .rows = 1, .cols = kind.head_dim});
+  if (!config.qk_norm || !attends(kind)) return specs;
   for (const auto& [part, name, heads] :
        {std::tuple(Part::q_norm, row.q_norm, kind.heads), std::tuple(Part::k_norm, row.k_norm, kind.kv_heads)}) {
     if (part == Part::k_norm && kind.reuses_keys) continue;

@@ -21,15 +21,19 @@ std::string tensor_name(const ModelConfig& config, std::string_view module);
 std::string embedding_tensor(const ModelConfig& config);
 std::string head_tensor(const ModelConfig& config);
 
-// Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of attention_in.
-// A block with experts has shared_in and shared_out if it has a shared expert, then expert_in and expert_out per
-// expert.
+// A block has the steps of its mixer, attention_in and attention_out or mixer_in and mixer_out, then those of its MLP;
+// either may be missing. Attention beside a state space has attention_in, which is of both, attention_out and
+// mixer_out. Latent attention has latent_in, latent_query (if queries have a latent) and latent_key_value instead of
+// attention_in. A block with experts has shared_in and shared_out if it has a shared expert, then expert_in and
+// expert_out per expert.
 enum class StepKind : uint8_t {
   attention_in,
   latent_in,
   latent_query,
   latent_key_value,
   attention_out,
+  mixer_in,
+  mixer_out,
   mlp_in,
   mlp_out,
   shared_in,
@@ -60,10 +64,13 @@ struct LinearSpec {
 using StepSpecs = std::vector<std::vector<LinearSpec>>;
 StepSpecs step_specs(const ModelConfig& config, int64_t block);
 StepSpecs all_steps(const ModelConfig& config);  // of all blocks
+// Whether a step is the last one of a mixer, whose output is added to the residual.
+inline bool ends_mixer(StepKind step) { return step == StepKind::attention_out || step == StepKind::mixer_out; }
 
 LinearSpec head_spec(const ModelConfig& config);
 
-// Tensors of a block that are not quantized.
+// Tensors of a block that are not quantized. Of a state space: dt_bias, A_log, D, its norm, and Mamba's x_proj, dt_proj
+// and norms, which are small.
 enum class Part : uint8_t {
   attention_norm,
   attention_post_norm,
@@ -74,6 +81,16 @@ enum class Part : uint8_t {
   q_latent_norm,
   kv_latent_norm,
   sinks,
+  convolution,
+  step_bias,
+  decay,
+  skip,
+  gated_norm,
+  selection,
+  step_projection,
+  step_norm,
+  b_norm,
+  c_norm,
   router,
   choice_bias,
   shared_router,
@@ -89,7 +106,7 @@ enum class Part : uint8_t {
   block_scale,
   activation_alphas
 };
-constexpr size_t kParts = 23;
+constexpr size_t kParts = 33;
 
 // A part's tensors.
 struct PartSpec {
@@ -102,7 +119,9 @@ struct PartSpec {
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The elements of its bias: a router has one per row.
+// The shape of its tensor, unless that is a vector: of a convolution [channels, 1, taps].
+std::vector<int64_t> matrix_shape(const PartSpec& spec);
+// The elements of its bias: a router, a convolution and a projection have one per row.
 int64_t bias_size(const PartSpec& spec);
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);
 

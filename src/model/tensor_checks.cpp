@@ -69,7 +69,7 @@ void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, Cons
 }
 
 std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name) {
-  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return {spec.rows, spec.cols};
+  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return matrix_shape(spec);
   const std::vector<int64_t> as_matrix = {1, spec.cols};
   return checkpoint.tensor(name).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
 }

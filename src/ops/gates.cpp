@@ -6,9 +6,8 @@
 #include "ops/elements.h"
 
 namespace gptq::ops {
-namespace {
 
-double activate(Activation activation, double x) {
+double activated(Activation activation, double x) {
   switch (activation) {
     case Activation::silu:
       return x / (1 + std::exp(-x));
@@ -28,18 +27,18 @@ double activate(Activation activation, double x) {
       return 1 / (1 + std::exp(-x));
     case Activation::softplus:
       return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+    case Activation::identity:
+      return x;
   }
   return 0;
 }
-
-}  // namespace
 
 void reference(const Gate& op) {
   for (int64_t i = 0; i < op.y.rows; ++i) {
     for (int64_t j = 0; j < op.y.cols; ++j) {
       double factor = op.up.empty() ? 1 : load(op.up, i, j);
       if (op.activation == Activation::clamped_swiglu) factor = std::clamp(factor, -7.0, 7.0) + 1;
-      store(op.y, i, j, activate(op.activation, load(op.gate, i, j)) * factor);
+      store(op.y, i, j, activated(op.activation, load(op.gate, i, j)) * factor);
     }
   }
 }
@@ -55,8 +54,8 @@ void reference(const Cap& op) {
 }
 
 void reference(const Xielu& op) {
-  const double positive = activate(Activation::softplus, load(op.alphas, 0, 0)),
-               negative = 0.5 + activate(Activation::softplus, load(op.alphas, 1, 0));
+  const double positive = activated(Activation::softplus, load(op.alphas, 0, 0)),
+               negative = 0.5 + activated(Activation::softplus, load(op.alphas, 1, 0));
   for (int64_t i = 0; i < op.y.rows; ++i) {
     for (int64_t j = 0; j < op.y.cols; ++j) {
       const double x = load(op.x, i, j);

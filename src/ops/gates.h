@@ -6,7 +6,8 @@
 namespace gptq {
 
 // clamped_swiglu (gpt_oss) is a gate with bounds on both sides: with g = min(gate, 7) it is
-// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1). quick_gelu is x / (1 + exp(-1.702 x)), softplus log(1 + exp(x)).
+// g / (1 + exp(-1.702 g)) (clamp(up, -7, 7) + 1). quick_gelu is x / (1 + exp(-1.702 x)), softplus log(1 + exp(x)),
+// identity x.
 enum class Activation : uint8_t {
   silu,
   gelu,
@@ -16,7 +17,8 @@ enum class Activation : uint8_t {
   clamped_swiglu,
   quick_gelu,
   sigmoid,
-  softplus
+  softplus,
+  identity
 };
 
 namespace ops {
@@ -37,6 +39,8 @@ struct Gate {
   }
 };
 void reference(const Gate& op);
+// activation(x), for references.
+double activated(Activation activation, double x);
 
 // Bounds each element of x, in place: clamp(x, -bound, bound), or bound tanh(x / bound).   x [rows, cols]
 struct Cap {

@@ -7,6 +7,7 @@
 
 #include "ops/attention.h"
 #include "ops/columns.h"
+#include "ops/convolution.h"
 #include "ops/copies.h"
 #include "ops/factor.h"
 #include "ops/gates.h"
@@ -18,14 +19,16 @@
 #include "ops/pack.h"
 #include "ops/rope.h"
 #include "ops/row_sums.h"
+#include "ops/state_space.h"
 #include "ops/sums.h"
 #include "ops/symmetric.h"
 
 namespace gptq {
 namespace ops {
 
-using AllOps = Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps,
-                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, LossOps>::List;
+using AllOps =
+    Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps, FactorOps,
+                  RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps, StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

@@ -76,17 +76,20 @@ std::vector<Stop> CountingSession::one_of_each_kind() const {
   const auto blocks = static_cast<int64_t>(kinds.size());
   std::vector<Stop> stops;
   for (const std::string& name : facts_.placement.devices) {
-    for (const bool has_experts : {false, true}) {
-      Stop stop{.block = -1, .times = 0};
-      for (int64_t block = 0; block < blocks; ++block) {
-        if (facts_.placement.block(block).computes_on != name || kinds[block].has_experts != has_experts) continue;
-        if (stop.block < 0) stop.block = block;
-        ++stop.times;
-      }
-      if (stop.block < 0) continue;
-      if (blocks > 1) stop.ahead = stop.block == blocks - 1 ? 0 : blocks - 1;
-      stops.push_back(stop);
+    const size_t first = stops.size();
+    for (int64_t block = 0; block < blocks; ++block) {
+      if (facts_.placement.block(block).computes_on != name) continue;
+      const auto same = std::find_if(stops.begin() + static_cast<int64_t>(first), stops.end(), [&](const Stop& stop) {
+        return have_same_steps(kinds[stop.block], kinds[block]);
+      });
+      if (same == stops.end())
+        stops.push_back({.block = block, .times = 1});
+      else
+        ++same->times;
     }
+  }
+  for (Stop& stop : stops) {
+    if (blocks > 1) stop.ahead = stop.block == blocks - 1 ? 0 : blocks - 1;
   }
   return stops;
 }

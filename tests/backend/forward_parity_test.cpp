@@ -308,7 +308,8 @@ TEST_P(ForwardParity, AttentionWithEverythingForHeadsOfAllLengths) {
 
 constexpr Activation kActivations[] = {Activation::silu,       Activation::gelu,         Activation::gelu_tanh,
                                        Activation::relu,       Activation::relu_squared, Activation::clamped_swiglu,
-                                       Activation::quick_gelu, Activation::sigmoid,      Activation::softplus};
+                                       Activation::quick_gelu, Activation::sigmoid,      Activation::softplus,
+                                       Activation::identity};
 
 // exp(u) with u wrong by a few 2^-24 |u| is wrong by that factor; |u| is at most about x^2 here.
 TEST_P(ForwardParity, GateOfEveryActivation) {

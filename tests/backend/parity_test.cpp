@@ -463,7 +463,7 @@ TEST_P(Parity, DivergenceAndSameTop) {
 TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   Backend& device = backend();
   Matrix rows(device, DType::f32, 0, 8), wide(device, DType::f32, 1, 8), nothing(device, DType::f32, 0, 0),
-      column(device, DType::f32, 0, 1);
+      column(device, DType::f32, 0, 1), channels(device, DType::f32, 8, 4);
   Matrix bytes(device, DType::u8, 0, 8), small(device, DType::f32, 0, 1), zeros(device, DType::u8, 0, 1),
       words(device, DType::i32, 1, 0);
   const std::vector<float> ones(64, 1.0F);
@@ -486,6 +486,7 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
   device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
   device.run(ops::Xielu{.x = rows, .alphas = square.view().row_range(0, 2).col_range(0, 1), .y = rows});
+  device.run(ops::CausalConvolution{.x = rows, .weight = channels, .offsets = offsets, .y = rows});
   device.run(ops::AddRows{.x = rows, .ids = ids, .y = rows});
   device.run(ops::AddGram{.x = rows, .h = square, .dropped = count});
   device.run(ops::PermuteSymmetric{.h = nothing, .order = ids, .damp = 1, .y = nothing});
@@ -512,6 +513,18 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Unpack{.words = words, .bits = 4, .codes = bytes});
   device.run(ops::TokenLosses{.logits = rows, .targets = ids, .losses = column});
   device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
+  device.run(ops::StateSpaceDual{.x = rows,
+                                 .dt = column,
+                                 .b = rows,
+                                 .c = rows,
+                                 .dt_bias = square,
+                                 .a_log = square,
+                                 .d = square,
+                                 .offsets = offsets,
+                                 .shape = {.heads = 1, .head_dim = 8, .groups = 1, .state = 8},
+                                 .y = rows});
+  device.run(ops::SelectiveScan{
+      .x = rows, .dt = rows, .b = rows, .c = rows, .a_log = square, .d = wide, .offsets = offsets, .y = rows});
   EXPECT_EQ(to_host<float>(device, square), ones);
   size_t on_host = 0;
   for (int index = 0; index < ops::AllOps::kCount; ++index)

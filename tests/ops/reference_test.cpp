@@ -218,6 +218,49 @@ TEST(Reference, GatesWithoutASecondSide) {
   expect_near(y, {0.7310586F, -0.2689414F});
 }
 
+TEST(Reference, ConvolutionsReadTheTokensBeforeInTheirSequence) {
+  Matrix y = matrix(4, 1, {0, 0, 0, 0});
+  const std::vector<int64_t> offsets = {0, 3, 4};
+  reference(ops::CausalConvolution{.x = matrix(4, 1, {1, 2, 3, 4}),
+                                   .weight = matrix(1, 3, {100, 10, 1}),
+                                   .bias = matrix(1, 1, {1000}),
+                                   .offsets = offsets,
+                                   .y = y});
+  expect_near(y, {1001, 1012, 1123, 1004});
+}
+
+TEST(Reference, StatesDecayAndAreOfOneSequence) {
+  // Steps are bounded to 1, so each decay is 1 / e: h = 2, then 2 / e + 1 * 2.
+  Matrix y = matrix(3, 1, {0, 0, 0});
+  const std::vector<int64_t> offsets = {0, 2, 3};
+  reference(ops::StateSpaceDual{.x = matrix(3, 1, {1, 2, 1}),
+                                .dt = matrix(3, 1, {5, 6, 7}),
+                                .b = matrix(3, 1, {2, 1, 1}),
+                                .c = matrix(3, 1, {3, 1, 1}),
+                                .dt_bias = matrix(1, 1, {0.5}),
+                                .a_log = matrix(1, 1, {0}),
+                                .d = matrix(1, 1, {10}),
+                                .offsets = offsets,
+                                .shape = {.heads = 1, .head_dim = 1, .groups = 1, .state = 1, .max_step = 1},
+                                .y = y});
+  expect_near(y, {16, 22.7357589F, 11}, 1e-5F);
+}
+
+TEST(Reference, ScansSelectByTheirSteps) {
+  // A step of 25 and a rate of 0.04: h = 0.04 * 25, then h / e + 0.08 * 25.
+  Matrix y = matrix(2, 1, {0, 0});
+  const std::vector<int64_t> offsets = {0, 2};
+  reference(ops::SelectiveScan{.x = matrix(2, 1, {1, 1}),
+                               .dt = matrix(2, 1, {25, 25}),
+                               .b = matrix(2, 1, {0.04F, 0.08F}),
+                               .c = matrix(2, 1, {1, 2}),
+                               .a_log = matrix(1, 1, {-3.2188758F}),
+                               .d = matrix(1, 1, {10}),
+                               .offsets = offsets,
+                               .y = y});
+  expect_near(y, {11, 14.7357589F}, 1e-5F);
+}
+
 TEST(Reference, ClampedSwigluBoundsBothSides) {
   // g = 1: 1 / (1 + exp(-1.702)) = 0.845795; g = 7 of 50: 7 / (1 + exp(-11.914)) = 6.999953.
   Matrix y = matrix(1, 4, {0, 0, 0, 0});

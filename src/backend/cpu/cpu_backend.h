@@ -79,6 +79,7 @@ using CpuOps = OpTable<CpuBackend>;
 // Each adds the ops of one file: add_norm_ops() those of norms.cpp.
 void add_attention_ops(CpuOps& table);
 void add_column_ops(CpuOps& table);
+void add_convolution_ops(CpuOps& table);
 void add_copy_ops(CpuOps& table);
 void add_factor_ops(CpuOps& table);
 void add_gate_ops(CpuOps& table);
@@ -90,6 +91,7 @@ void add_norm_ops(CpuOps& table);
 void add_pack_ops(CpuOps& table);
 void add_rope_ops(CpuOps& table);
 void add_row_sum_ops(CpuOps& table);
+void add_state_space_ops(CpuOps& table);
 void add_sum_ops(CpuOps& table);
 void add_symmetric_ops(CpuOps& table);
 

@@ -27,6 +27,8 @@ typename GateKernels<Element>::Gate gate_of(const GateKernels<Element>& gates, A
       return gates.sigmoid;
     case Activation::softplus:
       return gates.softplus;
+    case Activation::identity:
+      return gates.identity;
     case Activation::silu:
       break;
   }
@@ -43,7 +45,7 @@ void gate(CpuBackend& cpu, const ops::Gate& op) {
              op.y.row<uint16_t>(row), op.y.cols);
     });
   }
-  const auto kernel = gate_of(cpu.kernels.gates, op.activation);
+  const auto kernel = gate_f32(cpu, op.activation);
   const std::vector<float> ones(static_cast<size_t>(op.up.empty() ? op.y.cols : 0), 1.0F);
   cpu.for_rows(op.y.rows, op.y.cols, 3, [&](int64_t row, float* scratch) {
     float* result = cpu.begin_row(op.y, row, scratch);
@@ -77,6 +79,10 @@ void xielu(CpuBackend& cpu, const ops::Xielu& op) {
 }
 
 }  // namespace
+
+GateKernels<float>::Gate gate_f32(const CpuBackend& cpu, Activation activation) {
+  return gate_of(cpu.kernels.gates, activation);
+}
 
 GateKernels<uint16_t>::Gate gate_bf16(const CpuBackend& cpu, Activation activation) {
   return gate_of(cpu.kernels.gates_bf16, activation);

@@ -166,6 +166,11 @@ void add(const Element* x, float factor, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += factor * wide(x[i]);
 }
 
+void add_products(const float* x, const float* w, float* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i] * w[i];
+}
+
 void scale(const float* x, float factor, float* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
@@ -308,6 +313,9 @@ struct ClampedSwiglu {
     return g / (1.0F + exponential(-1.702F * g)) * (u + 1.0F);
   }
 };
+struct Identity {
+  [[gnu::always_inline]] static inline float gate(float x, float up) { return x * up; }
+};
 
 struct QuickGelu {
   [[gnu::always_inline]] static inline float gate(float x, float up) {
@@ -360,7 +368,8 @@ constexpr GateKernels<Element> kGates = {.silu = gate<Silu, Element>,
                                          .clamped_swiglu = gate<ClampedSwiglu, Element>,
                                          .quick_gelu = gate<QuickGelu, Element>,
                                          .sigmoid = gate<Sigmoid, Element>,
-                                         .softplus = gate<Softplus, Element>};
+                                         .softplus = gate<Softplus, Element>,
+                                         .identity = gate<Identity, Element>};
 constexpr GateKernels<uint16_t> kGatesBf16 = [] {
   GateKernels<uint16_t> gates = kGates<uint16_t>;
   gates.silu = silu_bf16;
@@ -368,6 +377,30 @@ constexpr GateKernels<uint16_t> kGatesBf16 = [] {
 }();
 
 // Passes NaN through.
+// log(1 + e) = log(u) e / (u - 1), where u is 1 + e as rounded (Kahan).
+void softplus(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes value = load(x + i), e = exponential_below(smaller(value, broadcast(20.0F))), u = 1.0F + e;
+    const Lanes logarithm = log2(u) * 0.693147181F * (e / (u - 1.0F));
+    save(x + i, value > 20.0F ? value : u == 1.0F ? e : logarithm);
+  }
+}
+
+void scan(const ScanStates& states, const ScanToken& token, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Lanes step = load(token.steps + i), x = load(token.x + i), added = step * x;
+    Lanes sum = load(token.skip + i) * x;
+    for (int64_t row = 0; row < states.state; ++row) {
+      float* const place = states.states + row * states.stride + i;
+      const Lanes decay = exponential_below(load(states.rates + row * states.stride + i) * step);
+      const Lanes state = decay * load(place) + token.b[row] * added;
+      save(place, state);
+      sum += token.c[row] * state;
+    }
+    save(y + i, sum);
+  }
+}
+
 void hard_cap(float bound, float* x, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -672,6 +705,7 @@ const Kernels kKernels = {
     .f32_to_bf16 = f32_to_bf16,
     .add = add,
     .add_bf16 = add,
+    .add_products = add_products,
     .scale = scale,
     .scale_by = scale_by,
     .scale_by_bf16 = scale_by,
@@ -686,6 +720,8 @@ const Kernels kKernels = {
     .rotate_pairs = rotate_pairs,
     .gates = kGates<float>,
     .gates_bf16 = kGatesBf16,
+    .softplus = softplus,
+    .scan = scan,
     .hard_cap = hard_cap,
     .soft_cap = soft_cap,
     .maximum = maximum,

@@ -33,7 +33,7 @@ struct ProductKernels;
 template <typename Element>
 struct GateKernels {
   using Gate = void (*)(const Element* x, const Element* up, Element* y, int64_t n);
-  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu, quick_gelu, sigmoid, softplus;
+  Gate silu, gelu, gelu_tanh, relu, relu_squared, clamped_swiglu, quick_gelu, sigmoid, softplus, identity;
 };
 
 // State of a row of softmax(x) y whose x comes in pieces (online softmax; Dao et al. 2022, FlashAttention).
@@ -41,6 +41,17 @@ struct RunningSoftmax {
   float top = 0, weight = 0;  // the largest x so far, and sum exp(x - top)
   float* sums = nullptr;      // [width] sum exp(x - top) y
   int64_t width = 0;
+};
+
+// The states of a selective scan, [state, channels]: rows of `stride` floats.
+struct ScanStates {
+  const float* rates = nullptr;  // the logarithms of the decays of a step of 1, at most 0
+  float* states = nullptr;
+  int64_t stride = 0, state = 0;
+};
+// A token of it: steps, x and skip have an element for each channel, b and c for each row of the states.
+struct ScanToken {
+  const float *steps = nullptr, *x = nullptr, *skip = nullptr, *b = nullptr, *c = nullptr;
 };
 
 struct Kernels {
@@ -56,6 +67,7 @@ struct Kernels {
 
   void (*add)(const float* x, float factor, float* y, int64_t n);  // y += factor * x
   void (*add_bf16)(const uint16_t* x, float factor, float* y, int64_t n);
+  void (*add_products)(const float* x, const float* w, float* y, int64_t n);                 // y += x * w
   void (*scale)(const float* x, float factor, float* y, int64_t n);                          // y = x * factor
   void (*scale_by)(const float* x, const float* weight, float factor, float* y, int64_t n);  // y = x * factor * weight
   void (*scale_by_bf16)(const float* x, const float* weight, float factor, uint16_t* y, int64_t n);
@@ -70,6 +82,10 @@ struct Kernels {
   void (*rotate_pairs)(const float* cos, const float* sin, float* x, int64_t n);  // RoPE of neighbouring elements
   GateKernels<float> gates;
   GateKernels<uint16_t> gates_bf16;
+
+  void (*softplus)(float* x, int64_t n);  // x = log(1 + exp(x)), or x beyond 20; n is a multiple of 16
+  // states = exp(rates steps) states + b (steps x), y = c' states + skip x; n is a multiple of 16.
+  void (*scan)(const ScanStates& states, const ScanToken& token, float* y, int64_t n);
 
   void (*hard_cap)(float bound, float* x, int64_t n);  // x = clamp(x, -bound, bound)
   void (*soft_cap)(float bound, float* x, int64_t n);  // x = bound tanh(x / bound)

@@ -57,6 +57,7 @@ using GpuOps = OpTable<Gpu>;
 // Each adds the ops of one file: add_norm_ops() those of norms.cu.
 void add_attention_ops(GpuOps& table);
 void add_column_ops(GpuOps& table);
+void add_convolution_ops(GpuOps& table);
 void add_copy_ops(GpuOps& table);
 void add_factor_ops(GpuOps& table);
 void add_gate_ops(GpuOps& table);
@@ -68,6 +69,7 @@ void add_norm_ops(GpuOps& table);
 void add_pack_ops(GpuOps& table);
 void add_rope_ops(GpuOps& table);
 void add_row_sum_ops(GpuOps& table);
+void add_state_space_ops(GpuOps& table);
 void add_sum_ops(GpuOps& table);
 void add_symmetric_ops(GpuOps& table);
 

@@ -8,16 +8,6 @@
 namespace gptq::cuda {
 namespace {
 
-// The position of row r in its sequence, the last one that starts at or before r.
-__device__ int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequences) {
-  int64_t low = 0, high = sequences;
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    (offsets[middle] <= r ? low : high) = middle;
-  }
-  return r - offsets[low];
-}
-
 // The elements of pair i of a head: `pairs` apart, or neighbours.
 template <RotaryOrder kOrder>
 __device__ int64_t first_of(int64_t i) {

@@ -41,7 +41,18 @@ YARN = dict(type="yarn", factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, msca
             original_max_position_embeddings=16)
 LONGROPE = dict(type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[1.0, 2.0, 4.0])
 GRANITE = dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=2.0)
+LFM2 = {**EVEN, "num_hidden_layers": 3, "hidden_size": 24}
 SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+DUAL = {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "mamba_n_heads": 6, "mamba_d_head": "auto",
+        "mamba_n_groups": 1, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 8}
+NEMOTRON_H = dict({key: value for key, value in WIDE.items() if key != "num_hidden_layers"}, **SOME, mamba_num_heads=6,
+                  mamba_head_dim=8, n_groups=2, ssm_state_size=12, conv_kernel=4, expand=2, chunk_size=8,
+                  time_step_min=0.3, time_step_max=0.4, mlp_hidden_act="relu2", mamba_hidden_act="silu")
+JAMBA = {**EVEN, **SOME, "num_hidden_layers": 4, "hidden_size": 24, "attn_layer_period": 4, "attn_layer_offset": 1,
+         "expert_layer_period": 2, "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2,
+         "mamba_d_state": 8, "mamba_d_conv": 4, "mamba_expand": 2, "use_mamba_kernels": False}
+SCAN = dict(hidden_size=24, num_hidden_layers=2, state_size=8, expand=2, conv_kernel=4, time_step_rank=3,
+            vocab_size=VOCABULARY, **SOME)
 
 
 def grouped_qkv(q, k, v, kv_heads):
@@ -333,6 +344,53 @@ CASES |= {
     "hunyuan_v1_moe": ("hunyuan_v1_moe", dict(WIDE, intermediate_size=16, num_experts=5, moe_topk=[2, 2],
                                               num_shared_expert=[1, 1], use_qk_norm=True, rope_scaling=dict(
                                                   type="dynamic", alpha=50.0, factor=1.0)), {}),
+    # Short convolutions beside attention.
+    "lfm2": ("lfm2", dict(LFM2, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False), {}),
+    "lfm2-old": ("lfm2", dict(LFM2, full_attn_idxs=[1], block_ff_dim=120, block_multiple_of=16, conv_bias=True,
+                              block_ffn_dim_multiplier=0.5, tie_embedding=False),
+                 dict(without=("intermediate_size",))),
+    "lfm2_vl": ("lfm2", dict(LFM2, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False,
+                             model_type="lfm2"),
+                dict(rename=as_new_nested, wrap=nested("lfm2_vl"))),
+    "lfm2_moe": ("lfm2_moe", dict(LFM2, layer_types=["conv", "full_attention", "conv"], num_dense_layers=1,
+                                  moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2), {}),
+    "lfm2_moe-fused": ("lfm2_moe", dict(LFM2, layer_types=["conv", "full_attention", "conv"], num_dense_layers=1,
+                                        moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2,
+                                        use_expert_bias=False, norm_topk_prob=False), dict(fused=True)),
+    # State spaces, alone and beside attention.
+    "bamba": ("bamba", dict(DUAL, attn_layer_indices=[1], mamba_proj_bias=True), {}),
+    "falcon_h1": ("falcon_h1", dict(DUAL, mamba_d_ssm=40, mamba_n_heads=5, head_dim=8, key_multiplier=0.7,
+                                    attention_in_multiplier=1.2, attention_out_multiplier=0.8, ssm_in_multiplier=0.9,
+                                    ssm_out_multiplier=1.3, ssm_multipliers=[0.8, 1.1, 0.9, 1.2, 0.7],
+                                    mlp_multipliers=[0.8, 1.3], embedding_multiplier=2.0, lm_head_multiplier=0.6,
+                                    mamba_rms_norm=True), {}),
+    "falcon_h1-plain": ("falcon_h1", dict(DUAL, mamba_d_ssm=None, mamba_rms_norm=False, projectors_bias=True), {}),
+    "falcon_h1-norm-after": ("falcon_h1", dict(DUAL, mamba_d_ssm=48, mamba_rms_norm=True,
+                                               mamba_norm_before_gate=False), {}),
+    "granitemoehybrid": ("granitemoehybrid", dict(DUAL, **GRANITE, num_local_experts=0, num_experts_per_tok=0,
+                                                  shared_intermediate_size=40, position_embedding_type="nope",
+                                                  layer_types=["mamba", "attention", "mamba"]), {}),
+    "granitemoehybrid-experts": ("granitemoehybrid", dict(DUAL, **GRANITE, num_local_experts=5, num_experts_per_tok=2,
+                                                          shared_intermediate_size=24, intermediate_size=16,
+                                                          position_embedding_type="rope",
+                                                          layer_types=["mamba", "attention", "mamba"]), {}),
+    "nemotron_h": ("nemotron_h", dict(NEMOTRON_H, hybrid_override_pattern="M-*-", num_hidden_layers=4), {}),
+    "nemotron_h-experts": ("nemotron_h", dict(NEMOTRON_H, hybrid_override_pattern="ME*E", num_hidden_layers=4,
+                                              moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+                                              n_routed_experts=6, n_shared_experts=1, num_experts_per_tok=2,
+                                              n_group=2, topk_group=1, norm_topk_prob=True,
+                                              routed_scaling_factor=2.5), {}),
+    "nemotron_h-all-keys": ("nemotron_h", dict(NEMOTRON_H, layers_block_type=["linear_attention", "moe", "mlp"],
+                                               moe_intermediate_size=16, moe_shared_expert_intermediate_size=24,
+                                               n_routed_experts=6, num_experts_per_tok=2),
+                            dict(all_keys=True)),
+    "jamba": ("jamba", JAMBA, {}),
+    "jamba-dense": ("jamba", dict(JAMBA, num_experts=1, num_experts_per_tok=1, mamba_dt_rank=5), {}),
+    "jamba-fused": ("jamba", JAMBA, dict(fused=True)),
+    "mamba2": ("mamba2", dict(hidden_size=24, num_hidden_layers=2, num_heads=6, head_dim=8, state_size=12, n_groups=2,
+                              expand=2, chunk_size=8, vocab_size=VOCABULARY, time_step_limit=[0.05, 1.5], **SOME), {}),
+    "mamba": ("mamba", dict(SCAN, use_bias=True), {}),
+    "falcon_mamba": ("falcon_mamba", dict(SCAN, tie_word_embeddings=False, mixer_rms_eps=1e-5), {}),
     # Experts as transformers 5 holds them.
     "qwen3_moe-fused": ("qwen3_moe", dict(WIDE, **EXPERTS, norm_topk_prob=True), dict(fused=True)),
     "mixtral-fused": ("mixtral", MIXTRAL, dict(fused=True)),
@@ -500,6 +558,7 @@ CASES |= {
 }
 # Norms that add one to their weight.
 FROM_ZERO = ("gemma_", "gemma2", "gemma3", "nemotron", "vaultgemma")
+FROM_ONE = ("nemotron_h",)
 
 
 def fill(model, model_type, generator):
@@ -507,14 +566,15 @@ def fill(model, model_type, generator):
     turned = {"gpt2": ("c_attn", "c_proj", "c_fc"), "gpt_oss": ("experts",), "llama4_text": ("experts",)}
     embedding = model.get_input_embeddings().weight
     buffers = [(name, buffer) for name, buffer in model.named_buffers()
-               if "correction_bias" in name or name.endswith("layer_scalar")]
+               if "correction_bias" in name or "expert_bias" in name or name.endswith("layer_scalar")]
     for name, weight in list(model.named_parameters()) + buffers:
         normal = torch.randn(weight.shape, generator=generator)
         if "bias" in name or name.endswith("sinks"):
             values = 0.4 * normal
         elif "norm" in name or ".ln_" in name or weight.dim() == 1:
             size = 0.5 if model_type.startswith("gemma4") and "k_norm" in name else 1  # its scores have no scale
-            values = size * ((0 if (model_type + "_").startswith(FROM_ZERO) else 1) + 0.2 * normal)
+            from_zero = (model_type + "_").startswith(FROM_ZERO) and model_type not in FROM_ONE
+            values = size * ((0 if from_zero else 1) + 0.2 * normal)
         elif weight is embedding:
             values = normal / math.sqrt(weight.shape[1]) if model_type.startswith("gemma") else normal
         else:
@@ -537,6 +597,7 @@ def make(case):
     for path in (folder, native_folder):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
+    config = {key: value for key, value in config.items() if key not in special.get("without", ())}
     native_config = {**config, **changes, "model_type": native}
     whole = special.get("whole")
     if whole:
@@ -578,6 +639,9 @@ def make(case):
     save_file({name: tensor.contiguous() for name, tensor in stored.items()}, folder / "model.safetensors",
               metadata={"format": "pt"})
     written = {"model_type": model_type, **config}
+    if special.get("all_keys"):  # as transformers writes it
+        written = {key: value for key, value in json.loads(parsed.to_json_string(use_diff=False)).items()
+                   if key != "_name_or_path"}
     written = native_config if whole else special.get("wrap", lambda text: text)(written)
     (folder / "config.json").write_text(json.dumps({**written, "torch_dtype": "bfloat16"}, indent=1) + "\n")
     shutil.rmtree(native_folder)

@@ -1,0 +1,54 @@
+#include "model/mixer_readers.h"
+
+#include "base/rounding.h"
+#include "model/config_keys.h"
+
+namespace gptq {
+namespace {
+
+// Gives the mixer to each block whose layer_types is `name`; the others are full_attention.
+void read_layer_types(const Keys& keys, const Json& types, const char* name, Mixer mixer, ModelConfig& config) {
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const Json& type = types[static_cast<size_t>(block)];
+    if (type != name && type != "full_attention") {
+      throw UnsupportedError(
+          cat(keys.where(), ": layer_types has ", shown(type), "; supported are full_attention and ", name));
+    }
+    if (type == name) config.kinds[static_cast<size_t>(block)].mixer = mixer;
+  }
+}
+
+}  // namespace
+
+void read_short_convolutions(const Keys& keys, ModelConfig& config) {
+  config.convolution.taps = keys.size("conv_L_cache", 3, kMostTaps);
+  config.convolution.bias = keys.flag("conv_bias", false);
+  if (keys.find("tie_embedding") != nullptr) config.tied_embeddings = keys.flag("tie_embedding", true);
+  const Json* types = keys.list("layer_types", config.blocks);
+  const Json* attending = keys.find("full_attn_idxs");
+  if (types != nullptr) return read_layer_types(keys, *types, "conv", Mixer::convolution, config);
+  if (attending == nullptr) return;
+  if (!attending->is_array()) throw keys.wrong("full_attn_idxs", "is no list");
+  for (BlockKind& kind : config.kinds) kind.mixer = Mixer::convolution;
+  for (const Json& block : *attending) {
+    if (!is_whole(block, 0, config.blocks - 1))
+      throw keys.wrong("full_attn_idxs", "names blocks that the model does not have");
+    config.kinds[block.get<size_t>()].mixer = Mixer::attention;
+  }
+}
+
+void read_adjusted_width(const Keys& keys, ModelConfig& config) {
+  const double multiplier = keys.positive("block_ffn_dim_multiplier", 1);
+  const int64_t unit = keys.size("block_multiple_of", 256);
+  if (!keys.flag("block_auto_adjust_ff_dim", true)) return;
+  const double width = multiplier * static_cast<double>(2 * config.intermediate / 3);
+  if (width > static_cast<double>(kMostWidth))
+    throw keys.wrong("block_ffn_dim_multiplier", cat("makes MLPs of more than ", kMostWidth, " features"));
+  config.intermediate = std::max<int64_t>(rounded_up(static_cast<int64_t>(width), unit), unit);
+}
+
+void read_expert_bias(const Keys& keys, ModelConfig& config) {
+  if (!keys.flag("use_expert_bias", true)) config.expert_row.choice_bias = "";
+}
+
+}  // namespace gptq

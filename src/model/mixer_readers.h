@@ -1,0 +1,15 @@
+// Readers of keys of config.json that say which blocks mix tokens by something other than attention, and how.
+#pragma once
+
+#include "model/architecture.h"
+
+namespace gptq {
+
+// LFM2: layer_types or full_attn_idxs, conv_L_cache, conv_bias.
+void read_short_convolutions(const Keys& keys, ModelConfig& config);
+// LFM2: block_auto_adjust_ff_dim, block_ffn_dim_multiplier, block_multiple_of make intermediate_size smaller.
+void read_adjusted_width(const Keys& keys, ModelConfig& config);
+// LFM2: use_expert_bias.
+void read_expert_bias(const Keys& keys, ModelConfig& config);
+
+}  // namespace gptq
