@@ -131,8 +131,8 @@ backend may still run them). transformers stores the experts of a block in one t
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
 * gpt-oss in MXFP4: take the bf16 checkpoint.
 * Zamba and Zamba 2: their attention blocks share one set of weights, and a weight is quantized for the one block that it is in.
-* Nemotron 3 with `moe_latent_size` (Super, Ultra): its experts read a projection of the hidden states.
-* Falcon-H1 with biases and multipliers of their inputs other than 1: no released model has both.
+* Nemotron 3 with `moe_latent_size`: its experts read a projection of the hidden states.
+* Falcon-H1 with biases and multipliers of their inputs other than 1 at once.
 
 ## Differences from transformers
 
