@@ -130,7 +130,8 @@ Each row of the tables in `src/model/*architectures.cpp` is a family, or a kind 
 (`tests/golden/families/make.py`). The test `GoldenModel` compares every block, the logits and the loss, and fails for a row without a
 checkpoint. *Logits* is the largest difference from transformers' logits among them, relative to their root mean square. *Quantized* lists
 the linears by their names within a block; those of one step, between semicolons, share a Hessian. `#` is an expert's number.
-Embeddings, norms, routers and the towers of multimodal models are not quantized.
+Embeddings, norms, routers and the towers of multimodal models are not quantized, nor are convolutions and the parameters of state spaces:
+`A_log`, `D`, `dt_bias`, and Mamba's small `x_proj` and `dt_proj`.
 
 This file is written by
 
@@ -164,6 +165,9 @@ Of families with a row, these models are not supported:
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
 * gpt-oss in MXFP4: take the bf16 checkpoint.
+* Zamba and Zamba 2: their attention blocks share one set of weights, and a weight is quantized for the one block that it is in.
+* Nemotron 3 with `moe_latent_size`: its experts read a projection of the hidden states.
+* Falcon-H1 with biases and multipliers of their inputs other than 1 at once.
 
 ## Differences from transformers
 

@@ -26,6 +26,7 @@ Architecture falcon_h1() {
   Architecture row = bamba();
   row.model_types = {"falcon_h1"};
   row.models = "Falcon-H1 0.5B to 34B";
+  row.lacking = {};
   row.partial_rotary = 0;
   row.also = {read_falcon_h1};
   return row;
@@ -35,7 +36,6 @@ Architecture falcon_h1() {
 Architecture granite_hybrid() {
   return {.model_types = {"granitemoehybrid"},
           .models = "Granite 4.0-H Micro, 350M, 1B",
-          .lacking = {{"GPTQModel", ""}},
           .when = {{"num_local_experts", "0", "8"}},
           .down = "shared_mlp.output_linear",
           .gate_up = "shared_mlp.input_linear",
@@ -65,7 +65,7 @@ Architecture granite_hybrid_with_experts() {
 Architecture nemotron_h() {
   return {.model_types = {"nemotron_h"},
           .models = "Nemotron-H, Nemotron Nano 2, Nemotron 3 Nano",
-          .lacking = {{"GPTQModel", ""}},
+          .lacking = {{"GPTQModel", "7.7 lists no experts for it"}},
           .root = "backbone",
           .embedding = "embeddings",
           .final_norm = "norm_f",
@@ -104,6 +104,7 @@ Architecture jamba() {
   Architecture row = bamba();
   row.model_types = {"jamba"};
   row.models = "Jamba 1.5 Mini, Large, Jamba 1.6, Jamba Reasoning 3B";
+  row.lacking = {{"GPTQModel", "7.7 lists no experts for it"}};
   row.state_space = {.module = "mamba", .scans = true, .selection_norms = SelectionNorms::stored};
   row.experts = {.router = "feed_forward.router",
                  .gate = "feed_forward.experts.#.gate_proj",
@@ -152,6 +153,7 @@ Architecture falcon_mamba() {
   Architecture row = mamba();
   row.model_types = {"falcon_mamba"};
   row.models = "Falcon-Mamba 7B";
+  row.lacking = {{"GPTQModel", "7.7 quantizes x_proj too, which is kept here"}};
   row.state_space.selection_norms = SelectionNorms::unweighted;
   return row;
 }

@@ -43,10 +43,10 @@ LONGROPE = dict(type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[1.0,
 GRANITE = dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=2.0)
 LFM2 = {**EVEN, "num_hidden_layers": 3, "hidden_size": 24}
 SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-DUAL = {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "mamba_n_heads": 6, "mamba_d_head": "auto",
+DUAL = {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "mamba_n_heads": 8, "mamba_d_head": "auto",
         "mamba_n_groups": 1, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 8}
-NEMOTRON_H = dict({key: value for key, value in WIDE.items() if key != "num_hidden_layers"}, **SOME, mamba_num_heads=6,
-                  mamba_head_dim=8, n_groups=2, ssm_state_size=12, conv_kernel=4, expand=2, chunk_size=8,
+NEMOTRON_H = dict({key: value for key, value in WIDE.items() if key != "num_hidden_layers"}, **SOME, mamba_num_heads=8,
+                  mamba_head_dim=6, n_groups=2, ssm_state_size=12, conv_kernel=4, expand=2, chunk_size=8,
                   time_step_min=0.3, time_step_max=0.4, mlp_hidden_act="relu2", mamba_hidden_act="silu")
 JAMBA = {**EVEN, **SOME, "num_hidden_layers": 4, "hidden_size": 24, "attn_layer_period": 4, "attn_layer_offset": 1,
          "expert_layer_period": 2, "expert_layer_offset": 1, "num_experts": 4, "num_experts_per_tok": 2,
@@ -359,7 +359,7 @@ CASES |= {
                                         use_expert_bias=False, norm_topk_prob=False), dict(fused=True)),
     # State spaces, alone and beside attention.
     "bamba": ("bamba", dict(DUAL, attn_layer_indices=[1], mamba_proj_bias=True), {}),
-    "falcon_h1": ("falcon_h1", dict(DUAL, mamba_d_ssm=40, mamba_n_heads=5, head_dim=8, key_multiplier=0.7,
+    "falcon_h1": ("falcon_h1", dict(DUAL, mamba_d_ssm=40, head_dim=8, key_multiplier=0.7,
                                     attention_in_multiplier=1.2, attention_out_multiplier=0.8, ssm_in_multiplier=0.9,
                                     ssm_out_multiplier=1.3, ssm_multipliers=[0.8, 1.1, 0.9, 1.2, 0.7],
                                     mlp_multipliers=[0.8, 1.3], embedding_multiplier=2.0, lm_head_multiplier=0.6,
@@ -387,7 +387,7 @@ CASES |= {
     "jamba": ("jamba", JAMBA, {}),
     "jamba-dense": ("jamba", dict(JAMBA, num_experts=1, num_experts_per_tok=1, mamba_dt_rank=5), {}),
     "jamba-fused": ("jamba", JAMBA, dict(fused=True)),
-    "mamba2": ("mamba2", dict(hidden_size=24, num_hidden_layers=2, num_heads=6, head_dim=8, state_size=12, n_groups=2,
+    "mamba2": ("mamba2", dict(hidden_size=24, num_hidden_layers=2, num_heads=8, head_dim=6, state_size=12, n_groups=2,
                               expand=2, chunk_size=8, vocab_size=VOCABULARY, time_step_limit=[0.05, 1.5], **SOME), {}),
     "mamba": ("mamba", dict(SCAN, use_bias=True), {}),
     "falcon_mamba": ("falcon_mamba", dict(SCAN, tie_word_embeddings=False, mixer_rms_eps=1e-5), {}),
