@@ -144,15 +144,14 @@ std::string DocumentReader::optional_text(const json& object, const char* key) c
 // An array of ids; or, as tokenizers return a text, an array with one.
 TokenSequence DocumentReader::read_ids(const json& value) const {
   const std::string key = excerpt(key_);
-  if (value.is_array() && !value.empty() && value.front().is_array()) {
-    if (value.size() > 1)
-      fail("\"", key, "\" holds ", value.size(), " arrays where one was expected; write each as a record of its own");
-    return read_ids(value.front());
-  }
-  if (!value.is_array() || value.empty()) fail("\"", key, "\" is not an array of at least one token id");
+  const bool is_batch = value.is_array() && !value.empty() && value.front().is_array();
+  if (is_batch && value.size() > 1)
+    fail("\"", key, "\" holds ", value.size(), " arrays where one was expected; write each as a record of its own");
+  const json& row = is_batch ? value.front() : value;
+  if (!row.is_array() || row.empty()) fail("\"", key, "\" is not an array of at least one token id");
   TokenSequence ids;
-  ids.reserve(value.size());
-  for (const json& id : value) {
+  ids.reserve(row.size());
+  for (const json& id : row) {
     if (!is_id(id))
       fail("found ", excerpt_of(id), " in \"", key, "\" where a token id (an integer from 0 on) was expected");
     ids.push_back(id.get<int32_t>());

@@ -361,8 +361,11 @@ TEST_F(Cli, AKeyOfRecordsIsChosen) {
   ASSERT_EQ(text.code, 0) << text.err;
   EXPECT_EQ(run({"tokenize", demo, "--text", table, "--text-key", "body"}).out, text.out);
   expect_refusal(run({"tokenize", demo, "--text", table}), {"bodies.csv, row 2", "\"body\"", "--text-key"});
-  expect_refusal(run({"quantize", demo, folder_ / "out", "--calibration", table}), {"--calibration-key"});
-  expect_refusal(run({"quantize", demo, folder_ / "out", "--calibration", "wikitext2"}), {"load_dataset"});
+  const auto quantized_with = [&](const std::string& calibration) {
+    return run({"quantize", demo, folder_ / "out", "--group-size", "32", "--calibration", calibration});
+  };
+  expect_refusal(quantized_with(table), {"bodies.csv, row 2", "--calibration-key"});
+  expect_refusal(quantized_with("wikitext2"), {"wikitext2 does not exist", "load_dataset"});
 }
 
 TEST_F(Cli, TextThatIsTooShortOrNoTextIsRefused) {

@@ -388,14 +388,16 @@ TEST_F(HostileTest, LinesOfJsonAreHeldToLimits) {
     return error_of([&] { read_documents(source); });
   };
   for (const size_t depth : {101, 100'000, 1'000'000}) {
-    expect_in(read(repeated("[", depth)), {"line 1", "nested deeper"});
+    expect_in(read(repeated("[", depth)), {"element 1", "ends in the middle"});
+    expect_in(read("[" + repeated("[", depth) + repeated("]", depth + 1)), {"element 1", "nested deeper"});
+    expect_in(read("[1, " + repeated("[", depth)), {"line 1", "nested deeper"});
     expect_in(read("{\"a\": 1}\n" + repeated("[", depth) + repeated("]", depth)), {"line 1"});
     expect_in(read("[1]\n" + repeated("[", depth) + repeated("]", depth)), {"line 2", "nested deeper"});
     expect_in(read("{\"input_ids\": " + repeated("{\"a\":", depth) + "1" + repeated("}", depth + 1)),
               {"nested deeper"});
   }
   expect_in(read("[" + repeated("[", 90) + repeated("]", 91)), {"found an array", "token id"});
-  expect_in(read("[\"" + repeated("x", 1'000'000) + "\"]"), {"...", "token id"});
+  expect_in(read("[1, \"" + repeated("x", 1'000'000) + "\"]"), {"...", "token id"});
   expect_in(read("[1" + repeated("x", 1'000'000) + "]"), {"line 1", "broken JSON"});
   expect_in(read("{\"" + repeated("x", 1'000'000)), {"line 1", "broken JSON"});
   expect_in(read("[99999999999999999999]"), {"token id"});
