@@ -14,6 +14,18 @@ Step copy_of(Backend& backend, const Step& from) {
   return copy;
 }
 
+// A block whose steps are not loaded yet.
+Block copy_of(Backend& backend, const Block& from) {
+  Block copy{.index = from.index, .backend = &backend, .kinds = from.kinds, .experts = from.experts};
+  for (const Step& step : from.steps) copy.steps.push_back(copy_of(backend, step));
+  for (size_t part = 0; part < kParts; ++part) {
+    const auto& [weight, bias] = from.parts[part];
+    copy.parts[part] = {copy_of(backend, weight), copy_of(backend, bias)};
+  }
+  copy.slopes = copy_of(backend, from.slopes);
+  return copy;
+}
+
 }  // namespace
 
 BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams streams, BlockObserver& observer,
@@ -26,8 +38,7 @@ BlockPass::BlockPass(Model& model, StagedBlock staged, Backend& backend, Streams
       observer_(observer),
       specs_(step_specs(model.config(), staged_.index)),
       block_(in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); })) {
-  if (keeps_original())
-    original_ = in_stage(observer, kLoadStage, [&] { return model.weights().begin_block(staged_, backend); });
+  if (keeps_original()) original_ = in_stage(observer, kLoadStage, [&] { return copy_of(backend, block_); });
 }
 
 void BlockPass::load(int64_t step) {

@@ -43,7 +43,8 @@ class Tensors {
   }
   // Gives each tensor whose name has `one` in it the data of that with `other` instead, and the other way round.
   void swap(const std::string& one, const std::string& other) {
-    for (const auto& [name, entry] : Json(header_).items()) {
+    const Json before = header_;
+    for (const auto& [name, entry] : before.items()) {
       const size_t at = name.find(one);
       if (at == name.npos) continue;
       std::swap(header_.at(name), header_.at(std::string(name).replace(at, one.size(), other)));
@@ -101,9 +102,8 @@ class FinalCheck : public testing::Test {
     Devices devices(facts.resources, 1);
     DeviceSession session(*facts.checkpoint, facts.placement, devices, facts.precision.computed, nullptr, {});
     WrittenModel output(job_.output, facts, devices), written(folder, facts, devices);
-    HeldBack held_back(session, {{TokenSequence(24, 5), TokenSequence{3,  9,  27, 81, 5,  15, 45, 7, 21, 63, 61, 55, 37,
-                                                                      11, 33, 9,  27, 15, 5,  45, 7, 21, 63, 61, 55, 37,
-                                                                      11, 33, 35, 41, 23, 13, 1,  2, 4,  8,  16, 32}}},
+    HeldBack held_back(session, {{TokenSequence(24, 5), TokenSequence{3,  9,  27, 15, 5,  45, 7, 21, 63, 61, 55, 37,
+                                                                      11, 33, 35, 41, 23, 13, 1, 2,  4,  8,  16, 32}}},
                        nullptr);
     const auto stops = every_block(facts.config.blocks);
     Replay(session, held_back.originals(), nullptr, quiet_).walk(stops, {});
