@@ -475,7 +475,7 @@ CASES |= {
                                       original_max_position_embeddings=5, mscale=1.0, mscale_all_dim=1.0,
                                       llama_4_scaling_beta=0.3)),
                  dict(rename=without("vision_tower", "projector"), whole=lambda config: {
-                     "model_type": "mistral3", "text_config": config,
+                     "model_type": "mistral3", "text_config": config, "tie_word_embeddings": False,
                      "vision_config": dict(model_type="pixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                            num_attention_heads=2, head_dim=4, image_size=28, patch_size=14)})),
     "mllama": ("mllama_text_model", dict(
