@@ -9,6 +9,8 @@
 #include <map>
 #include <set>
 
+#include <nlohmann/json.hpp>
+
 #include "backend/registry.h"
 #include "base/error.h"
 #include "model/model.h"

@@ -307,6 +307,7 @@ Architecture cohere_compass() {
   Architecture row = cohere2();
   row.model_types = {"cohere_compass_text"};
   row.models = "Cohere Compass";
+  row.rotary_order = RotaryOrder::halves;
   row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
   row.full_is_unrotated = false;
   row.full_every = 1;

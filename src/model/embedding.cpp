@@ -155,7 +155,7 @@ Batch Embedding::blank_batch(std::vector<int64_t> offsets, Backend& backend, Mem
     blank.per_block = Matrix(host, like.dtype, blank.offsets.back(), like.cols);
   }
   if (!row.position_embedding.empty()) blank.positions = rows(tensor_name(config_, row.position_embedding), longest);
-  if (row.positions == Positions::sinusoidal) blank.positions = sinusoids(longest, host);
+  if (row.positions == Positions::sinusoidal) blank.positions = Matrix(host, DType::f32, longest, config_.hidden);
   return embedded(std::move(blank), backend, {checkpoint_, host, false});
 }
 

@@ -333,6 +333,7 @@ Architecture gpt_neox_japanese() {
   row.model_types = {"gpt_neox_japanese"};
   row.models = "GPT-NeoX Japanese 2.7B";
   row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.root = "gpt_neox_japanese";
   row.last_o_bias = "attention.dense_bias";
   row.parallel = kNo;
   row.partial_rotary = 1;
