@@ -39,6 +39,22 @@ FusedColumns fused_columns(const ModelConfig& config) {
   return columns;
 }
 
+// The columns of queries, or of the gates behind them, where each head has both.
+std::vector<int32_t> columns_of_heads(const ModelConfig& config, bool gates) {
+  std::vector<int32_t> columns;
+  for (int64_t head = 0; head < config.heads; ++head) {
+    for (int64_t i = 0; i < config.head_dim; ++i)
+      columns.push_back(static_cast<int32_t>((2 * head + (gates ? 1 : 0)) * config.head_dim + i));
+  }
+  return columns;
+}
+
+Matrix gather(Backend& backend, ConstMatrixView x, const std::vector<int32_t>& ids) {
+  Matrix y(backend, x.dtype, x.rows, static_cast<int64_t>(ids.size()));
+  backend.run(ops::GatherColumns{.x = x, .ids = ids, .y = y});
+  return y;
+}
+
 }  // namespace
 
 Matrix Attention::attend(const Block& block, const Batch& batch) {
@@ -51,25 +67,27 @@ Matrix Attention::attend(const Block& block, const Batch& batch) {
   const bool is_fused = linears.size() == 1,
              is_shuffled = is_fused && config_.architecture->qkv_order != QkvOrder::concatenated;
   const FusedColumns columns = is_shuffled ? fused_columns(config_) : FusedColumns();
+  const bool is_gated = config_.architecture->gated_heads;
+  const std::vector<int32_t> query_columns = is_gated ? columns_of_heads(config_, false) : std::vector<int32_t>(),
+                             gate_columns = is_gated ? columns_of_heads(config_, true) : std::vector<int32_t>();
   Matrix y(backend, dtype_, batch.tokens(), q_width);
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets offsets) {
     const ConstMatrixView x = rows.of(batch.input.view());
-    Matrix q_owner, k_owner, v_owner;
+    Matrix q_owner, k_owner, v_owner, gates;
     MatrixView q, k, v;
     if (!is_fused) {
       q_owner = apply(backend, linears[0], x);
       k_owner = apply(backend, linears[1], x);
       v_owner = apply(backend, linears[2], x);
+      if (is_gated) {
+        gates = gather(backend, q_owner, gate_columns);
+        q_owner = gather(backend, q_owner, query_columns);
+      }
     } else if (is_shuffled) {
       const Matrix all = apply(backend, linears[0], x);
-      const auto gather = [&](const std::vector<int32_t>& ids) {
-        Matrix heads(backend, dtype_, x.rows, static_cast<int64_t>(ids.size()));
-        backend.run(ops::GatherColumns{.x = all, .ids = ids, .y = heads});
-        return heads;
-      };
-      q_owner = gather(columns.q);
-      k_owner = gather(columns.k);
-      v_owner = gather(columns.v);
+      q_owner = gather(backend, all, columns.q);
+      k_owner = gather(backend, all, columns.k);
+      v_owner = gather(backend, all, columns.v);
     } else {
       q_owner = apply(backend, linears[0], x);
     }
@@ -83,7 +101,10 @@ Matrix Attention::attend(const Block& block, const Batch& batch) {
       k = k_owner;
       v = v_owner;
     }
-    attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, rows.of(y));
+    if (!is_gated) return attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, rows.of(y));
+    Matrix attended(backend, dtype_, x.rows, q_width);
+    attend_heads(block, rope, query_rope, offsets, config_.head_dim, q, k, v, attended);
+    backend.run(ops::Gate{.gate = gates, .up = attended, .activation = Activation::sigmoid, .y = rows.of(y)});
   });
   return y;
 }

@@ -20,6 +20,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
       attention_(config_, dtype, ropes_, micro_batches_),
       latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
       convolution_(config_, dtype, micro_batches_),
+      delta_rule_(config_, dtype, micro_batches_),
       mlp_(config_, dtype, micro_batches_),
       experts_(config_, dtype, mlp_) {
   check_tensors(checkpoint, config_, static_cast<bool>(reader_));
@@ -46,7 +47,7 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
       batch.input = latent_attention_.attend(block, batch);
       break;
     case StepKind::mixer_in:
-      batch.input = convolution_.mix(block, batch);
+      batch.input = mix(block, batch);
       break;
     case StepKind::mlp_in:
       batch.input = mlp_.activate(block, step - 1, batch);
@@ -60,6 +61,12 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
     default:  // inputs of shared_out and expert_out are made when visited
       break;
   }
+}
+
+// From the input of mixer_in to that of mixer_out.
+Matrix Model::mix(const Block& block, const Batch& batch) {
+  return config_.kinds[static_cast<size_t>(block.index)].mixer == Mixer::convolution ? convolution_.mix(block, batch)
+                                                                                     : delta_rule_.mix(block, batch);
 }
 
 // From the input of the mixer's last step, if there is one, to that of the MLP or of the experts.

@@ -5,6 +5,7 @@
 #include "model/attention.h"
 #include "model/batch.h"
 #include "model/block.h"
+#include "model/delta_rule.h"
 #include "model/embedding.h"
 #include "model/latent_attention.h"
 #include "model/micro_batches.h"
@@ -64,6 +65,7 @@ class Model {
   void forward(const Block& block, Batch& batch);
 
  private:
+  Matrix mix(const Block& block, const Batch& batch);
   void begin_mlp(const Block& block, Batch& batch);
 
   Backend& backend_;
@@ -79,6 +81,7 @@ class Model {
   Attention attention_;
   LatentAttention latent_attention_;
   GatedConvolution convolution_;
+  GatedDelta delta_rule_;
   Mlp mlp_;
   MixtureOfExperts experts_;
 };

@@ -1,5 +1,7 @@
 #include "model/specs.h"
 
+#include <algorithm>
+#include <cmath>
 #include <tuple>
 
 #include "base/error.h"
@@ -42,6 +44,8 @@ class Specs {
         return add_attention(steps);
       case Mixer::convolution:
         return add_convolution(steps);
+      case Mixer::delta_rule:
+        return add_delta_rule(steps);
       case Mixer::none:
         return;
     }
@@ -62,7 +66,8 @@ class Specs {
                   kv_width = config_.kv_heads * config_.head_dim;
     if (config_.latent.kv_rank > 0) return add_latent_attention(steps);
     if (row_.qkv.empty()) {
-      steps.push_back({linear(StepKind::attention_in, row_.q, q_width, hidden, config_.q_bias, row_.fused_qkv),
+      const int64_t q_out = row_.gated_heads ? 2 * q_width : q_width;
+      steps.push_back({linear(StepKind::attention_in, row_.q, q_out, hidden, config_.q_bias, row_.fused_qkv),
                        linear(StepKind::attention_in, row_.k, kv_width, hidden, config_.kv_bias, row_.fused_qkv),
                        linear(StepKind::attention_in, row_.v, kv_width, hidden, config_.kv_bias, row_.fused_qkv)});
     } else {
@@ -77,6 +82,18 @@ class Specs {
     const bool bias = config_.convolution.bias;
     steps.push_back({linear(StepKind::mixer_in, row_.convolution.in, 3 * hidden, hidden, bias)});
     steps.push_back({linear(StepKind::mixer_out, row_.convolution.out, hidden, hidden, bias)});
+  }
+
+  void add_delta_rule(StepSpecs& steps) const {
+    const DeltaRow& row = row_.delta;
+    const int64_t hidden = config_.hidden, mixed = config_.delta.mixed_width(), values = config_.delta.value_width();
+    if (row.qkv.empty()) {
+      steps.push_back({linear(StepKind::mixer_in, row.qkvz, mixed + values, hidden, false)});
+    } else {
+      steps.push_back({linear(StepKind::mixer_in, row.qkv, mixed, hidden, false, row.fused_qkvz),
+                       linear(StepKind::mixer_in, row.z, values, hidden, false, row.fused_qkvz)});
+    }
+    steps.push_back({linear(StepKind::mixer_out, row.out, hidden, values, false)});
   }
 
   void add_mlp(StepSpecs& steps) const {
@@ -220,12 +237,36 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
 
 std::vector<int64_t> matrix_shape(const PartSpec& spec) {
   if (spec.part == Part::convolution) return {spec.rows, 1, spec.cols};
-  return {spec.rows, spec.cols};
+  return {spec.rows / std::max<int64_t>(1, static_cast<int64_t>(spec.weights.size())), spec.cols};
 }
 
 int64_t bias_size(const PartSpec& spec) {
   return spec.part == Part::router || spec.part == Part::convolution ? spec.rows : spec.cols;
 }
+
+namespace {
+
+// The parts of the gated delta rule. Queries and keys are normalized to length 1, queries then divided by the root of
+// their size: a norm with constant weights.
+void add_delta_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const DeltaRow& row = config.architecture->delta;
+  const DeltaShape& shape = config.delta.shape;
+  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols) {
+    specs.push_back({.part = part, .weights = {prefix + tensor}, .rows = rows, .cols = cols});
+  };
+  PartSpec gates{.part = Part::mixer_gates, .rows = 2 * shape.value_heads, .cols = config.hidden};
+  for (const std::string_view name : row.gates) gates.weights.push_back(cat(prefix, name, ".weight"));
+  specs.push_back(gates);
+  add(Part::convolution, cat(row.convolution, ".weight"), config.delta.mixed_width(), config.delta.taps);
+  add(Part::decay_rate, std::string(row.decay_rate), 1, shape.value_heads);
+  add(Part::decay_bias, std::string(row.decay_bias), 1, shape.value_heads);
+  add(Part::mixer_norm, cat(row.norm, ".weight"), 1, shape.value_dim);
+  const auto size = static_cast<float>(shape.key_dim);
+  specs.push_back({.part = Part::query_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / size});
+  specs.push_back({.part = Part::key_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / std::sqrt(size)});
+}
+
+}  // namespace
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   const Architecture& row = *config.architecture;
@@ -258,6 +299,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
         config.convolution.bias ? name + ".bias" : "");
   }
+  if (kind.mixer == Mixer::delta_rule) add_delta_parts(config, prefix, specs);
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
   if (!row.sinks.empty() && kind.mixer == Mixer::attention) add(Part::sinks, std::string(row.sinks), 1, config.heads);

@@ -80,11 +80,17 @@ enum class Part : uint8_t {
   kv_latent_norm,
   sinks,
   convolution,
+  mixer_gates,
+  decay_rate,
+  decay_bias,
+  query_scale,
+  key_scale,
+  mixer_norm,
   router,
   choice_bias,
   shared_router
 };
-constexpr size_t kParts = 13;
+constexpr size_t kParts = 19;
 
 // A part's tensors.
 struct PartSpec {
@@ -97,7 +103,7 @@ struct PartSpec {
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The shape of its tensor, unless that is a vector: of a convolution [channels, 1, taps].
+// The shape of each of its tensors, unless these are vectors: of a convolution [channels, 1, taps].
 std::vector<int64_t> matrix_shape(const PartSpec& spec);
 // The elements of its bias: a router and a convolution have one per row.
 int64_t bias_size(const PartSpec& spec);
