@@ -13,6 +13,7 @@
 
 #include "io/checkpoint.h"
 #include "ops/attention.h"
+#include "ops/delta_rule.h"
 #include "ops/gates.h"
 
 namespace gptq {
@@ -125,9 +126,9 @@ struct PerBlockRow {
   std::string_view gate, out, post_norm;                    // of a block
 };
 
-// What mixes the tokens of a block: attention; a gated short convolution (LFM2); a state space, alone or beside
-// attention; nothing, where a block has an MLP alone.
-enum class Mixer : uint8_t { attention, convolution, state_space, attention_and_state_space, none };
+// What mixes the tokens of a block: attention; a gated short convolution (LFM2); the gated delta rule; a state
+// space, alone or beside attention; nothing, where a block has an MLP alone.
+enum class Mixer : uint8_t { attention, convolution, delta_rule, state_space, attention_and_state_space, none };
 
 // A gated short convolution instead of attention: its linears, and the convolution between them.
 struct ConvolutionRow {
@@ -142,6 +143,17 @@ struct StateSpaceRow {
   std::string_view module;
   bool scans = false;
   SelectionNorms selection_norms = SelectionNorms::none;
+};
+
+// The gated delta rule (arXiv 2412.06464) instead of attention. Its input linear is one for queries, keys, values and
+// the output's gate z, which has for each key head its query, its key, its values and their gates; or two, one for
+// queries | keys | values and one for z. `gates` make beta and the decay: for each key head those of its values, or
+// beta | decay in two modules. These are not quantized, as no loader's kernels take so few rows.
+struct DeltaRow {
+  std::string_view qkvz, qkv, z;
+  std::vector<std::string_view> gates;
+  std::string_view convolution, decay_rate, decay_bias, norm, out;
+  std::string_view fused_qkvz;  // the name of vLLM and SGLang for qkv and z
 };
 
 // A loader that does not load a family, and why; empty: it does not have the family.
@@ -187,6 +199,7 @@ struct Architecture {
   LatentRow latent;
   ConvolutionRow convolution;
   StateSpaceRow state_space;
+  DeltaRow delta;
   ExpertRow experts;
   PerBlockRow per_block;
   std::string_view activation_alphas;  // a module with alpha_p and alpha_n, of the MLP's xIELU
@@ -213,6 +226,7 @@ struct Architecture {
   // Rotated share of a head, unless config.json has it; 0: the whole head, whatever config.json says.
   double partial_rotary = 0;
   bool scaled_scores = true;  // by 1 / sqrt(head_dim), unless config.json has a factor
+  bool gated_heads = false;   // q has each head's query and a gate, whose sigmoid multiplies the head's result
   QkvOrder qkv_order = QkvOrder::concatenated;
   bool has_key_heads = true;  // config.json has their number; else one per query head
   Flag multi_query = kNo;     // one key head
@@ -293,6 +307,15 @@ struct StateSpace {
   bool is_scaled() const { return multipliers != std::array<float, 5>{1, 1, 1, 1, 1}; }
 };
 
+// Of the gated delta rule.
+struct DeltaRule {
+  DeltaShape shape;
+  int64_t taps = 0;  // of the convolution of queries, keys and values
+  int64_t key_width() const { return shape.key_heads * shape.key_dim; }
+  int64_t value_width() const { return shape.value_heads * shape.value_dim; }
+  int64_t mixed_width() const { return 2 * key_width() + value_width(); }
+};
+
 struct Experts {
   int64_t count = 0, chosen = 0, intermediate = 0, shared_intermediate = 0;
   int64_t groups = 1, chosen_groups = 1;
@@ -337,6 +360,7 @@ struct ModelConfig {
   Latent latent;
   ShortConvolution convolution;
   StateSpace state_space;
+  DeltaRule delta;
   Experts experts;
   ExpertRow expert_row;               // the architecture's, or as the checkpoint names and stores its experts
   std::vector<std::string> unread;    // keys that nothing reads and that may change the computation: "key: value"

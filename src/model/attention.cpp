@@ -40,6 +40,29 @@ FusedColumns fused_columns(const ModelConfig& config, const BlockKind& kind) {
   return columns;
 }
 
+// The columns of queries, or of the gates behind them, where each head has both.
+std::vector<int32_t> columns_of_heads(const BlockKind& kind, bool gates) {
+  std::vector<int32_t> columns;
+  for (int64_t head = 0; head < kind.heads; ++head) {
+    for (int64_t i = 0; i < kind.head_dim; ++i)
+      columns.push_back(static_cast<int32_t>((2 * head + (gates ? 1 : 0)) * kind.head_dim + i));
+  }
+  return columns;
+}
+
+Matrix gather(Backend& backend, ConstMatrixView x, const std::vector<int32_t>& ids) {
+  Matrix y(backend, x.dtype, x.rows, static_cast<int64_t>(ids.size()));
+  backend.run(ops::GatherColumns{.x = x, .ids = ids, .y = y});
+  return y;
+}
+
+// heads = activation(gates) * heads
+void gate(Backend& backend, ConstMatrixView gates, Activation activation, MatrixView heads) {
+  Matrix gated = clone_shape(backend, heads);
+  backend.run(ops::Gate{.gate = gates, .up = heads, .activation = activation, .y = gated});
+  backend.run(ops::Convert{.x = gated, .y = heads});
+}
+
 }  // namespace
 
 Attention::Projected Attention::project(const Block& block, ConstMatrixView x, Kept kept) const {
@@ -55,6 +78,11 @@ Attention::Projected Attention::project(const Block& block, ConstMatrixView x, K
     return copy;
   };
   heads.owners.push_back(apply(backend, linears[0], x));
+  if (config_.architecture->gated_heads) {
+    const Matrix both = std::move(heads.owners[0]);
+    heads.gates = gather(backend, both, columns_of_heads(kind, true));
+    heads.owners[0] = gather(backend, both, columns_of_heads(kind, false));
+  }
   if (!is_fused) {
     heads.owners.push_back(kind.reuses_keys ? copy_of(kept.keys) : apply(backend, linears[1], x));
     heads.owners.push_back(kind.reuses_keys    ? copy_of(kept.values)
@@ -70,10 +98,8 @@ Attention::Projected Attention::project(const Block& block, ConstMatrixView x, K
     const Matrix all = std::move(heads.owners[0]);
     heads.owners.clear();
     const FusedColumns columns = fused_columns(config_, kind);
-    for (const std::vector<int32_t>* ids : {&columns.q, &columns.k, &columns.v}) {
-      Matrix& part = heads.owners.emplace_back(backend, dtype_, x.rows, static_cast<int64_t>(ids->size()));
-      backend.run(ops::GatherColumns{.x = all, .ids = *ids, .y = part});
-    }
+    for (const std::vector<int32_t>* ids : {&columns.q, &columns.k, &columns.v})
+      heads.owners.push_back(gather(backend, all, *ids));
   }
   heads.q = heads.owners[0];
   heads.k = heads.owners[1];
@@ -103,6 +129,7 @@ Matrix Attention::attend(const Block& block, Batch& batch) {
                  is_narrow ? wide.view() : rows.of(y), kept);
     if (is_narrow) without_zeros(block, wide, rows.of(y));
     if (!config_.architecture->attention_gate.empty()) gate_heads(block, x, rows.of(y));
+    if (!heads.gates.empty()) gate(backend, heads.gates, Activation::sigmoid, rows.of(y));
   });
   return y;
 }
@@ -135,19 +162,14 @@ void Attention::without_zeros(const Block& block, ConstMatrixView wide, MatrixVi
 void Attention::gate_heads(const Block& block, ConstMatrixView x, MatrixView heads) const {
   Backend& backend = *block.backend;
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  Matrix gate = apply(backend, linears_of(block, StepKind::attention_in).back(), x);
+  Matrix gates = apply(backend, linears_of(block, StepKind::attention_in).back(), x);
   if (config_.gate_per_head) {
     const int64_t size = heads.cols / kind.heads;
     std::vector<int32_t> columns;
     for (int64_t column = 0; column < heads.cols; ++column) columns.push_back(static_cast<int32_t>(column / size));
-    Matrix wide = clone_shape(backend, heads);
-    backend.run(ops::GatherColumns{.x = gate, .ids = columns, .y = wide});
-    gate = std::move(wide);
+    gates = gather(backend, gates, columns);
   }
-  Matrix gated = clone_shape(backend, heads);
-  backend.run(
-      ops::Gate{.gate = gate, .up = heads, .activation = config_.architecture->attention_gate_activation, .y = gated});
-  backend.run(ops::Convert{.x = gated, .y = heads});
+  gate(backend, gates, config_.architecture->attention_gate_activation, heads);
 }
 
 void Attention::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,

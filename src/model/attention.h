@@ -35,6 +35,7 @@ class Attention {
   struct Projected {
     std::vector<Matrix> owners;
     MatrixView q, k, v;
+    Matrix gates;  // [rows, heads * head_dim], where queries come with them
   };
   Projected project(const Block& block, ConstMatrixView x, Kept kept) const;
   Matrix with_zeros(const Block& block, ConstMatrixView v) const;

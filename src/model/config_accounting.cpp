@@ -233,6 +233,9 @@ bool has_key_heads(const Json& value, const ModelConfig& config) {
 bool has_choice_bias(const Json& value, const ModelConfig& config) {
   return value == true && !config.expert_row.choice_bias.empty();
 }
+bool has_gated_heads(const Json& value, const ModelConfig& config) {
+  return value == true && config.architecture->gated_heads;
+}
 bool is_rope(const Json& value, const ModelConfig& config) {
   const Positions positions = config.architecture->positions;
   if (value == true || value == "rope" || value == "rope_gptj" || value == "rotary")
@@ -273,6 +276,7 @@ constexpr Agreement kAgreements[] = {{"attention_bias", has_all_biases},
                                      {"use_qk_norm", has_qk_norm},
                                      {"qk_norm", has_qk_norm},
                                      {"qk_norm_type", is_word<kPerLayer>},
+                                     {"attn_output_gate", has_gated_heads},
                                      {"use_parallel_block", is_parallel},
                                      {"use_gated_activation", is_gated},
                                      {"use_routing_bias", has_choice_bias},

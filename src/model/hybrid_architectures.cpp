@@ -9,7 +9,6 @@ namespace {
 Architecture lfm2() {
   return {.model_types = {"lfm2"},
           .models = "LFM2 350M to 2.6B, and inside LFM2-VL",
-          .lacking = {{"GPTQModel", ""}},
           .final_norm = "embedding_norm",
           .attention_norm = "operator_norm",
           .mlp_norm = "ffn_norm",
@@ -36,7 +35,7 @@ Architecture lfm2_moe() {
   Architecture row = lfm2();
   row.model_types = {"lfm2_moe"};
   row.models = "LFM2 8B-A1B, 24B-A2B";
-  row.lacking = {};
+  row.lacking = {{"GPTQModel", "7.7 looks for self_attn.o_proj, which is self_attn.out_proj here"}};
   row.experts = {.router = "feed_forward.gate",
                  .choice_bias = "feed_forward.expert_bias",
                  .gate = "feed_forward.experts.#.w1",
@@ -49,8 +48,68 @@ Architecture lfm2_moe() {
   return row;
 }
 
+// Three blocks of four have the gated delta rule instead of attention.
+Architecture qwen3_next() {
+  Architecture row = qwen3_row();
+  row.model_types = {"qwen3_next"};
+  row.models = "Qwen3-Next 80B-A3B, Qwen3-Coder-Next";
+  row.norm_weight = NormWeight::plus_one;
+  row.partial_rotary = 0.25;
+  row.gated_heads = true;
+  row.fused_qkv = "self_attn.qkv_proj";
+  row.window = "";
+  row.delta = {.qkvz = "linear_attn.in_proj_qkvz",
+               .gates = {"linear_attn.in_proj_ba"},
+               .convolution = "linear_attn.conv1d",
+               .decay_rate = "linear_attn.A_log",
+               .decay_bias = "linear_attn.dt_bias",
+               .norm = "linear_attn.norm",
+               .out = "linear_attn.out_proj"};
+  row.experts = {.router = "mlp.gate",
+                 .gate = "mlp.experts.#.gate_proj",
+                 .up = "mlp.experts.#.up_proj",
+                 .down = "mlp.experts.#.down_proj",
+                 .shared_gate = "mlp.shared_expert.gate_proj",
+                 .shared_up = "mlp.shared_expert.up_proj",
+                 .shared_down = "mlp.shared_expert.down_proj",
+                 .shared_router = "mlp.shared_expert_gate",
+                 .renormalized = {"norm_topk_prob", true}};
+  row.also = {read_delta_rule, read_experts};
+  return row;
+}
+
+// Queries, keys and values in one linear, their gates in others; inside qwen3_5 and qwen3_5_moe.
+void split_projections(DeltaRow& row) {
+  row.qkvz = "";
+  row.qkv = "linear_attn.in_proj_qkv";
+  row.z = "linear_attn.in_proj_z";
+  row.fused_qkvz = "linear_attn.in_proj_qkvz";
+  row.gates = {"linear_attn.in_proj_b", "linear_attn.in_proj_a"};
+}
+
+Architecture qwen3_5() {
+  Architecture row = qwen3_next();
+  row.model_types = {"qwen3_5_text"};
+  row.models = "Qwen3.5 and Qwen3.6, dense, also inside qwen3_5";
+  split_projections(row.delta);
+  row.experts = {};
+  row.also = {read_delta_rule};
+  return row;
+}
+
+Architecture qwen3_5_moe() {
+  Architecture row = qwen3_next();
+  row.model_types = {"qwen3_5_moe_text"};
+  row.models = "Qwen3.5 and Qwen3.6 with experts, also inside qwen3_5_moe";
+  split_projections(row.delta);
+  row.experts.renormalized = kYes;
+  return row;
+}
+
 }  // namespace
 
-std::vector<Architecture> hybrid_architectures() { return {lfm2(), lfm2_moe()}; }
+std::vector<Architecture> hybrid_architectures() {
+  return {lfm2(), lfm2_moe(), qwen3_next(), qwen3_5(), qwen3_5_moe()};
+}
 
 }  // namespace gptq

@@ -47,6 +47,30 @@ void read_adjusted_width(const Keys& keys, ModelConfig& config) {
   config.intermediate = std::max<int64_t>(rounded_up(static_cast<int64_t>(width), unit), unit);
 }
 
+void read_delta_rule(const Keys& keys, ModelConfig& config) {
+  DeltaShape& shape = config.delta.shape;
+  shape = {.key_heads = keys.size("linear_num_key_heads", 16, kMostHeads),
+           .value_heads = keys.size("linear_num_value_heads", 32, kMostHeads),
+           .key_dim = keys.size("linear_key_head_dim", 128),
+           .value_dim = keys.size("linear_value_head_dim", 128)};
+  config.delta.taps = keys.size("linear_conv_kernel_dim", 4, kMostTaps);
+  if (shape.value_heads % shape.key_heads != 0) {
+    throw keys.wrong("linear_num_value_heads", cat("is ", shape.value_heads, ", which linear_num_key_heads ",
+                                                   shape.key_heads, " does not divide"));
+  }
+  if (config.delta.mixed_width() > kMostWidth) {
+    throw keys.wrong("linear_num_value_heads",
+                     cat("and the sizes beside it make queries, keys and values of ", config.delta.mixed_width(),
+                         " features, where ", kMostWidth, " are possible"));
+  }
+  const Json* types = keys.list("layer_types", config.blocks);
+  const int64_t every = keys.size("full_attention_interval", 4);
+  if (types != nullptr) return read_layer_types(keys, *types, "linear_attention", Mixer::delta_rule, config);
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    if ((block + 1) % every != 0) config.kinds[static_cast<size_t>(block)].mixer = Mixer::delta_rule;
+  }
+}
+
 void read_expert_bias(const Keys& keys, ModelConfig& config) {
   if (!keys.flag("use_expert_bias", true)) config.expert_row.choice_bias = "";
 }

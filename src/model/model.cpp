@@ -21,6 +21,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
       latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
       convolution_(config_, dtype, micro_batches_),
       state_space_(config_, dtype, micro_batches_),
+      delta_rule_(config_, dtype, micro_batches_),
       mlp_(config_, dtype, micro_batches_),
       experts_(config_, dtype, mlp_) {
   check_tensors(checkpoint, config_, static_cast<bool>(reader_));
@@ -66,6 +67,7 @@ Matrix Model::mix(const Block& block, Batch& batch) {
   const Mixer mixer = config_.kinds[static_cast<size_t>(block.index)].mixer;
   if (mixer == Mixer::attention) return attention_.attend(block, batch);
   if (mixer == Mixer::convolution) return convolution_.mix(block, batch);
+  if (mixer == Mixer::delta_rule) return delta_rule_.mix(block, batch);
   const int64_t width = config_.state_space.width();
   const Linear& in = block.steps.front().linears.back();
   if (mixer == Mixer::state_space) {

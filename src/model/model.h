@@ -5,6 +5,7 @@
 #include "model/attention.h"
 #include "model/batch.h"
 #include "model/block.h"
+#include "model/delta_rule.h"
 #include "model/embedding.h"
 #include "model/latent_attention.h"
 #include "model/micro_batches.h"
@@ -82,6 +83,7 @@ class Model {
   LatentAttention latent_attention_;
   GatedConvolution convolution_;
   StateSpaceMixer state_space_;
+  GatedDelta delta_rule_;
   Mlp mlp_;
   MixtureOfExperts experts_;
 };

@@ -1,5 +1,6 @@
 #include "model/specs.h"
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 #include <utility>
@@ -52,6 +53,8 @@ class Specs {
         return add_state_space(steps);
       case Mixer::attention_and_state_space:
         return add_attention_and_state_space(steps);
+      case Mixer::delta_rule:
+        return add_delta_rule(steps);
       case Mixer::none:
         return;
     }
@@ -76,7 +79,7 @@ class Specs {
         steps.back().push_back(linear(StepKind::attention_in, name, width, hidden, bias, row_.fused_qkv));
       };
       steps.emplace_back();
-      add(row_.q, q_width, config_.q_bias);
+      add(row_.q, row_.gated_heads ? 2 * q_width : q_width, config_.q_bias);
       if (!kind_.reuses_keys) add(row_.k, kv_width, config_.kv_bias);
       if (!kind_.reuses_keys && !kind_.value_is_key) add(row_.v, v_width, config_.kv_bias);
     } else {
@@ -122,6 +125,18 @@ class Specs {
     const bool bias = config_.convolution.bias;
     steps.push_back({linear(StepKind::mixer_in, row_.convolution.in, 3 * hidden, hidden, bias)});
     steps.push_back({linear(StepKind::mixer_out, row_.convolution.out, hidden, hidden, bias)});
+  }
+
+  void add_delta_rule(StepSpecs& steps) const {
+    const DeltaRow& row = row_.delta;
+    const int64_t hidden = config_.hidden, mixed = config_.delta.mixed_width(), values = config_.delta.value_width();
+    if (row.qkv.empty()) {
+      steps.push_back({linear(StepKind::mixer_in, row.qkvz, mixed + values, hidden, false)});
+    } else {
+      steps.push_back({linear(StepKind::mixer_in, row.qkv, mixed, hidden, false, row.fused_qkvz),
+                       linear(StepKind::mixer_in, row.z, values, hidden, false, row.fused_qkvz)});
+    }
+    steps.push_back({linear(StepKind::mixer_out, row.out, hidden, values, false)});
   }
 
   void add_mlp(StepSpecs& steps) const {
@@ -271,7 +286,7 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
 
 std::vector<int64_t> matrix_shape(const PartSpec& spec) {
   if (spec.part == Part::convolution) return {spec.rows, 1, spec.cols};
-  return {spec.rows, spec.cols};
+  return {spec.rows / std::max<int64_t>(1, static_cast<int64_t>(spec.weights.size())), spec.cols};
 }
 
 int64_t bias_size(const PartSpec& spec) {
@@ -315,6 +330,26 @@ void add_state_space_parts(const ModelConfig& config, const std::string& prefix,
   }
 }
 
+// The parts of the gated delta rule. Queries and keys are normalized to length 1, queries then divided by the root of
+// their size: a norm with constant weights.
+void add_delta_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const DeltaRow& row = config.architecture->delta;
+  const DeltaShape& shape = config.delta.shape;
+  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols) {
+    specs.push_back({.part = part, .weights = {prefix + tensor}, .rows = rows, .cols = cols});
+  };
+  PartSpec gates{.part = Part::mixer_gates, .rows = 2 * shape.value_heads, .cols = config.hidden};
+  for (const std::string_view name : row.gates) gates.weights.push_back(cat(prefix, name, ".weight"));
+  specs.push_back(gates);
+  add(Part::convolution, cat(row.convolution, ".weight"), config.delta.mixed_width(), config.delta.taps);
+  add(Part::decay, std::string(row.decay_rate), 1, shape.value_heads);
+  add(Part::step_bias, std::string(row.decay_bias), 1, shape.value_heads);
+  add(Part::gated_norm, cat(row.norm, ".weight"), 1, shape.value_dim);
+  const auto size = static_cast<float>(shape.key_dim);
+  specs.push_back({.part = Part::query_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / size});
+  specs.push_back({.part = Part::key_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / std::sqrt(size)});
+}
+
 }  // namespace
 
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
@@ -352,6 +387,7 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
         config.convolution.bias ? name + ".bias" : "");
   }
   if (mixes_by_state_space(kind)) add_state_space_parts(config, prefix, specs);
+  if (kind.mixer == Mixer::delta_rule) add_delta_parts(config, prefix, specs);
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
   if (!row.sinks.empty() && kind.has_sinks && attends(kind)) add(Part::sinks, std::string(row.sinks), 1, kind.heads);

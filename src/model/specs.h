@@ -91,6 +91,9 @@ enum class Part : uint8_t {
   step_norm,
   b_norm,
   c_norm,
+  mixer_gates,
+  query_scale,
+  key_scale,
   router,
   choice_bias,
   shared_router,
@@ -106,7 +109,7 @@ enum class Part : uint8_t {
   block_scale,
   activation_alphas
 };
-constexpr size_t kParts = 33;
+constexpr size_t kParts = 36;
 
 // A part's tensors.
 struct PartSpec {
@@ -119,7 +122,7 @@ struct PartSpec {
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The shape of its tensor, unless that is a vector: of a convolution [channels, 1, taps].
+// The shape of each of its tensors, unless these are vectors: of a convolution [channels, 1, taps].
 std::vector<int64_t> matrix_shape(const PartSpec& spec);
 // The elements of its bias: a router, a convolution and a projection have one per row.
 int64_t bias_size(const PartSpec& spec);

@@ -9,6 +9,7 @@
 #include "ops/columns.h"
 #include "ops/convolution.h"
 #include "ops/copies.h"
+#include "ops/delta_rule.h"
 #include "ops/factor.h"
 #include "ops/gates.h"
 #include "ops/gram.h"
@@ -28,7 +29,7 @@ namespace ops {
 
 using AllOps =
     Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps, FactorOps,
-                  RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps, StateSpaceOps>::List;
+                  RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps, DeltaRuleOps, StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

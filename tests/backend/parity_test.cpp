@@ -486,6 +486,15 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
   device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
   device.run(ops::Xielu{.x = rows, .alphas = square.view().row_range(0, 2).col_range(0, 1), .y = rows});
+  device.run(ops::LogDecay{.x = rows, .log_rate = wide, .bias = wide, .y = rows});
+  device.run(ops::GatedDeltaRule{.q = rows,
+                                 .k = rows,
+                                 .v = rows,
+                                 .log_decay = column,
+                                 .beta = column,
+                                 .offsets = offsets,
+                                 .shape = {1, 1, 8, 8},
+                                 .y = rows});
   device.run(ops::CausalConvolution{.x = rows, .weight = channels, .offsets = offsets, .y = rows});
   device.run(ops::AddRows{.x = rows, .ids = ids, .y = rows});
   device.run(ops::AddGram{.x = rows, .h = square, .dropped = count});

@@ -218,6 +218,24 @@ TEST(Reference, GatesWithoutASecondSide) {
   expect_near(y, {0.7310586F, -0.2689414F});
 }
 
+// A state of one element: s = 5, then exp(log 1/2) 5 + 1/2 3 (4 - 3 5/2) = -2.75.
+TEST(Reference, TheDeltaRuleCorrectsItsState) {
+  Matrix y = matrix(3, 1, {0, 0, 0});
+  const std::vector<int64_t> offsets = {0, 2, 3};
+  const Matrix q = matrix(3, 1, {1, 2, 1}), k = matrix(3, 1, {1, 3, 1}), v = matrix(3, 1, {5, 4, 7}),
+               log_decay = matrix(3, 1, {-9, -0.6931472F, 0}), beta = matrix(3, 1, {1, 0.5F, 1});
+  reference(ops::GatedDeltaRule{
+      .q = q, .k = k, .v = v, .log_decay = log_decay, .beta = beta, .offsets = offsets, .shape = {1, 1, 1, 1}, .y = y});
+  expect_near(y, {5, -5.5F, 7});
+}
+
+TEST(Reference, DecaysAreRatesTimesASoftplus) {
+  Matrix y = matrix(1, 2, {0, 0});
+  reference(ops::LogDecay{
+      .x = matrix(1, 2, {0, 99}), .log_rate = matrix(1, 2, {0, 0.6931472F}), .bias = matrix(1, 2, {0, 1}), .y = y});
+  expect_near(y, {-0.6931472F, -200}, 1e-4F);
+}
+
 TEST(Reference, ConvolutionsReadTheTokensBeforeInTheirSequence) {
   Matrix y = matrix(4, 1, {0, 0, 0, 0});
   const std::vector<int64_t> offsets = {0, 3, 4};

@@ -36,9 +36,9 @@ const CpuOps& all_ops() {
   static const CpuOps table = [] {
     CpuOps ops;
     for (const auto add :
-         {add_attention_ops, add_column_ops, add_convolution_ops, add_copy_ops, add_factor_ops, add_gate_ops,
-          add_gram_ops, add_grid_ops, add_linear_ops, add_loss_ops, add_norm_ops, add_pack_ops, add_rope_ops,
-          add_row_sum_ops, add_state_space_ops, add_sum_ops, add_symmetric_ops})
+         {add_attention_ops, add_column_ops, add_convolution_ops, add_copy_ops, add_delta_rule_ops, add_factor_ops,
+          add_gate_ops, add_gram_ops, add_grid_ops, add_linear_ops, add_loss_ops, add_norm_ops, add_pack_ops,
+          add_rope_ops, add_row_sum_ops, add_state_space_ops, add_sum_ops, add_symmetric_ops})
       add(ops);
     return ops;
   }();

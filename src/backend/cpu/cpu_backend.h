@@ -81,6 +81,7 @@ void add_attention_ops(CpuOps& table);
 void add_column_ops(CpuOps& table);
 void add_convolution_ops(CpuOps& table);
 void add_copy_ops(CpuOps& table);
+void add_delta_rule_ops(CpuOps& table);
 void add_factor_ops(CpuOps& table);
 void add_gate_ops(CpuOps& table);
 void add_gram_ops(CpuOps& table);

@@ -59,6 +59,7 @@ void add_attention_ops(GpuOps& table);
 void add_column_ops(GpuOps& table);
 void add_convolution_ops(GpuOps& table);
 void add_copy_ops(GpuOps& table);
+void add_delta_rule_ops(GpuOps& table);
 void add_factor_ops(GpuOps& table);
 void add_gate_ops(GpuOps& table);
 void add_gram_ops(GpuOps& table);

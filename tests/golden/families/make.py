@@ -42,6 +42,11 @@ YARN = dict(type="yarn", factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, msca
 LONGROPE = dict(type="longrope", short_factor=[1.0, 1.2, 1.5], long_factor=[1.0, 2.0, 4.0])
 GRANITE = dict(embedding_multiplier=3.0, attention_multiplier=0.3, residual_multiplier=0.7, logits_scaling=2.0)
 LFM2 = {**EVEN, "num_hidden_layers": 3, "hidden_size": 24}
+DELTA = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=8,
+             linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12,
+             linear_conv_kernel_dim=4, vocab_size=VOCABULARY, max_position_embeddings=64)
+QWEN3_5_TOWER = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=24, patch_size=2,
+                     spatial_merge_size=1, temporal_patch_size=1, num_position_embeddings=4)
 SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
 DUAL = {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "mamba_n_heads": 8, "mamba_d_head": "auto",
         "mamba_n_groups": 1, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 8}
@@ -122,6 +127,11 @@ def old_gpt2(weights):
 
 def with_head(weights):
     return weights | {"lm_head.weight": weights["transformer.word_embeddings.weight"].clone()}
+
+
+def with_mtp(weights):
+    """With a tensor of multi-token prediction, which transformers does not compute."""
+    return weights | {"mtp.fc.weight": torch.randn(3, 5)}
 
 
 def nested(model_type):
@@ -391,6 +401,22 @@ CASES |= {
                               expand=2, chunk_size=8, vocab_size=VOCABULARY, time_step_limit=[0.05, 1.5], **SOME), {}),
     "mamba": ("mamba", dict(SCAN, use_bias=True), {}),
     "falcon_mamba": ("falcon_mamba", dict(SCAN, tie_word_embeddings=False, mixer_rms_eps=1e-5), {}),
+    # The gated delta rule in most blocks.
+    "qwen3_next": ("qwen3_next", dict(DELTA, **EXPERTS, shared_expert_intermediate_size=24, intermediate_size=40,
+                                      mlp_only_layers=[1], rope_theta=1e4, partial_rotary_factor=0.5,
+                                      full_attention_interval=3), {}),
+    "qwen3_next-fused": ("qwen3_next", dict(DELTA, **EXPERTS, shared_expert_intermediate_size=24, intermediate_size=40,
+                                            layer_types=["full_attention", "linear_attention", "linear_attention"],
+                                            norm_topk_prob=False, decoder_sparse_step=2), dict(fused=True)),
+    "qwen3_5_text": ("qwen3_5_text", dict(DELTA, intermediate_size=40, attn_output_gate=True, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5, mrope_interleaved=True, mrope_section=[1, 1, 0]),
+        layer_types=["linear_attention", "linear_attention", "full_attention"]), {}),
+    "qwen3_5": ("qwen3_5_text", dict(DELTA, intermediate_size=40, tie_word_embeddings=True, rope_parameters=dict(
+        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5, mrope_interleaved=True, mrope_section=[1, 1, 0])),
+                dict(inside("qwen3_5", **QWEN3_5_TOWER), rename=with_mtp)),
+    "qwen3_5_moe_text": ("qwen3_5_moe_text", dict(DELTA, **EXPERTS, shared_expert_intermediate_size=24,
+                                                  partial_rotary_factor=0.5, full_attention_interval=2),
+                         dict(fused=True)),
     # Experts as transformers 5 holds them.
     "qwen3_moe-fused": ("qwen3_moe", dict(WIDE, **EXPERTS, norm_topk_prob=True), dict(fused=True)),
     "mixtral-fused": ("mixtral", MIXTRAL, dict(fused=True)),
@@ -557,7 +583,7 @@ CASES |= {
         rename=with_prefix("language_model.", "vision_embed_tokens.weight"), wrap=nested("fuyu"))),
 }
 # Norms that add one to their weight.
-FROM_ZERO = ("gemma_", "gemma2", "gemma3", "nemotron", "vaultgemma")
+FROM_ZERO = ("gemma_", "gemma2", "gemma3", "nemotron", "vaultgemma", "qwen3_next", "qwen3_5")
 FROM_ONE = ("nemotron_h",)
 
 
@@ -571,9 +597,11 @@ def fill(model, model_type, generator):
         normal = torch.randn(weight.shape, generator=generator)
         if "bias" in name or name.endswith("sinks"):
             values = 0.4 * normal
+        elif "A_log" in name:
+            values = -2 + 0.5 * normal  # states that live for many tokens
         elif "norm" in name or ".ln_" in name or weight.dim() == 1:
             size = 0.5 if model_type.startswith("gemma4") and "k_norm" in name else 1  # its scores have no scale
-            from_zero = (model_type + "_").startswith(FROM_ZERO) and model_type not in FROM_ONE
+            from_zero = (model_type + "_").startswith(FROM_ZERO) and model_type not in FROM_ONE and "linear_attn" not in name
             values = size * ((0 if from_zero else 1) + 0.2 * normal)
         elif weight is embedding:
             values = normal / math.sqrt(weight.shape[1]) if model_type.startswith("gemma") else normal
