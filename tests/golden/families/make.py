@@ -477,7 +477,7 @@ CASES |= {
     "afmoe": ("afmoe", dict(NEXT, **SPARSE, num_shared_experts=1, num_dense_layers=1, route_scale=2.0,
                             mup_enabled=True), {}),
     "laguna": ("laguna", dict(NEXT, **SPARSE, shared_expert_intermediate_size=24, moe_routed_scaling_factor=1.5,
-                              mlp_layer_types=["dense", "sparse"], num_attention_heads_per_layer=[8, 4], gating=True,
+                              mlp_layer_types=["dense", "sparse"], num_attention_heads_per_layer=[8, 16], gating=True,
                               rope_parameters=dict(
                                   full_attention=dict(rope_type="default", rope_theta=5e5, partial_rotary_factor=0.5),
                                   sliding_attention=dict(rope_type="default", rope_theta=1e4,
@@ -505,7 +505,7 @@ CASES |= {
     "xglm": ("xglm", dict(d_model=24, ffn_dim=40, num_layers=2, attention_heads=3, vocab_size=VOCABULARY,
                           max_position_embeddings=64, activation_function="gelu", scale_embedding=True), {}),
     "mimo_v2_flash": ("mimo_v2_flash", dict(
-        {**NEXT, "num_key_value_heads": 1}, v_head_dim=4, moe_intermediate_size=16, n_routed_experts=6, n_group=1,
+        {**NEXT, "num_attention_heads": 8}, v_head_dim=4, moe_intermediate_size=16, n_routed_experts=6, n_group=1,
         topk_group=1, num_experts_per_tok=3, norm_topk_prob=True, attention_bias=True, mlp_layer_types=["dense", "sparse"],
         rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=5e6, partial_rotary_factor=0.5),
                              sliding_attention=dict(rope_type="default", rope_theta=1e4,
