@@ -30,13 +30,13 @@ bool says(const Json& config, const char* key) {
 }
 
 // The weights of a config_group, for this recipe.
-Json weights_of(const Recipe& recipe) {
+Json weights_of(const ResolvedRecipe& recipe) {
   const bool channel = recipe.group_size == -1;
   return {{"num_bits", recipe.bits},
           {"type", "int"},
           {"symmetric", recipe.sym},
           {"strategy", channel ? "channel" : "group"},
-          {"group_size", channel ? Json() : Json(recipe.group_size)},
+          {"group_size", channel ? Json() : Json(*recipe.group_size)},
           {"dynamic", false},
           {"actorder", nullptr},
           {"observer", "minmax"}};
@@ -65,7 +65,8 @@ Json config_groups_of(const OutputRecord& record) {
   }
   if (groups.size() < 2) {
     groups.clear();
-    groups.emplace_back(weights_of(linears.empty() ? record.recipe : linears[0].recipe), Json::array({"Linear"}));
+    groups.emplace_back(weights_of(linears.empty() ? resolve(record.recipe) : linears[0].recipe),
+                        Json::array({"Linear"}));
   }
   Json config_groups = Json::object();
   for (size_t i = 0; i < groups.size(); ++i) {

@@ -53,7 +53,7 @@ std::vector<std::string> format_names() {
 
 QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe) {
   return {.bits = recipe.bits,
-          .group_size = recipe.group_size,
+          .group_size = *recipe.group_size,
           .sym = recipe.sym,
           .desc_act = recipe.desc_act,
           .format = &format,
@@ -97,13 +97,13 @@ std::string already_quantized(const Json& config, const std::string& where) {
              where, "', quantization_config=Mxfp4Config(dequantize=True)).save_pretrained('NEW_FOLDER')\"");
 }
 
-void check_shape(const LinearSpec& linear, const Recipe& recipe) {
-  if (recipe.group_size != -1 && linear.in_features % recipe.group_size != 0) {
+void check_shape(const LinearSpec& linear, const ResolvedRecipe& recipe) {
+  if (recipe.group_size != -1 && linear.in_features % *recipe.group_size != 0) {
     std::string divisors;
     for (const int64_t size : {1024, 512, 256, 128, 64, 32, 16}) {
       if (linear.in_features % size == 0) divisors += cat(divisors.empty() ? "" : ", ", size);
     }
-    throw InputError(cat("`group_size` ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
+    throw InputError(cat("`group_size` ", *recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
                          linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"),
                      {.option = "group_size", .file = {}, .tensor = linear.name});
   }

@@ -166,7 +166,7 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
 std::string already_quantized(const Json& config, const std::string& where);
 
 // Throws InputError, naming the linear and the sizes that would work, where no format can hold it.
-void check_shape(const LinearSpec& linear, const Recipe& recipe);
+void check_shape(const LinearSpec& linear, const ResolvedRecipe& recipe);
 
 // Whether a stored linear has negative scales.
 bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format);

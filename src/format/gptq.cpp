@@ -110,7 +110,7 @@ class GptqFormat final : public HuggingFaceFormat {
                    {"checkpoint_format", format},
                    {"format", format},
                    {"bits", recipe.bits},
-                   {"group_size", recipe.group_size},
+                   {"group_size", *resolve(recipe).group_size},
                    {"sym", recipe.sym},
                    {"desc_act", recipe.desc_act},
                    {"lm_head", recipe.lm_head},

@@ -12,6 +12,7 @@
 #include "model/config_accounting.h"
 #include "model/model.h"
 #include "plan/device_map_text.h"
+#include "plan/group_size.h"
 #include "plan/mixed_bits.h"
 #include "recipe/option.h"
 
@@ -91,7 +92,7 @@ DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
   return parse_safetensors_dtype(checkpoint.tensor(embedding_tensor(config)).dtype).value_or(DType::f32);
 }
 
-Facts find_facts(const Job& job) {
+Facts find_facts(Job& job) {
   check_numbers(job);
   Facts facts;
   facts.format = &format_of(job.recipe);
@@ -111,6 +112,8 @@ Facts find_facts(const Job& job) {
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
   facts.notices.push_back({Level::message, message_of(facts.precision)});
   const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
+  if (const std::string text = settle_group_size(job.recipe, facts.config); !text.empty())
+    facts.notices.push_back({Level::message, text});
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(
