@@ -14,12 +14,15 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
 #include "format/stored.h"
+#include "io/pack.h"
+#include "io/quantization_entry.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {
 namespace {
+
+constexpr const char* kPacked = "pack-quantized";
 
 bool is_known(int bits) { return bits == 4 || bits == 8; }
 
@@ -150,7 +153,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
   }
 
   Json config(const OutputRecord& record) const override {
-    return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
+    return {{"quant_method", "compressed-tensors"}, {"format", kPacked},
             {"quantization_status", "compressed"},  {"config_groups", config_groups_of(record)},
             {"ignore", record.unquantized},         {"kv_cache_scheme", nullptr},
             {"meta", recipe_record(record.recipe)}};
@@ -160,13 +163,14 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
 
   const Parts& parts() const override { return parts_; }
 
-  bool recognizes(const Json& /*config*/) const override { return true; }  // parse() says what it does not read
+  bool recognizes(const Json& config) const override {
+    const std::string format = checkpoint_format_of(config);
+    return format.empty() || format == kPacked;
+  }
 
   QuantizationConfig parse(const Json& config, const std::string& where) const override {
     const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": compressed-tensors ", what)); };
     try {
-      const std::string format = config.value("format", std::string("dense"));
-      if (format != "pack-quantized") fail(cat("with format '", format, "' is not read; pack-quantized is"));
       for (const char* key : {"kv_cache_scheme", "transform_config"}) {
         if (says(config, key)) fail(cat("with a ", key, " is not read: it changes more than the weights"));
       }

@@ -8,8 +8,9 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
 #include "format/stored.h"
+#include "io/pack.h"
+#include "io/quantization_entry.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {

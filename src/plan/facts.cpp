@@ -98,8 +98,13 @@ Facts find_facts(Job& job) {
   facts.format = &format_of(job.recipe);
   facts.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
   const Checkpoint& checkpoint = *facts.checkpoint;
-  if (!checkpoint.quantization_config().is_null())
-    throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
+  if (!checkpoint.quantization_config().is_null()) {
+    if (!job.from_quantized) throw InputError(already_quantized(checkpoint));
+    dequantize(*facts.checkpoint);
+    facts.notices.push_back(
+        {Level::warning, cat(job.model, ": its weights were rounded before: they are dequantized and rounded again, ",
+                             "which loses more than rounding the unquantized model once")});
+  }
   checkpoint.side_files();  // throws for what cannot be copied
   facts.config = parse_model_config(checkpoint);
   tell_and_refuse(checkpoint, facts.config, job.ignore_config_keys, facts.notices);

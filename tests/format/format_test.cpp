@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
+#include "io/pack.h"
 #include "recipe/recipe.h"
 #include "recipe_helpers.h"
 
@@ -312,7 +312,7 @@ TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
     EXPECT_NE(message.find(word), std::string::npos) << message;
   };
   says(refusal([](Json& config, Json&) { config["format"] = "int-quantized"; }), "int-quantized");
-  says(refusal([](Json& config, Json&) { config["format"] = 4; }), "config_groups");
+  says(refusal([](Json& config, Json&) { config["format"] = 4; }), "'4' is not read");
   says(refusal([](Json& config, Json&) { config["kv_cache_scheme"] = {{"num_bits", 8}}; }), "kv_cache_scheme");
   says(refusal([](Json& config, Json&) {
          config["transform_config"] = {{"config_groups", {{"R1", 1}}}};

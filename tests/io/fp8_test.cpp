@@ -1,5 +1,5 @@
 // FP8 weights: their values, and folders with them.
-#include "io/fp8.h"
+#include "io/small_floats.h"
 
 #include <cmath>
 #include <random>

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "data/calibration.h"
 #include "format/format.h"
-#include "format/pack.h"
+#include "io/pack.h"
 #include "gptq/gptq.h"
 #include "io/child.h"
 #include "plan/layout.h"
