@@ -129,7 +129,6 @@ backend may still run them). transformers stores the experts of a block in one t
 * OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
-* gpt-oss in MXFP4: take the bf16 checkpoint.
 
 ## Differences from transformers
 

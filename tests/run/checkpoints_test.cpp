@@ -197,8 +197,8 @@ TEST_F(Checkpoints, QuantizedByOthersAreRefusedWithTheWayOut) {
   tensors.push_back({{"model.layers.0.mlp.up_proj.weight_packed", "I32", {1, 1}}, {0}});
   write_model(folder_ / "model", tiny_config(), tensors);
   for (const auto& [method, way] :
-       std::map<std::string, std::string>{{"mxfp4", "Mxfp4Config(dequantize=True)"},
-                                          {"awq", "give the unquantized model"},
+       std::map<std::string, std::string>{{"awq", "give the unquantized model, or add `from_quantized`"},
+                                          {"hqq", "give the unquantized model"},
                                           {"bitsandbytes", "give the unquantized model"},
                                           {"compressed-tensors", "the unquantized model"}}) {
     Json config = tiny_config();
