@@ -29,8 +29,7 @@ TEST(GroupSize, IsTheLargestThatDividesAllInputs) {
   }
   Recipe recipe;
   recipe.modules_in_block_to_quantize = {{"mlp.down_proj"}};
-  EXPECT_EQ(settle_group_size(recipe, config_of(96, 256)),
-            "group size: 128, which divides the inputs of all linears");
+  EXPECT_EQ(settle_group_size(recipe, config_of(96, 256)), "group size: 128, which divides the inputs of all linears");
   EXPECT_EQ(recipe.group_size, 128);
 }
 
