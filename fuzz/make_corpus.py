@@ -24,7 +24,7 @@ def write(target, name, *parts):
 
 
 def header_of(tensors, metadata=None):
-    sizes = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I64": 8, "F8_E4M3": 1, "U8": 1, "F64": 8}
+    sizes = {"F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I64": 8, "F8_E4M3": 1, "U8": 1, "I8": 1, "F64": 8}
     header, offset = ({"__metadata__": metadata} if metadata else {}), 0
     for name, dtype, shape in tensors:
         count = 1
@@ -202,7 +202,7 @@ def quantized():
         tensors = []
         for linear, (out, into) in linears.items():
             tensors += [(f"model.layers.0.{linear}.{part}", dtype, shape) for part, dtype, shape in tensors_of(out, into)]
-        tensors = sorted(tensors + plain, key=lambda tensor: ("I64", "F32", "I32", "F16", "F8_E4M3").index(tensor[1]))
+        tensors = sorted(tensors + plain, key=lambda tensor: ("I64", "F32", "I32", "F16", "F8_E4M3", "U8", "I8").index(tensor[1]))
         header, _ = header_of(tensors)
         # The shapes, which come first, and zeros; the target repeats them.
         data = b"".join(struct.pack("<2q", *linears[tensor[0].split(".", 3)[3].rsplit(".", 1)[0]])
@@ -225,6 +225,14 @@ def quantized():
                   "config_groups": {"group_0": {"weights": weights, "targets": ["Linear"]}}, "ignore": ["lm_head"]}
     folder("compressed", compressed, lambda out, into: [
         ("weight_packed", "I32", [out, into // 8]), ("weight_scale", "F16", [out, into // 32]), ("weight_shape", "I64", [2])])
+    folder("awq", {"quant_method": "awq", "bits": 4, "version": "gemm"}, lambda out, into: [
+        ("qweight", "I32", [into, out // 8]), ("qzeros", "I32", [into // 32, out // 8]),
+        ("scales", "F16", [into // 32, out])])
+    folder("int8", {**compressed, "format": "int-quantized"}, lambda out, into: [
+        ("weight", "I8", [out, into]), ("weight_scale", "F16", [out, 1])])
+    folder("nvfp4", {**compressed, "format": "nvfp4-pack-quantized"}, lambda out, into: [
+        ("weight_packed", "U8", [out, into // 2]), ("weight_scale", "F8_E4M3", [out, into // 16]),
+        ("weight_global_scale", "F32", [1])])
     folder("fp8", {"quant_method": "fp8", "weight_block_size": [16, 16]}, lambda out, into: [
         ("weight", "F8_E4M3", [out, into]), ("weight_scale_inv", "F32", [out // 16, into // 16])])
 

@@ -43,6 +43,8 @@ struct Job {
   // Dtype of the forward pass: fp32, bf16 or fp16; auto: the checkpoint's dtype where the device is fast in it.
   std::string precision = "auto";
   std::string ignore_config_keys;  // keys of config.json, with commas, that may change the computation and are not read
+  // Takes a model whose weights are quantized already: they are dequantized, and rounded a second time.
+  bool from_quantized = false;
   int64_t max_shard_bytes = 5'000'000'000;
   std::string loader;  // that must take the output: vllm, sglang, transformers, gptqmodel or exllamav2; empty: any
   bool overwrite = false;

@@ -28,9 +28,11 @@ struct ModuleRule {
 // src/recipe/options.cpp.
 struct Recipe {
   Method method = Method::gptq;
-  int bits = 4;              // 2, 3, 4 or 8
-  double average_bits = 0;   // 0: `bits`; else bits are measured and chosen step by step for this mean
-  int64_t group_size = 128;  // inputs that share a scale; -1: all
+  int bits = 4;             // 2, 3, 4 or 8
+  double average_bits = 0;  // 0: `bits`; else bits are measured and chosen step by step for this mean
+  // Inputs that share a scale; -1: all. Empty: the largest of 128, 64 and 32 that divides the inputs of all linears
+  // without a rule of their own.
+  std::optional<int64_t> group_size;
   bool sym = true;
   ScaleSearch scale_search = ScaleSearch::diag;
   Order order = Order::diagonal;

@@ -14,12 +14,15 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
 #include "format/stored.h"
+#include "io/pack.h"
+#include "io/quantization_entry.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {
 namespace {
+
+constexpr const char* kPacked = "pack-quantized";
 
 bool is_known(int bits) { return bits == 4 || bits == 8; }
 
@@ -38,13 +41,13 @@ bool says(const Json& config, const char* key) {
 }
 
 // The weights of a config_group, for this recipe.
-Json weights_of(const Recipe& recipe) {
+Json weights_of(const ResolvedRecipe& recipe) {
   const bool channel = recipe.group_size == -1;
   return {{"num_bits", recipe.bits},
           {"type", "int"},
           {"symmetric", recipe.sym},
           {"strategy", channel ? "channel" : "group"},
-          {"group_size", channel ? Json() : Json(recipe.group_size)},
+          {"group_size", channel ? Json() : Json(*recipe.group_size)},
           {"dynamic", false},
           {"actorder", nullptr},
           {"observer", "minmax"}};
@@ -73,7 +76,8 @@ Json config_groups_of(const OutputRecord& record) {
   }
   if (groups.size() < 2) {
     groups.clear();
-    groups.emplace_back(weights_of(linears.empty() ? record.recipe : linears[0].recipe), Json::array({"Linear"}));
+    groups.emplace_back(weights_of(linears.empty() ? resolve(record.recipe) : linears[0].recipe),
+                        Json::array({"Linear"}));
   }
   Json config_groups = Json::object();
   for (size_t i = 0; i < groups.size(); ++i) {
@@ -157,7 +161,7 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
   }
 
   Json config(const OutputRecord& record) const override {
-    return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
+    return {{"quant_method", "compressed-tensors"}, {"format", kPacked},
             {"quantization_status", "compressed"},  {"config_groups", config_groups_of(record)},
             {"ignore", record.unquantized},         {"kv_cache_scheme", nullptr},
             {"meta", recipe_record(record.recipe)}};
@@ -167,13 +171,14 @@ class CompressedTensorsFormat final : public HuggingFaceFormat {
 
   const Parts& parts() const override { return parts_; }
 
-  bool recognizes(const Json& /*config*/) const override { return true; }  // parse() says what it does not read
+  bool recognizes(const Json& config) const override {
+    const std::string format = checkpoint_format_of(config);
+    return format.empty() || format == kPacked;
+  }
 
   QuantizationConfig parse(const Json& config, const std::string& where) const override {
     const auto fail = [&](const std::string& what) { throw InputError(cat(where, ": compressed-tensors ", what)); };
     try {
-      const std::string format = config.value("format", std::string("dense"));
-      if (format != "pack-quantized") fail(cat("with format '", format, "' is not read; pack-quantized is"));
       for (const char* key : {"kv_cache_scheme", "transform_config"}) {
         if (says(config, key)) fail(cat("with a ", key, " is not read: it changes more than the weights"));
       }

@@ -8,6 +8,7 @@
 #include "base/parallel.h"
 #include "format/stored.h"
 #include "io/digest.h"
+#include "io/quantization_entry.h"
 #include "tensor/nonfinite.h"
 
 namespace gptq {
@@ -53,20 +54,17 @@ std::vector<std::string> format_names() {
 
 QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe) {
   return {.bits = recipe.bits,
-          .group_size = recipe.group_size,
+          .group_size = *recipe.group_size,
           .sym = recipe.sym,
           .desc_act = recipe.desc_act,
           .format = &format,
           .signed_scales = *recipe.signed_scales};
 }
 
-std::string checkpoint_format_of(const Json& config) {
-  for (const char* key : {"checkpoint_format", "format"}) {
-    const auto found = config.find(key);
-    if (found == config.end() || found->is_null()) continue;
-    return found->is_string() ? found->get<std::string>() : shown(*found);
-  }
-  return "";
+bool reads_codes(const Json& config) {
+  return std::any_of(std::begin(kFormats), std::end(kFormats), [&](const auto format) {
+    return format().method() == method_of(config) && format().recognizes(config);
+  });
 }
 
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where) {
@@ -78,33 +76,25 @@ QuantizationConfig parse_quantization_config(const Json& config, const std::stri
     if (format().recognizes(config)) return format().parse(config, where);
     versions += cat(versions.empty() ? "" : " and ", format().name());
   }
-  if (method == "mxfp4") throw InputError(already_quantized(config, where));
-  if (versions.empty()) {
-    throw InputError(
-        cat(where, ": quantized with '", method,
-            "'; this program reads GPTQ and compressed-tensors folders, FP8 weights and unquantized ones"));
-  }
+  if (versions.empty()) throw InputError(cat(where, ": quantized with '", method, "', which is not read"));
   throw InputError(
       cat(where, ": checkpoint_format '", checkpoint_format_of(config), "' is not read; ", versions, " are"));
 }
 
-std::string already_quantized(const Json& config, const std::string& where) {
-  const std::string method = method_of(config);
-  if (method != "mxfp4")
-    return cat(where, ": its weights are already quantized, with '", method, "'; give the unquantized model");
-  return cat(where, ": its weights are in MXFP4; take an upload of the model in bf16, or write one: python -c \"",
-             "from transformers import AutoModelForCausalLM, Mxfp4Config; AutoModelForCausalLM.from_pretrained('",
-             where, "', quantization_config=Mxfp4Config(dequantize=True)).save_pretrained('NEW_FOLDER')\"");
+std::string already_quantized(const Checkpoint& checkpoint) {
+  return cat(checkpoint.folder().string(), ": its weights are already quantized, with '",
+             method_of(checkpoint.quantization_config()), "'; give the unquantized model",
+             checkpoint.can_dequantize() ? ", or add `from_quantized` to round these weights a second time" : "");
 }
 
-void check_shape(const LinearSpec& linear, const Recipe& recipe) {
-  if (recipe.group_size != -1 && linear.in_features % recipe.group_size != 0) {
+void check_shape(const LinearSpec& linear, const ResolvedRecipe& recipe) {
+  if (recipe.group_size != -1 && linear.in_features % *recipe.group_size != 0) {
     std::string divisors;
     for (const int64_t size : {1024, 512, 256, 128, 64, 32, 16}) {
       if (linear.in_features % size == 0) divisors += cat(divisors.empty() ? "" : ", ", size);
     }
-    throw InputError(cat("`group_size` ", recipe.group_size, " does not divide the ", linear.in_features, " inputs of ",
-                         linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"),
+    throw InputError(cat("`group_size` ", *recipe.group_size, " does not divide the ", linear.in_features,
+                         " inputs of ", linear.name, ": ", divisors.empty() ? "-1 does" : divisors + " and -1 do"),
                      {.option = "group_size", .file = {}, .tensor = linear.name});
   }
   for (const int64_t size : {linear.in_features, linear.out_features}) {

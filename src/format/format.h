@@ -158,17 +158,17 @@ std::vector<std::string> format_names();  // "auto" among them
 // How a linear with this recipe is stored.
 QuantizationConfig stored_as(const Format& format, const ResolvedRecipe& recipe);
 
-// What a quantization_config says of its format: checkpoint_format, else format; empty if it says nothing.
-std::string checkpoint_format_of(const Json& config);
+// Whether a format reads the codes of folders with this config.
+bool reads_codes(const Json& config);
 
 // Throws InputError naming `where` for anything but the config of a known format.
 QuantizationConfig parse_quantization_config(const Json& config, const std::string& where);
 
-// Why a folder with this quantization_config cannot be quantized, and which one can.
-std::string already_quantized(const Json& config, const std::string& where);
+// Why a folder with a quantization_config is not quantized, and what can be done.
+std::string already_quantized(const Checkpoint& checkpoint);
 
 // Throws InputError, naming the linear and the sizes that would work, where no format can hold it.
-void check_shape(const LinearSpec& linear, const Recipe& recipe);
+void check_shape(const LinearSpec& linear, const ResolvedRecipe& recipe);
 
 // Whether a stored linear has negative scales.
 bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format);

@@ -8,8 +8,9 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
 #include "format/stored.h"
+#include "io/pack.h"
+#include "io/quantization_entry.h"
 #include "recipe/recipe_file.h"
 
 namespace gptq {
@@ -110,7 +111,7 @@ class GptqFormat final : public HuggingFaceFormat {
                    {"checkpoint_format", format},
                    {"format", format},
                    {"bits", recipe.bits},
-                   {"group_size", recipe.group_size},
+                   {"group_size", *resolve(recipe).group_size},
                    {"sym", recipe.sym},
                    {"desc_act", recipe.desc_act},
                    {"lm_head", recipe.lm_head},

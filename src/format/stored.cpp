@@ -10,8 +10,8 @@
 
 namespace gptq {
 
-int64_t groups_of(const LinearSpec& linear, const Recipe& recipe) {
-  return recipe.group_size == -1 ? 1 : linear.in_features / recipe.group_size;
+int64_t groups_of(const LinearSpec& linear, const ResolvedRecipe& recipe) {
+  return recipe.group_size == -1 ? 1 : linear.in_features / *recipe.group_size;
 }
 
 const StoredTensor& checked(const Checkpoint& checkpoint, const std::string& name,

@@ -13,7 +13,7 @@
 namespace gptq {
 
 // The groups of a linear's inputs.
-int64_t groups_of(const LinearSpec& linear, const Recipe& recipe);
+int64_t groups_of(const LinearSpec& linear, const ResolvedRecipe& recipe);
 
 template <typename T>
 std::span<const T> elements(const Matrix& host) {

@@ -2,50 +2,52 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
-#include "io/checkpoint_files.h"
-#include "io/fp8.h"
+#include "io/folder_tensors.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 
 namespace gptq {
 
-// FP8 weights (those of read_quantization_entry()) appear as bf16 tensors and are dequantized when read; the tensors of
-// their scales are hidden. So such a folder looks like a plain one.
+// Weights in a form that models are released in, such as FP8, appear as plain tensors and are computed when they are
+// read; the tensors of their scales are hidden. So such a folder looks like a plain one. dequantize() does the same for
+// others.
 class Checkpoint {
  public:
-  // Reads config.json and validates the headers of all safetensors files, those of find_weights(). A tensor of a shard
-  // that the index omits belongs to the model too; one that the index names and no shard has is only missed when it is
-  // asked for. Throws InputError for a missing folder, config.json or weights (for pytorch_model.bin it says how to
-  // convert), an index that names a missing shard or a file outside the folder, a tensor that differs in two shards,
-  // unless the index says which counts.
+  // Reads config.json and validates the headers of all safetensors files, those of find_weights(). Throws InputError
+  // for a missing folder, config.json or weights (for pytorch_model.bin it says how to convert), an index that names a
+  // missing shard or a file outside the folder, and what FolderTensors refuses.
   // Reads at most `max_read_rate` bytes a second; 0: no limit.
   explicit Checkpoint(std::filesystem::path folder, int64_t max_read_rate = 0);
 
   const std::filesystem::path& folder() const { return folder_; }
   const Json& config() const;
-  // The quantization_config of config.json, or of a file beside it; null if no weight is quantized, or only in FP8.
+  // The quantization_config of config.json, or of a file beside it; null if all weights look plain.
   const Json& quantization_config() const;
+  // Whether dequantize() can make the weights of this quantization_config plain ones.
+  bool can_dequantize() const;
+  // Lets quantized weights appear as plain ones; quantization_config() is then null. transposed: the model's linears
+  // are plain tensors [in, out]. Throws InputError, with the tensor, for what does not fit together, UnsupportedError
+  // for a form that is not read.
+  void dequantize(bool transposed);
   // What a user should know of the folder, a sentence each: other weights in it, an index that does not fit.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
-  bool has(std::string_view name) const { return by_name_.count(std::string(name)) != 0; }
+  bool has(std::string_view name) const { return tensors_->find(name) != nullptr; }
   // The index names it, but no shard has it.
-  bool is_phantom(std::string_view name) const { return phantoms_.count(std::string(name)) != 0; }
+  bool is_phantom(std::string_view name) const { return tensors_->is_phantom(name); }
   // Throws InputError with the folder and the most similar names.
-  const StoredTensor& tensor(std::string_view name) const;
+  const StoredTensor& tensor(std::string_view name) const { return *tensors_->at(name).tensor; }
   // Also throws if its shape is not `shape`; the error has both shapes and says that config.json implies `shape`.
   const StoredTensor& tensor(std::string_view name, const std::vector<int64_t>& shape) const;
   // All tensors, file by file, ordered by offset.
-  std::vector<const StoredTensor*> tensors() const;
+  std::vector<const StoredTensor*> tensors() const { return tensors_->all(); }
   // The tensor as stored: F8_E4M3 where read() returns BF16.
-  const StoredTensor& in_file(const StoredTensor& tensor) const;
+  const StoredTensor& in_file(const StoredTensor& tensor) const { return *tensors_->at(tensor.name).stored.tensor; }
   // As SafetensorsFile::read() and load(), for whole elements. Thread-safe.
   void read(const StoredTensor& tensor, size_t first, size_t bytes, void* to) const;
   Matrix load(const StoredTensor& tensor, Memory& memory = host_memory()) const;
@@ -60,11 +62,6 @@ class Checkpoint {
   size_t bytes_read() const;                                // read so far, by read() and load()
 
  private:
-  struct Place {
-    const SafetensorsFile* file;
-    const StoredTensor* tensor;
-    const Fp8Weight* fp8 = nullptr;  // dequantized into `tensor`, or null
-  };
   struct Configs;  // config.json and the quantization config
   // Counts bytes read, and limits the rate.
   struct Meter;
@@ -72,16 +69,9 @@ class Checkpoint {
     void operator()(Configs* configs) const noexcept;
     void operator()(Meter* meter) const noexcept;
   };
-  void open_files(const WeightFiles& weights);
-  void check_index(const WeightFiles& weights);
-  void find_fp8_weights(Fp8Block block);
-
   std::filesystem::path folder_;
   std::unique_ptr<Configs, Delete> configs_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::vector<std::unique_ptr<Fp8Weight>> fp8_weights_;
-  std::unordered_map<std::string, Place> by_name_;
-  std::map<std::string, std::filesystem::path> phantoms_;  // to the file that the index names
+  std::unique_ptr<FolderTensors> tensors_;
   std::vector<std::string> warnings_;
   std::unique_ptr<Meter, Delete> meter_;
 };

@@ -377,4 +377,7 @@ ModelConfig parse_model_config(const Json& config, const std::filesystem::path& 
 // InputError where its tensors are of another vocabulary, width, or of fewer blocks or experts.
 ModelConfig parse_model_config(const Checkpoint& checkpoint);
 
+// Checkpoint::dequantize(), with linears as the model's family stores them.
+void dequantize(Checkpoint& checkpoint);
+
 }  // namespace gptq

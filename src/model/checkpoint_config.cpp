@@ -158,6 +158,10 @@ void settle_head(const Checkpoint& checkpoint, bool inner_ties, ModelConfig& con
 
 }  // namespace
 
+void dequantize(Checkpoint& checkpoint) {
+  checkpoint.dequantize(parse_model_config(checkpoint.config(), checkpoint.folder()).architecture->transposed);
+}
+
 ModelConfig parse_model_config(const Checkpoint& checkpoint) {
   ModelConfig config = parse_model_config(checkpoint.config(), checkpoint.folder());
   const Levels levels(checkpoint.config(), (checkpoint.folder() / "config.json").string());

@@ -13,6 +13,7 @@
 #include "model/config_accounting.h"
 #include "model/model.h"
 #include "plan/device_map_text.h"
+#include "plan/group_size.h"
 #include "plan/mixed_bits.h"
 #include "recipe/option.h"
 
@@ -92,14 +93,19 @@ DType stored_dtype(const Checkpoint& checkpoint, const ModelConfig& config) {
   return parse_safetensors_dtype(checkpoint.tensor(embedding_tensor(config)).dtype).value_or(DType::f32);
 }
 
-Facts find_facts(const Job& job) {
+Facts find_facts(Job& job) {
   check_numbers(job);
   Facts facts;
   facts.format = &format_of(job.recipe);
   facts.checkpoint = std::make_unique<Checkpoint>(job.model, job.max_read_rate);
   const Checkpoint& checkpoint = *facts.checkpoint;
-  if (!checkpoint.quantization_config().is_null())
-    throw InputError(already_quantized(checkpoint.quantization_config(), job.model));
+  if (!checkpoint.quantization_config().is_null()) {
+    if (!job.from_quantized) throw InputError(already_quantized(checkpoint));
+    dequantize(*facts.checkpoint);
+    facts.notices.push_back(
+        {Level::warning, cat(job.model, ": its weights were rounded before: they are dequantized and rounded again, ",
+                             "which loses more than rounding the unquantized model once")});
+  }
   checkpoint.side_files();  // throws for what cannot be copied
   facts.config = parse_model_config(checkpoint);
   tell_and_refuse(checkpoint, facts.config, job.ignore_config_keys, facts.notices);
@@ -112,6 +118,8 @@ Facts find_facts(const Job& job) {
   facts.batch_tokens = backend->batch_tokens(facts.precision.computed);
   facts.notices.push_back({Level::message, message_of(facts.precision)});
   const Model checked(checkpoint, *backend, facts.precision.computed);  // checks all tensors
+  if (const std::string text = settle_group_size(job.recipe, facts.config); !text.empty())
+    facts.notices.push_back({Level::message, text});
   if (job.recipe.average_bits != 0) {
     if (facts.config.experts.count > 0) {
       throw UnsupportedError(

@@ -37,8 +37,9 @@ struct Facts {
   std::vector<Notice> notices;
 };
 
-// Throws InputError for an invalid job, or a model that cannot be quantized.
-Facts find_facts(const Job& job);
+// Settles the group size of the job's recipe (plan/group_size.h). Throws InputError for an invalid job, or a model that
+// cannot be quantized.
+Facts find_facts(Job& job);
 
 // The number of linears that may wait to be written while the next ones are solved: one if the CPU computes, which is
 // slower than a disk; more for an accelerator, which must not wait for the disk between the small linears of a block.

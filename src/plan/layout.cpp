@@ -130,7 +130,7 @@ Layout planned_layout(const Job& job, const Facts& facts) {
   return layout;
 }
 
-Setup set_up(const Job& job) {
+Setup set_up(Job& job) {
   Setup setup{.facts = find_facts(job), .layout = {}};
   setup.layout = planned_layout(job, setup.facts);
   return setup;

@@ -32,12 +32,12 @@ Layout lay_out(const Job& job, const Facts& facts);
 // the average. Throws InputError if Job::loader does not accept it.
 Layout planned_layout(const Job& job, const Facts& facts);
 
-// A job's facts and its planned layout.
+// A job's facts and its planned layout. The job's recipe gets the choices that depend on the model, as in find_facts().
 struct Setup {
   Facts facts;
   Layout layout;
 };
-Setup set_up(const Job& job);
+Setup set_up(Job& job);
 
 // The record of how the output was made.
 OutputRecord output_record(const Job& job, const Facts& facts, const Layout& layout);

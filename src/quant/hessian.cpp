@@ -105,7 +105,7 @@ FactoredHessian Hessian::factor(const ResolvedRecipe& recipe, const std::string&
   result.dead = dead_;
 
   const double mean = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / static_cast<double>(n);
-  result.order = column_order(diagonal, recipe.order, recipe.group_size == -1 ? n : recipe.group_size);
+  result.order = column_order(diagonal, recipe.order, recipe.group_size == -1 ? n : *recipe.group_size);
   result.factor = Matrix(backend_, DType::f32, n, n);
   result.damp_percent = recipe.damp_percent;
   for (int attempt = 0;; ++attempt) {

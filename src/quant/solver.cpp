@@ -35,7 +35,7 @@ GridSearch grid_search(const Recipe& recipe) {
 Quantized make_quantized(Backend& backend, ConstMatrixView weight, const Recipe& recipe) {
   Quantized result;
   result.bits = recipe.bits;
-  result.group_size = recipe.group_size == -1 ? weight.cols : recipe.group_size;
+  result.group_size = recipe.group_size == -1 ? weight.cols : *recipe.group_size;
   const int64_t groups = weight.cols / result.group_size;
   result.scales = Matrix(backend, DType::f32, weight.rows, groups);
   result.zeros = Matrix(backend, DType::u8, weight.rows, groups);

@@ -1,11 +1,38 @@
 // The tables of options: one row for each member of the structs that hold options (recipe/option.h).
+#include <charconv>
+
 #include "recipe/access.h"
 #include "recipe/option.h"
+#include "recipe/recipe.h"
 
 namespace gptq {
 namespace {
 
 using Group = OptionInfo::Group;
+
+constexpr std::string_view kAutomatic = "auto";
+constexpr std::string_view kGroupSizeRange =
+    "give auto, a positive divisor of the input sizes, or -1 for one group per row";
+
+// "auto", or a number, which may come as a text.
+Access<Recipe> group_size_access() {
+  Access<Recipe> result = access(&Recipe::group_size);
+  result.kind = OptionInfo::Kind::text;
+  result.set = [](Recipe& recipe, const Json& value) {
+    recipe.group_size.reset();
+    if (value == kAutomatic) return;
+    if (!value.is_string()) {
+      recipe.group_size = whole_number<int64_t>(value);
+      return;
+    }
+    const std::string text = value.get<std::string>();
+    int64_t size = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+    if (error != std::errc() || end != text.data() + text.size()) throw InputError(cat(text, ": ", kGroupSizeRange));
+    recipe.group_size = size;
+  };
+  return result;
+}
 
 bool has_few_bits(const Recipe& recipe) { return recipe.bits <= 3 && recipe.method == Method::gptq; }
 
@@ -45,11 +72,13 @@ std::vector<Option<Recipe>> grid_rows() {
        .fits = [](const R& r) { return r.average_bits == 0 || (r.average_bits >= 2 && r.average_bits <= 8); },
        .range = "give a number from 2 to 8, such as 3.5"},
       {.key = "group_size",
-       .access = access(&R::group_size),
-       .help = "inputs that share a scale; -1: all",
-       .more = "A divisor of the input sizes.",
-       .fits = [](const R& r) { return r.group_size == -1 || r.group_size > 0; },
-       .range = "give a positive divisor of the input sizes, or -1 for one group per row"},
+       .access = group_size_access(),
+       .help = "inputs that share a scale; -1: all; auto: 128, 64 or 32",
+       .initial = kAutomatic,
+       .more = "`auto` is the largest that divides the inputs of every linear; a number must do so itself.",
+       .fits = [](const R& r) { return !r.group_size || *r.group_size == -1 || *r.group_size > 0; },
+       .range = kGroupSizeRange,
+       .decide = [](R& r) { r.group_size = kGroupSizes.front(); }},
       {.key = "sym",
        .access = access(&R::sym),
        .off_help = "zero points of their own (default: symmetric)",
@@ -235,6 +264,11 @@ std::vector<Option<Job>> job_rows() {
        .initial = kNoInitial,
        .fits = [](const J& j) { return j.max_read_rate >= 0; },
        .range = "give a positive size a second, or 0 for no limit"},
+      {.key = "from_quantized",
+       .access = access(&J::from_quantized),
+       .group = Group::devices,
+       .help = "take a model that is quantized already: its weights are rounded a second time",
+       .more = "For a model that is published in no other form; the run warns."},
       {.key = "loader",
        .access = access(&J::loader),
        .group = Group::output,

@@ -1,6 +1,7 @@
 // Recipes: presets, contradictions, and the choices that are made for a module's bits.
 #pragma once
 
+#include <array>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,9 @@ class ResolvedRecipe : public Recipe {
   friend ResolvedRecipe resolve(Recipe recipe);
 };
 ResolvedRecipe resolve(Recipe recipe);
+
+// The sizes of groups that are tried where a recipe names none, the preferred one first.
+inline constexpr std::array<int64_t, 3> kGroupSizes = {128, 64, 32};
 
 // One stage of Recipe::refine.
 struct RefineStage {

@@ -45,7 +45,7 @@ constexpr const char* kDynamic = "dynamic";
 
 Recipe with(Recipe recipe, const ModuleRule& rule) {
   recipe.bits = rule.bits.value_or(recipe.bits);
-  recipe.group_size = rule.group_size.value_or(recipe.group_size);
+  if (rule.group_size) recipe.group_size = rule.group_size;
   recipe.sym = rule.sym.value_or(recipe.sym);
   if (rule.desc_act && *rule.desc_act != recipe.desc_act) {
     recipe.desc_act = *rule.desc_act;
@@ -63,13 +63,6 @@ bool is_selected(const Recipe& recipe, const std::string& module) {
     }
   }
   return false;
-}
-
-const ModuleRule* rule_for(const std::vector<ModuleRule>& rules, const std::string& module) {
-  for (const ModuleRule& rule : rules) {
-    if (Pattern(rule.pattern, kDynamic).matches(module)) return &rule;
-  }
-  return nullptr;
 }
 
 // Special characters of a name, escaped.
@@ -135,6 +128,11 @@ std::string name_in_any_block(const std::string& module) {
 
 bool matches(const ModuleRule& rule, const std::string& module) {
   return Pattern(rule.pattern, kDynamic).matches(module);
+}
+
+const ModuleRule* rule_for(const std::vector<ModuleRule>& rules, const std::string& module) {
+  const auto rule = std::find_if(rules.begin(), rules.end(), [&](const auto& each) { return matches(each, module); });
+  return rule == rules.end() ? nullptr : &*rule;
 }
 
 void validate_rules(const Recipe& recipe) {

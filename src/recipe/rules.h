@@ -44,6 +44,8 @@ std::vector<std::string> patterns_of(const std::vector<std::string>& modules);
 std::string name_in_any_block(const std::string& module);
 
 bool matches(const ModuleRule& rule, const std::string& module);
+// The first rule that matches a module, or null.
+const ModuleRule* rule_for(const std::vector<ModuleRule>& rules, const std::string& module);
 
 // `dynamic` as GPTQModel has it: {"pattern": {"bits": 8}, "+:pattern": {...}, "-:pattern": {}}. Reading throws
 // InputError, whose sentence starts with `where`; with `lenient`, overrides of other keys are ignored, as they do not

@@ -1,15 +1,16 @@
 // An output that is there already.
 #pragma once
 
-#include <string>
+#include <optional>
 
 #include "gptq/gptq.h"
 #include "io/json.h"
 
 namespace gptq {
 
-// Whether job.output is a whole quantized model with the job's recipe, so that Job::skip_existing has nothing to do;
-// false if there is nothing. Throws ExistsError that names the difference if it is something else.
-bool is_done(const Job& job);
+// The job's recipe, with the group size that its model gives, if job.output is a whole quantized model of that recipe,
+// so that Job::skip_existing has nothing to do; nothing if there is no output. Throws ExistsError that names the
+// difference if it is something else.
+std::optional<Recipe> finished_recipe(const Job& job);
 
 }  // namespace gptq

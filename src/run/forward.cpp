@@ -12,6 +12,8 @@ namespace gptq {
 OpenModel::OpenModel(const std::string& folder, const Evaluation& options, const Resources& resources, Devices& devices,
                      std::vector<Notice>& notices)
     : checkpoint_(folder), resources_(resources) {
+  const Json& quantization = checkpoint_.quantization_config();
+  if (!quantization.is_null() && !reads_codes(quantization) && checkpoint_.can_dequantize()) dequantize(checkpoint_);
   const ModelConfig config = parse_model_config(checkpoint_);
   tell_and_refuse(checkpoint_, config, options.ignore_config_keys, notices);
   refuse_headless(checkpoint_, config);

@@ -72,7 +72,9 @@ std::vector<std::string> warnings_of(const Checkpoint& checkpoint, const ModelCo
 }  // namespace
 
 Inspection inspect(const std::string& folder, std::stop_token stop) {
-  const Checkpoint checkpoint(folder);
+  Checkpoint checkpoint(folder);
+  const Json& stored = checkpoint.quantization_config();
+  if (!stored.is_null() && !reads_codes(stored) && checkpoint.can_dequantize()) dequantize(checkpoint);
   const ModelConfig config = parse_model_config(checkpoint);
   Inspection result = sizes_of(config);
   result.model = folder;

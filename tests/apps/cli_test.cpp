@@ -170,6 +170,7 @@ TEST_F(Cli, FlagsThatMeanNothingAreRefused) {
            {{"--bits", "four"}, "--bits"},
            {{"--group-size", "48"}, "--group-size 48"},
            {{"--group-size", "0"}, "--group-size 0"},
+           {{"--group-size", "large"}, "--group-size large: give auto"},
            {{"--damp-percent", "1.5"}, "--damp-percent"},
            {{"--preset", "fast"}, "--preset fast"},
            {{"--order", "random"}, "--order random"},

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "format/huggingface.h"
 #include "format/loaders.h"
-#include "format/pack.h"
+#include "io/pack.h"
 #include "recipe/recipe.h"
 #include "recipe_helpers.h"
 
@@ -212,14 +212,21 @@ TEST(Format, SizesFollowFromShapeAndBits) {
 
 TEST(Format, RefusesShapesThatItCannotHold) {
   Recipe recipe;
-  EXPECT_EQ(message_of([&] { check_shape({"l", 64, 256, false}, recipe); }), "");
+  recipe.group_size = 128;
+  EXPECT_EQ(message_of([&] { check_shape({"l", 64, 256, false}, resolve(recipe)); }), "");
   EXPECT_NE(message_of([&] {
-              check_shape({"l", 64, 192, false}, recipe);
+              check_shape({"l", 64, 192, false}, resolve(recipe));
             }).find("does not divide the 192 inputs of l"),
             std::string::npos);
-  EXPECT_NE(message_of([&] { check_shape({"l", 60, 256, false}, recipe); }).find("multiples of 8"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              check_shape({"l", 60, 256, false}, resolve(recipe));
+            }).find("multiples of 8"),
+            std::string::npos);
   recipe.bits = 3;
-  EXPECT_NE(message_of([&] { check_shape({"l", 48, 256, false}, recipe); }).find("multiples of 32"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              check_shape({"l", 48, 256, false}, resolve(recipe));
+            }).find("multiples of 32"),
+            std::string::npos);
 }
 
 TEST(Format, OneConfigSaysWhatTheTensorsAre) {
@@ -312,7 +319,7 @@ TEST(Format, CompressedTensorsConfigsThatMeanMoreAreRefused) {
     EXPECT_NE(message.find(word), std::string::npos) << message;
   };
   says(refusal([](Json& config, Json&) { config["format"] = "int-quantized"; }), "int-quantized");
-  says(refusal([](Json& config, Json&) { config["format"] = 4; }), "config_groups");
+  says(refusal([](Json& config, Json&) { config["format"] = 4; }), "'4' is not read");
   says(refusal([](Json& config, Json&) { config["kv_cache_scheme"] = {{"num_bits", 8}}; }), "kv_cache_scheme");
   says(refusal([](Json& config, Json&) {
          config["transform_config"] = {{"config_groups", {{"R1", 1}}}};

@@ -1,6 +1,4 @@
 // FP8 weights: their values, and folders with them.
-#include "io/fp8.h"
-
 #include <cmath>
 #include <random>
 
@@ -8,6 +6,7 @@
 
 #include "base/error.h"
 #include "io/checkpoint.h"
+#include "io/small_floats.h"
 #include "tiny_model.h"
 
 namespace gptq {

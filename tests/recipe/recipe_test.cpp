@@ -76,6 +76,21 @@ TEST(Recipe, ErrorsAreAboutTheirOption) {
   }
 }
 
+TEST(Recipe, TheGroupSizeIsANumberOrAuto) {
+  const auto read = [](const char* json) { return parse_recipe(Json::parse(json), "here"); };
+  EXPECT_FALSE(read("{}").group_size.has_value());
+  EXPECT_FALSE(read(R"({"group_size": "auto"})").group_size.has_value());
+  EXPECT_EQ(read(R"({"group_size": "64"})").group_size, 64);
+  EXPECT_EQ(read(R"({"group_size": -1})").group_size, -1);
+  for (const char* json : {R"({"group_size": "64x"})", R"({"group_size": "automatic"})", R"({"group_size": 1.5})",
+                           R"({"group_size": [64]})", R"({"group_size": ""})"})
+    EXPECT_NE(message_of([&] { read(json); }).find("here: group_size"), std::string::npos) << json;
+  Recipe named;
+  named.group_size = 64;
+  EXPECT_FALSE(parse_recipe(Json::parse(R"({"group_size": "auto"})"), "here", named).group_size.has_value());
+  EXPECT_EQ(resolve(Recipe{}).group_size, 128) << "where no model says otherwise";
+}
+
 TEST(OptionTable, KeysAreNamedOnce) {
   std::vector<std::string> keys;
   for (const Option<Recipe>& row : option_rows<Recipe>()) {

@@ -51,7 +51,7 @@ class AcceleratorJob : public testing::Test {
         << one << " and " << other;
   }
   // The number of sequences that pass at once with this much device memory; 0: too little.
-  int64_t at_once(const Job& job, const std::string& device, int64_t bytes) const {
+  int64_t at_once(Job job, const std::string& device, int64_t bytes) const {
     const gptq::Setup setup = set_up(job);
     try {
       return rehearse(job, setup, {.max_held = 0, .limits = {{device, bytes}}}).sequences_at_once;
@@ -82,7 +82,7 @@ TEST_F(AcceleratorJob, WhereMemoryIsShortFewerSequencesPassAtOnceWithTheSameResu
 }
 
 TEST_F(AcceleratorJob, InputsThatAreComputedOnceMoreGiveTheSameBytes) {
-  const Job roomy = large_job("roomy", "sim:0");
+  Job roomy = large_job("roomy", "sim:0");
   EXPECT_TRUE(quantize(roomy).plan.keeps_inputs);
   const int64_t limit =
       rehearse(roomy, set_up(roomy), {.strategy = {.keeps_inputs = false}, .max_held = 0}).peaks.at("sim:0");
@@ -148,7 +148,8 @@ TEST_F(GpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
   quantize(large_job("device", "cuda:0"));
   // Less memory than states and a block need, so that states are moved, after their inputs are dropped. A plan does not
   // see cuSOLVER's memory.
-  const gptq::Setup setup = set_up(large_job("plan", "cuda:0"));
+  Job planned = large_job("plan", "cuda:0");
+  const gptq::Setup setup = set_up(planned);
   constexpr int64_t kSolver = int64_t{1} << 20;
   for (const StatePlace place : {StatePlace::device, StatePlace::host}) {
     const std::string name(place == StatePlace::host ? "host" : "rebuilt");

@@ -159,8 +159,12 @@ TEST_F(Checkpoints, InFp8ArePlannedAsTheBf16ThatTheyBecome) {
   const Plan fp8 = plan(job("fp8", "out")), bf16 = plan(job("bf16", "out"));
   EXPECT_EQ(fp8.output_bytes, bf16.output_bytes);
   EXPECT_LT(fp8.source_bytes, bf16.source_bytes);
-  const Job from_fp8 = job("fp8", "out"), from_bf16 = job("bf16", "out");
-  EXPECT_EQ(rehearse(from_fp8, set_up(from_fp8), {}).peaks, rehearse(from_bf16, set_up(from_bf16), {}).peaks);
+  const auto peaks_of = [&](const std::string& model) {
+    Job planned = job(model, "out");
+    const Setup setup = set_up(planned);
+    return rehearse(planned, setup, {}).peaks;
+  };
+  EXPECT_EQ(peaks_of("fp8"), peaks_of("bf16"));
 }
 
 TEST_F(Checkpoints, InFp8AreInspectedAsTheyAreStored) {
@@ -197,8 +201,8 @@ TEST_F(Checkpoints, QuantizedByOthersAreRefusedWithTheWayOut) {
   tensors.push_back({{"model.layers.0.mlp.up_proj.weight_packed", "I32", {1, 1}}, {0}});
   write_model(folder_ / "model", tiny_config(), tensors);
   for (const auto& [method, way] :
-       std::map<std::string, std::string>{{"mxfp4", "Mxfp4Config(dequantize=True)"},
-                                          {"awq", "give the unquantized model"},
+       std::map<std::string, std::string>{{"awq", "give the unquantized model, or add `from_quantized`"},
+                                          {"hqq", "give the unquantized model"},
                                           {"bitsandbytes", "give the unquantized model"},
                                           {"compressed-tensors", "the unquantized model"}}) {
     Json config = tiny_config();

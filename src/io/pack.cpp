@@ -1,4 +1,4 @@
-#include "format/pack.h"
+#include "io/pack.h"
 
 #include <algorithm>
 #include <cassert>

@@ -1,5 +1,5 @@
 // Packed words, compared with examples worked by hand: code i of a stream is at bit i * bits, low bits first.
-#include "format/pack.h"
+#include "io/pack.h"
 
 #include <random>
 
