@@ -61,7 +61,8 @@ int run(int argc, char** argv) {
   const auto tokens = static_cast<double>(report.tokens);
 
   std::printf("%s\n%s: %lld tokens, %d bits, group %lld\n", report.device.c_str(), job.model.c_str(),
-              static_cast<long long>(report.tokens), job.recipe.bits, static_cast<long long>(job.recipe.group_size));
+              static_cast<long long>(report.tokens), job.recipe.bits,
+              static_cast<long long>(report.recipe.group_size.value_or(0)));
   std::printf(
       "%s peak on registers %.0f GFLOP/s before the run, %.0f after, the kernel's own %.0f and %.0f; shares are of the "
       "means\n\n",

@@ -161,7 +161,7 @@ TEST_F(Checkpoints, InFp8ArePlannedAsTheBf16ThatTheyBecome) {
   EXPECT_LT(fp8.source_bytes, bf16.source_bytes);
   const auto peaks_of = [&](const std::string& model) {
     Job planned = job(model, "out");
-    const Setup setup = set_up(planned);
+    const gptq::Setup setup = set_up(planned);
     return rehearse(planned, setup, {}).peaks;
   };
   EXPECT_EQ(peaks_of("fp8"), peaks_of("bf16"));
