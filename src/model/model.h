@@ -44,6 +44,7 @@ class Model {
   // Makes the rope tables of a backend for sequences of up to `longest` tokens in advance; otherwise they are made when
   // first needed.
   void prepare(int64_t longest, Backend& backend) { ropes_.prepare(longest, backend); }
+  void drop_ropes() { ropes_.drop(); }
   // As in MicroBatches.
   int64_t sequences_at_once() const { return micro_batches_.sequences_at_once(); }
   void set_sequences_at_once(int64_t count) { micro_batches_.set_sequences_at_once(count); }

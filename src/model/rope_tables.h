@@ -21,6 +21,8 @@ class RopeTables {
 
   // Makes all tables of a backend for sequences of up to `longest` tokens in advance.
   void prepare(int64_t longest, Backend& backend);
+  // Frees all tables; they are made again when they are needed.
+  void drop() { tables_.clear(); }
   // The table of rope `index` of the config, for the batch's sequences. Valid until a longer sequence needs another.
   const RopeMatrices& table(const Batch& batch, int64_t index, Backend& backend);
 

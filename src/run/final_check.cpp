@@ -171,6 +171,7 @@ double loss_of_frequencies(const std::vector<TokenSequence>& text,
 Check check_output(HeldBack& held_back, Session& original, Session& output, const std::vector<Stop>& stops,
                    RunObserver& observer, bool keeps_head, const WalkOptions& options) {
   CheckObserver checking(observer);
+  original.model().drop_ropes();  // only its head computes from here on
   const auto& batches = held_back.batches();
   StateStore written(StatePlace::device);
   in_stage(checking, kCheckStage, [&] {

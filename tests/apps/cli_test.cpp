@@ -156,7 +156,7 @@ TEST_F(Cli, ReadsCalibrationFromStandardInput) {
 TEST_F(Cli, HelpFitsOneScreenAndShowsDefaults) {
   const Outcome help = run({"quantize", "--help"});
   EXPECT_EQ(help.code, 0);
-  EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 58);
+  EXPECT_LE(std::count(help.out.begin(), help.out.end(), '\n'), 60);
   for (const char* word : {"--bits", "[4]", "--group-size", "128", "2048", "5GB", "--desc-act"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
   for (const char* command : {"eval", "compare", "inspect", "tokenize", "demo"})

@@ -162,8 +162,8 @@ TEST(Config, AFactorThatIsMissingFollowsFromTheLengths) {
 }
 
 TEST(Config, AnUnknownFamilyListsTheKnownOnes) {
-  const std::string message = refusal<UnsupportedError>(changed("model_type", "mamba"));
-  EXPECT_TRUE(names(message, "mamba") && names(message, "llama")) << message;
+  const std::string message = refusal<UnsupportedError>(changed("model_type", "llamba"));
+  EXPECT_TRUE(names(message, "llamba") && names(message, "llama")) << message;
 }
 
 TEST(Config, AnUnknownRopeTypeListsTheKnownOnes) {
