@@ -14,8 +14,8 @@ namespace gptq::fuzz {
 constexpr std::string_view kText =
     "Hello  w\xC3\xB6rld <s>it's 12 \xE2\x96\x81 \n\n\xF0\x9F\x98\x80 don't  e\xCC\x81 \xEF\xAC\x81 </s> AB";
 
-// A token for each byte, in base64 and with its rank, as a vocabulary of tiktoken needs them: before BASE64 between RANK
-// after.
+// A token for each byte, in base64 and with its rank, as a vocabulary of tiktoken needs them: before BASE64 between
+// RANK after.
 inline std::string byte_tokens(std::string_view before, std::string_view between, std::string_view after) {
   constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string text;

@@ -83,8 +83,8 @@ struct Check {
   bool held_back = false;             // the sequences are not of the calibration
   double mean_kl = 0, same_top = 0;   // same_top: share of tokens where both have one most likely next token
   double model_nll = 0, quantized_nll = 0;
-  double frequency_nll = 0;     // of the same tokens, predicted from their frequencies in the calibration
-  double difference = 0;  // of its states and logits from those that the run had, relative
+  double frequency_nll = 0;  // of the same tokens, predicted from their frequencies in the calibration
+  double difference = 0;     // of its states and logits from those that the run had, relative
 };
 
 struct Report {

@@ -187,10 +187,9 @@ struct SizeKeys {
         kv_heads(keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"})),
         blocks(keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})),
         hidden(keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"})),
-        intermediate(keys.find("block_ff_dim") != nullptr
-                         ? "block_ff_dim"
-                         : keys.spelled({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size",
-                                         "moe_intermediate_size"})),
+        intermediate(keys.find("block_ff_dim") != nullptr ? "block_ff_dim"
+                                                          : keys.spelled({"intermediate_size", "n_inner", "ffn_dim",
+                                                                          "ffn_hidden_size", "moe_intermediate_size"})),
         head_dim(keys.spelled({"head_dim", "kv_channels"})),
         positions(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"})),
         experts(keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"})) {}
