@@ -74,13 +74,17 @@ void CountingSession::take_buffers(int64_t batch_tokens, bool two_streams) {
 std::vector<Stop> CountingSession::one_of_each_kind() const {
   const std::vector<BlockKind>& kinds = facts_.config.kinds;
   const auto blocks = static_cast<int64_t>(kinds.size());
+  const Architecture& row = *facts_.config.architecture;
+  const auto is_special = [&](int64_t block) {
+    return (row.first_unnormed && block == 0) || (!row.last_o_bias.empty() && block == blocks - 1);
+  };
   std::vector<Stop> stops;
   for (const std::string& name : facts_.placement.devices) {
     const size_t first = stops.size();
     for (int64_t block = 0; block < blocks; ++block) {
       if (facts_.placement.block(block).computes_on != name) continue;
       const auto same = std::find_if(stops.begin() + static_cast<int64_t>(first), stops.end(), [&](const Stop& stop) {
-        return have_same_steps(kinds[stop.block], kinds[block]);
+        return have_same_steps(kinds[stop.block], kinds[block]) && is_special(stop.block) == is_special(block);
       });
       if (same == stops.end())
         stops.push_back({.block = block, .times = 1});
