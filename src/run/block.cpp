@@ -27,8 +27,7 @@ void quantize_head(Model& model, const ResolvedRecipe& recipe, Backend& backend,
     return observer.solved(spec, quantized, nullptr, backend);
   }
   Hessian hessian(backend, spec.in_features, streams.originals != nullptr);
-  const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
-  streams.for_each(backend, only_looks, [&](BatchPair pair) {
+  streams.for_each(backend, kOnlyLooks, [&](BatchPair pair) {
     const Matrix x = in_stage(observer, "forward", [&] { return model.output_head().input(pair.batch); });
     const Matrix y = pair.original == nullptr ? Matrix() : in_stage(observer, "original forward", [&] {
       return model.output_head().input(*pair.original);

@@ -1,15 +1,35 @@
 // The statistics of a comparison of two models on one text.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
+#include "data/calibration.h"
 #include "gptq/gptq.h"
 
 namespace gptq {
+
+// Rows of logits computed at a time.
+inline constexpr int64_t kLogitRows = 256;
+
+// Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
+// sequence, the last `most` of each sequence; position: that of the first target.
+template <typename Visit>
+void for_predictions(const std::vector<TokenSequence>& sequences, int64_t most, const Visit& visit) {
+  int64_t start = 0;
+  for (const TokenSequence& sequence : sequences) {
+    const auto length = static_cast<int64_t>(sequence.size());
+    for (int64_t first = std::max<int64_t>(0, length - 1 - most); first + 1 < length; first += kLogitRows) {
+      const int64_t count = std::min(kLogitRows, length - 1 - first);
+      visit(start + first, first + 1, std::span(sequence).subspan(first + 1, count));
+    }
+    start += length;
+  }
+}
 
 // Sums in double, in the order of the predictions.
 class ComparisonSums {

@@ -19,8 +19,6 @@ namespace {
 
 // Tokens per round; the weights are read once per round.
 constexpr int64_t kRoundTokens = 65536;
-// Rows of logits computed at a time.
-constexpr int64_t kLogitRows = 256;
 
 void tell(const Listener& listener, Level level, const std::string& text) {
   if (listener.on_message) listener.on_message(level, text);
@@ -76,21 +74,6 @@ std::unique_ptr<StateStore> run_blocks(OpenModel& opened, const std::vector<std:
   int64_t tokens = 0;
   for (const auto& batch : batches) tokens += count_tokens(batch);
   return opened.forward(batches, keep, [&](const Stop& stop) { rounds.step(stop.block, opened.blocks(), tokens); });
-}
-
-// Calls visit(first row, position, targets) for runs of at most kLogitRows rows that have a next token in their
-// sequence; position: that of the first target.
-template <typename Visit>
-void for_predictions(const std::vector<TokenSequence>& sequences, const Visit& visit) {
-  int64_t start = 0;
-  for (const TokenSequence& sequence : sequences) {
-    const auto length = static_cast<int64_t>(sequence.size());
-    for (int64_t first = 0; first + 1 < length; first += kLogitRows) {
-      const int64_t count = std::min(kLogitRows, length - 1 - first);
-      visit(start + first, first + 1, std::span(sequence).subspan(first + 1, count));
-    }
-    start += length;
-  }
 }
 
 // A text's windows, grouped in rounds.
@@ -168,13 +151,15 @@ std::vector<Perplexity> perplexity(const Evaluation& evaluation, const Listener&
       const auto states = run_blocks(opened, batches, round_count > 1, rounds);
       for (size_t b = 0; b < batches.size(); ++b) {
         const Batch& batch = states->at(static_cast<int64_t>(b), opened.head());
-        for_predictions(batches[b], [&](int64_t row, int64_t /*position*/, std::span<const int32_t> targets) {
-          check_stop(evaluation.stop);
-          const auto count = static_cast<int64_t>(targets.size());
-          const auto losses = losses_of(opened.head(), opened.model().output_head().logits(batch, row, count), targets);
-          loss = std::accumulate(losses.begin(), losses.end(), loss);
-          tokens += count;
-        });
+        for_predictions(batches[b], INT64_MAX,
+                        [&](int64_t row, int64_t /*position*/, std::span<const int32_t> targets) {
+                          check_stop(evaluation.stop);
+                          const auto count = static_cast<int64_t>(targets.size());
+                          const auto losses =
+                              losses_of(opened.head(), opened.model().output_head().logits(batch, row, count), targets);
+                          loss = std::accumulate(losses.begin(), losses.end(), loss);
+                          tokens += count;
+                        });
       }
     }
     const double mean = loss / static_cast<double>(tokens);
@@ -216,7 +201,7 @@ std::vector<Comparison> compare(const Evaluation& evaluation, const std::string&
       for (size_t b = 0; b < batches.size(); ++b) {
         const Batch& first_batch = first_states->at(static_cast<int64_t>(b), head);
         const Batch& second_batch = second_states->at(static_cast<int64_t>(b), head);
-        for_predictions(batches[b], [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
+        for_predictions(batches[b], INT64_MAX, [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
           check_stop(evaluation.stop);
           const auto count = static_cast<int64_t>(targets.size());
           const Matrix p = first.model().output_head().logits(first_batch, row, count),

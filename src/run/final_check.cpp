@@ -12,9 +12,8 @@
 namespace gptq {
 namespace {
 
-// RowRun of logits computed at a time, and bytes that the original's may take until the other's are there.
-constexpr int64_t kLogitRows = 256, kLogitBytes = int64_t{256} << 20;
-constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
+// Bytes that the original's logits may take until the other's are there.
+constexpr int64_t kLogitBytes = int64_t{256} << 20;
 
 // Passes on the stages and the work of a check as those of one stage. Its units and steps are not those of the run.
 class CheckObserver final : public RunObserver {
@@ -81,18 +80,9 @@ std::vector<RowRun> predictions(const std::vector<std::vector<TokenSequence>>& b
   const int64_t most = std::max<int64_t>(1, room / std::max<int64_t>(sequences, 1));
   std::vector<RowRun> all;
   for (size_t b = 0; b < batches.size(); ++b) {
-    int64_t start = 0;
-    for (const TokenSequence& sequence : batches[b]) {
-      const auto length = static_cast<int64_t>(sequence.size());
-      for (int64_t first = std::max<int64_t>(0, length - 1 - most); first + 1 < length; first += kLogitRows) {
-        const int64_t count = std::min(kLogitRows, length - 1 - first);
-        all.push_back({static_cast<int64_t>(b),
-                       start + first,
-                       first + 1,
-                       {sequence.begin() + first + 1, sequence.begin() + first + 1 + count}});
-      }
-      start += length;
-    }
+    for_predictions(batches[b], most, [&](int64_t row, int64_t position, std::span<const int32_t> targets) {
+      all.push_back({static_cast<int64_t>(b), row, position, {targets.begin(), targets.end()}});
+    });
   }
   return all;
 }

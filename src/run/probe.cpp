@@ -8,15 +8,12 @@
 #include "model/work.h"
 #include "plan/mixed_bits.h"
 #include "recipe/rules.h"
+#include "run/comparison.h"
 
 namespace gptq {
 namespace {
 
-// Rows of logits computed at a time.
-constexpr int64_t kLogitRows = 256;
-
 constexpr StateUse kPasses{.reads_residual = true, .reads_input = false, .writes_residual = true};
-constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
 
 double pass_work(const StepSpecs& steps, int64_t tokens) {
   double work = forward_work(steps, tokens);

@@ -49,7 +49,6 @@ void SavingSchedule::saved(int64_t bytes, Clock::time_point begin, Clock::time_p
 uint64_t save_states(const std::filesystem::path& file, const std::vector<StateStore*>& stores, Backend& backend) {
   const Descriptor to(open(file.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666));
   if (!to) throw write_failure(file, errno, 0);
-  constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
   Digest digest;
   std::vector<std::byte> piece;
   size_t done = 0;

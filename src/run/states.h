@@ -17,6 +17,9 @@
 
 namespace gptq {
 
+// A visit that reads residuals and changes nothing.
+inline constexpr StateUse kOnlyLooks{.reads_residual = true, .reads_input = false, .writes_residual = false};
+
 class StateStore {
  public:
   // On a device or in host memory.

@@ -11,8 +11,7 @@ namespace {
 // Passes copies of all batches through the block, and calls visit(step, copies) after they have entered each step.
 template <typename Visit>
 void pass_copies(BlockPass& pass, const Visit& visit) {
-  const StateUse only_looks{.reads_residual = true, .reads_input = false, .writes_residual = false};
-  pass.for_each(only_looks, [&](BatchPair pair) {
+  pass.for_each(kOnlyLooks, [&](BatchPair pair) {
     const auto copied = [&](const Batch& from) {
       return Batch{.offsets = from.offsets, .residual = copy_of(pass.backend(), from.residual)};
     };
