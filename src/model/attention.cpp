@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "model/columns.h"
 #include "model/norm.h"
 
 namespace gptq {
@@ -16,9 +17,7 @@ struct FusedColumns {
 };
 FusedColumns fused_columns(const ModelConfig& config, const BlockKind& kind) {
   FusedColumns columns;
-  const auto add_head = [&](std::vector<int32_t>& to, int64_t first) {
-    for (int64_t i = 0; i < kind.head_dim; ++i) to.push_back(static_cast<int32_t>(first + i));
-  };
+  const auto add_head = [&](std::vector<int32_t>& to, int64_t first) { add_columns(to, first, kind.head_dim); };
   const int64_t dim = kind.head_dim, heads_of_group = kind.heads / kind.kv_heads;
   if (config.architecture->qkv_order == QkvOrder::codegen) {
     constexpr int64_t kParts = 4;
@@ -43,17 +42,9 @@ FusedColumns fused_columns(const ModelConfig& config, const BlockKind& kind) {
 // The columns of queries, or of the gates behind them, where each head has both.
 std::vector<int32_t> columns_of_heads(const BlockKind& kind, bool gates) {
   std::vector<int32_t> columns;
-  for (int64_t head = 0; head < kind.heads; ++head) {
-    for (int64_t i = 0; i < kind.head_dim; ++i)
-      columns.push_back(static_cast<int32_t>((2 * head + (gates ? 1 : 0)) * kind.head_dim + i));
-  }
+  for (int64_t head = 0; head < kind.heads; ++head)
+    add_columns(columns, (2 * head + (gates ? 1 : 0)) * kind.head_dim, kind.head_dim);
   return columns;
-}
-
-Matrix gather(Backend& backend, ConstMatrixView x, const std::vector<int32_t>& ids) {
-  Matrix y(backend, x.dtype, x.rows, static_cast<int64_t>(ids.size()));
-  backend.run(ops::GatherColumns{.x = x, .ids = ids, .y = y});
-  return y;
 }
 
 // heads = activation(gates) * heads

@@ -1,19 +1,8 @@
 #include "model/delta_rule.h"
 
+#include "model/columns.h"
+
 namespace gptq {
-namespace {
-
-void add_columns(std::vector<int32_t>& to, int64_t first, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to.push_back(static_cast<int32_t>(first + i));
-}
-
-Matrix gather(Backend& backend, ConstMatrixView x, const std::vector<int32_t>& ids) {
-  Matrix y(backend, x.dtype, x.rows, static_cast<int64_t>(ids.size()));
-  backend.run(ops::GatherColumns{.x = x, .ids = ids, .y = y});
-  return y;
-}
-
-}  // namespace
 
 Matrix GatedDelta::mix(const Block& block, const Batch& batch) {
   Backend& backend = *block.backend;

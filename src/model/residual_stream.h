@@ -17,14 +17,14 @@ class ResidualStream {
   Matrix mixer_input(const Block& block, const Batch& batch) const;
   Matrix mlp_input(const Block& block, const Batch& batch) const;
 
-  // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
   // The columns of a mixer's output that a step reads: all, or attention's or those of the state space beside it.
   ConstMatrixView input_of(const Block& block, StepKind step, ConstMatrixView mixed) const;
+  // Add the branches' outputs: of the last linear for its input [tokens, in_features], or of experts [tokens, hidden].
   void add_mixer(const Block& block, ConstMatrixView input, Batch& batch);
   void add_mlp(const Block& block, ConstMatrixView input, Batch& batch);
+  void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
   // What a block does to the residual after both: Gemma's embeddings per block, and its factor.
   void end_block(const Block& block, Batch& batch) const;
-  void add_experts(const Block& block, ConstMatrixView output, Batch& batch) const;
 
  private:
   void add_per_block(const Block& block, Batch& batch) const;

@@ -19,12 +19,18 @@ Matrix scaled(Backend& backend, ConstMatrixView x, const std::array<int64_t, kCo
   return y;
 }
 
-// y = norm(x) over each of `groups` groups of columns, in a new matrix; x itself where there is no norm.
+// y = norm(x) over each of `groups` groups of columns.
+void normalize_groups(Backend& backend, ConstMatrixView x, const Affine& norm, int64_t groups, float eps,
+                      MatrixView y) {
+  const ConstMatrixView weight(norm.weight.view().data, DType::f32, groups, x.cols / groups);
+  backend.run(ops::RmsNorm{.x = x, .weight = weight, .eps = eps, .y = y});
+}
+
+// The same in a new matrix; x itself where there is no norm.
 ConstMatrixView normed(Backend& backend, ConstMatrixView x, const Affine& norm, int64_t groups, float eps, Matrix& y) {
   if (norm.weight.empty()) return x;
   y = Matrix(backend, x.dtype, x.rows, x.cols);
-  const ConstMatrixView weight(norm.weight.view().data, DType::f32, groups, x.cols / groups);
-  backend.run(ops::RmsNorm{.x = x, .weight = weight, .eps = eps, .y = y});
+  normalize_groups(backend, x, norm, groups, eps, y);
   return y;
 }
 
@@ -84,8 +90,7 @@ void StateSpaceMixer::gate(const Block& block, ConstMatrixView mixed, ConstMatri
     return multiply(normed(backend, mixed, norm, groups, config_.norm_eps, owner), y);
   Matrix gated(backend, dtype_, y.rows, y.cols);
   multiply(mixed, gated);
-  const ConstMatrixView weight(norm.weight.view().data, DType::f32, groups, y.cols / groups);
-  backend.run(ops::RmsNorm{.x = gated, .weight = weight, .eps = config_.norm_eps, .y = y});
+  normalize_groups(backend, gated, norm, groups, config_.norm_eps, y);
 }
 
 // The projection makes x and the gate; b, c and what makes dt are projections of the convolved x.
