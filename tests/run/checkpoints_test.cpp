@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "format/format.h"
 #include "gptq/gptq.h"
 #include "plan/layout.h"
 #include "run/rehearse.h"
@@ -211,6 +212,45 @@ TEST_F(Checkpoints, QuantizedByOthersAreRefusedWithTheWayOut) {
     const std::string message = refusal([&] { quantize(job("model", "out")); });
     EXPECT_NE(message.find(way), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+// Two readers of one file: the output format's, of codes for evaluation, and the source's, of weights.
+TEST_F(Checkpoints, OfEveryFormatAreReadAsWhatTheirCodesStandFor) {
+  write_tiny_model(folder_ / "model", kSizes);
+  const auto cpu = open_backend("cpu");
+  const auto expect_same_weights = [&](const fs::path& folder) {
+    const Checkpoint codes(folder);
+    Checkpoint weights(folder);
+    const QuantizationConfig config = parse_quantization_config(codes.quantization_config(), "config.json");
+    weights.dequantize(false);
+    int compared = 0;
+    for (const StoredTensor* tensor : weights.tensors()) {
+      if (codes.has(tensor->name)) continue;
+      const std::string name = tensor->name.substr(0, tensor->name.rfind(".weight"));
+      const LinearSpec spec{.name = name, .out_features = tensor->shape[0], .in_features = tensor->shape[1]};
+      const Matrix read = weights.load(*tensor);
+      const Matrix expected = config.format->read(codes, spec, config).dequantized(*cpu, read.dtype());
+      EXPECT_EQ(to_host<uint16_t>(*cpu, read), to_host<uint16_t>(*cpu, expected)) << name;
+      ++compared;
+    }
+    EXPECT_EQ(compared, 14) << "all linears of two blocks";
+  };
+  for (const std::string format : {"gptq", "gptq_v2", "compressed-tensors"}) {
+    for (const int bits : {2, 3, 4, 8}) {
+      for (const bool sym : {true, false}) {
+        if (format == "compressed-tensors" && bits < 4) continue;
+        SCOPED_TRACE(cat(format, ", ", bits, " bits, sym ", sym));
+        Job quantizing = job("model", "out");
+        quantizing.overwrite = true;
+        quantizing.recipe.checkpoint_format = format;
+        quantizing.recipe.bits = bits;
+        quantizing.recipe.sym = sym;
+        quantizing.recipe.desc_act = bits != 4;
+        quantize(quantizing);
+        expect_same_weights(folder_ / "out");
+      }
+    }
   }
 }
 
