@@ -113,9 +113,7 @@ void find_expert_layout(const Checkpoint& checkpoint, ModelConfig& config) {
   ExpertRow& row = config.expert_row;
   const std::string block = block_module(config, first - config.kinds.begin()) + ".";
   take_common_names(checkpoint, block, row);
-  std::string down(row.down);
-  down.replace(down.find('#'), 1, "0");
-  if (checkpoint.has(cat(block, down, ".weight"))) {
+  if (checkpoint.has(cat(block, of_expert(row.down, 0), ".weight"))) {
     row.tensors = ExpertTensors::split;
     return;
   }

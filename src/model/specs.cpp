@@ -8,14 +8,14 @@
 #include "base/error.h"
 
 namespace gptq {
-namespace {
 
-// "mlp.experts.#.up_proj" for expert 3 -> "mlp.experts.3.up_proj"
 std::string of_expert(std::string_view path, int64_t expert) {
   const size_t place = path.find('#');
   if (place == std::string_view::npos) return std::string(path);
   return cat(path.substr(0, place), expert, path.substr(place + 1));
 }
+
+namespace {
 
 // Makes the linears of one block.
 class Specs {

@@ -16,6 +16,8 @@ namespace gptq {
 std::string module_path(const ModelConfig& config, std::string_view module);
 int64_t block_place(const ModelConfig& config, int64_t index);  // its number in the checkpoint
 std::string block_module(const ModelConfig& config, int64_t index);
+// "mlp.experts.#.up_proj" for expert 3: "mlp.experts.3.up_proj"
+std::string of_expert(std::string_view path, int64_t expert);
 // The weights of a module below the root, and of the output head, by the names of their tensors.
 std::string tensor_name(const ModelConfig& config, std::string_view module);
 std::string embedding_tensor(const ModelConfig& config);
