@@ -44,6 +44,10 @@ GPT = dict(n_embd=128, n_layer=2, n_head=4, n_positions=128, vocab_size=VOCABULA
 LATENT = dict(ALONE, num_key_value_heads=4, moe_intermediate_size=64, kv_lora_rank=64, q_lora_rank=64,
               qk_rope_head_dim=32, qk_nope_head_dim=32, v_head_dim=32, n_routed_experts=4, num_experts_per_tok=2,
               n_shared_experts=1, first_k_dense_replace=1, norm_topk_prob=True, n_group=1, topk_group=1)
+DELTA = dict(WIDE, num_hidden_layers=4, head_dim=32, linear_num_key_heads=2, linear_num_value_heads=4,
+             linear_key_head_dim=32, linear_value_head_dim=32, linear_conv_kernel_dim=4)
+DUAL = dict(WIDE, num_hidden_layers=3, mamba_n_heads=8, mamba_d_head=32, mamba_n_groups=1, mamba_d_state=32,
+            mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=16)
 FAMILIES = {
     "llama": WIDE,
     "qwen2": WIDE,
@@ -74,6 +78,19 @@ FAMILIES = {
                      topk_group=1, n_shared_experts=1, first_k_dense_replace=1),
     "granitemoe": dict(WIDE, num_local_experts=4, num_experts_per_tok=2),
     "gpt_oss": dict(WIDE, head_dim=32, num_local_experts=4, num_experts_per_tok=2, sliding_window=16),
+    "lfm2": dict(WIDE, num_hidden_layers=3, block_auto_adjust_ff_dim=False,
+                 layer_types=["conv", "full_attention", "conv"]),
+    "qwen3_next": dict(DELTA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=96,
+                       shared_expert_intermediate_size=64),
+    "qwen3_5_text": DELTA,
+    "qwen3_5_moe_text": dict(DELTA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=96,
+                             shared_expert_intermediate_size=64),
+    "granitemoehybrid": dict(DUAL, num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=128,
+                             layer_types=["mamba", "attention", "mamba"]),
+    "falcon_h1": dict(DUAL, mamba_d_ssm=256),
+    "bamba": dict(DUAL, attn_layer_indices=[1]),
+    "nemotron_h": dict(WIDE, head_dim=32, layers_block_type=["mamba", "attention", "mlp", "mamba"], mamba_num_heads=8,
+                       mamba_head_dim=32, n_groups=1, ssm_state_size=32, conv_kernel=4, chunk_size=16),
 }
 
 
@@ -92,6 +109,16 @@ def make_model(family, folder):
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0"))).save_pretrained(folder)
 
 
+def fused_experts(linear, name, like):
+    """[experts, out, in], gates before ups; gpt_oss: [experts, in, out], gates and ups in turn."""
+    parts = ["gate_proj", "up_proj"] if name.endswith("gate_up_proj") else ["down_proj"]
+    fused = name.rsplit(".", 1)[0]
+    experts = [[linear[f"{fused}.{e}.{part}"] for part in parts] for e in range(len(like))]
+    if torch.cat(experts[0]).shape == like.shape[1:]:
+        return torch.stack([torch.cat(matrices) for matrices in experts])
+    return torch.stack([torch.stack([matrix.T for matrix in matrices], -1) for matrices in experts]).reshape(like.shape)
+
+
 def plain_weights(source, packed, is_turned):
     """The source's tensors with the values that the packed words stand for."""
     checkpoint_format = json.loads((packed / "quantize_config.json").read_text()).get("checkpoint_format", "gptq")
@@ -104,13 +131,9 @@ def plain_weights(source, packed, is_turned):
         module = name.removesuffix(".weight")
         if module in linear:
             plain[name] = linear[module].T if is_turned else linear[module]
-        elif tensor.dim() == 3 and name.endswith("experts.gate_up_proj"):  # gpt_oss: [experts, in, gate and up in turn]
-            experts = [torch.stack([linear[name.replace("gate_up_proj", f"{e}.{part}_proj")].T for part in ("gate", "up")], -1)
-                       for e in range(len(tensor))]
-            plain[name] = torch.stack(experts).reshape(tensor.shape)
-        elif tensor.dim() == 3 and name.endswith("experts.down_proj"):
-            plain[name] = torch.stack([linear[name.replace("down_proj", f"{e}.down_proj")].T for e in range(len(tensor))])
-        elif tensor.dim() == 3:  # granitemoe
+        elif tensor.dim() == 3 and ".experts." in name:
+            plain[name] = fused_experts(linear, name, tensor)
+        elif tensor.dim() == 3 and f"{module}.0.linear" in linear:  # granitemoe
             plain[name] = torch.stack([linear[f"{module}.{e}.linear"] for e in range(len(tensor))])
         else:
             plain[name] = tensor.float() if tensor.is_floating_point() else tensor
