@@ -31,6 +31,24 @@ Architecture lfm2() {
           .also = {read_short_convolutions, read_adjusted_width}};
 }
 
+// Windows in some of the blocks that attend, norms after each part, a gate for each head.
+Architecture lfm3() {
+  Architecture row = lfm2();
+  row.model_types = {"lfm3"};
+  row.models = "LFM3 1.7B, and inside LFM3-VL";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", ""}};
+  row.o = "self_attn.o_proj";
+  row.q_norm = "self_attn.q_norm";
+  row.k_norm = "self_attn.k_norm";
+  row.attention_gate = "self_attn.gate_proj";
+  row.attention_post_norm = "post_operator_norm";
+  row.mlp_post_norm = "post_ffn_norm";
+  row.post_normed = {"use_sandwich_norm", true};
+  row.q_bias = row.kv_bias = row.o_bias = {"attention_bias"};
+  row.also = {read_lfm3};
+  return row;
+}
+
 Architecture lfm2_moe() {
   Architecture row = lfm2();
   row.model_types = {"lfm2_moe"};
@@ -109,7 +127,7 @@ Architecture qwen3_5_moe() {
 }  // namespace
 
 std::vector<Architecture> hybrid_architectures() {
-  return {lfm2(), lfm2_moe(), qwen3_next(), qwen3_5(), qwen3_5_moe()};
+  return {lfm2(), lfm2_moe(), lfm3(), qwen3_next(), qwen3_5(), qwen3_5_moe()};
 }
 
 }  // namespace gptq

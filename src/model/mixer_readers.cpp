@@ -2,6 +2,7 @@
 
 #include "base/rounding.h"
 #include "model/config_keys.h"
+#include "model/config_readers.h"
 
 namespace gptq {
 namespace {
@@ -35,6 +36,37 @@ void read_short_convolutions(const Keys& keys, ModelConfig& config) {
       throw keys.wrong("full_attn_idxs", "names blocks that the model does not have");
     config.kinds[block.get<size_t>()].mixer = Mixer::attention;
   }
+}
+
+void read_lfm3(const Keys& keys, ModelConfig& config) {
+  config.convolution.taps = keys.size("conv_L_cache", 7, kMostTaps);
+  config.convolution.bias = keys.flag("conv_bias", false);
+  config.gate_per_head = true;
+  if (!keys.flag("use_attention_gate", true))
+    throw UnsupportedError(cat(keys.where(), ": use_attention_gate is false; only true is supported"));
+  const int64_t window = keys.size("sliding_window", 256, kMostTokens);
+  const Json* types = keys.list("layer_types", config.blocks);
+  for (int64_t block = 0; block < config.blocks; ++block) {
+    const char* const usual = block % 4 == 2                ? "full_attention"
+                              : block % 4 == 0 && block > 0 ? "sliding_attention"
+                                                            : "conv";
+    const Json type = types == nullptr ? Json(usual) : (*types)[static_cast<size_t>(block)];
+    BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+    if (type == "conv")
+      kind.mixer = Mixer::convolution;
+    else if (type == "sliding_attention")
+      kind.window = window;
+    else if (type != "full_attention")
+      throw UnsupportedError(cat(keys.where(), ": layer_types has ", shown(type),
+                                 "; supported are conv, full_attention and sliding_attention"));
+  }
+  Rope local{.theta = 10000, .rotary_dim = config.head_dim};
+  if (keys.find("rope_parameters") == nullptr) {
+    config.ropes = {{.kind = RopeKind::proportional, .theta = 1e6, .rotary_dim = config.head_dim, .rotated = 0.5}};
+  } else {
+    local = parse_rope(keys, *config.architecture, config.head_dim, config.max_positions, "sliding_attention");
+  }
+  give_windowed_blocks(local, config);
 }
 
 void read_adjusted_width(const Keys& keys, ModelConfig& config) {

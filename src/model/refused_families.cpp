@@ -33,6 +33,12 @@ std::span<const RefusedFamilies> refused_families() {
       {{"axk2", "dots3_note", "dots3_note_text"}, "latent attention with a gate and further norms"},
       {{"beam"}, "additions to the residual that are scaled by depth"},
       {{"dbrx"}, "experts stacked in matrices of two dimensions"},
+      {{"kimi_linear", "bailing_hybrid"}, "a delta rule whose decay differs between the features of a head"},
+      {{"olmo_hybrid"}, "norms before the delta rule, but after attention"},
+      {{"lara_mini"}, "all inputs of the delta rule, its gates among them, in one tensor"},
+      {{"minimax"}, "lightning attention, which decays with the distance, and norms of its own"},
+      {{"zamba", "zamba2"}, "attention whose weights several blocks share, with adapters for each"},
+      {{"qwen4_exp", "qwen4_exp_text"}, "embeddings of several tokens at once, and gates on the residual"},
       {{"rwkv", "xlstm", "recurrent_gemma"}, "a recurrent network, whose state has no linears to quantize alone"}};
   return table;
 }
