@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Are gptq's token ids those of transformers, and how fast does each make them?
 
-  python tokenizers.py --gptq build/release/gptq --text FILE [--text FILE ...] TOKENIZER_FOLDER ...
+  python token_ids.py --gptq build/release/gptq --text FILE [--text FILE ...] TOKENIZER_FOLDER ...
 
 Each text is one string. Prints a line for each folder and text: equal or where the first difference is, the number of
 ids, and megabytes a second of gptq (its start and the reading of the tokenizer taken off) and of the library, both on one
