@@ -78,26 +78,41 @@ void plan_output(const Job& job, const Facts& facts, Layout& layout) {
                            static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
 }
 
-// modules_in_block_to_quantize, which Optimum reads instead of rules: if the rules skip the same linears in all blocks,
-// the names of the others within a block, by step. Empty if nothing is skipped, or not the same in all blocks.
-std::vector<std::vector<std::string>> kinds_in_every_block(const ModelConfig& config, const Layout& layout) {
-  std::vector<std::vector<std::string>> first;
-  bool skips = false;
+// Whether a block without experts has linears that are never quantized. Other programs see linears like all others.
+// Those of experts load in programs that know which ones are quantized.
+bool keeps_linears(const ModelConfig& config, int64_t block) {
+  constexpr Part kLinears[] = {Part::mixer_gates, Part::selection, Part::step_projection, Part::per_block_gate,
+                               Part::per_block_out};
+  if (config.kinds[static_cast<size_t>(block)].has_experts) return false;
+  const std::vector<PartSpec> parts = part_specs(config, block);
+  return std::any_of(parts.begin(), parts.end(), [&](const PartSpec& spec) {
+    return std::find(std::begin(kLinears), std::end(kLinears), spec.part) != std::end(kLinears);
+  });
+}
+
+// modules_in_block_to_quantize, which Optimum reads instead of rules: the names within a block of all quantized
+// linears, by step. Empty if all linears are quantized, or some only in some of the blocks that have them.
+std::vector<std::vector<std::string>> names_to_quantize(const ModelConfig& config, const Layout& layout) {
+  std::vector<std::vector<std::string>> steps;
+  std::set<std::string> quantized, kept;
+  bool keeps_some = false;
   for (int64_t block = 0; block < config.blocks; ++block) {
-    std::vector<std::vector<std::string>> kinds;
+    keeps_some = keeps_some || keeps_linears(config, block);
     for (const auto& step : step_specs(config, block)) {
       std::vector<std::string> names;
       for (const LinearSpec& linear : step) {
-        const bool is_quantized = layout.is_quantized(linear);
-        skips = skips || !is_quantized;
-        if (is_quantized) names.push_back(name_in_block(config, linear.name));
+        const std::string name = name_in_block(config, linear.name);
+        if (!layout.is_quantized(linear))
+          kept.insert(name);
+        else if (quantized.insert(name).second)
+          names.push_back(name);
       }
-      if (!names.empty()) kinds.push_back(std::move(names));
+      if (!names.empty()) steps.push_back(std::move(names));
     }
-    if (block == 0) first = kinds;
-    if (kinds != first) return {};
   }
-  return skips ? first : std::vector<std::vector<std::string>>();
+  const bool differ = std::any_of(kept.begin(), kept.end(), [&](const auto& name) { return quantized.contains(name); });
+  if (differ || (kept.empty() && !keeps_some)) return {};
+  return steps;
 }
 
 }  // namespace
@@ -147,8 +162,8 @@ OutputRecord output_record(const Job& job, const Facts& facts, const Layout& lay
     else
       record.unquantized.push_back(linear.spec.name);
   }
-  auto& kinds = record.recipe.modules_in_block_to_quantize;
-  if (kinds.empty()) kinds = kinds_in_every_block(facts.config, layout);
+  auto& names = record.recipe.modules_in_block_to_quantize;
+  if (names.empty()) names = names_to_quantize(facts.config, layout);
   return record;
 }
 

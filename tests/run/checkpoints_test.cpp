@@ -254,6 +254,27 @@ TEST_F(Checkpoints, OfEveryFormatAreReadAsWhatTheirCodesStandFor) {
   }
 }
 
+// Optimum takes all linears of a block for quantized ones, unless their names are given.
+TEST_F(Checkpoints, WithLinearsThatAreNeverQuantizedNameTheOthers) {
+  write_ids(folder_ / "ids.jsonl", 8, 40, 66);
+  const auto named = [&](const std::string& family) {
+    Job quantizing = job("", "out");
+    quantizing.model = fs::path(GPTQ_GOLDEN) / "families" / family;
+    quantizing.overwrite = true;
+    quantizing.recipe.group_size = -1;
+    quantize(quantizing);
+    const Checkpoint written(folder_ / "out");
+    return written.config()["quantization_config"].value("modules_in_block_to_quantize", Json());
+  };
+  EXPECT_TRUE(named("qwen3").is_null());
+  EXPECT_TRUE(named("lfm2").is_null()) << "blocks differ, but all of their linears are quantized";
+  EXPECT_EQ(named("falcon_mamba"), Json::parse(R"([["mixer.in_proj"], ["mixer.out_proj"]])"));
+  EXPECT_EQ(named("qwen3_5_text"), Json::parse(R"([
+      ["linear_attn.in_proj_qkv", "linear_attn.in_proj_z"], ["linear_attn.out_proj"],
+      ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"],
+      ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"]])"));
+}
+
 // Checks that tensors of the checkpoint are copied to the output byte for byte.
 void expect_carried_over(const fs::path& from, const fs::path& to, const std::vector<Stored>& extras) {
   const Checkpoint source(from), out(to);
