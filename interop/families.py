@@ -46,7 +46,7 @@ LATENT = dict(ALONE, num_key_value_heads=4, moe_intermediate_size=64, kv_lora_ra
               n_shared_experts=1, first_k_dense_replace=1, norm_topk_prob=True, n_group=1, topk_group=1)
 DELTA = dict(WIDE, num_hidden_layers=4, head_dim=32, linear_num_key_heads=2, linear_num_value_heads=4,
              linear_key_head_dim=32, linear_value_head_dim=32, linear_conv_kernel_dim=4)
-DUAL = dict(WIDE, num_hidden_layers=3, mamba_n_heads=8, mamba_d_head=32, mamba_n_groups=1, mamba_d_state=32,
+DUAL = dict(WIDE, num_hidden_layers=3, mamba_n_heads=32, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=32,
             mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=16)
 FAMILIES = {
     "llama": WIDE,
@@ -89,8 +89,8 @@ FAMILIES = {
                              layer_types=["mamba", "attention", "mamba"]),
     "falcon_h1": dict(DUAL, mamba_d_ssm=256),
     "bamba": dict(DUAL, attn_layer_indices=[1]),
-    "nemotron_h": dict(WIDE, head_dim=32, layers_block_type=["mamba", "attention", "mlp", "mamba"], mamba_num_heads=8,
-                       mamba_head_dim=32, n_groups=1, ssm_state_size=32, conv_kernel=4, chunk_size=16),
+    "nemotron_h": dict(WIDE, head_dim=32, layers_block_type=["mamba", "attention", "mlp", "mamba"], mamba_num_heads=32,
+                       mamba_head_dim=8, n_groups=1, ssm_state_size=32, conv_kernel=4, chunk_size=16),
 }
 
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "format/format.h"
 #include "gptq/gptq.h"
