@@ -14,6 +14,7 @@ from typing import Any, Iterator, Mapping
 
 _LONGEST = 4028  # Optimum's limit of model_seqlen
 _POSITIONS = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 _NEEDED = ("torch", "transformers", "optimum", "gptqmodel")
 
 logger = logging.getLogger("gptq_cpp")
@@ -87,8 +88,11 @@ def load_model(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if options.get("device_map") is None:
+    device_map = options.get("device_map")
+    if device_map is None:
         options["device_map"] = _device_of(like, torch)
+    elif isinstance(device_map, str) and device_map in _AUTOMATIC and not _has_accelerator(torch):
+        options["device_map"] = {"": "cpu"}  # GPTQModel takes kernels of GPUs for a map without devices
     config = AutoConfig.from_pretrained(folder)
     if quantization is not None and not getattr(config, "quantization_config", None):
         config.quantization_config = dict(quantization)
@@ -99,6 +103,10 @@ def load_model(
 
 def _as_dict(config: Any) -> dict[str, Any]:
     return dict(config) if isinstance(config, Mapping) else config.to_dict()
+
+
+def _has_accelerator(torch: Any) -> bool:
+    return torch.cuda.is_available() or (hasattr(torch, "xpu") and torch.xpu.is_available())
 
 
 def _device_of(model: Any, torch: Any) -> Any:

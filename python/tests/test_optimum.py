@@ -440,3 +440,26 @@ def test_loading_finds_how_a_folder_is_quantized(quantized, model, monkeypatch, 
         load_quantized_model(None, quantized[0], state_dict_name="a.bin")
     with pytest.warns(gptq.GptqWarning, match="no_split_module_classes, offload_state_dict"):
         load_quantized_model(None, quantized[0], no_split_module_classes=["Block"], offload_state_dict=True)
+
+
+def test_an_automatic_map_is_the_cpu_where_there_is_no_accelerator(quantized, monkeypatch):
+    """With stand-ins for torch and transformers, as far as they are used."""
+    given: list = []
+    torch = types.ModuleType("torch")
+    torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+    transformers = types.ModuleType("transformers")
+
+    class Auto:
+        @classmethod
+        def from_pretrained(cls, folder, **options):
+            given.append((folder, options))
+            return types.SimpleNamespace(eval=lambda: "model", quantization_config={"bits": 4})
+
+    transformers.AutoConfig = transformers.AutoModelForCausalLM = Auto
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    monkeypatch.setattr(in_memory, "find_spec", lambda name: True)
+    for asked, expected in (("auto", {"": "cpu"}), (None, {"": "cpu"}), ({"": "cuda:1"}, {"": "cuda:1"})):
+        assert load_quantized_model(None, quantized[0], device_map=asked) == "model"
+        assert given[-1][0] == quantized[0]
+        assert given[-1][1]["device_map"] == expected
