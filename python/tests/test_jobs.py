@@ -152,8 +152,9 @@ def test_other_threads_run_meanwhile(model, ids, tmp_path):
 
 def test_control_c_raises_keyboard_interrupt_and_leaves_no_output(model, tmp_path):
     code = f"""
-import os, signal, sys, threading
+import os, signal
 import gptq_cpp as gptq
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 sent = []
 def interrupt(progress):
     if not sent:
@@ -175,7 +176,9 @@ except KeyboardInterrupt:
 
 def test_a_signal_from_outside_interrupts_too(model, tmp_path):
     code = f"""
+import signal
 import gptq_cpp as gptq
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("started", flush=True)
 recipe = gptq.Recipe("best", group_size=64)
 gptq.quantize({str(model)!r}, {str(tmp_path / "out")!r}, recipe, samples=128, sequence_length=512)
