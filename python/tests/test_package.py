@@ -29,7 +29,8 @@ def test_importing_brings_neither_torch_nor_numpy():
 
 
 def test_importing_takes_less_than_a_tenth_of_a_second():
-    code = "import time; t = time.perf_counter(); import gptq_cpp; print(time.perf_counter() - t)"
+    """Of the processor, as other tests may keep it busy."""
+    code = "import time; t = time.process_time(); import gptq_cpp; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(7)) < 0.1
 
 
