@@ -120,7 +120,7 @@ int OutputFile::with_name_beside(const std::function<int(const char*)>& take, st
   const std::string stem = target_.parent_path() /
                            (target_.filename().string().substr(0, kLongest) + ".partial-" + std::to_string(getpid()));
   for (int attempt = 0; attempt < 100; ++attempt) {
-    name = stem + (attempt == 0 ? "" : "-" + std::to_string(attempt));
+    name = attempt == 0 ? stem : stem + "-" + std::to_string(attempt);
     const int result = take(name.c_str());
     if (result >= 0 || errno != EEXIST) return result;
   }

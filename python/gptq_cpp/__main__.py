@@ -1,0 +1,5 @@
+"""python -m gptq_cpp: the command line."""
+
+from .program import main
+
+main()
