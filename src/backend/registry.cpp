@@ -19,6 +19,12 @@ std::vector<DeviceInfo> list_cuda();
 #else
 constexpr std::nullptr_t open_cuda = nullptr, list_cuda = nullptr;
 #endif
+#if GPTQ_OPENCL
+std::unique_ptr<Backend> open_opencl(int index, const BackendOptions& options);
+std::vector<DeviceInfo> list_opencl();
+#else
+constexpr std::nullptr_t open_opencl = nullptr, list_opencl = nullptr;
+#endif
 
 namespace {
 
@@ -32,7 +38,7 @@ constexpr DeviceTraits kSimulated{
 
 constexpr DeviceKind kKinds[] = {
     {"cuda", true, kAccelerator, open_cuda, list_cuda},
-    {"xpu", true, kAccelerator, nullptr, nullptr},
+    {"xpu", true, kAccelerator, open_opencl, list_opencl},
     {"cpu", false, kHost, open_cpu, list_cpu},
     {"sim", true, kSimulated, open_simulated, list_none},
 };
