@@ -86,12 +86,16 @@ std::vector<DeviceInfo> list_devices() {
 }
 
 std::string why_no_accelerator() {
-  try {
-    open_backend(cat(kKinds[0].name, ":0"));
-  } catch (const InputError& error) {
-    return error.what();
+  std::string reasons;
+  for (const DeviceKind& kind : kKinds) {
+    if (!kind.is_numbered || kind.traits.is_simulated) continue;
+    try {
+      open_backend(cat(kind.name, ":0"));
+    } catch (const InputError& error) {
+      reasons += cat(reasons.empty() ? "" : "; ", error.what());
+    }
   }
-  return "";
+  return reasons;
 }
 
 }  // namespace gptq

@@ -73,7 +73,7 @@ void solve_triangle(Xpu& xpu, const ops::SolveTriangle& op) {
 }
 
 // Systems that are solved at once, so that their scratch stays small.
-constexpr int64_t kScratch = int64_t{64} << 20;
+constexpr int64_t kScratch = int64_t{16} << 20;
 int64_t systems_at_once(int64_t rows, int64_t n) {
   return std::clamp<int64_t>(kScratch / (8 * (n * n + n)), 1, std::max<int64_t>(rows, 1));
 }
@@ -89,17 +89,12 @@ void solve_systems(Xpu& xpu, const ops::SolveSystems& op) {
   }
 }
 
-int64_t systems_scratch(const Xpu& /*xpu*/, const OpCall& call) {
-  const int64_t n = call.sizes[1];
-  return n == 0 ? 0 : 8 * systems_at_once(call.sizes[0], n) * (n * n + n);
-}
-
 }  // namespace
 
 void add_factor_ops(XpuOps& table) {
   table.add<factor>();
   table.add<solve_triangle>();
-  table.add<solve_systems>(systems_scratch);
+  table.add<solve_systems>();
 }
 
 }  // namespace gptq::opencl

@@ -31,7 +31,7 @@ void add_gram(Xpu& xpu, const ops::AddGram& op) {
 }
 
 // Tokens whose differences are in memory at once.
-constexpr int64_t kTokens = 2048;
+constexpr int64_t kTokens = 512;
 
 void add_cross_gram(Xpu& xpu, const ops::AddCrossGram& op) {
   if (op.x.empty()) return;
@@ -48,18 +48,11 @@ void add_cross_gram(Xpu& xpu, const ops::AddCrossGram& op) {
   }
 }
 
-int64_t gram_scratch(const Xpu& /*xpu*/, const OpCall& call) { return call.sizes[0] * 4; }
-
-int64_t cross_gram_scratch(const Xpu& /*xpu*/, const OpCall& call) {
-  const int64_t tokens = std::min(kTokens, call.sizes[0]);
-  return tokens * call.sizes[1] * static_cast<int64_t>(size_of(call.dtype)) + tokens * 4;
-}
-
 }  // namespace
 
 void add_gram_ops(XpuOps& table) {
-  table.add<add_gram>(gram_scratch);
-  table.add<add_cross_gram>(cross_gram_scratch);
+  table.add<add_gram>();
+  table.add<add_cross_gram>();
 }
 
 }  // namespace gptq::opencl

@@ -55,8 +55,6 @@ OpenclBackend::~OpenclBackend() { api().clFinish(queue_.get()); }
 
 std::string OpenclBackend::arithmetic() const { return cat("opencl, ", description()); }
 
-int64_t OpenclBackend::scratch_bytes(const OpCall& call) const { return all_ops().scratch_bytes(xpu_, call); }
-
 void OpenclBackend::compute(const ops::OpRef& op) {
   if (!all_ops().run(xpu_, op)) fall_back(op);
 }

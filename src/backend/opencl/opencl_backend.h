@@ -29,7 +29,8 @@ class OpenclBackend final : public Backend {
     return {limited_.bytes(), static_cast<int64_t>(pool_.bytes_held()), limited_.peak_bytes()};
   }
   int64_t batch_tokens(DType /*computed*/) const override { return device_.is_cpu ? 2048 : 8192; }
-  int64_t scratch_bytes(const OpCall& call) const override;
+  // What temporaries of ops take at most; panels keep it small.
+  int64_t workspace_bytes() const override { return int64_t{32} << 20; }
   Memory& staging_memory() override { return staging_; }
 
   void* allocate(size_t bytes) override { return limited_.allocate(bytes); }

@@ -21,7 +21,7 @@ void add_row_norms(Xpu& xpu, const ops::AddRowNorms& op) {
 }
 
 // Columns of the product that are in memory at once.
-constexpr int64_t kPanel = 1024;
+constexpr int64_t kPanel = 256;
 
 void add_product_norms(Xpu& xpu, const ops::AddProductNorms& op) {
   if (op.w.empty()) return;
@@ -40,16 +40,12 @@ void add_product_norms(Xpu& xpu, const ops::AddProductNorms& op) {
   }
 }
 
-int64_t product_scratch(const Xpu& /*xpu*/, const OpCall& call) {
-  return 4 * call.sizes[0] * std::min(kPanel, call.sizes[1]);
-}
-
 }  // namespace
 
 void add_row_sum_ops(XpuOps& table) {
   table.add<group_products>();
   table.add<add_row_norms>();
-  table.add<add_product_norms>(product_scratch);
+  table.add<add_product_norms>();
 }
 
 }  // namespace gptq::opencl
