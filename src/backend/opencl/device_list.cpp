@@ -1,5 +1,7 @@
 #include "backend/opencl/device_list.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -35,19 +37,41 @@ std::string text(cl_device_id device, cl_device_info which) {
   return tidy(value);
 }
 
+// Sub-groups that multiply matrices. The variable GPTQ_OPENCL_MATRIX is for tests: "8" or "16" emulates sub-groups of
+// that many threads on a device that has sub-groups and no matrix units.
+void find_matrix_units(DeviceFacts& facts) {
+  constexpr cl_device_info kSizes = 0x4108;  // CL_DEVICE_SUB_GROUP_SIZES_INTEL
+  const std::string extensions = cat(" ", text(facts.id, CL_DEVICE_EXTENSIONS), " ");
+  const auto has = [&](const char* name) { return extensions.find(cat(" ", name, " ")) != std::string::npos; };
+  if (!has("cl_intel_subgroups") || !has("cl_intel_required_subgroup_size")) return;
+  std::array<size_t, 16> sizes = {};
+  size_t bytes = 0;
+  if (api().clGetDeviceInfo(facts.id, kSizes, sizeof(sizes), sizes.data(), &bytes) != CL_SUCCESS) return;
+  const char* emulated = std::getenv("GPTQ_OPENCL_MATRIX");
+  const size_t wanted = emulated == nullptr ? 0 : std::string_view(emulated) == "8" ? 8 : 16;
+  facts.emulates_matrices = wanted != 0;
+  if (wanted == 0 && !has("cl_intel_subgroup_matrix_multiply_accumulate")) return;
+  for (const size_t lanes : {16, 8}) {  // the narrowest is the units' own
+    const bool there = std::find(sizes.begin(), sizes.end(), lanes) != sizes.end();
+    if (there && (wanted == 0 || wanted == lanes)) facts.matrix_lanes = static_cast<int>(lanes);
+  }
+}
+
 DeviceFacts facts_of(cl_device_id id) {
   const bool exact =
       (info<cl_device_fp_config>(id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0;
-  return {.id = id,
-          .model = text(id, CL_DEVICE_NAME),
-          .version = text(id, CL_DEVICE_VERSION),
-          .driver = text(id, CL_DRIVER_VERSION),
-          .is_cpu = (info<cl_device_type>(id, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0,
-          .is_rounding_exactly = exact,
-          .has_doubles = info<cl_device_fp_config>(id, CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
-          .memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE)),
-          .largest_block = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE)),
-          .local_memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_LOCAL_MEM_SIZE))};
+  DeviceFacts facts{.id = id,
+                    .model = text(id, CL_DEVICE_NAME),
+                    .version = text(id, CL_DEVICE_VERSION),
+                    .driver = text(id, CL_DRIVER_VERSION),
+                    .is_cpu = (info<cl_device_type>(id, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0,
+                    .is_rounding_exactly = exact,
+                    .has_doubles = info<cl_device_fp_config>(id, CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
+                    .memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE)),
+                    .largest_block = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE)),
+                    .local_memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_LOCAL_MEM_SIZE))};
+  find_matrix_units(facts);
+  return facts;
 }
 
 std::string_view wanted() {
@@ -57,7 +81,11 @@ std::string_view wanted() {
 
 }  // namespace
 
-std::string DeviceFacts::description() const { return cat(model, ", ", version, ", driver ", driver); }
+std::string DeviceFacts::description() const {
+  return cat(
+      model, ", ", version, ", driver ", driver,
+      matrix_lanes == 0 ? "" : cat(", ", emulates_matrices ? "emulated " : "", "matrix units of ", matrix_lanes));
+}
 
 DeviceList find_devices() {
   if (wanted() == "none") return {{}, "GPTQ_OPENCL_DEVICES=none hides OpenCL's devices"};

@@ -14,6 +14,9 @@ struct DeviceFacts {
   std::string model, version, driver;  // "Intel(R) Arc(TM) A770 Graphics", "OpenCL 3.0 NEO", "23.43.27642"
   bool is_cpu = false, is_rounding_exactly = false, has_doubles = false;
   int64_t memory = 0, largest_block = 0, local_memory = 0;  // bytes
+  // Threads of a sub-group that multiplies matrices of 16 bits together; 0: none does. They may be emulated.
+  int matrix_lanes = 0;
+  bool emulates_matrices = false;
 
   // One line for people.
   std::string description() const;

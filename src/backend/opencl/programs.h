@@ -12,7 +12,8 @@ namespace gptq::opencl {
 
 // A kernel of kernels/<file>.cl, compiled with `options`, such as "-DSLICE=64".
 struct KernelName {
-  const char *file, *kernel, *options = "";
+  const char *file, *kernel;
+  std::string options = {};
 };
 
 class Programs {

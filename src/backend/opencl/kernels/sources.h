@@ -15,6 +15,7 @@
   SOURCE(gram)                      \
   SOURCE(grid)                      \
   SOURCE(losses)                    \
+  SOURCE(matrix_products)           \
   SOURCE(norms)                     \
   SOURCE(pack)                      \
   SOURCE(products)                  \
