@@ -2,6 +2,7 @@
 // runs out of memory.
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -70,14 +71,21 @@ class AcceleratorJob : public testing::Test {
     }
   }
 
+  // Quantizes on the CPU, which the single entry "cpu" means where no accelerator is seen.
+  virtual Report on_cpu(const std::string& output, const std::function<void(Job&)>& change = nullptr) {
+    Job same = job(output, "cpu");
+    if (change) change(same);
+    return quantize(same);
+  }
+
   void expect_what_the_cpu_finds_and_the_same_bytes_twice(const std::string& device) {
-    const Report on_cpu = quantize(job("cpu", "cpu")), here = quantize(job("here", device));
+    const Report there = on_cpu("cpu"), here = quantize(job("here", device));
     quantize(job("again", device));
     expect_same_weights("here", "again");
     EXPECT_TRUE(here.fallbacks.empty()) << here.fallbacks[0].first;
-    ASSERT_EQ(on_cpu.linears.size(), here.linears.size());
-    for (size_t i = 0; i < on_cpu.linears.size(); ++i) {
-      EXPECT_NEAR(here.linears[i].loss, on_cpu.linears[i].loss, 0.03 * on_cpu.linears[i].loss) << here.linears[i].name;
+    ASSERT_EQ(there.linears.size(), here.linears.size());
+    for (size_t i = 0; i < there.linears.size(); ++i) {
+      EXPECT_NEAR(here.linears[i].loss, there.linears[i].loss, 0.03 * there.linears[i].loss) << here.linears[i].name;
     }
     EXPECT_NEAR(perplexity_of("here", "cpu"), perplexity_of("cpu", "cpu"), 3e-3 * perplexity_of("cpu", "cpu"));
   }
@@ -85,18 +93,20 @@ class AcceleratorJob : public testing::Test {
     int index = 0;
     for (const auto& [bits, sym, desc_act, dynamic_groups] :
          {std::tuple{2, true, false, false}, {3, false, false, true}, {8, true, true, true}, {4, true, false, true}}) {
-      Job each = job("recipe" + std::to_string(index), device), same = job("cpu" + std::to_string(index), "cpu");
-      for (Job* which : {&each, &same}) {
-        which->recipe.bits = bits;
-        which->recipe.sym = sym;
-        which->recipe.desc_act = desc_act;
-        which->recipe.static_groups = !dynamic_groups;
-        which->recipe.order = dynamic_groups && !desc_act ? Order::natural : Order::diagonal;
-      }
-      const Report here = quantize(each), on_cpu = quantize(same);
+      const auto change = [&, bits = bits, sym = sym, desc_act = desc_act,
+                           dynamic_groups = dynamic_groups](Job& which) {
+        which.recipe.bits = bits;
+        which.recipe.sym = sym;
+        which.recipe.desc_act = desc_act;
+        which.recipe.static_groups = !dynamic_groups;
+        which.recipe.order = dynamic_groups && !desc_act ? Order::natural : Order::diagonal;
+      };
+      Job each = job("recipe" + std::to_string(index), device);
+      change(each);
+      const Report here = quantize(each), there = on_cpu("cpu" + std::to_string(index), change);
       EXPECT_TRUE(here.fallbacks.empty()) << here.fallbacks[0].first;
-      for (size_t i = 0; i < on_cpu.linears.size(); ++i) {
-        EXPECT_NEAR(here.linears[i].loss, on_cpu.linears[i].loss, 0.05 * on_cpu.linears[i].loss)
+      for (size_t i = 0; i < there.linears.size(); ++i) {
+        EXPECT_NEAR(here.linears[i].loss, there.linears[i].loss, 0.05 * there.linears[i].loss)
             << bits << " bits, " << here.linears[i].name;
       }
       ++index;
@@ -220,6 +230,12 @@ class XpuJob : public AcceleratorJob {
     if (!IsSkipped()) AcceleratorJob::SetUp();
   }
   void TearDown() override { unsetenv("GPTQ_OPENCL_DEVICES"); }
+  Report on_cpu(const std::string& output, const std::function<void(Job&)>& change) override {
+    setenv("GPTQ_OPENCL_DEVICES", "none", 1);
+    const Report report = AcceleratorJob::on_cpu(output, change);
+    setenv("GPTQ_OPENCL_DEVICES", "all", 1);
+    return report;
+  }
 };
 
 TEST_F(XpuJob, FindsWhatTheCpuFindsAndTheSameBytesTwice) {

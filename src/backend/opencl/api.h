@@ -18,7 +18,6 @@ struct Api {
   FUNCTION(clCreateContext)             \
   FUNCTION(clCreateKernel)              \
   FUNCTION(clCreateProgramWithSource)   \
-  FUNCTION(clEnqueueFillBuffer)         \
   FUNCTION(clEnqueueNDRangeKernel)      \
   FUNCTION(clEnqueueReadBufferRect)     \
   FUNCTION(clEnqueueWriteBuffer)        \

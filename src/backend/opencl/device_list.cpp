@@ -66,7 +66,8 @@ DeviceFacts facts_of(cl_device_id id) {
                     .driver = text(id, CL_DRIVER_VERSION),
                     .is_cpu = (info<cl_device_type>(id, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0,
                     .is_rounding_exactly = exact,
-                    .has_doubles = info<cl_device_fp_config>(id, CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
+                    .has_doubles = info<cl_device_fp_config>(id, CL_DEVICE_DOUBLE_FP_CONFIG) != 0 &&
+                                   std::getenv("GPTQ_OPENCL_NO_DOUBLES") == nullptr,  // for tests
                     .memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE)),
                     .largest_block = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE)),
                     .local_memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_LOCAL_MEM_SIZE))};

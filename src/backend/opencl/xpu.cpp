@@ -46,6 +46,8 @@ void Xpu::enqueue(const KernelName& name, const Grid& grid) {
   }
   check(api().clEnqueueNDRangeKernel(queue_, kernel_, 3, nullptr, global.data(), local.data(), 0, nullptr, nullptr),
         name_, name.kernel);
+  constexpr int64_t kBatch = 16;  // a driver may wait for more kernels until it is told to begin
+  if (++queued_ % kBatch == 0) check(api().clFlush(queue_), name_, name.kernel);
 }
 
 Matrix Xpu::copy_of(const void* data, size_t bytes) {

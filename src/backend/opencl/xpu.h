@@ -101,6 +101,7 @@ class Xpu {
   const cl_command_queue queue_;
   cl_kernel kernel_ = nullptr;  // that gets arguments, and the place of the next one
   cl_uint place_ = 0;
+  int64_t queued_ = 0;  // kernels so far
   // Host values whose copies are queued.
   struct Sent {
     Event copied;
