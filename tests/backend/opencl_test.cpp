@@ -4,6 +4,11 @@
 
 #include "backend/devices.h"
 
+// PoCL's compiler keeps memory until the program ends.
+extern "C" const char* __lsan_default_suppressions() {  // NOLINT: the name that LeakSanitizer looks for
+  return "leak:libpocl\nleak:libLLVM\nleak:libclang-cpp\n";
+}
+
 namespace gptq {
 namespace {
 

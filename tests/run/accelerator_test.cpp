@@ -14,6 +14,11 @@
 #include "run/rehearse.h"
 #include "tiny_model.h"
 
+// PoCL's compiler keeps memory until the program ends.
+extern "C" const char* __lsan_default_suppressions() {  // NOLINT: the name that LeakSanitizer looks for
+  return "leak:libpocl\nleak:libLLVM\nleak:libclang-cpp\n";
+}
+
 namespace gptq {
 namespace {
 
