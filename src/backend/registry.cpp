@@ -89,11 +89,17 @@ std::string why_no_accelerator() {
   std::string reasons;
   for (const DeviceKind& kind : kKinds) {
     if (!kind.is_numbered || kind.traits.is_simulated) continue;
-    try {
-      open_backend(cat(kind.name, ":0"));
-    } catch (const InputError& error) {
-      reasons += cat(reasons.empty() ? "" : "; ", error.what());
+    std::string reason;
+    if (kind.open == nullptr) {
+      reason = cat(kind.name, ":N is not in this build");
+    } else {
+      try {
+        kind.open(0, {});
+      } catch (const InputError& error) {
+        reason = error.what();
+      }
     }
+    if (!reason.empty()) reasons += cat(reasons.empty() ? "" : "; ", reason);
   }
   return reasons;
 }
