@@ -234,7 +234,7 @@ class XpuJob : public AcceleratorJob {
     need("xpu:0");
     if (!IsSkipped()) AcceleratorJob::SetUp();
   }
-  void TearDown() override { unsetenv("GPTQ_OPENCL_DEVICES"); }
+  void TearDown() override { setenv("GPTQ_OPENCL_DEVICES", "none", 1); }  // as other tests have it
   Report on_cpu(const std::string& output, const std::function<void(Job&)>& change) override {
     setenv("GPTQ_OPENCL_DEVICES", "none", 1);
     const Report report = AcceleratorJob::on_cpu(output, change);
