@@ -37,7 +37,7 @@ struct Api {
   FUNCTION(clReleaseMemObject)          \
   FUNCTION(clReleaseProgram)            \
   FUNCTION(clSetKernelArg)
-#define GPTQ_OPENCL_MEMBER(function) decltype(&::function) function = nullptr;
+#define GPTQ_OPENCL_MEMBER(function) decltype(&::function) function = nullptr;  // NOLINT: a name, not a value
   GPTQ_OPENCL_FUNCTIONS(GPTQ_OPENCL_MEMBER)
 #undef GPTQ_OPENCL_MEMBER
 };

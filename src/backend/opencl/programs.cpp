@@ -32,7 +32,7 @@ std::string main_line(const std::string& log) {
   std::string first;
   for (size_t start = 0; start < log.size();) {
     const size_t end = std::min(log.find('\n', start), log.size());
-    const std::string line = log.substr(start, end - start);
+    std::string line = log.substr(start, end - start);
     if (line.find("error") != std::string::npos) return line;
     if (first.empty() && line.find_first_not_of(" \t\r") != std::string::npos) first = line;
     start = end + 1;
