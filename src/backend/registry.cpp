@@ -19,6 +19,12 @@ std::vector<DeviceInfo> list_cuda();
 #else
 constexpr std::nullptr_t open_cuda = nullptr, list_cuda = nullptr;
 #endif
+#if GPTQ_OPENCL
+std::unique_ptr<Backend> open_opencl(int index, const BackendOptions& options);
+std::vector<DeviceInfo> list_opencl();
+#else
+constexpr std::nullptr_t open_opencl = nullptr, list_opencl = nullptr;
+#endif
 
 namespace {
 
@@ -32,7 +38,7 @@ constexpr DeviceTraits kSimulated{
 
 constexpr DeviceKind kKinds[] = {
     {"cuda", true, kAccelerator, open_cuda, list_cuda},
-    {"xpu", true, kAccelerator, nullptr, nullptr},
+    {"xpu", true, kAccelerator, open_opencl, list_opencl},
     {"cpu", false, kHost, open_cpu, list_cpu},
     {"sim", true, kSimulated, open_simulated, list_none},
 };
@@ -80,12 +86,22 @@ std::vector<DeviceInfo> list_devices() {
 }
 
 std::string why_no_accelerator() {
-  try {
-    open_backend(cat(kKinds[0].name, ":0"));
-  } catch (const InputError& error) {
-    return error.what();
+  std::string reasons;
+  for (const DeviceKind& kind : kKinds) {
+    if (!kind.is_numbered || kind.traits.is_simulated) continue;
+    std::string reason;
+    if (kind.open == nullptr) {
+      reason = cat(kind.name, ":N is not in this build");
+    } else {
+      try {
+        kind.open(0, {});
+      } catch (const InputError& error) {
+        reason = error.what();
+      }
+    }
+    if (!reason.empty()) reasons += cat(reasons.empty() ? "" : "; ", reason);
   }
-  return "";
+  return reasons;
 }
 
 }  // namespace gptq

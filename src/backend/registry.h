@@ -33,7 +33,7 @@ std::unique_ptr<Backend> open_backend(std::string_view name, const BackendOption
 
 // The devices of this machine that this build can use: accelerators first, "cpu" last, no simulated ones.
 std::vector<DeviceInfo> list_devices();
-// Why list_devices() has no accelerator: "cuda:0: no NVIDIA driver is installed; ..."
+// Why list_devices() has no accelerator, for each kind: "cuda:0: no NVIDIA driver is installed; ..."
 std::string why_no_accelerator();
 
 }  // namespace gptq

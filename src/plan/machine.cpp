@@ -113,9 +113,7 @@ std::string find_device(std::string_view text, const Machine& machine, const std
       return device.name;
     }
   }
-  const std::string reason = (name->kind.empty() || name->kind == device_kinds()[0].name) && !machine.why_no_gpu.empty()
-                                 ? cat("; ", machine.why_no_gpu)
-                                 : "";
+  const std::string reason = machine.why_no_gpu.empty() ? "" : cat("; ", machine.why_no_gpu);
   throw InputError(cat(where, ": there is no device '", text, "'; ", there_is(machine), reason));
 }
 

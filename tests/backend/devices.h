@@ -86,6 +86,20 @@ inline std::unique_ptr<Backend> open_cpu_with(const std::string& isa, int thread
   return backend;
 }
 
+// The first OpenCL device, which may be a CPU.
+inline std::unique_ptr<Backend> open_xpu() {
+  setenv("GPTQ_OPENCL_DEVICES", "all", 1);
+  std::unique_ptr<Backend> backend;
+  try {
+    backend = open_backend("xpu:0");
+  } catch (...) {
+    unsetenv("GPTQ_OPENCL_DEVICES");
+    throw;
+  }
+  unsetenv("GPTQ_OPENCL_DEVICES");
+  return backend;
+}
+
 // A new backend is one more entry here.
 inline std::vector<Device> devices() {
   std::vector<Device> found;
@@ -97,6 +111,7 @@ inline std::vector<Device> devices() {
     }
   }
   found.push_back({"cuda", [] { return open_backend("cuda:0"); }, true, true});
+  found.push_back({"opencl", open_xpu, true, true});
   found.push_back({"simulated", [] { return open_backend("sim:0", {.threads = 2}); }});
   found.push_back({"memory_only", [] { return std::make_unique<MemoryOnlyBackend>(); }, false});
   return found;

@@ -1,5 +1,8 @@
-// Whole jobs on accelerators: a GPU if there is one (else skipped), and a simulated one that runs out of memory.
+// Whole jobs on accelerators: a GPU and an OpenCL device if there are such (else skipped), and a simulated one that
+// runs out of memory.
 #include <cmath>
+#include <cstdlib>
+#include <functional>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -10,6 +13,11 @@
 #include "plan/layout.h"
 #include "run/rehearse.h"
 #include "tiny_model.h"
+
+// PoCL's compiler keeps memory until the program ends.
+extern "C" const char* __lsan_default_suppressions() {  // NOLINT: the name that LeakSanitizer looks for
+  return "leak:libpocl\nleak:libLLVM\nleak:libclang-cpp\n";
+}
 
 namespace gptq {
 namespace {
@@ -59,6 +67,99 @@ class AcceleratorJob : public testing::Test {
       return 0;
     }
   }
+  // Skips the test where this machine lacks the device.
+  static void need(const std::string& device) {
+    try {
+      open_backend(device);
+    } catch (const InputError& error) {
+      GTEST_SKIP() << error.what();
+    }
+  }
+
+  // Quantizes on the CPU, which the single entry "cpu" means where no accelerator is seen.
+  virtual Report on_cpu(const std::string& output, const std::function<void(Job&)>& change = nullptr) {
+    Job same = job(output, "cpu");
+    if (change) change(same);
+    return quantize(same);
+  }
+
+  void expect_what_the_cpu_finds_and_the_same_bytes_twice(const std::string& device) {
+    const Report there = on_cpu("cpu"), here = quantize(job("here", device));
+    quantize(job("again", device));
+    expect_same_weights("here", "again");
+    EXPECT_TRUE(here.fallbacks.empty()) << here.fallbacks[0].first;
+    ASSERT_EQ(there.linears.size(), here.linears.size());
+    for (size_t i = 0; i < there.linears.size(); ++i) {
+      EXPECT_NEAR(here.linears[i].loss, there.linears[i].loss, 0.03 * there.linears[i].loss) << here.linears[i].name;
+    }
+    EXPECT_NEAR(perplexity_of("here", "cpu"), perplexity_of("cpu", "cpu"), 3e-3 * perplexity_of("cpu", "cpu"));
+  }
+  void expect_every_recipe_to_run(const std::string& device) {
+    int index = 0;
+    for (const auto& [bits, sym, desc_act, dynamic_groups] :
+         {std::tuple{2, true, false, false}, {3, false, false, true}, {8, true, true, true}, {4, true, false, true}}) {
+      const auto change = [&, bits = bits, sym = sym, desc_act = desc_act,
+                           dynamic_groups = dynamic_groups](Job& which) {
+        which.recipe.bits = bits;
+        which.recipe.sym = sym;
+        which.recipe.desc_act = desc_act;
+        which.recipe.static_groups = !dynamic_groups;
+        which.recipe.order = dynamic_groups && !desc_act ? Order::natural : Order::diagonal;
+      };
+      Job each = job("recipe" + std::to_string(index), device);
+      change(each);
+      const Report here = quantize(each), there = on_cpu("cpu" + std::to_string(index), change);
+      EXPECT_TRUE(here.fallbacks.empty()) << here.fallbacks[0].first;
+      for (size_t i = 0; i < there.linears.size(); ++i) {
+        EXPECT_NEAR(here.linears[i].loss, there.linears[i].loss, 0.05 * there.linears[i].loss)
+            << bits << " bits, " << here.linears[i].name;
+      }
+      ++index;
+    }
+  }
+  // Less memory than states and a block need, so that states are moved, after their inputs are dropped. A plan does not
+  // see `unseen` bytes.
+  void expect_the_same_bytes_where_memory_is_short(const std::string& device, int64_t unseen) {
+    quantize(large_job("device", device));
+    Job planned = large_job("plan", device);
+    const gptq::Setup setup = set_up(planned);
+    for (const StatePlace place : {StatePlace::device, StatePlace::host}) {
+      const std::string name(place == StatePlace::host ? "host" : "rebuilt");
+      const int64_t limit = rehearse(large_job("plan", device), setup,
+                                     {.strategy = {.states = place, .keeps_inputs = false}, .max_held = 0})
+                                .peaks.at(device);
+      Job tight = large_job(name, device);
+      tight.max_memory = "{\"" + device + "\": " + std::to_string(limit + unseen) + "}";
+      const Report report = quantize(tight);
+      EXPECT_EQ(report.states, place == StatePlace::host ? "host" : "device");
+      EXPECT_FALSE(report.plan.keeps_inputs);
+      EXPECT_LE(report.devices[0].peak_bytes, limit + unseen);
+      expect_same_weights("device", name);
+    }
+  }
+  void expect_modules_on_the_cpu_to_visit(const std::string& device) {
+    quantize(job("stays", device));
+    const Report report =
+        quantize(job("visits", R"({"model.embed_tokens": "cpu", "model.layers.0": "cpu", "lm_head": "cpu",
+                                                     "model.layers.1": ")" +
+                                   device + R"(", "model.norm": ")" + device + "\"}"));
+    expect_same_weights("stays", "visits");
+    EXPECT_EQ(report.visits.size(), 2U);
+    // Caches are cleared after the inputs, after each of two blocks and at the end.
+    ASSERT_EQ(report.trims.size(), 4U);
+    for (const auto& trim : report.trims) EXPECT_EQ(trim.held_after, 0) << trim.when;
+  }
+  void expect_the_bytes_of_one_device_on_two(const std::string& one, const std::string& other) {
+    std::string map;
+    const auto give = [&](const char* module, const std::string& device) {
+      map += cat(map.empty() ? "{" : ", ", '"', module, "\": \"", device, '"');
+    };
+    for (const char* module : {"model.embed_tokens", "model.layers.0"}) give(module, one);
+    for (const char* module : {"model.layers.1", "model.norm", "lm_head"}) give(module, other);
+    quantize(job("one", one));
+    quantize(job("two", map + "}"));
+    expect_same_weights("one", "two");
+  }
   TemporaryFolder folder_;
 };
 
@@ -97,93 +198,70 @@ TEST_F(AcceleratorJob, InputsThatAreComputedOnceMoreGiveTheSameBytes) {
 class GpuJob : public AcceleratorJob {
  protected:
   void SetUp() override {
-    try {
-      open_backend("cuda:0");
-    } catch (const InputError& error) {
-      GTEST_SKIP() << error.what();
-    }
-    AcceleratorJob::SetUp();
+    need("cuda:0");
+    if (!IsSkipped()) AcceleratorJob::SetUp();
   }
 };
 
 TEST_F(GpuJob, FindsWhatTheCpuFindsAndTheSameBytesTwice) {
-  const Report on_cpu = quantize(job("cpu", "cpu")), on_gpu = quantize(job("gpu", "cuda:0"));
-  quantize(job("again", "cuda:0"));
-  expect_same_weights("gpu", "again");
-  EXPECT_TRUE(on_gpu.fallbacks.empty()) << on_gpu.fallbacks[0].first;
-  ASSERT_EQ(on_cpu.linears.size(), on_gpu.linears.size());
-  for (size_t i = 0; i < on_cpu.linears.size(); ++i) {
-    EXPECT_NEAR(on_gpu.linears[i].loss, on_cpu.linears[i].loss, 0.03 * on_cpu.linears[i].loss)
-        << on_gpu.linears[i].name;
-  }
-  EXPECT_NEAR(perplexity_of("gpu", "cpu"), perplexity_of("cpu", "cpu"), 3e-3 * perplexity_of("cpu", "cpu"));
+  expect_what_the_cpu_finds_and_the_same_bytes_twice("cuda:0");
 }
 
 TEST_F(GpuJob, EvaluatesAsTheCpuDoes) {
   EXPECT_NEAR(perplexity_of("model", "cuda:0"), perplexity_of("model", "cpu"), 2e-3 * perplexity_of("model", "cpu"));
 }
 
-TEST_F(GpuJob, EveryRecipeRuns) {
-  int index = 0;
-  for (const auto& [bits, sym, desc_act, dynamic_groups] :
-       {std::tuple{2, true, false, false}, {3, false, false, true}, {8, true, true, true}, {4, true, false, true}}) {
-    Job each = job("recipe" + std::to_string(index), "cuda:0"), same = job("cpu" + std::to_string(index), "cpu");
-    for (Job* which : {&each, &same}) {
-      which->recipe.bits = bits;
-      which->recipe.sym = sym;
-      which->recipe.desc_act = desc_act;
-      which->recipe.static_groups = !dynamic_groups;
-      which->recipe.order = dynamic_groups && !desc_act ? Order::natural : Order::diagonal;
-    }
-    const Report on_gpu = quantize(each), on_cpu = quantize(same);
-    for (size_t i = 0; i < on_cpu.linears.size(); ++i) {
-      EXPECT_NEAR(on_gpu.linears[i].loss, on_cpu.linears[i].loss, 0.05 * on_cpu.linears[i].loss)
-          << bits << " bits, " << on_gpu.linears[i].name;
-    }
-    ++index;
-  }
-}
+TEST_F(GpuJob, EveryRecipeRuns) { expect_every_recipe_to_run("cuda:0"); }
 
 TEST_F(GpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
-  quantize(large_job("device", "cuda:0"));
-  // Less memory than states and a block need, so that states are moved, after their inputs are dropped. A plan does not
-  // see cuSOLVER's memory.
-  Job planned = large_job("plan", "cuda:0");
-  const gptq::Setup setup = set_up(planned);
-  constexpr int64_t kSolver = int64_t{1} << 20;
-  for (const StatePlace place : {StatePlace::device, StatePlace::host}) {
-    const std::string name(place == StatePlace::host ? "host" : "rebuilt");
-    const int64_t limit = rehearse(large_job("plan", "cuda:0"), setup,
-                                   {.strategy = {.states = place, .keeps_inputs = false}, .max_held = 0})
-                              .peaks.at("cuda:0");
-    Job tight = large_job(name, "cuda:0");
-    tight.max_memory = "{\"cuda:0\": " + std::to_string(limit + kSolver) + "}";
-    const Report report = quantize(tight);
-    EXPECT_EQ(report.states, place == StatePlace::host ? "host" : "device");
-    EXPECT_FALSE(report.plan.keeps_inputs);
-    expect_same_weights("device", name);
-  }
+  constexpr int64_t kSolver = int64_t{1} << 20;  // cuSOLVER's memory
+  expect_the_same_bytes_where_memory_is_short("cuda:0", kSolver);
 }
 
-TEST_F(GpuJob, ModulesOnTheCpuVisit) {
-  quantize(job("gpu", "cuda:0"));
-  const Report report = quantize(job(
-      "visits",
-      R"({"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "cuda:0", "model.norm": "cuda:0", "lm_head": "cpu"})"));
-  expect_same_weights("gpu", "visits");
-  EXPECT_EQ(report.visits.size(), 2U);
-}
+TEST_F(GpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("cuda:0"); }
 
 TEST_F(GpuJob, BlocksOnTwoGpusGiveTheBytesOfOne) {
-  try {
-    open_backend("cuda:1");
-  } catch (const InputError& error) {
-    GTEST_SKIP() << error.what();
+  need("cuda:1");
+  if (!IsSkipped()) expect_the_bytes_of_one_device_on_two("cuda:0", "cuda:1");
+}
+
+// OpenCL devices of any kind. PoCL shows the processor as two.
+class XpuJob : public AcceleratorJob {
+ protected:
+  void SetUp() override {
+    setenv("GPTQ_OPENCL_DEVICES", "all", 1);
+    setenv("POCL_DEVICES", "pthread basic", 0);
+    need("xpu:0");
+    if (!IsSkipped()) AcceleratorJob::SetUp();
   }
-  quantize(job("one", "cuda:0"));
-  quantize(job(
-      "two", R"({"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1, "lm_head": 1})"));
-  expect_same_weights("one", "two");
+  void TearDown() override { setenv("GPTQ_OPENCL_DEVICES", "none", 1); }  // as other tests have it
+  Report on_cpu(const std::string& output, const std::function<void(Job&)>& change) override {
+    setenv("GPTQ_OPENCL_DEVICES", "none", 1);
+    const Report report = AcceleratorJob::on_cpu(output, change);
+    setenv("GPTQ_OPENCL_DEVICES", "all", 1);
+    return report;
+  }
+};
+
+TEST_F(XpuJob, FindsWhatTheCpuFindsAndTheSameBytesTwice) {
+  expect_what_the_cpu_finds_and_the_same_bytes_twice("xpu:0");
+}
+
+TEST_F(XpuJob, EvaluatesAsTheCpuDoes) {
+  EXPECT_NEAR(perplexity_of("model", "xpu:0"), perplexity_of("model", "cpu"), 2e-3 * perplexity_of("model", "cpu"));
+}
+
+TEST_F(XpuJob, EveryRecipeRuns) { expect_every_recipe_to_run("xpu:0"); }
+
+TEST_F(XpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
+  expect_the_same_bytes_where_memory_is_short("xpu:0", 0);
+}
+
+TEST_F(XpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("xpu:0"); }
+
+TEST_F(XpuJob, BlocksOnTwoDevicesGiveTheBytesOfOne) {
+  need("xpu:1");
+  if (!IsSkipped()) expect_the_bytes_of_one_device_on_two("xpu:0", "xpu:1");
 }
 
 }  // namespace

@@ -1,0 +1,13 @@
+# Finds the headers of OpenCL, which are all that its backend needs: the library is opened at run time.
+set(GPTQ_OPENCL_FOUND OFF)
+if(NOT GPTQ_OPENCL)
+  return()
+endif()
+find_path(GPTQ_OPENCL_INCLUDE CL/cl.h DOC "Folder with CL/cl.h")
+if(GPTQ_OPENCL_INCLUDE)
+  set(GPTQ_OPENCL_FOUND ON)
+elseif(GPTQ_OPENCL STREQUAL "AUTO")
+  message(STATUS "OpenCL's headers not found: the program is built without its OpenCL backend")
+else()
+  message(FATAL_ERROR "GPTQ_OPENCL=ON needs the headers of OpenCL (Debian and Ubuntu: opencl-headers)")
+endif()
