@@ -249,7 +249,14 @@ void read_nemotron_h(const Keys& keys, ModelConfig& config) {
   config.kinds.assign(words.size(), plain);
   for (size_t block = 0; block < words.size(); ++block) set_block(keys, words[block], config.kinds[block]);
   const std::vector<BlockKind> kinds = config.kinds;
-  if (std::none_of(kinds.begin(), kinds.end(), [](const BlockKind& kind) { return kind.has_experts; })) return;
+  if (std::none_of(kinds.begin(), kinds.end(), [](const BlockKind& kind) { return kind.has_experts; })) {
+    // transformers writes them without experts too.
+    for (const char* key : {"n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_latent_size",
+                            "moe_shared_expert_intermediate_size", "num_experts_per_tok", "n_group", "topk_group",
+                            "norm_topk_prob", "routed_scaling_factor"})
+      keys.find(key);
+    return;
+  }
   if (keys.find("moe_latent_size") != nullptr)
     throw UnsupportedError(cat(keys.where(), ": moe_latent_size: experts in a latent space are not supported"));
   read_experts(keys, config);

@@ -56,6 +56,21 @@ Json granite() {
           {"layer_types", {"mamba", "attention"}}};
 }
 
+TEST(StateSpaceConfig, KeysOfExpertsThatNemotronDoesNotHaveAreAccountedFor) {
+  Json json = nemotron();
+  json.update({{"n_routed_experts", 8},
+               {"num_experts_per_tok", 2},
+               {"norm_topk_prob", true},
+               {"n_group", 1},
+               {"topk_group", 1},
+               {"routed_scaling_factor", 2.5},
+               {"n_shared_experts", 1},
+               {"moe_latent_size", 64},
+               {"moe_intermediate_size", 96},
+               {"moe_shared_expert_intermediate_size", 96}});
+  EXPECT_TRUE(parse(json).unread.empty());
+}
+
 TEST(StateSpaceConfig, BlocksOfNemotronHaveOneBranchEach) {
   Json json = nemotron();
   for (const Json& types : {Json("M-*M"), Json({"linear_attention", "mlp", "full_attention", "linear_attention"}),
