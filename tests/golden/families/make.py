@@ -48,6 +48,7 @@ DELTA = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=6, num_key
 QWEN3_5_TOWER = dict(depth=1, hidden_size=8, intermediate_size=8, num_heads=2, out_hidden_size=24, patch_size=2,
                      spatial_merge_size=1, temporal_patch_size=1, num_position_embeddings=4)
 SOME = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+LFM3 = {**WIDE, **SOME, "num_attention_heads": 8, "num_key_value_heads": 4}
 DUAL = {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "mamba_n_heads": 8, "mamba_d_head": "auto",
         "mamba_n_groups": 1, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 8}
 NEMOTRON_H = dict({key: value for key, value in WIDE.items() if key != "num_hidden_layers"}, **SOME, mamba_num_heads=8,
@@ -367,12 +368,12 @@ CASES |= {
     "lfm2_moe-fused": ("lfm2_moe", dict(LFM2, layer_types=["conv", "full_attention", "conv"], num_dense_layers=1,
                                         moe_intermediate_size=16, num_experts=5, num_experts_per_tok=2,
                                         use_expert_bias=False, norm_topk_prob=False), dict(fused=True)),
-    "lfm3": ("lfm3", dict({**WIDE, **SOME}, num_hidden_layers=3, layer_types=["conv", "sliding_attention", "full_attention"],
+    "lfm3": ("lfm3", dict(LFM3, num_hidden_layers=3, layer_types=["conv", "sliding_attention", "full_attention"],
                           sliding_window=5, conv_L_cache=3, attention_bias=True,
                           rope_parameters=dict(full_attention=dict(rope_type="proportional", rope_theta=1e6,
                                                                    partial_rotary_factor=0.5),
                                                sliding_attention=dict(rope_type="default", rope_theta=1e4))), {}),
-    "lfm3-bare": ("lfm3", dict({**WIDE, **SOME}, num_hidden_layers=5, sliding_window=5, use_sandwich_norm=False, conv_bias=True,
+    "lfm3-bare": ("lfm3", dict(LFM3, num_hidden_layers=5, sliding_window=5, use_sandwich_norm=False, conv_bias=True,
                                tie_word_embeddings=False),
                   dict(without=("layer_types", "rope_parameters", "conv_L_cache"))),
     # State spaces, alone and beside attention.
