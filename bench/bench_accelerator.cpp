@@ -77,7 +77,7 @@ class Bench {
 
   void linears();
   void hessians();
-  void state_spaces();
+  void mixers();
   void columns(int64_t rows, int64_t cols);
   void elementwise();
 
@@ -129,13 +129,14 @@ void Bench::linears() {
   }
 }
 
-// Mixers beside the two projections of their blocks: Granite 4.0-H Small, Nemotron-H 8B and Falcon-Mamba 7B.
-void Bench::state_spaces() {
-  const int64_t tokens = 2048, hidden = 4096, width = 8192;
+// Mixers beside the two projections of their blocks: Granite 4.0-H Small, Nemotron-H 8B, Falcon-Mamba 7B, and
+// Qwen3-Next 80B with its convolution.
+void Bench::mixers() {
+  const int64_t tokens = 2048, width = 8192;
   const std::vector<int64_t> offsets = {0, tokens};
-  const auto projections = [&](int64_t in) {
+  const auto projections = [&](int64_t in, int64_t mixer_width = 8192, int64_t hidden = 4096) {
     const Matrix x = random(tokens, hidden, DType::bf16), w = random(in, hidden, DType::bf16),
-                 mixed = random(tokens, width, DType::bf16), out = random(hidden, width, DType::bf16);
+                 mixed = random(tokens, mixer_width, DType::bf16), out = random(hidden, mixer_width, DType::bf16);
     Matrix projected(*backend_, DType::bf16, tokens, in), y(*backend_, DType::bf16, tokens, hidden);
     return seconds([&] {
       backend_->run(ops::Linear{.x = x, .w = w, .y = projected});
@@ -183,6 +184,31 @@ void Bench::state_spaces() {
                                      .y = y});
   });
   line("selective_scan bf16 2048 x 8192 x 16", time, projections(2 * width));
+
+  const DeltaShape delta = {.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128};
+  const int64_t keys = 16 * 128, values = 32 * 128, all_width = 2 * keys + values;
+  const Matrix projected = random(tokens, all_width, DType::bf16), taps = random(all_width, 4, DType::f32),
+               mixed = random(tokens, all_width, DType::bf16, 0.05F), beta = cleared(DType::f32, tokens, 32);
+  Matrix convolved(*backend_, DType::bf16, tokens, all_width), attended(*backend_, DType::bf16, tokens, values);
+  const ConstMatrixView heads = mixed;
+  const double delta_time = seconds([&] {
+    backend_->run(ops::CausalConvolution{.x = projected,
+                                         .weight = taps,
+                                         .bias = {},
+                                         .offsets = offsets,
+                                         .activation = Activation::silu,
+                                         .y = convolved});
+    backend_->run(ops::GatedDeltaRule{.q = heads.col_range(0, keys),
+                                      .k = heads.col_range(keys, keys),
+                                      .v = heads.col_range(2 * keys, values),
+                                      .log_decay = beta,
+                                      .beta = beta,
+                                      .offsets = offsets,
+                                      .shape = delta,
+                                      .y = attended});
+  });
+  line("gated_delta_rule bf16 2048 x 32 x 128 x 128, convolution", delta_time,
+       projections(all_width + values, values, 2048));
 }
 
 void Bench::hessians() {
@@ -323,7 +349,7 @@ void Bench::run() {
   std::printf("ceilings: %.0f TFLOP/s (bf16 8192 x 8192 x 8192), %.0f GB/s (2 GB read, 1 GB written)\n", peak_ / 1e12,
               bandwidth_ / 1e9);
   linears();
-  state_spaces();
+  mixers();
   hessians();
   columns(4096, 4096);
   columns(1024, 4096);

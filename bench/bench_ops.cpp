@@ -73,6 +73,11 @@ Matrix filled(Backend& backend, DType dtype, int64_t rows, int64_t cols) {
   return m;
 }
 
+Matrix constant(Backend& backend, float value, int64_t rows, int64_t cols) {
+  const std::vector<float> values(static_cast<size_t>(rows * cols), value);
+  return to_device(backend, DType::f32, rows, cols, values.data());
+}
+
 struct Model {
   const char* name;
   int64_t tokens, sequence, hidden, heads, kv_heads, head_dim, intermediate;
@@ -178,6 +183,42 @@ Case selective_scan(Backend& backend) {
                                            .d = *d,
                                            .offsets = offsets,
                                            .y = *y});
+          }};
+}
+
+// The mixer of Qwen3-Next 80B-A3B for 2048 tokens of one sequence, beside its two projections. The work counts the
+// products of chunks of 64, as GatedDeltaRule::work() does.
+constexpr DeltaShape kDelta = {.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128};
+constexpr int64_t kDeltaTokens = 2048, kDeltaHidden = 2048, kDeltaKeys = 16 * 128, kDeltaValues = 32 * 128,
+                  kDeltaMixed = 2 * kDeltaKeys + kDeltaValues;
+Case gated_delta_rule(Backend& backend, DType dtype = DType::f32) {
+  auto mixed = keep(random(backend, kDeltaTokens, kDeltaMixed, 0.05F, dtype)),
+       gates = keep(constant(backend, -0.05F, kDeltaTokens, kDelta.value_heads)),
+       beta = keep(constant(backend, 0.5F, kDeltaTokens, kDelta.value_heads)),
+       y = keep(Matrix(backend, dtype, kDeltaTokens, kDeltaValues));
+  const std::vector<int64_t> offsets = {0, kDeltaTokens};
+  const double flops = 2 * ops::GatedDeltaRule::work({kDeltaTokens, kDelta.value_heads, 128, 128});
+  return {Kind::product, flops, [=, &backend] {
+            const ConstMatrixView all = *mixed;
+            backend.run(ops::GatedDeltaRule{.q = all.col_range(0, kDeltaKeys),
+                                            .k = all.col_range(kDeltaKeys, kDeltaKeys),
+                                            .v = all.col_range(2 * kDeltaKeys, kDeltaValues),
+                                            .log_decay = *gates,
+                                            .beta = *beta,
+                                            .offsets = offsets,
+                                            .shape = kDelta,
+                                            .y = *y});
+          }};
+}
+
+// The convolution before it.
+Case causal_convolution(Backend& backend, DType dtype = DType::f32) {
+  auto x = keep(random(backend, kDeltaTokens, kDeltaMixed, 1, dtype)), weight = keep(random(backend, kDeltaMixed, 4)),
+       y = keep(Matrix(backend, dtype, kDeltaTokens, kDeltaMixed));
+  const std::vector<int64_t> offsets = {0, kDeltaTokens};
+  return {Kind::bytes, 2.0 * kDeltaTokens * kDeltaMixed * static_cast<double>(size_of(dtype)), [=, &backend] {
+            backend.run(ops::CausalConvolution{
+                .x = *x, .weight = *weight, .bias = {}, .offsets = offsets, .activation = Activation::silu, .y = *y});
           }};
 }
 
@@ -300,6 +341,14 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
       {"selective_scan", [](Backend& b, const Model&) { return selective_scan(b); }},
       {"selective_scan's in_proj", [](Backend& b, const Model&) { return linear(b, 2048, 3072, 768); }},
       {"selective_scan's out_proj", [](Backend& b, const Model&) { return linear(b, 2048, 768, 1536); }},
+      {"gated_delta_rule", [](Backend& b, const Model&) { return gated_delta_rule(b); }},
+      {"gated_delta_rule, bf16", [](Backend& b, const Model&) { return gated_delta_rule(b, DType::bf16); }},
+      {"causal_convolution", [](Backend& b, const Model&) { return causal_convolution(b); }},
+      {"causal_convolution, bf16", [](Backend& b, const Model&) { return causal_convolution(b, DType::bf16); }},
+      {"gated_delta_rule's in_proj",
+       [](Backend& b, const Model&) { return linear(b, kDeltaTokens, kDeltaMixed + kDeltaValues, kDeltaHidden); }},
+      {"gated_delta_rule's out_proj",
+       [](Backend& b, const Model&) { return linear(b, kDeltaTokens, kDeltaHidden, kDeltaValues); }},
       {"factor", [](Backend& b, const Model& m) { return factor(b, m.hidden); }},
       {"quantize_columns, 128 columns", [](Backend& b, const Model& m) { return quantize(b, m.intermediate); }},
       {"find_grid, 40 candidates",
