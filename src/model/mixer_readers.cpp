@@ -73,7 +73,8 @@ void read_adjusted_width(const Keys& keys, ModelConfig& config) {
   const double multiplier = keys.positive("block_ffn_dim_multiplier", 1);
   const int64_t unit = keys.size("block_multiple_of", 256);
   if (!keys.flag("block_auto_adjust_ff_dim", true)) return;
-  const double width = multiplier * static_cast<double>(2 * config.intermediate / 3);
+  const int64_t two_thirds = 2 * config.intermediate / 3;
+  const double width = multiplier * static_cast<double>(two_thirds);
   if (width > static_cast<double>(kMostWidth))
     throw keys.wrong("block_ffn_dim_multiplier", cat("makes MLPs of more than ", kMostWidth, " features"));
   config.intermediate = std::max<int64_t>(rounded_up(static_cast<int64_t>(width), unit), unit);
