@@ -7,6 +7,7 @@
 #include <cblas.h>
 #include <malloc.h>
 
+#include "backend/all_ops.h"
 #include "backend/cpu/blas.h"
 #include "base/error.h"
 #include "base/resources.h"
@@ -31,20 +32,6 @@ std::string blas_name() {
   return config.substr(0, first == std::string::npos ? first : config.find(' ', first + 1));
 }
 
-// The ops of this backend.
-const CpuOps& all_ops() {
-  static const CpuOps table = [] {
-    CpuOps ops;
-    for (const auto add :
-         {add_attention_ops, add_column_ops, add_convolution_ops, add_copy_ops, add_delta_rule_ops, add_factor_ops,
-          add_gate_ops, add_gram_ops, add_grid_ops, add_linear_ops, add_loss_ops, add_norm_ops, add_pack_ops,
-          add_rope_ops, add_row_sum_ops, add_state_space_ops, add_sum_ops, add_symmetric_ops})
-      add(ops);
-    return ops;
-  }();
-  return table;
-}
-
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
@@ -58,10 +45,10 @@ CpuBackend::CpuBackend(const BackendOptions& options)
 }
 
 void CpuBackend::compute(const ops::OpRef& op) {
-  if (!all_ops().run(*this, op)) fall_back(op);
+  if (!all_ops<CpuOps>().run(*this, op)) fall_back(op);
 }
 
-int64_t CpuBackend::scratch_bytes(const OpCall& call) const { return all_ops().scratch_bytes(*this, call); }
+int64_t CpuBackend::scratch_bytes(const OpCall& call) const { return all_ops<CpuOps>().scratch_bytes(*this, call); }
 
 void CpuBackend::trim() noexcept {
   memory_.trim();

@@ -2,6 +2,7 @@
 
 #include <nvtx3/nvToolsExt.h>
 
+#include "backend/all_ops.h"
 #include "backend/cuda/kernels.h"
 #include "base/error.h"
 
@@ -39,20 +40,6 @@ cudaStream_t make_stream(int index, const std::string& name) {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), name, "opening it");
   return stream;
-}
-
-// The ops of this backend.
-const GpuOps& all_ops() {
-  static const GpuOps table = [] {
-    GpuOps ops;
-    for (const auto add :
-         {add_attention_ops, add_column_ops, add_convolution_ops, add_copy_ops, add_delta_rule_ops, add_factor_ops,
-          add_gate_ops, add_gram_ops, add_grid_ops, add_linear_ops, add_loss_ops, add_norm_ops, add_pack_ops,
-          add_rope_ops, add_row_sum_ops, add_state_space_ops, add_sum_ops, add_symmetric_ops})
-      add(ops);
-    return ops;
-  }();
-  return table;
 }
 
 }  // namespace
@@ -97,9 +84,9 @@ void CudaBackend::begin(const char* op) {
 }
 
 void CudaBackend::compute(const ops::OpRef& op) {
-  if (!all_ops().has(op)) return fall_back(op);
+  if (!all_ops<GpuOps>().has(op)) return fall_back(op);
   begin(op.name());
-  all_ops().run(gpu_, op);
+  all_ops<GpuOps>().run(gpu_, op);
   check(cudaGetLastError(), name_, op.name());
 }
 

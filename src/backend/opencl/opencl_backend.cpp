@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "backend/all_ops.h"
 #include "base/error.h"
 
 namespace gptq {
@@ -24,20 +25,6 @@ Queue make_queue(cl_context context, const DeviceFacts& device, const std::strin
   return queue;
 }
 
-// The ops of this backend.
-const XpuOps& all_ops() {
-  static const XpuOps table = [] {
-    XpuOps ops;
-    for (const auto add :
-         {add_attention_ops, add_column_ops, add_convolution_ops, add_copy_ops, add_delta_rule_ops, add_factor_ops,
-          add_gate_ops, add_gram_ops, add_grid_ops, add_linear_ops, add_loss_ops, add_norm_ops, add_pack_ops,
-          add_rope_ops, add_row_sum_ops, add_state_space_ops, add_sum_ops, add_symmetric_ops})
-      add(ops);
-    return ops;
-  }();
-  return table;
-}
-
 }  // namespace
 
 OpenclBackend::OpenclBackend(int index, DeviceFacts device, const BackendOptions& options)
@@ -56,7 +43,7 @@ OpenclBackend::~OpenclBackend() { api().clFinish(queue_.get()); }
 std::string OpenclBackend::arithmetic() const { return cat("opencl, ", description()); }
 
 void OpenclBackend::compute(const ops::OpRef& op) {
-  if (!all_ops().run(xpu_, op)) fall_back(op);
+  if (!all_ops<XpuOps>().run(xpu_, op)) fall_back(op);
 }
 
 void OpenclBackend::wait() { check(api().clFinish(queue_.get()), name_, "waiting for it"); }
