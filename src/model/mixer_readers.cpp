@@ -7,15 +7,21 @@
 namespace gptq {
 namespace {
 
-// Gives the mixer to each block whose layer_types is `name`; the others are full_attention.
-void read_layer_types(const Keys& keys, const Json& types, const char* name, Mixer mixer, ModelConfig& config) {
+// Gives the mixer to each block whose layer_types is `name`, and the window, if there is one, to each that is
+// sliding_attention; the others are full_attention.
+void read_layer_types(const Keys& keys, const Json& types, const char* name, Mixer mixer, ModelConfig& config,
+                      int64_t window = 0) {
   for (int64_t block = 0; block < config.blocks; ++block) {
     const Json& type = types[static_cast<size_t>(block)];
-    if (type != name && type != "full_attention") {
-      throw UnsupportedError(
-          cat(keys.where(), ": layer_types has ", shown(type), "; supported are full_attention and ", name));
+    BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+    if (type == name) {
+      kind.mixer = mixer;
+    } else if (type == "sliding_attention" && window > 0) {
+      kind.window = window;
+    } else if (type != "full_attention") {
+      throw UnsupportedError(cat(keys.where(), ": layer_types has ", shown(type), "; supported are full_attention",
+                                 window > 0 ? ", sliding_attention" : "", " and ", name));
     }
-    if (type == name) config.kinds[static_cast<size_t>(block)].mixer = mixer;
   }
 }
 
@@ -45,21 +51,11 @@ void read_lfm3(const Keys& keys, ModelConfig& config) {
   if (!keys.flag("use_attention_gate", true))
     throw UnsupportedError(cat(keys.where(), ": use_attention_gate is false; only true is supported"));
   const int64_t window = keys.size("sliding_window", 256, kMostTokens);
+  Json usual = Json::array();
+  for (int64_t block = 0; block < config.blocks; ++block)
+    usual.push_back(block % 4 == 2 ? "full_attention" : block % 4 == 0 && block > 0 ? "sliding_attention" : "conv");
   const Json* types = keys.list("layer_types", config.blocks);
-  for (int64_t block = 0; block < config.blocks; ++block) {
-    const char* const usual = block % 4 == 2                ? "full_attention"
-                              : block % 4 == 0 && block > 0 ? "sliding_attention"
-                                                            : "conv";
-    const Json type = types == nullptr ? Json(usual) : (*types)[static_cast<size_t>(block)];
-    BlockKind& kind = config.kinds[static_cast<size_t>(block)];
-    if (type == "conv")
-      kind.mixer = Mixer::convolution;
-    else if (type == "sliding_attention")
-      kind.window = window;
-    else if (type != "full_attention")
-      throw UnsupportedError(cat(keys.where(), ": layer_types has ", shown(type),
-                                 "; supported are conv, full_attention and sliding_attention"));
-  }
+  read_layer_types(keys, types == nullptr ? usual : *types, "conv", Mixer::convolution, config, window);
   Rope local{.theta = 10000, .rotary_dim = config.head_dim};
   if (keys.find("rope_parameters") == nullptr) {
     config.ropes = {{.kind = RopeKind::proportional, .theta = 1e6, .rotary_dim = config.head_dim, .rotated = 0.5}};
