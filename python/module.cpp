@@ -42,9 +42,7 @@ void respell(Plan& plan) {
 }
 
 void check_options(const std::string& preset, const std::string& file, const nb::dict& options) {
-  Job job;
-  job.recipe = recipe_of(preset, file);
-  for (const auto& [key, value] : options_of(options)) set_option(job, key, value);
+  job_of({}, {}, preset, file, options, {});
 }
 
 // The report's JSON, and the block and expert of each linear. Only model and output are known of a job that was
