@@ -189,15 +189,16 @@ Case selective_scan(Backend& backend) {
 // The mixer of Qwen3-Next 80B-A3B for 2048 tokens of one sequence, beside its two projections. The work counts the
 // products of chunks of 64, as GatedDeltaRule::work() does.
 constexpr DeltaShape kDelta = {.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128};
-constexpr int64_t kDeltaTokens = 2048, kDeltaHidden = 2048, kDeltaKeys = 16 * 128, kDeltaValues = 32 * 128,
-                  kDeltaMixed = 2 * kDeltaKeys + kDeltaValues;
+constexpr int64_t kDeltaTokens = 2048, kDeltaHidden = 2048, kDeltaKeys = kDelta.key_heads * kDelta.key_dim,
+                  kDeltaValues = kDelta.value_heads * kDelta.value_dim, kDeltaMixed = 2 * kDeltaKeys + kDeltaValues;
 Case gated_delta_rule(Backend& backend, DType dtype = DType::f32) {
   auto mixed = keep(random(backend, kDeltaTokens, kDeltaMixed, 0.05F, dtype)),
        gates = keep(constant(backend, -0.05F, kDeltaTokens, kDelta.value_heads)),
        beta = keep(constant(backend, 0.5F, kDeltaTokens, kDelta.value_heads)),
        y = keep(Matrix(backend, dtype, kDeltaTokens, kDeltaValues));
   const std::vector<int64_t> offsets = {0, kDeltaTokens};
-  const double flops = 2 * ops::GatedDeltaRule::work({kDeltaTokens, kDelta.value_heads, 128, 128});
+  const double flops =
+      2 * ops::GatedDeltaRule::work({kDeltaTokens, kDelta.value_heads, kDelta.key_dim, kDelta.value_dim});
   return {Kind::product, flops, [=, &backend] {
             const ConstMatrixView all = *mixed;
             backend.run(ops::GatedDeltaRule{.q = all.col_range(0, kDeltaKeys),
