@@ -1,7 +1,7 @@
 // Each op of an accelerator at the shapes of Llama-3-8B, against ceilings measured in the same run: a bf16 product of
 // 8192 x 8192 x 8192 for products, the copy of 2 GB for what is limited by memory. Prints a table; times are medians of
 // 7 rounds, each of as many calls as fill 20 ms.
-//   bench_accelerator [DEVICE]      default cuda:0
+//   bench_accelerator [DEVICE [PART]]      default cuda:0; a part is linears, mixers, hessians, columns or elementwise
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -22,7 +22,7 @@ namespace {
 class Bench {
  public:
   explicit Bench(const std::string& device) : backend_(open_backend(device)) {}
-  void run();
+  void run(const std::string& part);
 
  private:
   // Normal values of a small block, over and over: as good as fresh ones for a matrix product's clock and power.
@@ -77,7 +77,7 @@ class Bench {
 
   void linears();
   void hessians();
-  void mixers();
+  void mixers(int64_t sequences);
   void columns(int64_t rows, int64_t cols);
   void elementwise();
 
@@ -131,9 +131,11 @@ void Bench::linears() {
 
 // Mixers beside the two projections of their blocks: Granite 4.0-H Small, Nemotron-H 8B, Falcon-Mamba 7B, and
 // Qwen3-Next 80B with its convolution.
-void Bench::mixers() {
-  const int64_t tokens = 2048, width = 8192;
-  const std::vector<int64_t> offsets = {0, tokens};
+void Bench::mixers(int64_t sequences) {
+  const int64_t tokens = 2048 * sequences, width = 8192;
+  std::vector<int64_t> offsets;
+  for (int64_t s = 0; s <= sequences; ++s) offsets.push_back(2048 * s);
+  const std::string of_tokens = " bf16 " + std::to_string(sequences) + " x 2048 x ";
   const auto projections = [&](int64_t in, int64_t mixer_width = 8192, int64_t hidden = 4096) {
     const Matrix x = random(tokens, hidden, DType::bf16), w = random(in, hidden, DType::bf16),
                  mixed = random(tokens, mixer_width, DType::bf16), out = random(hidden, mixer_width, DType::bf16);
@@ -166,7 +168,7 @@ void Bench::mixers() {
                                         .shape = shape,
                                         .y = y});
     });
-    line("state_space_dual bf16 2048 x 128 x 64, " + std::to_string(groups) + (groups == 1 ? " group" : " groups"),
+    line("state_space_dual" + of_tokens + "128 x 64, " + std::to_string(groups) + (groups == 1 ? " group" : " groups"),
          time, projections(2 * width + 2 * of_groups + shape.heads));
   }
   const Matrix x = random(tokens, width, DType::bf16), bc = random(tokens, 32, DType::bf16),
@@ -183,7 +185,7 @@ void Bench::mixers() {
                                      .offsets = offsets,
                                      .y = y});
   });
-  line("selective_scan bf16 2048 x 8192 x 16", time, projections(2 * width));
+  line("selective_scan" + of_tokens + "8192 x 16", time, projections(2 * width));
 
   const DeltaShape delta = {.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128};
   const int64_t keys = 16 * 128, values = 32 * 128, all_width = 2 * keys + values;
@@ -191,13 +193,15 @@ void Bench::mixers() {
                mixed = random(tokens, all_width, DType::bf16, 0.05F), beta = cleared(DType::f32, tokens, 32);
   Matrix convolved(*backend_, DType::bf16, tokens, all_width), attended(*backend_, DType::bf16, tokens, values);
   const ConstMatrixView heads = mixed;
-  const double delta_time = seconds([&] {
+  const double convolution_time = seconds([&] {
     backend_->run(ops::CausalConvolution{.x = projected,
                                          .weight = taps,
                                          .bias = {},
                                          .offsets = offsets,
                                          .activation = Activation::silu,
                                          .y = convolved});
+  });
+  const double delta_time = seconds([&] {
     backend_->run(ops::GatedDeltaRule{.q = heads.col_range(0, keys),
                                       .k = heads.col_range(keys, keys),
                                       .v = heads.col_range(2 * keys, values),
@@ -207,8 +211,9 @@ void Bench::mixers() {
                                       .shape = delta,
                                       .y = attended});
   });
-  line("gated_delta_rule bf16 2048 x 32 x 128 x 128, convolution", delta_time,
-       projections(all_width + values, values, 2048));
+  const double beside = projections(all_width + values, values, 2048);
+  line("causal_convolution" + of_tokens + "8192, 4 taps", convolution_time, beside);
+  line("gated_delta_rule" + of_tokens + "32 x 128 x 128", delta_time, beside);
 }
 
 void Bench::hessians() {
@@ -336,7 +341,7 @@ void Bench::elementwise() {
          [&] { backend_->run(ops::Gate{.gate = gate, .activation = Activation::gelu, .y = z}); });
 }
 
-void Bench::run() {
+void Bench::run(const std::string& part) {
   std::printf("%s: %s\n", backend_->name().c_str(), backend_->description().c_str());
   {
     const Matrix x = random(8192, 8192, DType::bf16), w = random(8192, 8192, DType::bf16);
@@ -348,14 +353,20 @@ void Bench::run() {
   }
   std::printf("ceilings: %.0f TFLOP/s (bf16 8192 x 8192 x 8192), %.0f GB/s (2 GB read, 1 GB written)\n", peak_ / 1e12,
               bandwidth_ / 1e9);
-  linears();
-  mixers();
-  hessians();
-  columns(4096, 4096);
-  columns(1024, 4096);
-  columns(14336, 4096);
-  columns(4096, 14336);
-  elementwise();
+  const auto asked = [&](const char* name) { return part.empty() || part == name; };
+  if (asked("linears")) linears();
+  if (asked("mixers")) {
+    mixers(1);
+    mixers(4);
+  }
+  if (asked("hessians")) hessians();
+  if (asked("columns")) {
+    columns(4096, 4096);
+    columns(1024, 4096);
+    columns(14336, 4096);
+    columns(4096, 14336);
+  }
+  if (asked("elementwise")) elementwise();
   for (const auto& [op, calls] : backend_->fallbacks()) std::printf("on the host: %s, %ld times\n", op.c_str(), calls);
 }
 
@@ -364,7 +375,7 @@ void Bench::run() {
 
 int main(int argc, char** argv) {
   try {
-    gptq::Bench(argc > 1 ? argv[1] : "cuda:0").run();
+    gptq::Bench(argc > 1 ? argv[1] : "cuda:0").run(argc > 2 ? argv[2] : "");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -32,7 +32,8 @@ struct LogDecay {
 void reference(const LogDecay& op);
 
 // For each head of values and each token of a sequence, in order, with a state s [key_dim, value_dim] that is zero at
-// first:   s = exp(log_decay) s;   s += beta k (v - k' s)';   y = q' s.   States are f32, sums in f32.
+// first:   s = exp(log_decay) s;   s += beta k (v - k' s)';   y = q' s.   States are f32, sums in f32; where y is bf16,
+// operands of products may be rounded to 16 bits.
 // q, k [tokens, key_heads * key_dim], v, y [tokens, value_heads * value_dim], log_decay (not above 0), beta [tokens,
 // value_heads] f32
 struct GatedDeltaRule {

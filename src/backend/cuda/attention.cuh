@@ -12,7 +12,6 @@
 
 namespace gptq::cuda {
 
-constexpr float kLog2E = 1.4426950408889634F;
 constexpr int kAllKeys = 1 << 30;
 
 template <typename T>

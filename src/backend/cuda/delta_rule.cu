@@ -8,6 +8,7 @@
 #include <mma.h>
 
 #include "backend/cuda/gpu.h"
+#include "backend/cuda/recurrence.cuh"
 #include "backend/cuda/rows.cuh"
 #include "base/error.h"
 #include "base/rounding.h"
@@ -225,9 +226,9 @@ __global__ void __launch_bounds__(kDeltaThreads) delta_kernel(DeltaArguments a) 
 
 // The largest sizes for which a block has room: few chunks before few columns.
 DeltaSizes sizes_for(const Gpu& gpu, const DeltaShape& shape) {
-  int device = 0, bytes = 0, major = 0;
+  const int bytes = recurrence::most_shared_bytes();
+  int device = 0, major = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (major < 8)
     throw UnsupportedError(cat(gpu.name(), ": the gated delta rule needs compute capability 8.0; use the device cpu"));
@@ -250,10 +251,26 @@ void launch_delta(const DeltaArguments& arguments, dim3 blocks, cudaStream_t str
   delta_kernel<kExact><<<blocks, kDeltaThreads, static_cast<size_t>(bytes), stream>>>(arguments);
 }
 
+struct DeltaRule {
+  Rows<const float> log_decays, beta;
+  static constexpr bool kCorrects = true;
+  __device__ double log_decay(int64_t token, int head, float& gain) const {
+    gain = beta.row(token)[head];
+    return log_decays.row(token)[head];
+  }
+  __device__ static float skip(int /*head*/) { return 0; }
+};
+
 void gated_delta_rule(Gpu& gpu, const ops::GatedDeltaRule& op) {
   if (op.y.empty()) return;
   const DeltaShape& shape = op.shape;
   const Matrix offsets = gpu.on_device(op.offsets);
+  const recurrence::Operands operands{op.q,          op.k,           op.v, op.y, shape.key_heads, shape.value_heads,
+                                      shape.key_dim, shape.value_dim};
+  const bool launched = recurrence::launch(gpu, operands, static_cast<const int64_t*>(offsets.view().data),
+                                           static_cast<int64_t>(op.offsets.size()) - 1,
+                                           DeltaRule{rows_of<float>(op.log_decay), rows_of<float>(op.beta)});
+  if (launched) return;
   const DeltaArguments arguments{any_rows(op.q),
                                  any_rows(op.k),
                                  any_rows(op.v),

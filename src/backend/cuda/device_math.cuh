@@ -1,4 +1,5 @@
-// Element types on the device: loads that widen to f32 exactly, and stores that round once, ties to even.
+// Element types on the device: loads that widen to f32 exactly, and stores that round once, ties to even. Functions
+// that kernels share.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +46,15 @@ void with_element(DType dtype, Body body) {
   if (dtype == DType::f32) body(float{});
   if (dtype == DType::f16) body(__half{});
   if (dtype == DType::bf16) body(__nv_bfloat16{});
+}
+
+constexpr float kLog2E = 1.4426950408889634F;
+
+// 2^x, wrong by at most 2^-22 of it; 0 where that is subnormal.
+__device__ inline float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(power) : "f"(x));
+  return power;
 }
 
 // The sum, or the maximum, over a warp, in every lane.

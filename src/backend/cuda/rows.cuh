@@ -80,14 +80,17 @@ void launch_rows(int64_t rows, cudaStream_t stream, Body body) {
   if (rows > 0) for_rows<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(body);
 }
 
-// The position of row r in its sequence, the last one that starts at or before r.
-__device__ inline int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequences) {
+// The sequence of row r, the last one that starts at or before r.
+__device__ inline int64_t sequence_of(int64_t r, const int64_t* offsets, int64_t sequences) {
   int64_t low = 0, high = sequences;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (offsets[middle] <= r ? low : high) = middle;
   }
-  return r - offsets[low];
+  return low;
+}
+__device__ inline int64_t position_of(int64_t r, const int64_t* offsets, int64_t sequences) {
+  return r - offsets[sequence_of(r, offsets, sequences)];
 }
 
 struct Sum {

@@ -6,6 +6,7 @@
 #include <mma.h>
 
 #include "backend/cuda/gpu.h"
+#include "backend/cuda/recurrence.cuh"
 #include "backend/cuda/rows.cuh"
 #include "base/error.h"
 #include "ops/state_space.h"
@@ -15,15 +16,19 @@ namespace {
 
 namespace wmma = nvcuda::wmma;
 
-// Reads a matrix whose elements are T, or of any type.
+// Reads a matrix whose elements are T, or of any type. A Value is what is in memory, where the type is known.
 template <typename T>
 struct Reader {
+  using Value = T;
   Rows<const T> rows;
   explicit Reader(ConstMatrixView m) : rows(rows_of<T>(m)) {}
-  __device__ float get(int64_t r, int64_t c) const { return widened(rows.row(r)[c]); }
+  __device__ Value value(int64_t r, int64_t c) const { return rows.row(r)[c]; }
+  __device__ float get(int64_t r, int64_t c) const { return widened(value(r, c)); }
 };
 struct AnyReader : AnyRows {
+  using Value = float;
   explicit AnyReader(ConstMatrixView m) : AnyRows(any_rows(m)) {}
+  __device__ Value value(int64_t r, int64_t c) const { return get(r, c); }
 };
 
 __device__ float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
@@ -235,6 +240,18 @@ void with_reader(std::initializer_list<ConstMatrixView> views, const Body& body)
   });
 }
 
+struct DualRule {
+  AnyRows dt;
+  const float *dt_bias, *a_log, *d;
+  float min_step, max_step;
+  static constexpr bool kCorrects = false;
+  __device__ double log_decay(int64_t token, int head, float& gain) const {
+    gain = fminf(fmaxf(softplus(dt.get(token, head) + dt_bias[head]), min_step), max_step);
+    return -exp(static_cast<double>(a_log[head])) * static_cast<double>(gain);
+  }
+  __device__ float skip(int head) const { return d[head]; }
+};
+
 void state_space_dual(Gpu& gpu, const ops::StateSpaceDual& op) {
   const StateSpaceShape& shape = op.shape;
   if (shape.state > kMostState) {
@@ -243,6 +260,12 @@ void state_space_dual(Gpu& gpu, const ops::StateSpaceDual& op) {
   }
   const Matrix offsets = gpu.on_device(op.offsets);
   if (op.x.empty()) return;
+  const recurrence::Operands operands{op.c, op.b, op.x, op.y, shape.groups, shape.heads, shape.state, shape.head_dim};
+  const DualRule rule{any_rows(op.dt), vector_of(op.dt_bias), vector_of(op.a_log),
+                      vector_of(op.d), shape.min_step,        shape.max_step};
+  const bool launched = recurrence::launch(gpu, operands, static_cast<const int64_t*>(offsets.view().data),
+                                           static_cast<int64_t>(op.offsets.size()) - 1, rule);
+  if (launched) return;
   const dim3 blocks(static_cast<unsigned>((shape.head_dim + kWidth - 1) / kWidth), static_cast<unsigned>(shape.heads),
                     static_cast<unsigned>(op.offsets.size() - 1));
   with_reader({op.x, op.dt, op.b, op.c}, [&](auto reader, auto split) {
@@ -259,8 +282,8 @@ void state_space_dual(Gpu& gpu, const ops::StateSpaceDual& op) {
   });
 }
 
-// Mamba: 4 lanes share a channel's state, a block takes 64 channels through a sequence, 16 tokens at a time. Limited by
-// exponentials.
+// Mamba: 4 lanes share a channel's state, a block takes 64 channels through a sequence, 16 tokens at a time, and reads
+// the next ones meanwhile. The sums of 4 tokens are found together, one in each lane. Limited by exponentials.
 constexpr int kLanes = 4, kChannels = kThreads / kLanes, kTokens = 16;
 
 template <typename In>
@@ -272,52 +295,103 @@ struct ScanArguments {
   int channels, state;
 };
 
+// What a thread reads of 16 tokens, as it is in memory, so that nothing waits for it; and its places in shared memory.
+// What is not there is zero.
 template <typename In, int kPerLane>
-__global__ void __launch_bounds__(kThreads) scan_kernel(ScanArguments<In> a) {
-  extern __shared__ float values[];
-  float *const x = values, *const steps = x + kTokens * kChannels, *const b = steps + kTokens * kChannels,
-               *const c = b + kTokens * a.state;
+struct ScanTile {
+  static constexpr int kState = kLanes * kPerLane, kOfChannels = kTokens * kChannels / kThreads,
+                       kOfStates = kTokens * kState / kThreads;
+  struct Room {
+    float x[kTokens][kChannels], steps[kTokens][kChannels];
+    float b[kTokens][kState], c[kTokens][kState];
+  };
+  using Value = typename In::Value;
+  Value x[kOfChannels], dt[kOfChannels], b[kOfStates], c[kOfStates];
+
+  __device__ void read(const ScanArguments<In>& a, int64_t first, int64_t end, int first_channel) {
+#pragma unroll
+    for (int i = 0; i < kOfChannels; ++i) {
+      const int place = i * kThreads + static_cast<int>(threadIdx.x), channel = first_channel + place % kChannels;
+      const int64_t token = first + place / kChannels;
+      const bool there = token < end && channel < a.channels;
+      x[i] = there ? a.x.value(token, channel) : Value(0.0F);
+      dt[i] = there ? a.dt.value(token, channel) : Value(0.0F);
+    }
+#pragma unroll
+    for (int i = 0; i < kOfStates; ++i) {
+      const int place = i * kThreads + static_cast<int>(threadIdx.x), n = place % kState;
+      const int64_t token = first + place / kState;
+      const bool there = token < end && n < a.state;
+      b[i] = there ? a.b.value(token, n) : Value(0.0F);
+      c[i] = there ? a.c.value(token, n) : Value(0.0F);
+    }
+  }
+  __device__ void write(Room& room) const {
+    const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+    for (int i = 0; i < kOfChannels; ++i) {
+      room.x[0][i * kThreads + thread] = widened(x[i]);
+      room.steps[0][i * kThreads + thread] = softplus(widened(dt[i]));
+    }
+#pragma unroll
+    for (int i = 0; i < kOfStates; ++i) {
+      room.b[0][i * kThreads + thread] = widened(b[i]);
+      room.c[0][i * kThreads + thread] = widened(c[i]);
+    }
+  }
+};
+
+// The sum over the 4 lanes of a channel of sums[lane].
+__device__ float sum_of_lane(const float (&sums)[kLanes], int lane) {
+  const bool odd = lane % 2 == 1, high = lane / 2 == 1;
+  const float first = (odd ? sums[1] : sums[0]) + __shfl_xor_sync(0xffffffffU, odd ? sums[0] : sums[1], 1);
+  const float second = (odd ? sums[3] : sums[2]) + __shfl_xor_sync(0xffffffffU, odd ? sums[2] : sums[3], 1);
+  return (high ? second : first) + __shfl_xor_sync(0xffffffffU, high ? first : second, 2);
+}
+
+template <typename In, int kPerLane>
+__global__ void __launch_bounds__(kThreads, kPerLane == 4 ? 4 : 1) scan_kernel(ScanArguments<In> a) {
+  using Tile = ScanTile<In, kPerLane>;
+  extern __shared__ float4 memory[];
+  auto& room = *reinterpret_cast<typename Tile::Room*>(memory);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kLanes, place = thread / kLanes;
   const int first_channel = static_cast<int>(blockIdx.x) * kChannels, channel = first_channel + place;
-  float states[kPerLane] = {}, rates[kPerLane] = {};
+  float states[kPerLane] = {}, rates[kPerLane] = {};  // of a step, as powers of two
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
-    const int n = i * kLanes + lane;
-    if (n < a.state && channel < a.channels) rates[i] = -expf(a.a_log.get(channel, n));
+    const int n = lane * kPerLane + i;
+    if (n < a.state && channel < a.channels) rates[i] = -kLog2E * expf(a.a_log.get(channel, n));
   }
   const float skip = channel < a.channels ? a.d[channel] : 0.0F;
   const int64_t end = a.offsets[blockIdx.y + 1];
+  Tile tile;
+  tile.read(a, a.offsets[blockIdx.y], end, first_channel);
   for (int64_t first = a.offsets[blockIdx.y]; first < end; first += kTokens) {
-    const int tokens = static_cast<int>(min(int64_t{kTokens}, end - first));
+    __syncthreads();  // all are done with the tokens before
+    tile.write(room);
     __syncthreads();
-    for (int i = thread; i < tokens * kChannels; i += kThreads) {
-      const int t = i / kChannels, at = first_channel + i % kChannels;
-      x[i] = at < a.channels ? a.x.get(first + t, at) : 0.0F;
-      steps[i] = at < a.channels ? softplus(a.dt.get(first + t, at)) : 0.0F;
-    }
-    for (int i = thread; i < tokens * a.state; i += kThreads) {
-      b[i] = a.b.get(first + i / a.state, i % a.state);
-      c[i] = a.c.get(first + i / a.state, i % a.state);
-    }
-    __syncthreads();
-    for (int t = 0; t < tokens; ++t) {
-      const float step = steps[t * kChannels + place], value = x[t * kChannels + place], added = step * value;
-      float sum = 0;
+    tile.read(a, first + kTokens, end, first_channel);
+#pragma unroll 1
+    for (int t = 0; t < kTokens; t += kLanes) {
+      float sums[kLanes] = {};
 #pragma unroll
-      for (int i = 0; i < kPerLane; ++i) {
-        const int n = i * kLanes + lane;
-        if (n >= a.state) break;
-        states[i] = expf(rates[i] * step) * states[i] + b[t * a.state + n] * added;
-        sum += c[t * a.state + n] * states[i];
+      for (int u = 0; u < kLanes; ++u) {
+        const float step = room.steps[t + u][place], added = step * room.x[t + u][place];
+        const float4* const b = reinterpret_cast<const float4*>(room.b[t + u]) + lane * kPerLane / 4;
+        const float4* const c = reinterpret_cast<const float4*>(room.c[t + u]) + lane * kPerLane / 4;
+#pragma unroll
+        for (int i = 0; i < kPerLane; i += 4) {
+          const float4 b4 = b[i / 4], c4 = c[i / 4];
+          const float of_b[4] = {b4.x, b4.y, b4.z, b4.w}, of_c[4] = {c4.x, c4.y, c4.z, c4.w};
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            states[i + j] = fmaf(power_of_two(rates[i + j] * step), states[i + j], of_b[j] * added);
+            sums[u] = fmaf(of_c[j], states[i + j], sums[u]);
+          }
+        }
       }
-#pragma unroll
-      for (int distance = 1; distance < kLanes; distance *= 2) sum += __shfl_xor_sync(0xffffffffU, sum, distance);
-      if (lane == 0) x[t * kChannels + place] = sum + skip * value;  // all lanes have read it
-    }
-    __syncthreads();
-    for (int i = thread; i < tokens * kChannels; i += kThreads) {
-      const int at = first_channel + i % kChannels;
-      if (at < a.channels) a.y.set(first + i / kChannels, at, x[i]);
+      const float result = fmaf(skip, room.x[t + lane][place], sum_of_lane(sums, lane));
+      if (first + t + lane < end && channel < a.channels) a.y.set(first + t + lane, channel, result);
     }
   }
 }
@@ -332,15 +406,27 @@ void selective_scan(Gpu& gpu, const ops::SelectiveScan& op) {
   if (op.x.empty()) return;
   const dim3 blocks(static_cast<unsigned>((op.x.cols + kChannels - 1) / kChannels),
                     static_cast<unsigned>(op.offsets.size() - 1));
-  const size_t shared = sizeof(float) * static_cast<size_t>(kTokens * (2 * kChannels + 2 * state));
   with_reader({op.x, op.dt, op.b, op.c}, [&](auto reader, auto) {
     using In = decltype(reader(op.x));
-    const auto kernel = state <= 4 * kLanes    ? scan_kernel<In, 4>
-                        : state <= 16 * kLanes ? scan_kernel<In, 16>
-                                               : scan_kernel<In, kMostState / kLanes>;
-    kernel<<<blocks, kThreads, shared, gpu.stream()>>>(
-        {reader(op.x), reader(op.dt), reader(op.b), reader(op.c), any_rows(op.y), any_rows(op.a_log), vector_of(op.d),
-         static_cast<const int64_t*>(offsets.view().data), static_cast<int>(op.x.cols), static_cast<int>(state)});
+    const ScanArguments<In> arguments{reader(op.x),
+                                      reader(op.dt),
+                                      reader(op.b),
+                                      reader(op.c),
+                                      any_rows(op.y),
+                                      any_rows(op.a_log),
+                                      vector_of(op.d),
+                                      static_cast<const int64_t*>(offsets.view().data),
+                                      static_cast<int>(op.x.cols),
+                                      static_cast<int>(state)};
+    const auto launch = [&](auto per_lane) {
+      constexpr int kPerLane = decltype(per_lane)::value;
+      constexpr size_t kBytes = sizeof(typename ScanTile<In, kPerLane>::Room);
+      static_assert(kBytes <= 48 * 1024, "what a block may have without asking");
+      scan_kernel<In, kPerLane><<<blocks, kThreads, kBytes, gpu.stream()>>>(arguments);
+    };
+    if (state <= 4 * kLanes) return launch(std::integral_constant<int, 4>());
+    if (state <= 16 * kLanes) return launch(std::integral_constant<int, 16>());
+    launch(std::integral_constant<int, kMostState / kLanes>());
   });
 }
 
