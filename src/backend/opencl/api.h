@@ -19,6 +19,7 @@ struct Api {
   FUNCTION(clCreateKernel)              \
   FUNCTION(clCreateProgramWithSource)   \
   FUNCTION(clEnqueueNDRangeKernel)      \
+  FUNCTION(clEnqueueReadBuffer)         \
   FUNCTION(clEnqueueReadBufferRect)     \
   FUNCTION(clEnqueueWriteBuffer)        \
   FUNCTION(clEnqueueWriteBufferRect)    \

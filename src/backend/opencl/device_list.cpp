@@ -70,7 +70,9 @@ DeviceFacts facts_of(cl_device_id id) {
                                    std::getenv("GPTQ_OPENCL_NO_DOUBLES") == nullptr,  // for tests
                     .memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_GLOBAL_MEM_SIZE)),
                     .largest_block = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE)),
-                    .local_memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_LOCAL_MEM_SIZE))};
+                    .local_memory = static_cast<int64_t>(info<cl_ulong>(id, CL_DEVICE_LOCAL_MEM_SIZE)),
+                    .compute_units = static_cast<int64_t>(info<cl_uint>(id, CL_DEVICE_MAX_COMPUTE_UNITS)),
+                    .largest_group = static_cast<int64_t>(info<size_t>(id, CL_DEVICE_MAX_WORK_GROUP_SIZE))};
   find_matrix_units(facts);
   return facts;
 }

@@ -14,6 +14,7 @@ struct DeviceFacts {
   std::string model, version, driver;  // "Intel(R) Arc(TM) A770 Graphics", "OpenCL 3.0 NEO", "23.43.27642"
   bool is_cpu = false, is_rounding_exactly = false, has_doubles = false;
   int64_t memory = 0, largest_block = 0, local_memory = 0;  // bytes
+  int64_t compute_units = 1, largest_group = 1;             // that run work-groups; threads of a work-group
   // Threads of a sub-group that multiplies matrices of 16 bits together; 0: none does. They may be emulated.
   int matrix_lanes = 0;
   bool emulates_matrices = false;

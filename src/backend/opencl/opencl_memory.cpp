@@ -23,14 +23,18 @@ DeviceMemory::~DeviceMemory() {
 
 void* DeviceMemory::allocate(size_t bytes) {
   const size_t size = std::max<size_t>(bytes, 1);
-  cl_int result = CL_SUCCESS;
-  const cl_mem buffer = api().clCreateBuffer(context_, CL_MEM_READ_WRITE, size, nullptr, &result);
+  std::lock_guard lock(mutex_);
+  // Some drivers find memory for a buffer when it is first used, and fail only then.
+  cl_int result = CL_MEM_OBJECT_ALLOCATION_FAILURE;
+  cl_mem buffer = nullptr;
+  if (size <= static_cast<size_t>(device_.memory) - std::min(in_use_, static_cast<size_t>(device_.memory)))
+    buffer = api().clCreateBuffer(context_, CL_MEM_READ_WRITE, size, nullptr, &result);
   if (result != CL_SUCCESS) {
     throw OutOfMemory(cat(name_, " is out of memory: ", bytes, " bytes asked for; it has ", device_.memory,
-                          ", and its driver gives ", device_.largest_block,
+                          ", of which ", in_use_, " are in use here, and its driver gives ", device_.largest_block,
                           " at once; other programs may be using it"));
   }
-  std::lock_guard lock(mutex_);
+  in_use_ += size;
   const uintptr_t address = next_;
   next_ += static_cast<size_t>(rounded_up(static_cast<int64_t>(size), kAlignment)) + kAlignment;
   blocks_[address] = {buffer, size};
@@ -42,6 +46,7 @@ void DeviceMemory::release(void* block, size_t /*bytes*/) noexcept {
   const auto found = blocks_.find(reinterpret_cast<uintptr_t>(block));
   if (found == blocks_.end()) return;
   api().clReleaseMemObject(found->second.buffer);
+  in_use_ -= found->second.bytes;
   blocks_.erase(found);
 }
 

@@ -45,6 +45,7 @@ class DeviceMemory final : public Memory {
     size_t bytes;
   };
   std::map<uintptr_t, Block> blocks_;
+  size_t in_use_ = 0;  // bytes of all blocks
   uintptr_t next_;
 };
 

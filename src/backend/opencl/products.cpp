@@ -1,6 +1,8 @@
 #include "backend/opencl/products.h"
 
+#include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -23,10 +25,27 @@ std::string matrix_options(const DeviceFacts& device, const Product& product) {
              device.emulates_matrices ? " -DEMULATED" : "");
 }
 
+// How products.cl is divided: threads on each side of a work-group, elements on each side of a thread.
+struct Tiling {
+  int64_t side, each;
+  int64_t tile() const { return side * each; }
+  std::string options() const { return cat("-DSIDE=", side, " -DEACH=", each); }
+};
+
+// Large tiles read the least, small ones of many threads keep a device busy where there are few. A CPU computes a
+// work-group by one thread. The variable GPTQ_OPENCL_TILES is for tests: "large", "small" or "cpu".
+Tiling tiling_for(const DeviceFacts& device, const Product& product) {
+  constexpr Tiling kOfCpu = {8, 8}, kLarge = {16, 8}, kSmall = {16, 4};
+  if (const char* asked = std::getenv("GPTQ_OPENCL_TILES"); asked != nullptr)
+    return asked == std::string_view("large") ? kLarge : asked == std::string_view("small") ? kSmall : kOfCpu;
+  if (device.is_cpu || device.largest_group < kLarge.side * kLarge.side) return kOfCpu;
+  const int64_t tiles = pieces_of(product.c.rows, kLarge.tile()) * pieces_of(product.c.cols, kLarge.tile());
+  return tiles / (product.lower ? 2 : 1) >= device.compute_units ? kLarge : kSmall;
+}
+
 }  // namespace
 
 void multiply(Xpu& xpu, const Product& product) {
-  constexpr int64_t kTile = 64, kThreads = 8;
   const int64_t m = product.c.rows, n = product.c.cols;
   const Sizes sizes = {m,
                        n,
@@ -37,14 +56,16 @@ void multiply(Xpu& xpu, const Product& product) {
                        product.b_lower,
                        product.alpha,
                        product.adds};
-  const int64_t wide = pieces_of(n, kTile), high = pieces_of(m, kTile);
+  const auto grid_of = [&](int64_t tile, std::array<int64_t, 3> threads) {
+    return Grid{{pieces_of(n, tile), pieces_of(m, tile), 1}, threads};
+  };
   if (const std::string options = matrix_options(xpu.device(), product); !options.empty()) {
-    return xpu.launch({"matrix_products", "multiply_matrix", options},
-                      Grid{{wide, high, 1}, {kThreads * kThreads, 1, 1}}, product.a, product.b, product.bias,
-                      product.kept, product.c, sizes);
+    return xpu.launch({"matrix_products", "multiply_matrix", options}, grid_of(64, {64, 1, 1}), product.a, product.b,
+                      product.bias, product.kept, product.c, sizes);
   }
-  const Grid tiles = {{wide, high, 1}, {kThreads, kThreads, 1}};
-  xpu.launch({"products", "multiply"}, tiles, product.a, product.b, product.bias, product.kept, product.c, sizes);
+  const Tiling tiling = tiling_for(xpu.device(), product);
+  xpu.launch({"products", "multiply", tiling.options()}, grid_of(tiling.tile(), {tiling.side, tiling.side, 1}),
+             product.a, product.b, product.bias, product.kept, product.c, sizes);
 }
 
 }  // namespace gptq::opencl

@@ -75,39 +75,57 @@ void Xpu::fetch(const Matrix& matrix, void* to) { backend_.download(to, matrix);
 
 namespace {
 
-// The corners and pitches of a copy between a dense host array and a view, as OpenCL has them.
+// A copy between a dense host array and a view, in as few commands as OpenCL has for it: copy_range(offset in the
+// buffer, offset in the array, bytes) or copy_rows(Rectangle).
 struct Rectangle {
-  std::array<size_t, 3> origin, none{0, 0, 0}, region;
+  std::array<size_t, 3> origin, region;
   size_t pitch, host_pitch;
-  Rectangle(const BufferPlace& place, ConstMatrixView view) {
-    const size_t size = size_of(view.dtype);
-    host_pitch = static_cast<size_t>(view.cols) * size;
-    pitch = view.rows > 1 ? static_cast<size_t>(view.stride) * size : host_pitch;
-    origin = {static_cast<size_t>(place.offset), 0, 0};
-    region = {host_pitch, static_cast<size_t>(view.rows), 1};
-    if (pitch == host_pitch) region = {host_pitch * region[1], 1, 1}, pitch = host_pitch = 0;
-  }
 };
+template <typename CopyRange, typename CopyRows>
+void copy_in_parts(const BufferPlace& place, ConstMatrixView view, const CopyRange& copy_range,
+                   const CopyRows& copy_rows) {
+  const size_t size = size_of(view.dtype), rows = static_cast<size_t>(view.rows),
+               width = static_cast<size_t>(view.cols) * size, pitch = static_cast<size_t>(view.stride) * size,
+               offset = static_cast<size_t>(place.offset);
+  if (rows == 1 || pitch == width) return copy_range(offset, 0, rows * width);
+  // NVIDIA's driver refuses rectangles whose rows go beyond a pitch.
+  if (offset % pitch + width <= pitch)
+    return copy_rows(Rectangle{{offset % pitch, offset / pitch, 0}, {width, rows, 1}, pitch, width});
+  for (size_t r = 0; r < rows; ++r) copy_range(offset + r * pitch, r * width, width);
+}
+constexpr std::array<size_t, 3> kNone = {0, 0, 0};
 
 }  // namespace
 
 void Xpu::write(MatrixView to, const void* from) {
   if (to.empty()) return;
   const BufferPlace place = device_memory_.find(to.data);
-  const Rectangle area(place, to);
-  check(
-      api().clEnqueueWriteBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), area.none.data(),
-                                     area.region.data(), area.pitch, 0, area.host_pitch, 0, from, 0, nullptr, nullptr),
-      name_, "copying to it");
+  const auto copy_range = [&](size_t offset, size_t host_offset, size_t bytes) {
+    check(api().clEnqueueWriteBuffer(queue_, place.buffer, CL_TRUE, offset, bytes,
+                                     static_cast<const std::byte*>(from) + host_offset, 0, nullptr, nullptr),
+          name_, "copying to it");
+  };
+  copy_in_parts(place, to, copy_range, [&](const Rectangle& area) {
+    check(api().clEnqueueWriteBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), kNone.data(),
+                                         area.region.data(), area.pitch, 0, area.host_pitch, 0, from, 0, nullptr,
+                                         nullptr),
+          name_, "copying to it");
+  });
 }
 
 void Xpu::read(void* to, ConstMatrixView from) {
   if (from.empty()) return;
   const BufferPlace place = device_memory_.find(from.data);
-  const Rectangle area(place, from);
-  check(api().clEnqueueReadBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), area.none.data(),
-                                      area.region.data(), area.pitch, 0, area.host_pitch, 0, to, 0, nullptr, nullptr),
-        name_, "copying from it");
+  const auto copy_range = [&](size_t offset, size_t host_offset, size_t bytes) {
+    check(api().clEnqueueReadBuffer(queue_, place.buffer, CL_TRUE, offset, bytes,
+                                    static_cast<std::byte*>(to) + host_offset, 0, nullptr, nullptr),
+          name_, "copying from it");
+  };
+  copy_in_parts(place, from, copy_range, [&](const Rectangle& area) {
+    check(api().clEnqueueReadBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), kNone.data(),
+                                        area.region.data(), area.pitch, 0, area.host_pitch, 0, to, 0, nullptr, nullptr),
+          name_, "copying from it");
+  });
 }
 
 }  // namespace gptq::opencl

@@ -1,12 +1,17 @@
 // The matrix product behind linears, Hessians, feedback and factorizations: c = alpha a b + c or + bias.
 //
-// A work-group of 8 x 8 threads has a tile of 64 x 64 elements of c, each thread 8 x 8 of them in registers; pieces of
-// a and b, 16 deep, pass through local memory as f32. Sums are in f32, over k in order, so a row's results do not depend
-// on the number of rows. Limited by arithmetic: 64 multiply-adds for two reads of 8 elements.
+// A work-group of SIDE x SIDE threads has a square tile of c, each thread EACH x EACH of its elements in registers, in
+// squares of 4; pieces of a and b, 16 deep, pass through local memory as f32, and the next ones are read while these are
+// multiplied. Sums are in f32, over k in order, so a row's results depend neither on the number of rows nor on the tile.
+// Limited by arithmetic where tiles are large, by latency where there are few.
 #pragma OPENCL FP_CONTRACT ON
-#define TILE 64
+#define TILE (SIDE * EACH)
+#define THREADS (SIDE * SIDE)
 #define DEPTH 16
-#define EACH 8
+#define PITCH (TILE + 4)                   // floats from row to row of a piece: against bank conflicts
+#define READ (TILE * DEPTH / THREADS / 4)   // fours of neighbouring elements of a piece that a thread reads
+#define TILE_FOURS (TILE / 4)
+#define DEPTH_FOURS (DEPTH / 4)
 
 typedef struct {
   long m, n, k;
@@ -18,64 +23,120 @@ typedef struct {
   int adds;  // to what c holds, else to the bias
 } Product;
 
-// piece[t, i] = element (first + i, step + t), where rows are the side that a tile has, or zero outside. Where `kept`
-// exists, columns t with kept[t] = 0 are zeros.
-#define LOAD(ELEMENT)                                                                             \
-  for (int e = thread; e < TILE * DEPTH; e += EACH * EACH) {                                      \
-    const int i = by_columns ? e % TILE : e / DEPTH, t = by_columns ? e / TILE : e % DEPTH;       \
-    const long row = first + i, col = step + t;                                                   \
-    float value = 0;                                                                              \
-    if (row < rows && col < cols && (!lower || col <= row) && (kept == 0 || kept[col] != 0)) {    \
-      const long at = x_at.offset + (by_columns ? col * x_at.stride + row : row * x_at.stride + col); \
-      value = ELEMENT;                                                                            \
-    }                                                                                             \
-    piece[t * TILE + i] = value;                                                                  \
+// Rows are the side that a tile has. Where `kept` exists, columns t with kept[t] = 0 are zeros.
+typedef struct {
+  long first, rows, cols;
+  int by_columns, lower;
+  global const int *kept;
+} Side;
+
+float4 read_four(global const char *x, int dtype, long at) {
+  const bool aligned = at % 4 == 0;
+  if (dtype == F32) {
+    global const float *from = (global const float *)x + at;
+    return aligned ? *(global const float4 *)from : vload4(0, from);
   }
-void load_piece(local float *piece, global const char *x, Place x_at, long first, long rows, long step, long cols,
-                int by_columns, int lower, global const int *kept) {
-  const int thread = (int)(get_local_id(1) * EACH + get_local_id(0));
-  if (x_at.dtype == F32) {
-    LOAD(((global const float *)x)[at])
-  } else if (x_at.dtype == F16) {
-    LOAD(vload_half(at, (global const half *)x))
-  } else {
-    LOAD(of_bf16(((global const ushort *)x)[at]))
+  if (dtype == F16) return vload_half4(0, (global const half *)x + at);
+  global const ushort *from = (global const ushort *)x + at;
+  const ushort4 bits = aligned ? *(global const ushort4 *)from : vload4(0, from);
+  return as_float4(convert_uint4(bits) << 16);
+}
+
+// Elements (row, col) and the three after it in memory, or zeros for those that are none.
+float4 read_some(global const char *x, Place x_at, Side s, long row, long col, long at) {
+  float values[4];
+  for (int e = 0; e < 4; ++e) {
+    const long r = s.by_columns ? row + e : row, c = s.by_columns ? col : col + e;
+    const bool there = r < s.rows && c < s.cols && (!s.lower || c <= r) && (s.kept == 0 || s.kept[c] != 0);
+    values[e] = there ? read_element(x, x_at.dtype, at + e) : 0;
+  }
+  return vload4(0, values);
+}
+
+// A thread's fours of the elements (first + i, step + t) of a piece: neighbours in memory, of rows or of columns.
+void read_piece(float4 *values, global const char *x, Place x_at, Side s, long step) {
+  const int thread = (int)(get_local_id(1) * SIDE + get_local_id(0));
+  for (int e = 0; e < READ; ++e) {
+    const int four = thread + e * THREADS;
+    const long row = s.first + (s.by_columns ? four % TILE_FOURS * 4 : four / DEPTH_FOURS);
+    const long col = step + (s.by_columns ? four / TILE_FOURS : four % DEPTH_FOURS * 4);
+    const long at = x_at.offset + (s.by_columns ? col * x_at.stride + row : row * x_at.stride + col);
+    const long last_row = s.by_columns ? row + 3 : row, last_col = s.by_columns ? col : col + 3;
+    const bool whole = last_row < s.rows && last_col < s.cols && (!s.lower || last_col <= row) &&
+                       (s.kept == 0 || (s.by_columns && s.kept[col] != 0));
+    values[e] = whole ? read_four(x, x_at.dtype, at) : read_some(x, x_at, s, row, col, at);
   }
 }
 
-kernel __attribute__((reqd_work_group_size(EACH, EACH, 1))) void multiply(MATRIX(a), MATRIX(b), MATRIX(bias),
+// piece[t, i] = the thread's elements.
+void write_piece(local float4 *piece, const float4 *values, int by_columns) {
+  const int thread = (int)(get_local_id(1) * SIDE + get_local_id(0));
+  for (int e = 0; e < READ; ++e) {
+    const int four = thread + e * THREADS;
+    if (by_columns) {
+      piece[four / TILE_FOURS * (PITCH / 4) + four % TILE_FOURS] = values[e];
+    } else {
+      local float *to = (local float *)piece + four % DEPTH_FOURS * 4 * PITCH + four / DEPTH_FOURS;
+      to[0] = values[e].s0;
+      to[PITCH] = values[e].s1;
+      to[2 * PITCH] = values[e].s2;
+      to[3 * PITCH] = values[e].s3;
+    }
+  }
+}
+
+// The place in a tile of element i of the thread that is the `thread`-th of its side.
+int place_of(int thread, int i) { return i / 4 * 4 * SIDE + 4 * thread + i % 4; }
+
+kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void multiply(MATRIX(a), MATRIX(b), MATRIX(bias),
                                                                           MATRIX(kept), MATRIX(c), Product p) {
-  local float a_piece[DEPTH * TILE], b_piece[DEPTH * TILE];
+  local float4 a_piece[DEPTH * PITCH / 4], b_piece[DEPTH * PITCH / 4];
   const int col = (int)get_local_id(0), row = (int)get_local_id(1);
   const long first_row = (long)get_group_id(1) * TILE, first_col = (long)get_group_id(0) * TILE;
   const int above = p.lower && first_col > first_row;  // the diagonal: nothing to do
   const long end = above ? 0 : p.b_lower ? min(p.k, first_col + TILE) : p.k;
   global const int *kept_columns = kept_at.exists ? INTS(kept) : 0;
-  float8 sums[EACH];
-  for (int i = 0; i < EACH; ++i) sums[i] = 0;
+  const Side a_side = {first_row, p.m, p.k, p.a_by_columns, 0, kept_columns};
+  const Side b_side = {first_col, p.n, p.k, p.b_by_columns, p.b_lower, kept_columns};
+  float4 sums[EACH][EACH / 4];
+  for (int i = 0; i < EACH; ++i) {
+    for (int j = 0; j < EACH / 4; ++j) sums[i][j] = 0;
+  }
+  float4 a_next[READ], b_next[READ];
+  if (end > 0) {
+    read_piece(a_next, a, a_at, a_side, 0);
+    read_piece(b_next, b, b_at, b_side, 0);
+  }
   for (long step = 0; step < end; step += DEPTH) {
-    load_piece(a_piece, a, a_at, first_row, p.m, step, p.k, p.a_by_columns, 0, kept_columns);
-    load_piece(b_piece, b, b_at, first_col, p.n, step, p.k, p.b_by_columns, p.b_lower, kept_columns);
+    write_piece(a_piece, a_next, p.a_by_columns);
+    write_piece(b_piece, b_next, p.b_by_columns);
     barrier(CLK_LOCAL_MEM_FENCE);
+    if (step + DEPTH < end) {
+      read_piece(a_next, a, a_at, a_side, step + DEPTH);
+      read_piece(b_next, b, b_at, b_side, step + DEPTH);
+    }
+#pragma unroll
     for (int t = 0; t < DEPTH; ++t) {
-      const float8 from_a = vload8(row, a_piece + t * TILE), from_b = vload8(col, b_piece + t * TILE);
-      sums[0] += from_a.s0 * from_b;
-      sums[1] += from_a.s1 * from_b;
-      sums[2] += from_a.s2 * from_b;
-      sums[3] += from_a.s3 * from_b;
-      sums[4] += from_a.s4 * from_b;
-      sums[5] += from_a.s5 * from_b;
-      sums[6] += from_a.s6 * from_b;
-      sums[7] += from_a.s7 * from_b;
+      float4 from_b[EACH / 4];
+      for (int j = 0; j < EACH / 4; ++j) from_b[j] = b_piece[t * (PITCH / 4) + j * SIDE + col];
+      for (int i = 0; i < EACH / 4; ++i) {
+        const float4 from_a = a_piece[t * (PITCH / 4) + i * SIDE + row];
+        for (int j = 0; j < EACH / 4; ++j) {
+          sums[4 * i][j] += from_a.s0 * from_b[j];
+          sums[4 * i + 1][j] += from_a.s1 * from_b[j];
+          sums[4 * i + 2][j] += from_a.s2 * from_b[j];
+          sums[4 * i + 3][j] += from_a.s3 * from_b[j];
+        }
+      }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
   }
   for (int i = 0; i < EACH; ++i) {
-    const long r = first_row + row * EACH + i;
+    const long r = first_row + place_of(row, i);
     float values[EACH];
-    vstore8(sums[i], 0, values);
+    for (int j = 0; j < EACH / 4; ++j) vstore4(sums[i][j], j, values);
     for (int j = 0; j < EACH; ++j) {
-      const long column = first_col + col * EACH + j;
+      const long column = first_col + place_of(col, j);
       if (above || r >= p.m || column >= p.n || (p.lower && column > r)) continue;
       const float before = p.adds ? GET(c, r, column) : bias_at.exists ? GET(bias, 0, column) : 0;
       SET(c, r, column, p.alpha * values[j] + before);
