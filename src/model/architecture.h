@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -146,14 +147,21 @@ struct StateSpaceRow {
 };
 
 // The gated delta rule (arXiv 2412.06464) instead of attention. Its input linear is one for queries, keys, values and
-// the output's gate z, which has for each key head its query, its key, its values and their gates; or two, one for
-// queries | keys | values and one for z. `gates` make beta and the decay: for each key head those of its values, or
-// beta | decay in two modules. These are not quantized, as no loader's kernels take so few rows.
+// the output's gate z, which has for each key head its query, its key, its values and their gates; or there is one for
+// z, and one for queries | keys | values or one for each of them, as there are convolutions. `gates` make beta and the
+// decay: for each key head those of its values, or beta | decay in two modules. These are not quantized, as no loader's
+// kernels take so few rows.
 struct DeltaRow {
-  std::string_view qkvz, qkv, z;
-  std::vector<std::string_view> gates;
-  std::string_view convolution, decay_rate, decay_bias, norm, out;
+  std::string_view qkvz, z;
+  std::vector<std::string_view> qkv, gates, convolutions;
+  std::string_view decay_rate, decay_bias, norm, out;
+  double norm_eps = 0;          // of `norm`; 0: the model's
   std::string_view fused_qkvz;  // the name of vLLM and SGLang for qkv and z
+};
+
+// The norms before and after the mixer of a block, and before and after its MLP; empty: none.
+struct BlockNorms {
+  std::string_view mixer, mixer_post, mlp, mlp_post;
 };
 
 // A loader that does not load a family, and why; empty: it does not have the family.
@@ -186,6 +194,7 @@ struct Architecture {
   bool first_unnormed = false;  // the first block has no attention_norm
   // Without an mlp_norm the MLP reads the attention's input in a parallel block, else the residual.
   std::string_view mlp_norm = "post_attention_layernorm", mlp_post_norm;
+  std::optional<BlockNorms> norms_without_attention;  // of blocks with another mixer, where they differ
   std::string_view q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", o = "self_attn.o_proj";
   std::string_view qkv;          // if fused, instead of q, k and v
   std::string_view last_o_bias;  // a bias of o that the last block alone has
@@ -310,10 +319,16 @@ struct StateSpace {
 // Of the gated delta rule.
 struct DeltaRule {
   DeltaShape shape;
-  int64_t taps = 0;  // of the convolution of queries, keys and values
+  int64_t taps = 0;      // of the convolution of queries, keys and values
+  float beta_scale = 1;  // beta is a sigmoid times this
   int64_t key_width() const { return shape.key_heads * shape.key_dim; }
   int64_t value_width() const { return shape.value_heads * shape.value_dim; }
   int64_t mixed_width() const { return 2 * key_width() + value_width(); }
+  // Of one tensor for queries | keys | values, or of one for each of them.
+  std::vector<int64_t> widths(size_t tensors) const {
+    if (tensors == 1) return {mixed_width()};
+    return {key_width(), key_width(), value_width()};
+  }
 };
 
 struct Experts {

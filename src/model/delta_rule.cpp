@@ -20,18 +20,32 @@ Matrix GatedDelta::mix(const Block& block, const Batch& batch) {
                                        .y = mixed});
     const Matrix attended = attend(block, mixed, with, offsets);
     Matrix normed(backend, dtype_, x.rows, delta.value_width());
-    backend.run(ops::RmsNorm{
-        .x = attended, .weight = part_of(block, Part::gated_norm).weight, .eps = config_.norm_eps, .y = normed});
+    backend.run(
+        ops::RmsNorm{.x = attended, .weight = part_of(block, Part::gated_norm).weight, .eps = norm_eps(), .y = normed});
     backend.run(ops::Gate{.gate = projected.z, .up = normed, .activation = Activation::silu, .y = rows.of(y)});
   });
   return y;
 }
 
+float GatedDelta::norm_eps() const {
+  const auto own = static_cast<float>(config_.architecture->delta.norm_eps);
+  return own > 0 ? own : config_.norm_eps;
+}
+
 GatedDelta::Projected GatedDelta::project(const Block& block, ConstMatrixView x) const {
   Backend& backend = *block.backend;
   const std::vector<Linear>& linears = linears_of(block, StepKind::mixer_in);
-  Matrix all = apply(backend, linears[0], x);
-  if (linears.size() > 1) return {std::move(all), apply(backend, linears[1], x)};
+  if (linears.size() > 1) {  // the last one is z's
+    Matrix all(backend, dtype_, x.rows, config_.delta.mixed_width());
+    int64_t first = 0;
+    for (size_t i = 0; i + 1 < linears.size(); ++i) {
+      const ConstMatrixView weight = linears[i].weight;
+      backend.run(ops::Linear{.x = x, .w = weight, .bias = {}, .y = all.view().col_range(first, weight.rows)});
+      first += weight.rows;
+    }
+    return {std::move(all), apply(backend, linears.back(), x)};
+  }
+  const Matrix all = apply(backend, linears[0], x);
   const DeltaShape& shape = config_.delta.shape;
   const int64_t values = shape.value_heads / shape.key_heads * shape.value_dim, width = 2 * (shape.key_dim + values);
   std::vector<int32_t> mixed, z;
@@ -51,7 +65,7 @@ GatedDelta::Gates GatedDelta::gates(const Block& block, ConstMatrixView x) const
   const DeltaShape& shape = config_.delta.shape;
   const int64_t heads = shape.value_heads, each = heads / shape.key_heads;
   Matrix all(backend, DType::f32, x.rows, 2 * heads), log_decay(backend, DType::f32, x.rows, heads),
-      beta(backend, DType::f32, x.rows, heads);
+      sigmoids(backend, DType::f32, x.rows, heads), beta = zeros(backend, DType::f32, x.rows, heads);
   backend.run(ops::Linear{.x = x, .w = part_of(block, Part::mixer_gates).weight, .y = all});
   if (config_.architecture->delta.gates.size() == 1) {
     std::vector<int32_t> ids;
@@ -61,7 +75,8 @@ GatedDelta::Gates GatedDelta::gates(const Block& block, ConstMatrixView x) const
     all = gather(backend, all, ids);
   }
   const ConstMatrixView b = all.view().col_range(0, heads), a = all.view().col_range(heads, heads);
-  backend.run(ops::Gate{.gate = b, .up = {}, .activation = Activation::sigmoid, .y = beta});
+  backend.run(ops::Gate{.gate = b, .up = {}, .activation = Activation::sigmoid, .y = sigmoids});
+  backend.run(ops::Add{.x = sigmoids, .factor = config_.delta.beta_scale, .y = beta});
   backend.run(ops::LogDecay{.x = a,
                             .log_rate = part_of(block, Part::decay).weight,
                             .bias = part_of(block, Part::step_bias).weight,

@@ -23,6 +23,7 @@ class GatedDelta {
   struct Projected {
     Matrix mixed, z;
   };
+  float norm_eps() const;
   Projected project(const Block& block, ConstMatrixView x) const;
   // The logarithms of decays, and beta, of `x`: [tokens, value_heads] f32.
   struct Gates {

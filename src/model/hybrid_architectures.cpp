@@ -78,7 +78,7 @@ Architecture qwen3_next() {
   row.window = "";
   row.delta = {.qkvz = "linear_attn.in_proj_qkvz",
                .gates = {"linear_attn.in_proj_ba"},
-               .convolution = "linear_attn.conv1d",
+               .convolutions = {"linear_attn.conv1d"},
                .decay_rate = "linear_attn.A_log",
                .decay_bias = "linear_attn.dt_bias",
                .norm = "linear_attn.norm",
@@ -99,7 +99,7 @@ Architecture qwen3_next() {
 // Queries, keys and values in one linear, their gates in others; inside qwen3_5 and qwen3_5_moe.
 void split_projections(DeltaRow& row) {
   row.qkvz = "";
-  row.qkv = "linear_attn.in_proj_qkv";
+  row.qkv = {"linear_attn.in_proj_qkv"};
   row.z = "linear_attn.in_proj_z";
   row.fused_qkvz = "linear_attn.in_proj_qkvz";
   row.gates = {"linear_attn.in_proj_b", "linear_attn.in_proj_a"};
@@ -124,10 +124,37 @@ Architecture qwen3_5_moe() {
   return row;
 }
 
+// Norms after attention, but before the delta rule and the MLP beside it.
+Architecture olmo_hybrid() {
+  return {.model_types = {"olmo_hybrid"},
+          .models = "Olmo Hybrid 7B",
+          .lacking = {{"GPTQModel", ""}},
+          .attention_norm = "",
+          .attention_post_norm = "post_attention_layernorm",
+          .mlp_norm = "",
+          .mlp_post_norm = "post_feedforward_layernorm",
+          .norms_without_attention = BlockNorms{.mixer = "input_layernorm", .mlp = "post_attention_layernorm"},
+          .q_norm = "self_attn.q_norm",
+          .k_norm = "self_attn.k_norm",
+          .delta = {.z = "linear_attn.g_proj",
+                    .qkv = {"linear_attn.q_proj", "linear_attn.k_proj", "linear_attn.v_proj"},
+                    .gates = {"linear_attn.b_proj", "linear_attn.a_proj"},
+                    .convolutions = {"linear_attn.q_conv1d", "linear_attn.k_conv1d", "linear_attn.v_conv1d"},
+                    .decay_rate = "linear_attn.A_log",
+                    .decay_bias = "linear_attn.dt_bias",
+                    .norm = "linear_attn.o_norm",
+                    .out = "linear_attn.o_proj",
+                    .norm_eps = 1e-5,
+                    .fused_qkvz = "linear_attn.in_proj_qkvg"},
+          .qk_norm = QkNorm::whole,
+          .mlp_bias = kNo,
+          .also = {read_olmo_hybrid}};
+}
+
 }  // namespace
 
 std::vector<Architecture> hybrid_architectures() {
-  return {lfm2(), lfm2_moe(), lfm3(), qwen3_next(), qwen3_5(), qwen3_5_moe()};
+  return {lfm2(), lfm2_moe(), lfm3(), qwen3_next(), qwen3_5(), qwen3_5_moe(), olmo_hybrid()};
 }
 
 }  // namespace gptq

@@ -76,12 +76,16 @@ void read_adjusted_width(const Keys& keys, ModelConfig& config) {
   config.intermediate = std::max<int64_t>(rounded_up(static_cast<int64_t>(width), unit), unit);
 }
 
-void read_delta_rule(const Keys& keys, ModelConfig& config) {
+namespace {
+
+// `missing` are sizes that config.json may omit; 0: they follow from the others.
+void read_delta_sizes(const Keys& keys, const DeltaShape& missing, ModelConfig& config) {
   DeltaShape& shape = config.delta.shape;
-  shape = {.key_heads = keys.size("linear_num_key_heads", 16, kMostHeads),
-           .value_heads = keys.size("linear_num_value_heads", 32, kMostHeads),
-           .key_dim = keys.size("linear_key_head_dim", 128),
-           .value_dim = keys.size("linear_value_head_dim", 128)};
+  shape.key_heads = keys.size("linear_num_key_heads", missing.key_heads, kMostHeads);
+  shape.value_heads = keys.size("linear_num_value_heads", missing.value_heads, kMostHeads);
+  const int64_t three_quarters = std::max<int64_t>(3 * config.hidden / (4 * shape.key_heads), 1);
+  shape.key_dim = keys.size("linear_key_head_dim", missing.key_dim > 0 ? missing.key_dim : three_quarters);
+  shape.value_dim = keys.size("linear_value_head_dim", missing.value_dim > 0 ? missing.value_dim : 2 * shape.key_dim);
   config.delta.taps = keys.size("linear_conv_kernel_dim", 4, kMostTaps);
   if (shape.value_heads % shape.key_heads != 0) {
     throw keys.wrong("linear_num_value_heads", cat("is ", shape.value_heads, ", which linear_num_key_heads ",
@@ -92,12 +96,39 @@ void read_delta_rule(const Keys& keys, ModelConfig& config) {
                      cat("and the sizes beside it make queries, keys and values of ", config.delta.mixed_width(),
                          " features, where ", kMostWidth, " are possible"));
   }
+}
+
+// Without layer_types, one of each `every` blocks attends.
+void place_delta_rule(const Keys& keys, int64_t every, ModelConfig& config) {
   const Json* types = keys.list("layer_types", config.blocks);
-  const int64_t every = keys.size("full_attention_interval", 4);
   if (types != nullptr) return read_layer_types(keys, *types, "linear_attention", Mixer::delta_rule, config);
   for (int64_t block = 0; block < config.blocks; ++block) {
     if ((block + 1) % every != 0) config.kinds[static_cast<size_t>(block)].mixer = Mixer::delta_rule;
   }
+}
+
+}  // namespace
+
+void read_delta_rule(const Keys& keys, ModelConfig& config) {
+  read_delta_sizes(keys, {.key_heads = 16, .value_heads = 32, .key_dim = 128, .value_dim = 128}, config);
+  place_delta_rule(keys, keys.size("full_attention_interval", 4), config);
+}
+
+void read_olmo_hybrid(const Keys& keys, ModelConfig& config) {
+  read_delta_sizes(keys, {.key_heads = config.heads, .value_heads = config.heads}, config);
+  if (keys.flag("linear_allow_neg_eigval", true)) config.delta.beta_scale = 2;
+  for (const char* key :
+       {"linear_a_log_min", "linear_a_log_max", "linear_dt_min", "linear_dt_max", "linear_dt_init_floor"})
+    keys.find(key);  // of the first weights
+  place_delta_rule(keys, std::min<int64_t>(4, config.blocks), config);
+  // As released: null, or an object whose members are.
+  const auto is_null = [](const Keys& within, const char* key) {
+    return within.all().contains(key) && within.find(key) == nullptr;
+  };
+  const bool has_rope = keys.find("rope_parameters") == nullptr ? !is_null(keys, "rope_parameters")
+                                                                : !is_null(keys.object("rope_parameters"), "rope_type");
+  if (has_rope) return;
+  for (BlockKind& kind : config.kinds) kind.rope = -1;
 }
 
 void read_expert_bias(const Keys& keys, ModelConfig& config) {

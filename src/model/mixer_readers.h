@@ -13,6 +13,8 @@ void read_adjusted_width(const Keys& keys, ModelConfig& config);
 void read_lfm3(const Keys& keys, ModelConfig& config);
 // Qwen3-Next: layer_types or full_attention_interval, linear_num_key_heads, linear_key_head_dim and the like.
 void read_delta_rule(const Keys& keys, ModelConfig& config);
+// Olmo Hybrid: the same sizes with defaults of its own, linear_allow_neg_eigval, and no rope where it is null.
+void read_olmo_hybrid(const Keys& keys, ModelConfig& config);
 // LFM2: use_expert_bias.
 void read_expert_bias(const Keys& keys, ModelConfig& config);
 

@@ -34,7 +34,6 @@ std::span<const RefusedFamilies> refused_families() {
       {{"beam"}, "additions to the residual that are scaled by depth"},
       {{"dbrx"}, "experts stacked in matrices of two dimensions"},
       {{"kimi_linear", "bailing_hybrid"}, "a delta rule whose decay differs between the features of a head"},
-      {{"olmo_hybrid"}, "norms before the delta rule, but after attention"},
       {{"lara_mini"}, "all inputs of the delta rule, its gates among them, in one tensor"},
       {{"minimax"}, "lightning attention, which decays with the distance, and norms of its own"},
       {{"zamba", "zamba2"}, "attention whose weights several blocks share, with adapters for each"},

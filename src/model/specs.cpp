@@ -129,12 +129,18 @@ class Specs {
 
   void add_delta_rule(StepSpecs& steps) const {
     const DeltaRow& row = row_.delta;
-    const int64_t hidden = config_.hidden, mixed = config_.delta.mixed_width(), values = config_.delta.value_width();
+    const DeltaRule& delta = config_.delta;
+    const int64_t hidden = config_.hidden, values = delta.value_width();
+    steps.emplace_back();
+    const auto add = [&](std::string_view name, int64_t width) {
+      steps.back().push_back(linear(StepKind::mixer_in, name, width, hidden, false, row.fused_qkvz));
+    };
     if (row.qkv.empty()) {
-      steps.push_back({linear(StepKind::mixer_in, row.qkvz, mixed + values, hidden, false)});
+      add(row.qkvz, delta.mixed_width() + values);
     } else {
-      steps.push_back({linear(StepKind::mixer_in, row.qkv, mixed, hidden, false, row.fused_qkvz),
-                       linear(StepKind::mixer_in, row.z, values, hidden, false, row.fused_qkvz)});
+      const std::vector<int64_t> widths = delta.widths(row.qkv.size());
+      for (size_t i = 0; i < widths.size(); ++i) add(row.qkv[i], widths[i]);
+      add(row.z, values);
     }
     steps.push_back({linear(StepKind::mixer_out, row.out, hidden, values, false)});
   }
@@ -284,9 +290,11 @@ PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t
   return spec;
 }
 
-std::vector<int64_t> matrix_shape(const PartSpec& spec) {
-  if (spec.part == Part::convolution) return {spec.rows, 1, spec.cols};
-  return {spec.rows / std::max<int64_t>(1, static_cast<int64_t>(spec.weights.size())), spec.cols};
+std::vector<int64_t> matrix_shape(const PartSpec& spec, size_t tensor) {
+  const int64_t rows =
+      spec.heights.empty() ? spec.rows / static_cast<int64_t>(spec.weights.size()) : spec.heights[tensor];
+  if (spec.part == Part::convolution) return {rows, 1, spec.cols};
+  return {rows, spec.cols};
 }
 
 int64_t bias_size(const PartSpec& spec) {
@@ -341,13 +349,22 @@ void add_delta_parts(const ModelConfig& config, const std::string& prefix, std::
   PartSpec gates{.part = Part::mixer_gates, .rows = 2 * shape.value_heads, .cols = config.hidden};
   for (const std::string_view name : row.gates) gates.weights.push_back(cat(prefix, name, ".weight"));
   specs.push_back(gates);
-  add(Part::convolution, cat(row.convolution, ".weight"), config.delta.mixed_width(), config.delta.taps);
+  specs.push_back({.part = Part::convolution,
+                   .rows = config.delta.mixed_width(),
+                   .cols = config.delta.taps,
+                   .heights = config.delta.widths(row.convolutions.size())});
+  for (const std::string_view name : row.convolutions) specs.back().weights.push_back(cat(prefix, name, ".weight"));
   add(Part::decay, std::string(row.decay_rate), 1, shape.value_heads);
   add(Part::step_bias, std::string(row.decay_bias), 1, shape.value_heads);
   add(Part::gated_norm, cat(row.norm, ".weight"), 1, shape.value_dim);
   const auto size = static_cast<float>(shape.key_dim);
   specs.push_back({.part = Part::query_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / size});
   specs.push_back({.part = Part::key_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / std::sqrt(size)});
+}
+
+BlockNorms norms_of(const Architecture& row, const BlockKind& kind) {
+  if (row.norms_without_attention && !attends(kind)) return *row.norms_without_attention;
+  return {row.attention_norm, row.attention_post_norm, row.mlp_norm, row.mlp_post_norm};
 }
 
 }  // namespace
@@ -370,16 +387,17 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
                      .rows = rows,
                      .cols = cols});
   };
+  const BlockNorms norms = norms_of(row, kind);
   if (kind.mixer != Mixer::none) {
-    if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, row.attention_norm, 1, config.hidden);
-    if (config.post_norm) add_norm(Part::attention_post_norm, row.attention_post_norm, 1, config.hidden);
+    if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, norms.mixer, 1, config.hidden);
+    if (config.post_norm) add_norm(Part::attention_post_norm, norms.mixer_post, 1, config.hidden);
   }
   if (kind.has_mlp) {
-    add_norm(Part::mlp_norm, row.mlp_norm, 1, config.hidden);
-    if (!row.mlp_norm.empty()) specs.back().scale = config.mlp_input_scale;
+    add_norm(Part::mlp_norm, norms.mlp, 1, config.hidden);
+    if (!norms.mlp.empty()) specs.back().scale = config.mlp_input_scale;
     const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
     if (config.post_norm)
-      add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : row.mlp_post_norm, 1, config.hidden);
+      add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : norms.mlp_post, 1, config.hidden);
   }
   if (kind.mixer == Mixer::convolution) {
     const std::string name(row.convolution.convolution);

@@ -119,13 +119,14 @@ struct PartSpec {
   std::vector<std::string> weights;  // stacked to [rows, cols]; none: all ones
   std::string bias;                  // or empty
   int64_t rows = 1, cols = 0;
-  bool plus_one = false;  // 1 is added to the weights
-  float scale = 1;        // multiplies the weights and the bias
+  std::vector<int64_t> heights;  // rows of each tensor; empty: as many of all
+  bool plus_one = false;         // 1 is added to the weights
+  float scale = 1;               // multiplies the weights and the bias
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The shape of each of its tensors, unless these are vectors: of a convolution [channels, 1, taps].
-std::vector<int64_t> matrix_shape(const PartSpec& spec);
+// The shape of one of its tensors, unless these are vectors: of a convolution [channels, 1, taps].
+std::vector<int64_t> matrix_shape(const PartSpec& spec, size_t tensor);
 // The elements of its bias: a router, a convolution and a projection have one per row.
 int64_t bias_size(const PartSpec& spec);
 std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block);

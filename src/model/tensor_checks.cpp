@@ -19,7 +19,8 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
     }
   };
   const auto check_part = [&](const PartSpec& spec) {
-    for (const std::string& name : spec.weights) check_float(name, stored_shape(checkpoint, spec, name), true);
+    for (size_t i = 0; i < spec.weights.size(); ++i)
+      check_float(spec.weights[i], stored_shape(checkpoint, spec, i), true);
     if (!spec.bias.empty()) check_float(spec.bias, {bias_size(spec)}, true);
   };
   check_float(embedding_tensor(config), {config.vocabulary + row.embedding_extra, config.hidden});
@@ -68,10 +69,10 @@ void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, Cons
   refuse_nonfinite(checkpoint, tensor, count_nonfinite(values));
 }
 
-std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name) {
-  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return matrix_shape(spec);
+std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, size_t tensor) {
+  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return matrix_shape(spec, tensor);
   const std::vector<int64_t> as_matrix = {1, spec.cols};
-  return checkpoint.tensor(name).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
+  return checkpoint.tensor(spec.weights[tensor]).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
 }
 
 }  // namespace gptq

@@ -20,7 +20,7 @@ void refuse_headless(const Checkpoint& checkpoint, const ModelConfig& config);
 // Throws InputError if values of a tensor are NaN or infinite, with the tensor and their number.
 void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, ConstMatrixView values);
 
-// The expected shape of a part's tensor `name`; vectors may be stored as matrices of one row.
-std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, const std::string& name);
+// The expected shape of one of a part's tensors; vectors may be stored as matrices of one row.
+std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, size_t tensor);
 
 }  // namespace gptq

@@ -99,8 +99,8 @@ Affine TensorReader::read_part(const PartSpec& spec) const {
     add_constant(part.weight, spec.scale, 1);
   }
   int64_t row = 0;
-  for (const std::string& name : spec.weights) {
-    const Matrix values = read(name, stored_shape(checkpoint_, spec, name));
+  for (size_t i = 0; i < spec.weights.size(); ++i) {
+    const Matrix values = read(spec.weights[i], stored_shape(checkpoint_, spec, i));
     if (reads_) reference(ops::Convert{.x = values, .y = part.weight.view().row_range(row, values.rows())});
     row += values.rows();
   }

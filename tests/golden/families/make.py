@@ -135,6 +135,20 @@ def with_mtp(weights):
     return weights | {"mtp.fc.weight": torch.randn(3, 5)}
 
 
+def as_released_olmo_hybrid(weights):
+    """transformers renames the norms of all blocks, and cuts the convolution into parts of one size."""
+    stored = {}
+    for name, tensor in weights.items():
+        name = name.replace("attention_layer_norm", "input_layernorm")
+        stored[name.replace("feedforward_layer_norm", "post_attention_layernorm")] = tensor
+    for name in [name for name in stored if "q_conv1d" in name]:
+        names = [name.replace("q_conv1d", part + "_conv1d") for part in "qkv"]
+        keys, values = (stored[name.replace("conv1d", "proj").replace("q_", part)].shape[0] for part in ("k_", "v_"))
+        parts = torch.cat([stored[part] for part in names]).split([keys, keys, values])
+        stored |= dict(zip(names, parts))
+    return stored
+
+
 def nested(model_type):
     return lambda config: {"model_type": model_type, "text_config": config, "vision_config": {"hidden_size": 5}}
 
@@ -432,6 +446,11 @@ CASES |= {
                                                                   partial_rotary_factor=0.5, mrope_interleaved=True,
                                                                   mrope_section=[1, 1, 0])),
                     dict(inside("qwen3_5_moe", **QWEN3_5_TOWER), rename=with_mtp, fused=True)),
+    "olmo_hybrid": ("olmo_hybrid", dict(
+        {**EVEN, **SOME, "num_hidden_layers": 3, "hidden_size": 24, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 4}, linear_key_head_dim=8, linear_value_head_dim=12,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+        rope_parameters=dict(rope_type=None, rope_theta=None)), dict(rename=as_released_olmo_hybrid)),
     # Experts as transformers 5 holds them.
     "qwen3_moe-fused": ("qwen3_moe", dict(WIDE, **EXPERTS, norm_topk_prob=True), dict(fused=True)),
     "mixtral-fused": ("mixtral", MIXTRAL, dict(fused=True)),
