@@ -94,6 +94,8 @@ enum class ExpertTensors : uint8_t { split, halves, turned_halves, turned_pairs 
 // A mixture of experts. In module paths '#' stands for the expert's index.
 struct ExpertRow {
   std::string_view router, choice_bias;  // a module; a bias tensor used for choosing experts, not for their weights
+  bool turned_router = false;            // its weight is stored [in, out]
+  int64_t choice_biases = 1;             // rows of choice_bias; the first is that of tokens of text
   Flag router_bias = kNo;
   bool biases_logits = false;       // choice_bias is added to logits, not to scores
   std::string_view gate, up, down;  // "mlp.experts.#.gate_proj", ...

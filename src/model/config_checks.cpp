@@ -47,12 +47,13 @@ struct Found {
   }
 };
 
-// Throws unless a matrix has these rows, of which `key` counts `count`, and hidden_size columns.
+// Throws unless a matrix has these rows, of which `key` counts `count`, and hidden_size columns; or is the transpose.
 void check_rows(const StoredTensor& tensor, int64_t rows, const Keys& keys, const std::string& key, int64_t count,
-                int64_t hidden) {
-  const std::vector<int64_t> expected = {rows, hidden};
+                int64_t hidden, bool transposed = false) {
+  std::vector<int64_t> expected = {rows, hidden};
+  if (transposed) std::swap(expected[0], expected[1]);
   if (tensor.shape == expected) return;
-  const bool is_width = tensor.shape.size() == 2 && tensor.shape[0] == rows;
+  const bool is_width = tensor.shape.size() == 2 && tensor.shape[transposed ? 1 : 0] == rows;
   throw keys.wrong(is_width ? SizeKeys(keys).hidden : key,
                    cat("is ", is_width ? hidden : count, ", but tensor '", tensor.name, "' has shape ",
                        shape_string(tensor.shape), ", where ", shape_string(expected), " is needed"));
@@ -63,7 +64,7 @@ void check_experts(const Keys& keys, const ModelConfig& config, const Checkpoint
   const ExpertRow& row = config.expert_row;
   const std::string key = SizeKeys(keys).experts, module = block_module(config, block);
   const StoredTensor& router = checkpoint.tensor(cat(module, ".", row.router, ".weight"));
-  check_rows(router, config.experts.count, keys, key, config.experts.count, config.hidden);
+  check_rows(router, config.experts.count, keys, key, config.experts.count, config.hidden, row.turned_router);
   if (row.tensors != ExpertTensors::split) return;
   if (const int64_t count = found.experts_of(block_place(config, block)); count < config.experts.count)
     throw keys.wrong(key, cat("is ", config.experts.count, ", but ", module, " has tensors of ", count, " experts"));

@@ -321,6 +321,22 @@ void read_experts(const Keys& keys, ModelConfig& config) {
   read_expert_blocks(keys, config);
 }
 
+void read_text_experts(const Keys& keys, ModelConfig& config) {
+  Json text = keys.all();
+  for (const auto& [key, missing] : {std::pair("moe_num_experts", 64), std::pair("moe_intermediate_size", 1536),
+                                     std::pair("moe_k", 6), std::pair("moe_num_shared_experts", 2)})
+    if (keys.find(key) == nullptr) text[key] = missing;
+  for (const char* key : {"moe_num_experts", "moe_intermediate_size", "moe_layer_start_index", "moe_layer_end_index"}) {
+    const Json* pair = keys.find(key);
+    if (pair == nullptr || !pair->is_array()) continue;
+    if (pair->size() != 2) throw keys.wrong(key, "needs two numbers, for text and for images");
+    text[key] = Json(pair->front());
+  }
+  KeyLog log;
+  read_experts(Keys(text, keys.where(), &log), config);
+  for (const std::string& key : log[&text]) keys.find(key);
+}
+
 void read_one_shared_expert(const Keys& keys, ModelConfig& config) {
   const int64_t count = keys.find("num_shared_expert") == nullptr ? 1 : keys.size_of_all("num_shared_expert");
   if (count != 1) throw UnsupportedError(cat(keys.where(), ": num_shared_expert is ", count, "; supported is 1"));

@@ -55,6 +55,8 @@ void read_rope_alpha(const Keys& keys, ModelConfig& config);
 void read_latent(const Keys& keys, ModelConfig& config);
 // The number of experts, how many a token passes, their size and groups, and which blocks have them.
 void read_experts(const Keys& keys, ModelConfig& config);
+// ERNIE 4.5 VL: the same of the experts for text, where a list has a number for text and one for images.
+void read_text_experts(const Keys& keys, ModelConfig& config);
 // Hunyuan: a shared expert of the size of the others.
 void read_one_shared_expert(const Keys& keys, ModelConfig& config);
 // Llama 4: chunks and temperature of the attention, and the size of blocks without experts.

@@ -232,6 +232,19 @@ Architecture ernie4_5_moe() {
   return row;
 }
 
+// Tokens of images have a router and experts of their own, which stay as they are.
+Architecture ernie4_5_vl_moe() {
+  Architecture row = ernie4_5_moe();
+  row.model_types = {"ernie4_5_vl_moe_text", "ernie4_5_moe_vl"};
+  row.models = "ERNIE 4.5 VL 28B-A3B, 424B-A47B, inside ernie4_5_vl_moe, as text";
+  row.lacking = {{"GPTQModel", ""}, {"vLLM", "it takes the experts for images to be quantized too"}};
+  row.experts.turned_router = true;
+  row.experts.choice_biases = 2;
+  row.experts.first_dense = 1;
+  row.also = {read_text_experts};
+  return row;
+}
+
 Architecture gpt_oss() {
   Architecture row = {.model_types = {"gpt_oss"},
                       .models = "gpt-oss 20B, 120B in bf16",
@@ -539,12 +552,13 @@ Architecture minimax_m3() {
 }  // namespace
 
 std::vector<Architecture> expert_architectures() {
-  return {mixtral(),    minimax_m2(),   qwen2_moe(),      qwen3_moe(),        qwen3_vl_moe(), mellum(),
-          olmoe(),      phimoe(),       granitemoe(),     granitemoeshared(), glm4_moe(),     glm4v_moe(),
-          dots1(),      ernie4_5_moe(), hunyuan_v1_moe(), gpt_oss(),          llama4(),       granitemoe_swa(),
-          solar_open(), sarvam_moe(),   exaone_moe(),     kolibri1(),         flex_olmo(),    afmoe(),
-          laguna(),     hy_v3(),        flint(),          cohere2_moe(),      aria_text(),    mimo_v2_flash(),
-          minimax_m3()};
+  return {mixtral(),        minimax_m2(), qwen2_moe(), qwen3_moe(),      qwen3_vl_moe(),
+          mellum(),         olmoe(),      phimoe(),    granitemoe(),     granitemoeshared(),
+          glm4_moe(),       glm4v_moe(),  dots1(),     ernie4_5_moe(),   ernie4_5_vl_moe(),
+          hunyuan_v1_moe(), gpt_oss(),    llama4(),    granitemoe_swa(), solar_open(),
+          sarvam_moe(),     exaone_moe(), kolibri1(),  flex_olmo(),      afmoe(),
+          laguna(),         hy_v3(),      flint(),     cohere2_moe(),    aria_text(),
+          mimo_v2_flash(),  minimax_m3()};
 }
 
 }  // namespace gptq

@@ -294,6 +294,7 @@ std::vector<int64_t> matrix_shape(const PartSpec& spec, size_t tensor) {
   const int64_t rows =
       spec.heights.empty() ? spec.rows / static_cast<int64_t>(spec.weights.size()) : spec.heights[tensor];
   if (spec.part == Part::convolution) return {rows, 1, spec.cols};
+  if (spec.transposed) return {spec.cols, rows};
   return {rows, spec.cols};
 }
 
@@ -414,7 +415,11 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     const std::string router(experts.router);
     add(Part::router, router + ".weight", config.experts.count, config.hidden,
         config.experts.router_bias ? router + ".bias" : "");
-    if (!experts.choice_bias.empty()) add(Part::choice_bias, std::string(experts.choice_bias), 1, config.experts.count);
+    specs.back().transposed = experts.turned_router;
+    if (!experts.choice_bias.empty()) {
+      add(Part::choice_bias, std::string(experts.choice_bias), 1, config.experts.count);
+      if (experts.choice_biases > 1) specs.back().heights = {experts.choice_biases};
+    }
     if (!experts.shared_router.empty())
       add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
   }

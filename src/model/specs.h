@@ -119,13 +119,15 @@ struct PartSpec {
   std::vector<std::string> weights;  // stacked to [rows, cols]; none: all ones
   std::string bias;                  // or empty
   int64_t rows = 1, cols = 0;
-  std::vector<int64_t> heights;  // rows of each tensor; empty: as many of all
-  bool plus_one = false;         // 1 is added to the weights
-  float scale = 1;               // multiplies the weights and the bias
+  // Rows of each tensor, of which those beyond the part's are left out; empty: as many of all.
+  std::vector<int64_t> heights;
+  bool transposed = false;  // its one tensor is stored [cols, rows]
+  bool plus_one = false;    // 1 is added to the weights
+  float scale = 1;          // multiplies the weights and the bias
 };
 // The norm `module` over `cols` elements.
 PartSpec norm_spec(const ModelConfig& config, const std::string& module, int64_t rows, int64_t cols);
-// The shape of one of its tensors, unless these are vectors: of a convolution [channels, 1, taps].
+// The shape of one of its tensors: of a convolution [channels, 1, taps].
 std::vector<int64_t> matrix_shape(const PartSpec& spec, size_t tensor);
 // The elements of its bias: a router, a convolution and a projection have one per row.
 int64_t bias_size(const PartSpec& spec);

@@ -70,7 +70,8 @@ void check_finite(const Checkpoint& checkpoint, const StoredTensor& tensor, Cons
 }
 
 std::vector<int64_t> stored_shape(const Checkpoint& checkpoint, const PartSpec& spec, size_t tensor) {
-  if (static_cast<int64_t>(spec.weights.size()) < spec.rows) return matrix_shape(spec, tensor);
+  const bool are_vectors = spec.heights.empty() && static_cast<int64_t>(spec.weights.size()) == spec.rows;
+  if (!are_vectors) return matrix_shape(spec, tensor);
   const std::vector<int64_t> as_matrix = {1, spec.cols};
   return checkpoint.tensor(spec.weights[tensor]).shape == as_matrix ? as_matrix : std::vector<int64_t>{spec.cols};
 }

@@ -26,6 +26,15 @@ void take_features(ConstMatrixView stored, const LinearSpec& spec, MatrixView we
     std::copy_n(stored.row<Element>(spec.first + out * spec.stride), weight.cols, weight.row<Element>(out));
 }
 
+Matrix transposed(ConstMatrixView x, Memory& memory) {
+  Matrix single(memory, DType::f32, x.rows, x.cols), y(memory, DType::f32, x.cols, x.rows);
+  reference(ops::Convert{.x = x, .y = single});
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t c = 0; c < x.cols; ++c) y.row<float>(c)[r] = single.row<float>(r)[c];
+  }
+  return y;
+}
+
 }  // namespace
 
 // The tensor in its stored dtype; F64 becomes F32.
@@ -100,9 +109,13 @@ Affine TensorReader::read_part(const PartSpec& spec) const {
   }
   int64_t row = 0;
   for (size_t i = 0; i < spec.weights.size(); ++i) {
-    const Matrix values = read(spec.weights[i], stored_shape(checkpoint_, spec, i));
-    if (reads_) reference(ops::Convert{.x = values, .y = part.weight.view().row_range(row, values.rows())});
-    row += values.rows();
+    const Matrix stored = read(spec.weights[i], stored_shape(checkpoint_, spec, i));
+    if (!reads_) continue;
+    const Matrix turned = spec.transposed ? transposed(stored, memory_) : Matrix();
+    const ConstMatrixView values = spec.transposed ? turned : stored;
+    const int64_t count = std::min(values.rows, spec.rows - row);
+    reference(ops::Convert{.x = values.row_range(0, count), .y = part.weight.view().row_range(row, count)});
+    row += count;
   }
   if (!spec.weights.empty() && reads_) add_constant(part.weight, spec.scale, spec.plus_one ? 1 : 0);
   if (!spec.bias.empty()) {

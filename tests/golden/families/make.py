@@ -341,6 +341,12 @@ CASES |= {
     "glm4v_moe": ("glm4v_moe_text", dict(WIDE, **GLM_MOE, partial_rotary_factor=0.5, attention_bias=True,
                                          rope_scaling=dict(rope_type="default", mrope_section=[1, 0, 1])),
                   inside("glm4v_moe", **EYES)),
+    "ernie4_5_vl_moe": ("ernie4_5_vl_moe_text", dict(
+        EVEN, moe_intermediate_size=[16, 8], moe_num_shared_experts=2, moe_num_experts=6, moe_k=2,
+        mlp_layer_types=["dense", "sparse"], rope_parameters=dict(rope_type="default", rope_theta=5e5,
+                                                                  mrope_section=[1, 1, 2])),
+        inside("ernie4_5_vl_moe", depth=1, hidden_size=8, intermediate_size=8, num_heads=2, patch_size=2,
+               spatial_merge_size=1)),
     "smolvlm": ("llama", dict(EVEN, rope_theta=5e3), dict(
         inside("smolvlm", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8,
                patch_size=2))),
