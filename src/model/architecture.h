@@ -129,6 +129,18 @@ struct PerBlockRow {
   std::string_view gate, out, post_norm;                    // of a block
 };
 
+// AltUp (arXiv 2301.13310): several residuals, of which the first is embedded and read by the blocks. Projections of
+// it, in two lists, make the others and their part of the end. A block predicts and corrects all of them.
+struct AltUpRow {
+  std::string_view projections, unembed_projections;  // below the root
+  std::string_view router_norm, router, prediction_coefficients, correction_coefficients, output_scale;  // of a block
+};
+
+// LAuReL (arXiv 2411.07501): a product of low rank of the mixer's input, normed and added to it, then to the residual.
+struct LaurelRow {
+  std::string_view left, right, post_norm;
+};
+
 // What mixes the tokens of a block: attention; a gated short convolution (LFM2); the gated delta rule; a state
 // space, alone or beside attention; nothing, where a block has an MLP alone.
 enum class Mixer : uint8_t { attention, convolution, delta_rule, state_space, attention_and_state_space, none };
@@ -213,6 +225,8 @@ struct Architecture {
   DeltaRow delta;
   ExpertRow experts;
   PerBlockRow per_block;
+  AltUpRow altup;
+  LaurelRow laurel;
   std::string_view activation_alphas;  // a module with alpha_p and alpha_n, of the MLP's xIELU
   std::string_view block_scale;        // a tensor of one number that multiplies the block's output
   // Names of vLLM and SGLang for q,k,v and gate,up, which they load as one module.
@@ -275,6 +289,7 @@ struct BlockKind {
   // takes them from there, and has no linears for them.
   int64_t keys_at = -1;
   bool reuses_keys = false;
+  double sparsity = 0;  // the share of the MLP's gate that would become 0 if it were normal; 0: no such bound
 };
 
 inline bool attends(const BlockKind& kind) {
@@ -288,7 +303,8 @@ inline bool mixes_by_state_space(const BlockKind& kind) {
 inline bool have_same_steps(const BlockKind& a, const BlockKind& b) {
   const auto steps_of = [](const BlockKind& kind) {
     return std::tuple(kind.mixer, kind.has_mlp, kind.has_experts, kind.heads, kind.kv_heads, kind.head_dim,
-                      kind.value_dim, kind.intermediate, kind.value_is_key, kind.reuses_keys, kind.keys_at >= 0);
+                      kind.value_dim, kind.intermediate, kind.value_is_key, kind.reuses_keys, kind.keys_at >= 0,
+                      kind.sparsity > 0);
   };
   return steps_of(a) == steps_of(b);
 }
@@ -360,9 +376,15 @@ struct ModelConfig {
   bool gate_per_head = false;  // of the attention gate
   NormKind norm = NormKind::rms;
   RotaryOrder rotary_order = RotaryOrder::halves;
-  // Elements of a token's state between blocks: hidden, the embeddings per block, and keys and values kept.
+  // Elements of a token's state between blocks: hidden, the embeddings per block, keys and values kept, and the other
+  // residuals.
   int64_t state_width = 0;
-  int64_t per_block = 0;     // width of a block's embedding; 0: none
+  int64_t per_block = 0;             // width of a block's embedding; 0: none
+  int64_t per_block_vocabulary = 0;  // rows of its table; tokens beyond them have its first
+  int64_t residuals = 1;             // AltUp's
+  int64_t residuals_at = 0;          // the first column of those but the first, behind which a prediction is kept
+  bool scales_output = true;         // AltUp's, before the embedding per block is added
+  int64_t laurel_rank = 0;           // 0: none
   int64_t dense_tokens = 0;  // longer sequences would need sparse attention, which is not computed; 0: of any length
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1, value_scale = 1;
   // Of what is added to the residual, in addition to residual_scale, and of what the MLP reads.

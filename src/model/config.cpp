@@ -86,15 +86,24 @@ bool read(const Flag& flag, const Keys& keys) {
                           : keys.flag(std::string(flag.key), flag.missing != flag.inverted) != flag.inverted;
 }
 
+// Of their MLPs, where config.json has a list of them.
+std::vector<int64_t> widths_of_blocks(const Keys& keys, int64_t blocks) {
+  const Json* widths = keys.find("intermediate_size");
+  return widths != nullptr && widths->is_array() ? keys.sizes("intermediate_size", blocks) : std::vector<int64_t>();
+}
+
 // `defaults`: for keys that are absent, after those of the row.
 void read_sizes(const Keys& keys, const Architecture& row, const ClassDefaults& defaults, ModelConfig& config) {
   const SizeKeys names(keys);
   const auto either = [](int64_t of_row, int64_t of_class) { return of_row > 0 ? of_row : of_class; };
   config.hidden = keys.size(names.hidden, defaults.hidden);
-  config.intermediate =
-      keys.size(names.intermediate,
-                either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0));
   config.blocks = keys.size(names.blocks, either(row.missing.blocks, defaults.blocks), kMostBlocks);
+  const std::vector<int64_t> widths = widths_of_blocks(keys, config.blocks);
+  config.intermediate =
+      widths.empty()
+          ? keys.size(names.intermediate,
+                      either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0))
+          : *std::max_element(widths.begin(), widths.end());
   config.heads = keys.size(names.heads, either(row.missing.heads, defaults.heads), kMostHeads);
   const int64_t key_heads = either(either(row.missing.key_heads, defaults.key_heads), config.heads);
   config.kv_heads = read(row.multi_query, keys) ? 1
@@ -225,6 +234,8 @@ ModelConfig parse_model_config(const Json& json, const std::filesystem::path& fo
   const auto head_dim = static_cast<double>(config.head_dim);
   config.kinds.assign(static_cast<size_t>(config.blocks),
                       {.score_scale = row.scaled_scores ? static_cast<float>(1 / std::sqrt(head_dim)) : 1.0F});
+  const std::vector<int64_t> widths = widths_of_blocks(keys, config.blocks);
+  for (size_t block = 0; block < widths.size(); ++block) config.kinds[block].intermediate = widths[block];
   if (row.positions == Positions::rope) {
     config.ropes.push_back(parse_rope(keys, row, config.head_dim, config.max_positions));
   } else {

@@ -58,6 +58,17 @@ class Keys {
     return whole_number(key, *value, 1, most);
   }
 
+  // A list with a size for each block.
+  std::vector<int64_t> sizes(const std::string& key, int64_t blocks, int64_t most = kMostWidth) const {
+    const Json* value = find(key);
+    if (value == nullptr || !value->is_array() || static_cast<int64_t>(value->size()) != blocks)
+      throw wrong(key, cat("is ", value == nullptr ? "missing" : shown(*value), ", where a size or ", blocks,
+                           " of them are needed"));
+    std::vector<int64_t> sizes;
+    for (const Json& size : *value) sizes.push_back(whole_number(key, size, 1, most));
+    return sizes;
+  }
+
   // A size that may be a list with the same for every block.
   int64_t size_of_all(const std::string& key, int64_t most = kMostWidth) const {
     const Json* value = find(key);

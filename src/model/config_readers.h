@@ -92,6 +92,8 @@ void read_mup_embedding_scale(const Keys& keys, ModelConfig& config);
 void read_indexed_attention(const Keys& keys, ModelConfig& config);
 // Laguna: gating, num_attention_heads_per_layer; throws for what transformers refuses.
 void read_laguna_attention(const Keys& keys, ModelConfig& config);
+// Gemma 3n: its residuals (AltUp) and LAuReL, embeddings per block, keys shared between blocks, sparse gates.
+void read_gemma3n(const Keys& keys, ModelConfig& config);
 // Gemma 4: sizes, ropes and keys of its two kinds of blocks, keys shared between blocks, embeddings per block.
 void read_gemma4(const Keys& keys, ModelConfig& config);
 // Apertus: hidden_act, and the rope that its config class has where config.json has none.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/altup.h"
 #include "model/norm.h"
 #include "model/tensor_checks.h"
 #include "model/tensor_reader.h"
@@ -83,6 +84,17 @@ void read_tokens(const Checkpoint& checkpoint, const StoredTensor& table,
   refuse_nonfinite(checkpoint, table, bad);
 }
 
+// The same rows, with those of ids that a table of `vocabulary` rows lacks at its first.
+std::map<int32_t, std::vector<int64_t>> within(int64_t vocabulary,
+                                               const std::map<int32_t, std::vector<int64_t>>& rows_of) {
+  std::map<int32_t, std::vector<int64_t>> known;
+  for (const auto& [id, rows] : rows_of) {
+    std::vector<int64_t>& to = known[id < vocabulary ? id : 0];
+    to.insert(to.end(), rows.begin(), rows.end());
+  }
+  return known;
+}
+
 // Rounded to `dtype`.
 float rounded(float value, DType dtype) {
   Matrix narrow(host_memory(), dtype, 1, 1);
@@ -105,7 +117,8 @@ Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend&
   if (config_.per_block > 0) {
     const ConstMatrixView like_own = per_block_table().matrix();
     host.per_block = Matrix(staging, like_own.dtype, wanted.offsets.back(), like_own.cols);
-    read_tokens(checkpoint_, per_block_table(), wanted.rows_of, host.per_block, pool);
+    read_tokens(checkpoint_, per_block_table(), within(config_.per_block_vocabulary, wanted.rows_of), host.per_block,
+                pool);
   }
   if (!row.position_embedding.empty()) host.positions = read_positions(wanted.longest, staging);
   if (row.positions == Positions::sinusoidal) host.positions = sinusoids(wanted.longest, staging);
@@ -179,6 +192,12 @@ Batch Embedding::embedded(HostRows rows, Backend& backend, const TensorReader& t
     backend.run(ops::Convert{.x = batch.residual, .y = state.view().col_range(0, config_.hidden)});
     const Matrix embedded = std::exchange(batch.residual, std::move(state));
     if (config_.per_block > 0) add_per_block(backend, embedded, rows.per_block, tensors, batch);
+    if (config_.residuals > 1) {
+      std::vector<Affine> projections;
+      for (const PartSpec& spec : altup_projections(config_, row.altup.projections))
+        projections.push_back(place_part(tensors.read_part(spec), backend));
+      AltUp(config_).embed(backend, projections, batch);
+    }
   }
   return batch;
 }

@@ -51,6 +51,40 @@ Architecture vaultgemma() {
   return row;
 }
 
+PerBlockRow per_block_embeddings() {
+  return {.embedding = "embed_tokens_per_layer",
+          .projection = "per_layer_model_projection",
+          .projection_norm = "per_layer_projection_norm",
+          .gate = "per_layer_input_gate",
+          .out = "per_layer_projection",
+          .post_norm = "post_per_layer_input_norm"};
+}
+
+// Several residuals, keys and values shared between blocks, embeddings per block, sparse gates.
+Architecture gemma3n() {
+  Architecture row = gemma2();
+  row.model_types = {"gemma3n_text"};
+  row.models = "Gemma 3n E2B, E4B, inside gemma3n, as text";
+  row.missing = {.heads = 8, .key_heads = 2, .head_dim = 256, .vocabulary = 262400, .positions = 32768};
+  row.q_norm = "self_attn.q_norm";
+  row.k_norm = "self_attn.k_norm";
+  row.v_normed = true;
+  row.norm_weight = NormWeight::stored;
+  row.per_block = per_block_embeddings();
+  row.altup = {.projections = "altup_projections",
+               .unembed_projections = "altup_unembed_projections",
+               .router_norm = "altup.router_norm",
+               .router = "altup.modality_router",
+               .prediction_coefficients = "altup.prediction_coefs",
+               .correction_coefficients = "altup.correction_coefs",
+               .output_scale = "altup.correct_output_scale"};
+  row.laurel = {.left = "laurel.linear_left", .right = "laurel.linear_right", .post_norm = "laurel.post_laurel_norm"};
+  row.rope_theta = 1e6;
+  row.full_every = 5;
+  row.also = {read_root_embedding_scale, read_local_rope, read_gemma3n};
+  return row;
+}
+
 // Heads of two sizes, keys and values shared between blocks, embeddings per block, experts beside the MLP.
 Architecture gemma4() {
   Architecture row = gemma2();
@@ -62,12 +96,7 @@ Architecture gemma4() {
   row.v_normed = true;
   row.norm_weight = NormWeight::stored;
   row.block_scale = "layer_scalar";
-  row.per_block = {.embedding = "embed_tokens_per_layer",
-                   .projection = "per_layer_model_projection",
-                   .projection_norm = "per_layer_projection_norm",
-                   .gate = "per_layer_input_gate",
-                   .out = "per_layer_projection",
-                   .post_norm = "post_per_layer_input_norm"};
+  row.per_block = per_block_embeddings();
   row.experts = {.router = "router.proj",
                  .gate = "experts.#.gate_proj",
                  .up = "experts.#.up_proj",
@@ -103,7 +132,7 @@ Architecture gemma4_unified() {
 }  // namespace
 
 std::vector<Architecture> gemma_architectures() {
-  return {gemma(), gemma2(), gemma3(), vaultgemma(), gemma4(), gemma4_unified()};
+  return {gemma(), gemma2(), gemma3(), gemma3n(), vaultgemma(), gemma4(), gemma4_unified()};
 }
 
 }  // namespace gptq

@@ -21,6 +21,7 @@ class Mlp {
 
  private:
   int64_t width(const Step& step) const;
+  void activate_sparsely(Backend& backend, const Step& step, double sparsity, ConstMatrixView x, MatrixView y) const;
   void activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room) const;
 
   const ModelConfig& config_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "model/altup.h"
 #include "model/norm.h"
 #include "model/tensor_checks.h"
 #include "model/tensor_reader.h"
@@ -30,9 +31,12 @@ void scale_rows_to_one(MatrixView rows) {
 
 }  // namespace
 
-Matrix OutputHead::input(const Batch& batch) { return transformed(batch.hidden(config_.hidden)); }
+Matrix OutputHead::input(const Batch& batch) { return transformed(batch.residual); }
 
-Matrix OutputHead::transformed(ConstMatrixView hidden) {
+Matrix OutputHead::transformed(ConstMatrixView states) {
+  const Matrix joined =
+      config_.residuals > 1 ? AltUp(config_).joined(*backend_, unembed_projections(), states) : Matrix();
+  const ConstMatrixView hidden = joined.empty() ? states.col_range(0, config_.hidden) : joined.view();
   const auto matrix = [&] { return Matrix(*backend_, dtype_, hidden.rows, hidden.cols); };
   Matrix y = matrix();
   normalize(*backend_, config_, hidden, norm(), y);
@@ -55,8 +59,7 @@ Matrix OutputHead::transformed(ConstMatrixView hidden) {
 
 Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
   Backend& backend = *backend_;
-  const ConstMatrixView hidden = batch.hidden(config_.hidden).row_range(first, count);
-  const Matrix normed = transformed(hidden);
+  const Matrix normed = transformed(batch.residual.view().row_range(first, count));
   Matrix logits(backend, DType::f32, count, config_.vocabulary);
   const Matrix& w = weight();
   backend.run(ops::Linear{.x = normed, .w = w, .bias = bias_, .y = logits});
@@ -74,6 +77,8 @@ void OutputHead::set_blank() {
     head_norm_.weight = Matrix(*backend_, DType::f32, 1, config_.hidden);
     if (config_.norm_bias) head_norm_.bias = Matrix(*backend_, DType::f32, 1, config_.hidden);
   }
+  for (const PartSpec& spec : altup_projections(config_, config_.architecture->altup.unembed_projections))
+    unembed_projections_.push_back({.weight = Matrix(*backend_, DType::f32, spec.rows, spec.cols), .bias = {}});
   weight_ = Matrix(*backend_, like.dtype, like.rows, like.cols);
   if (config_.head_bias) bias_ = Matrix(*backend_, DType::f32, 1, config_.vocabulary);
 }
@@ -108,6 +113,14 @@ const Matrix& OutputHead::weight() {
   }
   refuse_nonfinite(checkpoint_, tensor, bad);
   return weight_ = std::move(weight);
+}
+
+const std::vector<Affine>& OutputHead::unembed_projections() {
+  if (!unembed_projections_.empty()) return unembed_projections_;
+  const TensorReader tensors(checkpoint_, host_memory());
+  for (const PartSpec& spec : altup_projections(config_, config_.architecture->altup.unembed_projections))
+    unembed_projections_.push_back(place_part(tensors.read_part(spec), *backend_));
+  return unembed_projections_;
 }
 
 const Affine& OutputHead::norm() {

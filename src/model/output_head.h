@@ -1,6 +1,8 @@
 // The final norm and the output head: hidden states to logits.
 #pragma once
 
+#include <vector>
+
 #include "io/checkpoint.h"
 #include "model/batch.h"
 #include "model/block.h"
@@ -29,6 +31,7 @@ class OutputHead {
     norm_ = {};
     dense_ = {};
     head_norm_ = {};
+    unembed_projections_.clear();
     weight_ = Matrix();
     bias_ = Matrix();
   }
@@ -36,8 +39,9 @@ class OutputHead {
   void set_blank();
 
  private:
-  // norm(hidden), or what the family's head makes of it before the logits.
-  Matrix transformed(ConstMatrixView hidden);
+  // The norm of hidden states [tokens, state_width], or what the family's head makes of it before the logits.
+  Matrix transformed(ConstMatrixView states);
+  const std::vector<Affine>& unembed_projections();
   const Affine& norm();
   const Matrix& weight();
 
@@ -47,6 +51,7 @@ class OutputHead {
   const DType dtype_;
   const WeightReader& reader_;
   Affine norm_, dense_, head_norm_;
+  std::vector<Affine> unembed_projections_;
   Matrix weight_, bias_;  // the weight in the checkpoint's dtype
 };
 

@@ -28,7 +28,6 @@ std::span<const RefusedFamilies> refused_families() {
       {{"inkling_text", "inkling2_text"}, "short convolutions in and after attention, and relative positions"},
       {{"jetmoe"}, "experts for the projections of attention"},
       {{"longcat_flash"}, "two attentions and MLPs per block, and experts that return their input"},
-      {{"gemma3n", "gemma3n_text"}, "four residuals in parallel (AltUp), mixed in each block"},
       {{"deepseek_v4", "hy_v4"}, "several residuals in parallel (hyper-connections), mixed in each block"},
       {{"axk2", "dots3_note", "dots3_note_text"}, "latent attention with a gate and further norms"},
       {{"beam"}, "additions to the residual that are scaled by depth"},

@@ -1,27 +1,54 @@
 #include "model/residual_stream.h"
 
+#include <cmath>
+#include <vector>
+
+#include "model/columns.h"
 #include "model/norm.h"
 
 namespace gptq {
+namespace {
+
+// x *= factor
+void multiply(Backend& backend, float factor, MatrixView x) {
+  Matrix copy(backend, x.dtype, x.rows, x.cols);
+  backend.run(ops::Convert{.x = x, .y = copy});
+  backend.run(ops::Clear{.y = x});
+  backend.run(ops::Add{.x = copy, .factor = factor, .y = x});
+}
+
+}  // namespace
 
 Matrix ResidualStream::mixer_input(const Block& block, const Batch& batch) const {
-  return normed_residual(block, Part::attention_norm, batch);
+  if (config_.residuals > 1) return normed(block, Part::attention_norm, altup_.predicted(block, batch));
+  return normed(block, Part::attention_norm, batch.hidden(config_.hidden));
 }
 
 Matrix ResidualStream::mlp_input(const Block& block, const Batch& batch) const {
   const bool shares_norm = config_.parallel && part_of(block, Part::mlp_norm).weight.empty();
-  return normed_residual(block, shares_norm ? Part::attention_norm : Part::mlp_norm, batch);
+  return normed(block, shares_norm ? Part::attention_norm : Part::mlp_norm, batch.hidden(config_.hidden));
 }
 
-Matrix ResidualStream::normed_residual(const Block& block, Part norm, const Batch& batch) const {
-  Matrix y(*block.backend, dtype_, batch.tokens(), config_.hidden);
+Matrix ResidualStream::normed(const Block& block, Part norm, ConstMatrixView x) const {
+  Matrix y(*block.backend, dtype_, x.rows, x.cols);
   const Affine& part = part_of(block, norm);
   if (part.weight.empty()) {
-    block.backend->run(ops::Convert{.x = batch.hidden(config_.hidden), .y = y});
+    block.backend->run(ops::Convert{.x = x, .y = y});
   } else {
-    normalize(*block.backend, config_, batch.hidden(config_.hidden), part, y);
+    normalize(*block.backend, config_, x, part, y);
   }
   return y;
+}
+
+// x + norm(right (left x)) of the mixer's input x.
+Matrix ResidualStream::laurel(const Block& block, const Batch& batch) const {
+  Backend& backend = *block.backend;
+  Matrix x = mixer_input(block, batch);
+  Matrix low(backend, dtype_, x.rows(), config_.laurel_rank), y(backend, dtype_, x.rows(), x.cols());
+  backend.run(ops::Linear{.x = x, .w = part_of(block, Part::laurel_left).weight, .bias = {}, .y = low});
+  backend.run(ops::Linear{.x = low, .w = part_of(block, Part::laurel_right).weight, .bias = {}, .y = y});
+  backend.run(ops::Add{.x = normed(block, Part::laurel_norm, y), .factor = 1, .y = x});
+  return x;
 }
 
 ConstMatrixView ResidualStream::input_of(const Block& block, StepKind step, ConstMatrixView mixed) const {
@@ -32,11 +59,16 @@ ConstMatrixView ResidualStream::input_of(const Block& block, StepKind step, Cons
 }
 
 void ResidualStream::add_mixer(const Block& block, ConstMatrixView input, Batch& batch) {
+  const Matrix beside = config_.laurel_rank > 0 ? laurel(block, batch) : Matrix();
+  if (config_.residuals > 1) altup_.predict(block, batch);
   for (const StepKind step : block.kinds) {
     if (!ends_mixer(step)) continue;
     const float scale = step == StepKind::attention_out ? config_.attention_scale : config_.state_space_scale;
     add_linear(block, step, Part::attention_post_norm, input_of(block, step, input), scale, batch);
   }
+  if (beside.empty()) return;
+  block.backend->run(ops::Add{.x = beside, .factor = 1, .y = batch.hidden(config_.hidden)});
+  multiply(*block.backend, std::sqrt(0.5F), batch.hidden(config_.hidden));
 }
 
 void ResidualStream::add_mlp(const Block& block, ConstMatrixView input, Batch& batch) {
@@ -64,18 +96,14 @@ void ResidualStream::add_linear(const Block& block, StepKind step, Part post_nor
 }
 
 void ResidualStream::end_block(const Block& block, Batch& batch) const {
+  if (config_.residuals > 1) altup_.correct(block, batch);
   if (config_.per_block > 0) add_per_block(block, batch);
   const Affine& factor = part_of(block, Part::block_scale);
   if (factor.weight.empty()) return;
-  Backend& backend = *block.backend;
-  const MatrixView hidden = batch.hidden(config_.hidden);
-  Matrix copy(backend, hidden.dtype, hidden.rows, hidden.cols);
-  backend.run(ops::Convert{.x = hidden, .y = copy});
-  backend.run(ops::Clear{.y = hidden});
-  backend.run(ops::Add{.x = copy, .factor = to_host<float>(backend, factor.weight)[0], .y = hidden});
+  multiply(*block.backend, to_host<float>(*block.backend, factor.weight)[0], batch.hidden(config_.hidden));
 }
 
-// Adds norm(out (activation(gate hidden) * the block's embedding)).
+// Adds norm(out (activation(gate hidden) * the block's embedding)): to the other residuals where there are several.
 void ResidualStream::add_per_block(const Block& block, Batch& batch) const {
   Backend& backend = *block.backend;
   const MatrixView hidden = batch.hidden(config_.hidden);
@@ -83,6 +111,10 @@ void ResidualStream::add_per_block(const Block& block, Batch& batch) const {
   Matrix x = matrix(config_.hidden), gate = matrix(config_.per_block), own = matrix(config_.per_block),
          y = matrix(config_.hidden);
   backend.run(ops::Convert{.x = hidden, .y = x});
+  if (const Affine& factors = part_of(block, Part::altup_scale); !factors.weight.empty()) {
+    const Matrix all = outer_product(backend, DType::f32, ones(backend, x.rows(), 1), factors.weight);
+    backend.run(ops::Gate{.gate = hidden, .up = all, .activation = Activation::identity, .y = x});
+  }
   backend.run(ops::Linear{.x = x, .w = part_of(block, Part::per_block_gate).weight, .bias = {}, .y = gate});
   backend.run(ops::Convert{
       .x = batch.residual.view().col_range(config_.hidden + block.index * config_.per_block, config_.per_block),
@@ -90,7 +122,8 @@ void ResidualStream::add_per_block(const Block& block, Batch& batch) const {
   Matrix gated = matrix(config_.per_block);
   backend.run(ops::Gate{.gate = gate, .up = own, .activation = config_.activation, .y = gated});
   backend.run(ops::Linear{.x = gated, .w = part_of(block, Part::per_block_out).weight, .bias = {}, .y = y});
-  add(block, Part::per_block_norm, y, 1, hidden);
+  const std::vector<MatrixView> to = config_.residuals > 1 ? altup_.others(batch) : std::vector{hidden};
+  for (const MatrixView residual : to) add(block, Part::per_block_norm, y, 1, residual);
 }
 
 void ResidualStream::add(const Block& block, Part post_norm, ConstMatrixView y, float scale,

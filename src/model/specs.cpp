@@ -363,6 +363,32 @@ void add_delta_parts(const ModelConfig& config, const std::string& prefix, std::
   specs.push_back({.part = Part::key_scale, .rows = 1, .cols = shape.key_dim, .scale = 1 / std::sqrt(size)});
 }
 
+void add_altup_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const AltUpRow& row = config.architecture->altup;
+  const int64_t count = config.residuals, hidden = config.hidden;
+  specs.push_back(norm_spec(config, cat(prefix, row.router_norm), 1, hidden));
+  specs.back().part = Part::altup_norm;
+  specs.back().scale = static_cast<float>(1 / static_cast<double>(hidden));
+  for (const auto& [part, name, rows, cols] :
+       {std::tuple(Part::altup_router, row.router, count, hidden),
+        std::tuple(Part::altup_predictions, row.prediction_coefficients, count * count, count),
+        std::tuple(Part::altup_corrections, row.correction_coefficients, count, count)})
+    specs.push_back({.part = part, .weights = {cat(prefix, name, ".weight")}, .rows = rows, .cols = cols});
+  if (config.scales_output)
+    specs.push_back({.part = Part::altup_scale, .weights = {cat(prefix, row.output_scale)}, .rows = 1, .cols = hidden});
+}
+
+void add_laurel_parts(const ModelConfig& config, const std::string& prefix, std::vector<PartSpec>& specs) {
+  const LaurelRow& row = config.architecture->laurel;
+  const int64_t rank = config.laurel_rank, hidden = config.hidden;
+  specs.push_back(
+      {.part = Part::laurel_left, .weights = {cat(prefix, row.left, ".weight")}, .rows = rank, .cols = hidden});
+  specs.push_back(
+      {.part = Part::laurel_right, .weights = {cat(prefix, row.right, ".weight")}, .rows = hidden, .cols = rank});
+  specs.push_back(norm_spec(config, cat(prefix, row.post_norm), 1, hidden));
+  specs.back().part = Part::laurel_norm;
+}
+
 BlockNorms norms_of(const Architecture& row, const BlockKind& kind) {
   if (row.norms_without_attention && !attends(kind)) return *row.norms_without_attention;
   return {row.attention_norm, row.attention_post_norm, row.mlp_norm, row.mlp_post_norm};
@@ -437,6 +463,8 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     add(Part::per_block_out, cat(row.per_block.out, ".weight"), config.hidden, config.per_block);
     add_norm(Part::per_block_norm, row.per_block.post_norm, 1, config.hidden);
   }
+  if (config.residuals > 1) add_altup_parts(config, prefix, specs);
+  if (config.laurel_rank > 0) add_laurel_parts(config, prefix, specs);
   if (!row.activation_alphas.empty()) {
     const std::string module = cat(prefix, row.activation_alphas);
     specs.push_back(

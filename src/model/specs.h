@@ -109,9 +109,17 @@ enum class Part : uint8_t {
   per_block_out,
   per_block_norm,
   block_scale,
-  activation_alphas
+  activation_alphas,
+  altup_norm,
+  altup_router,
+  altup_predictions,
+  altup_corrections,
+  altup_scale,
+  laurel_left,
+  laurel_right,
+  laurel_norm
 };
-constexpr size_t kParts = 36;
+constexpr size_t kParts = 44;
 
 // A part's tensors.
 struct PartSpec {

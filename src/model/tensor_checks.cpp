@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "model/altup.h"
 #include "tensor/nonfinite.h"
 
 namespace gptq {
@@ -37,9 +38,12 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, bool
   check_part(norm_spec(config, module_path(config, row.final_norm), 1, config.hidden));
   if (config.per_block > 0) {
     const int64_t width = config.blocks * config.per_block;
-    check_float(tensor_name(config, row.per_block.embedding), {config.vocabulary, width});
+    check_float(tensor_name(config, row.per_block.embedding), {config.per_block_vocabulary, width});
     check_float(tensor_name(config, row.per_block.projection), {width, config.hidden});
     check_part(norm_spec(config, module_path(config, row.per_block.projection_norm), 1, config.per_block));
+  }
+  for (const std::string_view list : {row.altup.projections, row.altup.unembed_projections}) {
+    for (const PartSpec& spec : altup_projections(config, list)) check_part(spec);
   }
   const bool quantized_head = has_reader && !checkpoint.has(head_tensor(config));
   if (config.has_head && !quantized_head) check_float(head_tensor(config), {config.vocabulary, config.hidden});

@@ -587,6 +587,13 @@ CASES |= {
         hidden_size_per_layer_input=8, num_kv_shared_layers=3, use_double_wide_mlp=True,
         vocab_size_per_layer_input=VOCABULARY, model_type="gemma4_text"),
         dict(rename=as_new_nested, wrap=nested("gemma4"))),
+    "gemma3n": ("gemma3n_text", dict(
+        {**WIDE, "num_hidden_layers": 4, "intermediate_size": [40, 32, 40, 40]}, sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"] * 2, num_kv_shared_layers=2, hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY - 6, activation_sparsity_pattern=[0.7, 0.0, 0.6, 0.0], laurel_rank=4,
+        altup_num_inputs=3, final_logit_softcapping=4.0, hidden_activation="gelu_pytorch_tanh",
+        model_type="gemma3n_text"),
+        dict(rename=as_new_nested, wrap=nested("gemma3n"))),
     "gemma4_unified": ("gemma4_unified_text", dict(GEMMA4, attention_k_eq_v=True, num_global_key_value_heads=1,
                                                    use_bidirectional_attention="vision",
                                                    model_type="gemma4_unified_text"),
@@ -624,7 +631,7 @@ CASES |= {
 }
 # Norms that add one to their weight.
 FROM_ZERO = ("gemma_", "gemma2", "gemma3", "nemotron", "vaultgemma", "qwen3_next", "qwen3_5")
-FROM_ONE = ("nemotron_h",)
+FROM_ONE = ("nemotron_h", "gemma3n_text")
 
 
 def fill(model, model_type, generator):
@@ -640,7 +647,7 @@ def fill(model, model_type, generator):
         elif "A_log" in name:
             values = -2 + 0.5 * normal  # states that live for many tokens
         elif "norm" in name or ".ln_" in name or weight.dim() == 1:
-            size = 0.5 if model_type.startswith("gemma4") and "k_norm" in name else 1  # its scores have no scale
+            size = 0.5 if model_type.startswith(("gemma3n", "gemma4")) and "k_norm" in name else 1  # its scores have no scale
             from_zero = (model_type + "_").startswith(FROM_ZERO) and model_type not in FROM_ONE and "linear_attn" not in name
             values = size * ((0 if from_zero else 1) + 0.2 * normal)
         elif weight is embedding:
