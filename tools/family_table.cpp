@@ -133,7 +133,7 @@ Each row of the tables in `src/model/*architectures.cpp` is a family, or a kind 
 checkpoint. *Logits* is the largest difference from transformers' logits among them, relative to their root mean square. *Quantized* lists
 the linears by their names within a block; those of one step, between semicolons, share a Hessian. `#` is an expert's number.
 Embeddings, norms, routers and the towers of multimodal models are not quantized, nor are convolutions and the parameters of state spaces:
-`A_log`, `D`, `dt_bias`, and Mamba's small `x_proj` and `dt_proj`.
+`A_log`, `D`, `dt_bias`, and Mamba's small `x_proj` and `dt_proj`. Gates with one feature for each head are kept too.
 
 This file is written by
 

@@ -213,8 +213,8 @@ struct Architecture {
   std::string_view qkv;          // if fused, instead of q, k and v
   std::string_view last_o_bias;  // a bias of o that the last block alone has
   std::string_view q_norm, k_norm, sinks;
-  // A linear of the attention's input: its activation multiplies the attention's output, or its heads' if it has a
-  // feature for each.
+  // A linear of the attention's input, whose activation multiplies the attention's output. One with a feature for each
+  // head multiplies the heads and is not quantized: no loader's kernels take so few rows, nor does 3 bits' packing.
   std::string_view attention_gate;
   Activation attention_gate_activation = Activation::sigmoid;
   std::string_view gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj";

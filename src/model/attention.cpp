@@ -153,12 +153,16 @@ void Attention::without_zeros(const Block& block, ConstMatrixView wide, MatrixVi
 void Attention::gate_heads(const Block& block, ConstMatrixView x, MatrixView heads) const {
   Backend& backend = *block.backend;
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  Matrix gates = apply(backend, linears_of(block, StepKind::attention_in).back(), x);
-  if (config_.gate_per_head) {
+  Matrix gates;
+  if (!config_.gate_per_head) {
+    gates = apply(backend, linears_of(block, StepKind::attention_in).back(), x);
+  } else {
+    Matrix per_head(backend, dtype_, x.rows, kind.heads);
+    backend.run(ops::Linear{.x = x, .w = part_of(block, Part::head_gates).weight, .bias = {}, .y = per_head});
     const int64_t size = heads.cols / kind.heads;
     std::vector<int32_t> columns;
     for (int64_t column = 0; column < heads.cols; ++column) columns.push_back(static_cast<int32_t>(column / size));
-    gates = gather(backend, gates, columns);
+    gates = gather(backend, per_head, columns);
   }
   gate(backend, gates, config_.architecture->attention_gate_activation, heads);
 }

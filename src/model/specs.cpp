@@ -85,10 +85,8 @@ class Specs {
     } else {
       steps.push_back({linear(StepKind::attention_in, row_.qkv, q_width + 2 * kv_width, hidden, config_.q_bias)});
     }
-    if (!row_.attention_gate.empty()) {
-      steps.back().push_back(linear(StepKind::attention_in, row_.attention_gate,
-                                    config_.gate_per_head ? kind_.heads : q_width, hidden, false));
-    }
+    if (!row_.attention_gate.empty() && !config_.gate_per_head)
+      steps.back().push_back(linear(StepKind::attention_in, row_.attention_gate, q_width, hidden, false));
     LinearSpec out = linear(StepKind::attention_out, row_.o, hidden, kind_.heads * kind_.value_dim, config_.o_bias);
     if (is_last_ && !row_.last_o_bias.empty()) {
       out.bias = true;
@@ -436,6 +434,8 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
   if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
   if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
   if (!row.sinks.empty() && kind.has_sinks && attends(kind)) add(Part::sinks, std::string(row.sinks), 1, kind.heads);
+  if (!row.attention_gate.empty() && config.gate_per_head && attends(kind))
+    add(Part::head_gates, cat(row.attention_gate, ".weight"), kind.heads, config.hidden);
   if (kind.has_experts) {
     const ExpertRow& experts = config.expert_row;
     const std::string router(experts.router);

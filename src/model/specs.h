@@ -83,6 +83,7 @@ enum class Part : uint8_t {
   q_latent_norm,
   kv_latent_norm,
   sinks,
+  head_gates,
   convolution,
   step_bias,
   decay,
@@ -119,7 +120,7 @@ enum class Part : uint8_t {
   laurel_right,
   laurel_norm
 };
-constexpr size_t kParts = 44;
+constexpr size_t kParts = 45;
 
 // A part's tensors.
 struct PartSpec {

@@ -96,6 +96,51 @@ TEST_P(Families, TakesTheMemoryThatItsPlanSays) {
   EXPECT_GT(static_cast<double>(taken), 0.85 * static_cast<double>(planned));
 }
 
+// A gate for each of few heads has fewer rows than 3 bits can be packed in.
+TEST(FamiliesAtThreeBits, GatesPerHeadAreKept) {
+  const TemporaryFolder folder;
+  const TinyOptions sizes;
+  Json config = tiny_config(sizes);
+  config["model_type"] = "lfm3";
+  config["layer_types"] = Json(std::vector<std::string>(static_cast<size_t>(sizes.blocks), "full_attention"));
+  config["use_sandwich_norm"] = false;
+  std::vector<TinyTensor> tensors = tiny_tensors(sizes);
+  const std::pair<std::string, std::string> names[] = {
+      {"input_layernorm", "operator_norm"},   {"post_attention_layernorm", "ffn_norm"},
+      {"model.norm", "model.embedding_norm"}, {"mlp.gate_proj", "feed_forward.w1"},
+      {"mlp.up_proj", "feed_forward.w3"},     {"mlp.down_proj", "feed_forward.w2"}};
+  for (TinyTensor& tensor : tensors) {
+    for (const auto& [llama, own] : names) {
+      const size_t place = tensor.spec.name.find(llama);
+      if (place != std::string::npos) tensor.spec.name.replace(place, llama.size(), own);
+    }
+  }
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+    TinyTensor tensor{{name, "F32", std::move(shape)}, {}};
+    tensor.values.assign(tensor.spec.bytes() / sizeof(float), 0.5F);
+    tensors.push_back(std::move(tensor));
+  };
+  for (int64_t block = 0; block < sizes.blocks; ++block) {
+    const std::string attention = cat("model.layers.", block, ".self_attn.");
+    add(attention + "q_norm.weight", {sizes.head_dim});
+    add(attention + "k_norm.weight", {sizes.head_dim});
+    add(attention + "gate_proj.weight", {sizes.heads, sizes.hidden});
+  }
+  write_model(folder / "model", config, tensors);
+  write_ids(folder / "ids.jsonl", 8, kContext);
+  Job job{.model = folder / "model", .output = folder / "out", .threads = 1, .precision = "fp32"};
+  job.calibration = {.file = folder / "ids.jsonl", .samples = 8, .sequence_length = kContext};
+  job.recipe.bits = 3;
+  job.recipe.group_size = 32;
+  quantize(job);
+  const Checkpoint out(folder / "out");
+  EXPECT_TRUE(out.has("model.layers.0.self_attn.gate_proj.weight"));
+  EXPECT_TRUE(out.has("model.layers.0.self_attn.q_proj.qweight"));
+  const std::string named = out.quantization_config().at("modules_in_block_to_quantize").dump();
+  EXPECT_EQ(named.find("gate_proj"), std::string::npos) << named;
+  EXPECT_NE(named.find("self_attn.q_proj"), std::string::npos) << named;
+}
+
 INSTANTIATE_TEST_SUITE_P(Golden, Families, testing::ValuesIn(family_names()), test_name);
 
 }  // namespace
