@@ -78,12 +78,11 @@ void plan_output(const Job& job, const Facts& facts, Layout& layout) {
                            static_cast<double>(std::max<int64_t>(layout.quantized_weights, 1));
 }
 
-// Whether a block without experts has linears that are never quantized. Other programs see linears like all others.
-// Those of experts load in programs that know which ones are quantized.
+// Whether a block has linears that are never quantized and that other programs see as linears like all others. Routers
+// are not among them: programs that load experts know routers.
 bool keeps_linears(const ModelConfig& config, int64_t block) {
   constexpr Part kLinears[] = {Part::head_gates,     Part::mixer_gates,   Part::selection,   Part::step_projection,
                                Part::per_block_gate, Part::per_block_out, Part::laurel_left, Part::laurel_right};
-  if (config.kinds[static_cast<size_t>(block)].has_experts) return false;
   const std::vector<PartSpec> parts = part_specs(config, block);
   return std::any_of(parts.begin(), parts.end(), [&](const PartSpec& spec) {
     return std::find(std::begin(kLinears), std::end(kLinears), spec.part) != std::end(kLinears);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "golden_families.h"
 #include "gptq/gptq.h"
+#include "plan/layout.h"
 #include "plan/mixed_bits.h"
 #include "tiny_model.h"
 
@@ -139,6 +140,21 @@ TEST(FamiliesAtThreeBits, GatesPerHeadAreKept) {
   const std::string named = out.quantization_config().at("modules_in_block_to_quantize").dump();
   EXPECT_EQ(named.find("gate_proj"), std::string::npos) << named;
   EXPECT_NE(named.find("self_attn.q_proj"), std::string::npos) << named;
+}
+
+// Hybrids name what is quantized, with experts too: the gates of the delta rule and Mamba's projections are not.
+TEST(HybridsWithExperts, NameWhatIsQuantized) {
+  for (const std::string name : {"qwen3_next", "jamba"}) {
+    Job job{.model = fs::path(GPTQ_GOLDEN) / "families" / name, .recipe = {.group_size = -1}};
+    const Facts facts = find_facts(job);
+    const OutputRecord record = output_record(job, facts, lay_out(job, facts));
+    std::set<std::string> named;
+    for (const auto& step : record.recipe.modules_in_block_to_quantize) named.insert(step.begin(), step.end());
+    EXPECT_EQ(named.count("self_attn.q_proj"), 1U) << name;
+    EXPECT_EQ(named.count(name == "jamba" ? "feed_forward.experts.0.up_proj" : "mlp.experts.0.up_proj"), 1U) << name;
+    EXPECT_EQ(named.count("linear_attn.in_proj_ba"), 0U) << name;
+    EXPECT_EQ(named.count("mamba.x_proj"), 0U) << name;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Families, testing::ValuesIn(family_names()), test_name);
