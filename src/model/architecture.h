@@ -113,6 +113,7 @@ struct ExpertRow {
   RouterKind kind = RouterKind::softmax;
   bool two_of_group = false;  // rates a group by its best two experts, not by the best one
   Flag renormalized = {"norm_topk_prob"};
+  float sum_addend = 0;        // of the sum that weights are divided by
   bool weighs_inputs = false;  // instead of outputs
   int64_t first_dense = 0;     // blocks without experts before the first with, if config.json does not say
 };

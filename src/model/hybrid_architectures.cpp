@@ -61,6 +61,7 @@ Architecture lfm2_moe() {
                  .down = "feed_forward.experts.#.w2",
                  .kind = RouterKind::sigmoid,
                  .renormalized = {"norm_topk_prob", true},
+                 .sum_addend = 1e-6F,
                  .first_dense = 2};
   row.also = {read_short_convolutions, read_experts, read_expert_bias};
   return row;

@@ -34,7 +34,7 @@ class Chooser {
     if (only_chosen) softmax(weights);
     float share = experts_.scale;
     if (experts_.renormalized) {
-      const float sum = std::accumulate(weights.begin(), weights.end(), 0.0F);
+      const float sum = std::accumulate(weights.begin(), weights.end(), 0.0F) + row_.sum_addend;
       share /= std::max(sum, std::max(experts_.weight_floor, 1e-20F));
     }
     for (float& weight : weights) weight *= share;
