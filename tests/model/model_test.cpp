@@ -82,16 +82,19 @@ double difference(const std::vector<float>& got, ConstMatrixView golden, int64_t
   return largest / std::sqrt(squares / static_cast<double>(got.size()));
 }
 
+// Whether the state of a mixer passes from token to token: in a state space or the delta rule.
+bool is_recurrent(const ModelConfig& config) { return config.delta.taps > 0 || config.state_space.heads > 0; }
+
 // A sum of K products in f32 has an error of about sqrt(K) roundings of its size. A block chains eight such sums, ten
 // with latents and experts, 18 with a state space, whose terms have four factors, both sides round, and the largest of
-// some hundred errors is at four standard deviations: sqrt(2 * 8 * blocks * K) * 4. The gated delta rule normalizes its
-// queries, keys and results: where a sum of terms of both signs is small, its error grows with it, five times in these
-// models; twice behind a state space.
+// some hundred errors is at four standard deviations: sqrt(2 * 8 * blocks * K) * 4. The state of a recurrent mixer adds
+// up the roundings of all tokens before, which are independent: sqrt(tokens) times as large.
 double limit(const ModelConfig& config, int64_t blocks, double rounding) {
   const auto inner =
       static_cast<double>(std::max({config.hidden, config.intermediate, config.heads * config.head_dim}));
   const double sums = config.state_space.heads > 0 ? 18 : config.experts.count > 0 ? 10 : 8;
-  const double growth = config.delta.taps > 0 ? 5 : config.state_space.heads > 0 ? 2 : 1;
+  constexpr double kTokens = 14;  // of a golden sequence
+  const double growth = is_recurrent(config) ? std::sqrt(kTokens) : 1;
   return 4 * growth * std::sqrt(2 * sums * static_cast<double>(blocks) * inner) * rounding;
 }
 
@@ -152,12 +155,12 @@ TEST_P(GoldenModel, LossEqualsTransformers) {
   EXPECT_NEAR(sum / static_cast<double>(count), want, want * 1e-6);
 }
 
-// A rounding that changes the experts of a token changes everything after it, and a state space sums terms of both
+// A rounding that changes the experts of a token changes everything after it, and a recurrent mixer sums terms of both
 // signs over all tokens before, whose roundings the norm of its output magnifies: in 16 bits transformers is off by
 // more.
 bool magnifies_roundings(const Checkpoint& checkpoint) {
   const ModelConfig config = parse_model_config(checkpoint);
-  return config.experts.count > 0 || config.state_space.heads > 0;
+  return config.experts.count > 0 || is_recurrent(config);
 }
 
 // In 16 bits every stored value is rounded once and sums are in f32, so the roundings of a sum's K terms average out: a
