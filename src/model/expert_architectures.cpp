@@ -237,7 +237,7 @@ Architecture ernie4_5_vl_moe() {
   Architecture row = ernie4_5_moe();
   row.model_types = {"ernie4_5_vl_moe_text", "ernie4_5_moe_vl"};
   row.models = "ERNIE 4.5 VL 28B-A3B, 424B-A47B, inside ernie4_5_vl_moe, as text";
-  row.lacking = {{"GPTQModel", ""}, {"vLLM", "it takes the experts for images to be quantized too"}};
+  row.lacking = {{"GPTQModel", "7.7 takes the experts for images to be quantized too"}, {"vLLM", "it does so too"}};
   row.experts.turned_router = true;
   row.experts.choice_biases = 2;
   row.experts.first_dense = 1;

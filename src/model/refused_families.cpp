@@ -35,7 +35,8 @@ std::span<const RefusedFamilies> refused_families() {
       {{"kimi_linear", "bailing_hybrid"}, "a delta rule whose decay differs between the features of a head"},
       {{"lara_mini"}, "all inputs of the delta rule, its gates among them, in one tensor"},
       {{"minimax"}, "lightning attention, which decays with the distance, and norms of its own"},
-      {{"zamba", "zamba2"}, "attention whose weights several blocks share, with adapters for each"},
+      {{"zamba", "zamba2"},
+       "attention and MLPs whose weights several blocks share, but each weight is quantized in one block"},
       {{"qwen4_exp", "qwen4_exp_text"}, "embeddings of several tokens at once, and gates on the residual"},
       {{"rwkv", "xlstm", "recurrent_gemma"}, "a recurrent network, whose state has no linears to quantize alone"}};
   return table;
