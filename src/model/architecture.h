@@ -186,7 +186,7 @@ struct Lack {
 
 // Defaults of sizes that config.json may omit; 0: required.
 struct MissingSizes {
-  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048, blocks = 0;
+  int64_t heads = 0, key_heads = 0, head_dim = 0, vocabulary = 0, positions = 2048, blocks = 0, intermediate = 0;
 };
 
 class Keys;

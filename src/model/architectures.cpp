@@ -530,8 +530,9 @@ std::vector<Architecture> make_table() {
        .norm_eps = 1e-5,
        .activation = "relu2"},
   };
-  for (std::vector<Architecture> part : {gemma_architectures(), gpt_architectures(), expert_architectures(),
-                                         latent_architectures(), hybrid_architectures(), state_space_architectures()})
+  for (std::vector<Architecture> part :
+       {gemma_architectures(), gpt_architectures(), expert_architectures(), latent_architectures(),
+        hybrid_architectures(), state_space_architectures(), varied_architectures()})
     std::move(part.begin(), part.end(), std::back_inserter(table));
   Architecture rope = baichuan();
   rope.when = {};

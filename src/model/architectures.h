@@ -23,5 +23,6 @@ std::vector<Architecture> expert_architectures();
 std::vector<Architecture> latent_architectures();
 std::vector<Architecture> hybrid_architectures();
 std::vector<Architecture> state_space_architectures();
+std::vector<Architecture> varied_architectures();
 
 }  // namespace gptq

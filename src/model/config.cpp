@@ -101,8 +101,8 @@ void read_sizes(const Keys& keys, const Architecture& row, const ClassDefaults& 
   const std::vector<int64_t> widths = widths_of_blocks(keys, config.blocks);
   config.intermediate =
       widths.empty()
-          ? keys.size(names.intermediate,
-                      either(defaults.intermediate, row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0))
+          ? keys.size(names.intermediate, either(either(row.missing.intermediate, defaults.intermediate),
+                                                 row.gate.empty() && row.gate_up.empty() ? 4 * config.hidden : 0))
           : *std::max_element(widths.begin(), widths.end());
   config.heads = keys.size(names.heads, either(row.missing.heads, defaults.heads), kMostHeads);
   const int64_t key_heads = either(either(row.missing.key_heads, defaults.key_heads), config.heads);

@@ -196,13 +196,14 @@ struct SizeKeys {
   explicit SizeKeys(const Keys& keys)
       : heads(keys.spelled({"num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"})),
         kv_heads(keys.spelled({"num_key_value_heads", "num_kv_heads", "n_head_kv"})),
-        blocks(keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})),
-        hidden(keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model"})),
+        blocks(keys.spelled({"num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers"})),
+        hidden(keys.spelled({"hidden_size", "n_embd", "n_embed", "d_model", "model_dim"})),
         intermediate(keys.find("block_ff_dim") != nullptr ? "block_ff_dim"
                                                           : keys.spelled({"intermediate_size", "n_inner", "ffn_dim",
                                                                           "ffn_hidden_size", "moe_intermediate_size"})),
         head_dim(keys.spelled({"head_dim", "kv_channels"})),
-        positions(keys.spelled({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"})),
+        positions(keys.spelled(
+            {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_context_length"})),
         experts(keys.spelled({"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"})) {}
 
   std::string heads, kv_heads, blocks, hidden, intermediate, head_dim, positions, experts;

@@ -92,6 +92,10 @@ void read_mup_embedding_scale(const Keys& keys, ModelConfig& config);
 void read_indexed_attention(const Keys& keys, ModelConfig& config);
 // Laguna: gating, num_attention_heads_per_layer; throws for what transformers refuses.
 void read_laguna_attention(const Keys& keys, ModelConfig& config);
+// OpenELM: num_query_heads, num_kv_heads and ffn_multipliers of each block, rope_freq_constant.
+void read_openelm(const Keys& keys, ModelConfig& config);
+// Nemotron-NAS: block_configs, the heads and MLP of each block.
+void read_nas_blocks(const Keys& keys, ModelConfig& config);
 // Gemma 3n: its residuals (AltUp) and LAuReL, embeddings per block, keys shared between blocks, sparse gates.
 void read_gemma3n(const Keys& keys, ModelConfig& config);
 // Gemma 4: sizes, ropes and keys of its two kinds of blocks, keys shared between blocks, embeddings per block.

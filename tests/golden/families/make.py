@@ -149,6 +149,55 @@ def as_released_olmo_hybrid(weights):
     return stored
 
 
+def narrow(sizes, dim, change_names=lambda weights: weights):
+    """Blocks of (heads, heads of keys, width of the MLP), each as large as all where transformers computes them: its
+    heads and features beyond add nothing, and heads of queries that share a head of keys have equal ones."""
+    def shrink(model):
+        for block, (heads, key_heads, width) in zip(model.model.layers, sizes):
+            block.self_attn.o_proj.weight.data[:, heads * dim:] = 0
+            block.mlp.down_proj.weight.data[:, width:] = 0
+            for projection in (block.self_attn.k_proj, block.self_attn.v_proj):
+                of_heads = projection.weight.data.view(-1, dim, projection.weight.shape[1])
+                for head in range(heads):
+                    of_heads[head] = of_heads[head - head % (heads // key_heads)]
+
+    def rename(weights):
+        for block, (heads, key_heads, width) in enumerate(sizes):
+            prefix = f"model.layers.{block}."
+            own = {name: weights.pop(prefix + name) for name in
+                   [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]}
+            own = {name: tensor for name, tensor in own.items()
+                   if (heads or not name.startswith(("self_attn", "input"))) and
+                   (width or not name.startswith(("mlp", "post")))}
+            for name, tensor in own.items():
+                if name.endswith(("k_proj.weight", "v_proj.weight")):
+                    of_heads = tensor.view(-1, dim, tensor.shape[1])[:heads:heads // key_heads]
+                    tensor = of_heads.reshape(key_heads * dim, -1)
+                rows, columns = {"q_proj.weight": (heads * dim, None), "o_proj.weight": (None, heads * dim),
+                                 "gate_proj.weight": (width, None), "up_proj.weight": (width, None),
+                                 "down_proj.weight": (None, width)}.get(name.split(".", 1)[1], (None, None))
+                own[name] = tensor[:rows] if columns is None else tensor[:, :columns]
+            weights |= {prefix + name: tensor for name, tensor in own.items()}
+        return weights
+    idle = [block for block, (heads, _, width) in enumerate(sizes) if not heads and not width]
+    return dict(change=shrink, rename=lambda weights: change_names(rename(weights)), idle=idle)
+
+
+def as_openelm(weights):
+    stored = {}
+    for name, tensor in fuse(weights, "attn.qkv_proj", lambda *parts: torch.cat(parts)).items():
+        if "up_proj" in name:
+            continue
+        if "gate_proj" in name:
+            tensor = torch.cat([tensor, weights[name.replace("gate_proj", "up_proj")]])
+        for old, new in {"model.": "transformer.", "embed_tokens": "token_embeddings", "self_attn": "attn", "o_proj": "out_proj",
+                         "mlp.gate_proj": "ffn.proj_1", "mlp.down_proj": "ffn.proj_2", "input_layernorm": "attn_norm",
+                         "post_attention_layernorm": "ffn_norm"}.items():
+            name = name.replace(old, new)
+        stored[name] = tensor
+    return stored
+
+
 def nested(model_type):
     return lambda config: {"model_type": model_type, "text_config": config, "vision_config": {"hidden_size": 5}}
 
@@ -598,6 +647,28 @@ CASES |= {
                                                    use_bidirectional_attention="vision",
                                                    model_type="gemma4_unified_text"),
                        dict(rename=as_new_nested, wrap=nested("gemma4_unified"))),
+    "openelm": ("openelm", dict(
+        model_dim=24, head_dim=8, num_transformer_layers=2, max_context_length=64, vocab_size=VOCABULARY,
+        num_query_heads=[4, 8], num_kv_heads=[2, 2], num_gqa_groups=4, qkv_multipliers=[0.5, 1.0],
+        ffn_multipliers=[1.0, 1.7], ffn_dim_divisor=8, ffn_with_glu=True, activation_fn_name="swish",
+        normalization_layer_name="rms_norm", normalize_qk_projections=True, rope_freq_constant=10000,
+        rope_max_length=128, share_input_output_layers=True, initializer_range=0.02),
+        dict(narrow([(4, 2, 24), (8, 2, 40)], 8, as_openelm),
+             as_native=("qwen3", dict({**WIDE, "intermediate_size": 40}, num_attention_heads=8, num_key_value_heads=8,
+                                      rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True)))),
+    "nemotron-nas": ("nemotron-nas", dict(
+        {**ALONE, "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 8}, intermediate_size=None,
+        num_key_value_heads=None, rope_theta=1e4, block_configs=[
+            dict(attention=dict(n_heads_in_group=4, no_op=False, replace_with_linear=False),
+                 ffn=dict(ffn_mult=20.0, no_op=False, replace_with_linear=False)),
+            dict(attention=dict(n_heads_in_group=None, no_op=True, replace_with_linear=False),
+                 ffn=dict(ffn_mult=None, no_op=True, replace_with_linear=False)),
+            dict(attention=dict(n_heads_in_group=None, no_op=True, replace_with_linear=False),
+                 ffn=dict(ffn_mult=1.3125, no_op=False, replace_with_linear=False)),
+            dict(attention=dict(n_heads_in_group=2, no_op=False, replace_with_linear=False),
+                 ffn=dict(ffn_mult=None, no_op=True, replace_with_linear=False))]),
+        dict(narrow([(8, 2, 512), (0, 0, 0), (0, 0, 256), (8, 4, 0)], 4),
+             as_native=("llama", dict(intermediate_size=512, num_key_value_heads=8, block_configs=None)))),
     "moss_transcribe_diarize": ("qwen3", dict(WIDE, rope_theta=1e6, model_type="qwen3"), dict(
         rename=as_new_nested, wrap=nested("moss_transcribe_diarize"))),
     "mistral4": ("mistral4", dict(LATENT, n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True,
@@ -685,6 +756,7 @@ def make(case):
     torch.manual_seed(sum(case.encode()))
     model = kind.from_config(parsed, dtype=torch.float32)
     fill(model, native, generator)
+    special.get("change", lambda model: None)(model)
     if case == "baichuan2":
         model.lm_head.weight.data = torch.nn.functional.normalize(model.lm_head.weight.data)
     model.to(special.get("dtype", torch.bfloat16)).save_pretrained(
@@ -695,8 +767,11 @@ def make(case):
     assert not loading["missing_keys"] and not loading["unexpected_keys"], loading
     model.eval()
     seen = {}
-    for block in blocks_of(model, model.config.get_text_config().num_hidden_layers):  # those that text passes, in order
-        block.register_forward_hook(lambda module, inputs, output: seen.update(
+    for index, block in enumerate(blocks_of(model, model.config.get_text_config().num_hidden_layers)):
+        if index in special.get("idle", ()):
+            continue
+        block.register_forward_hook(  # those that text passes, in order
+            lambda module, inputs, output: seen.update(
             {f"block.{len(seen)}": output[0] if isinstance(output, tuple) else output}))
     input_ids = torch.randint(0, VOCABULARY, (2, TOKENS), generator=generator)
     with torch.no_grad():
