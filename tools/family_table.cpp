@@ -166,7 +166,7 @@ Of families with a row, these models are not supported:
 * OPT-350M: it has norms after the additions, and projected embeddings; no other model does.
 * BLOOM with `apply_residual_connection_post_layernorm`: no released model has it.
 * MPT with `qk_ln`, without ALiBi, or of other attention kinds: transformers does not support these either.
-* Zamba and Zamba 2: their attention blocks share one set of weights, and a weight is quantized for the one block that it is in.
+* Llama 3.1 Nemotron 51B: a linear is in the place of attention, or of the MLP, in some of its blocks.
 * Nemotron 3 with `moe_latent_size`: its experts read a projection of the hidden states.
 * Falcon-H1 with biases and multipliers of their inputs other than 1 at once.
 
