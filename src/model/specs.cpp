@@ -392,88 +392,71 @@ BlockNorms norms_of(const Architecture& row, const BlockKind& kind) {
   return {row.attention_norm, row.attention_post_norm, row.mlp_norm, row.mlp_post_norm};
 }
 
-}  // namespace
-
-std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
-  const Architecture& row = *config.architecture;
-  const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
-  const std::string prefix = block_module(config, block) + ".";
+// Collects the parts of a block.
+struct BlockParts {
+  const ModelConfig& config;
+  const BlockKind& kind;
+  const std::string prefix;
   std::vector<PartSpec> specs;
-  const auto add_norm = [&](Part part, std::string_view name, int64_t rows, int64_t cols) {
+
+  void add_norm(Part part, std::string_view name, int64_t rows, int64_t cols) {
     if (name.empty()) return;
     specs.push_back(norm_spec(config, prefix + std::string(name), rows, cols));
     specs.back().part = part;
-  };
-  // Adds a module's weight, or a plain tensor.
-  const auto add = [&](Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
+  }
+  // A module's weight, or a plain tensor.
+  void add(Part part, const std::string& tensor, int64_t rows, int64_t cols, const std::string& bias = "") {
     specs.push_back({.part = part,
                      .weights = {prefix + tensor},
                      .bias = bias.empty() ? "" : prefix + bias,
                      .rows = rows,
                      .cols = cols});
-  };
+  }
+
+  void add_norms(int64_t block);
+  void add_experts();
+  void add_head_norms();
+};
+
+void BlockParts::add_norms(int64_t block) {
+  const Architecture& row = *config.architecture;
   const BlockNorms norms = norms_of(row, kind);
   if (kind.mixer != Mixer::none) {
     if (block > 0 || !row.first_unnormed) add_norm(Part::attention_norm, norms.mixer, 1, config.hidden);
     if (config.post_norm) add_norm(Part::attention_post_norm, norms.mixer_post, 1, config.hidden);
   }
-  if (kind.has_mlp) {
-    add_norm(Part::mlp_norm, norms.mlp, 1, config.hidden);
-    if (!norms.mlp.empty()) specs.back().scale = config.mlp_input_scale;
-    const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
-    if (config.post_norm)
-      add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : norms.mlp_post, 1, config.hidden);
+  if (!kind.has_mlp) return;
+  add_norm(Part::mlp_norm, norms.mlp, 1, config.hidden);
+  if (!norms.mlp.empty()) specs.back().scale = config.mlp_input_scale;
+  const bool has_own = kind.has_experts && !row.experts.post_norm.empty();
+  if (config.post_norm)
+    add_norm(Part::mlp_post_norm, has_own ? row.experts.post_norm : norms.mlp_post, 1, config.hidden);
+}
+
+void BlockParts::add_experts() {
+  const ExpertRow& experts = config.expert_row;
+  const std::string router(experts.router);
+  add(Part::router, router + ".weight", config.experts.count, config.hidden,
+      config.experts.router_bias ? router + ".bias" : "");
+  specs.back().transposed = experts.turned_router;
+  if (!experts.choice_bias.empty()) {
+    add(Part::choice_bias, std::string(experts.choice_bias), 1, config.experts.count);
+    if (experts.choice_biases > 1) specs.back().heights = {experts.choice_biases};
   }
-  if (kind.mixer == Mixer::convolution) {
-    const std::string name(row.convolution.convolution);
-    add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
-        config.convolution.bias ? name + ".bias" : "");
-  }
-  if (mixes_by_state_space(kind)) add_state_space_parts(config, prefix, specs);
-  if (kind.mixer == Mixer::delta_rule) add_delta_parts(config, prefix, specs);
-  if (config.latent.q_rank > 0) add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
-  if (config.latent.kv_rank > 0) add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
-  if (!row.sinks.empty() && kind.has_sinks && attends(kind)) add(Part::sinks, std::string(row.sinks), 1, kind.heads);
-  if (!row.attention_gate.empty() && config.gate_per_head && attends(kind))
-    add(Part::head_gates, cat(row.attention_gate, ".weight"), kind.heads, config.hidden);
-  if (kind.has_experts) {
-    const ExpertRow& experts = config.expert_row;
-    const std::string router(experts.router);
-    add(Part::router, router + ".weight", config.experts.count, config.hidden,
-        config.experts.router_bias ? router + ".bias" : "");
-    specs.back().transposed = experts.turned_router;
-    if (!experts.choice_bias.empty()) {
-      add(Part::choice_bias, std::string(experts.choice_bias), 1, config.experts.count);
-      if (experts.choice_biases > 1) specs.back().heights = {experts.choice_biases};
-    }
-    if (!experts.shared_router.empty())
-      add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
-  }
-  if (kind.has_experts && !config.expert_row.beside_norm.empty()) {
-    const ExpertRow& experts = config.expert_row;
-    add_norm(Part::beside_norm, experts.beside_norm, 1, config.hidden);
-    add_norm(Part::beside_post_norm, experts.beside_post_norm, 1, config.hidden);
-    add_norm(Part::shared_post_norm, experts.shared_post_norm, 1, config.hidden);
-    add(Part::router_norm, std::string(experts.router_norm), 1, config.hidden);
-    specs.back().scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.hidden)));
-    add(Part::expert_scales, std::string(experts.expert_scales), 1, config.experts.count);
-  }
-  if (config.per_block > 0) {
-    add(Part::per_block_gate, cat(row.per_block.gate, ".weight"), config.per_block, config.hidden);
-    add(Part::per_block_out, cat(row.per_block.out, ".weight"), config.hidden, config.per_block);
-    add_norm(Part::per_block_norm, row.per_block.post_norm, 1, config.hidden);
-  }
-  if (config.residuals > 1) add_altup_parts(config, prefix, specs);
-  if (config.laurel_rank > 0) add_laurel_parts(config, prefix, specs);
-  if (!row.activation_alphas.empty()) {
-    const std::string module = cat(prefix, row.activation_alphas);
-    specs.push_back(
-        {.part = Part::activation_alphas, .weights = {module + ".alpha_p", module + ".alpha_n"}, .rows = 2, .cols = 1});
-  }
-  if (!row.block_scale.empty()) add(Part::block_scale, std::string(row.block_scale), 1, 1);
-  if (row.v_normed && attends(kind) && !kind.reuses_keys)
-    specs.push_back({.part = Part::v_norm, .rows = 1, .cols = kind.head_dim});
-  if (!config.qk_norm || !attends(kind)) return specs;
+  if (!experts.shared_router.empty()) add(Part::shared_router, cat(experts.shared_router, ".weight"), 1, config.hidden);
+  if (experts.beside_norm.empty()) return;
+  add_norm(Part::beside_norm, experts.beside_norm, 1, config.hidden);
+  add_norm(Part::beside_post_norm, experts.beside_post_norm, 1, config.hidden);
+  add_norm(Part::shared_post_norm, experts.shared_post_norm, 1, config.hidden);
+  add(Part::router_norm, std::string(experts.router_norm), 1, config.hidden);
+  specs.back().scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.hidden)));
+  add(Part::expert_scales, std::string(experts.expert_scales), 1, config.experts.count);
+}
+
+void BlockParts::add_head_norms() {
+  const Architecture& row = *config.architecture;
+  if (row.v_normed && !kind.reuses_keys) specs.push_back({.part = Part::v_norm, .rows = 1, .cols = kind.head_dim});
+  if (!config.qk_norm) return;
   for (const auto& [part, name, heads] :
        {std::tuple(Part::q_norm, row.q_norm, kind.heads), std::tuple(Part::k_norm, row.k_norm, kind.kv_heads)}) {
     if (part == Part::k_norm && kind.reuses_keys) continue;
@@ -489,7 +472,45 @@ std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
     for (int64_t head = 0; head < heads; ++head)
       specs.back().weights.push_back(cat(prefix, name, ".", row.qk_norm_list, ".", head, ".weight"));
   }
-  return specs;
+}
+
+}  // namespace
+
+std::vector<PartSpec> part_specs(const ModelConfig& config, int64_t block) {
+  const Architecture& row = *config.architecture;
+  const BlockKind& kind = config.kinds[static_cast<size_t>(block)];
+  BlockParts parts{config, kind, block_module(config, block) + ".", {}};
+  parts.add_norms(block);
+  if (kind.mixer == Mixer::convolution) {
+    const std::string name(row.convolution.convolution);
+    parts.add(Part::convolution, name + ".weight", config.hidden, config.convolution.taps,
+              config.convolution.bias ? name + ".bias" : "");
+  }
+  if (mixes_by_state_space(kind)) add_state_space_parts(config, parts.prefix, parts.specs);
+  if (kind.mixer == Mixer::delta_rule) add_delta_parts(config, parts.prefix, parts.specs);
+  if (config.latent.q_rank > 0) parts.add_norm(Part::q_latent_norm, row.latent.q_a_norm, 1, config.latent.q_rank);
+  if (config.latent.kv_rank > 0) parts.add_norm(Part::kv_latent_norm, row.latent.kv_a_norm, 1, config.latent.kv_rank);
+  if (attends(kind)) {
+    if (!row.sinks.empty() && kind.has_sinks) parts.add(Part::sinks, std::string(row.sinks), 1, kind.heads);
+    if (!row.attention_gate.empty() && config.gate_per_head)
+      parts.add(Part::head_gates, cat(row.attention_gate, ".weight"), kind.heads, config.hidden);
+    parts.add_head_norms();
+  }
+  if (kind.has_experts) parts.add_experts();
+  if (config.per_block > 0) {
+    parts.add(Part::per_block_gate, cat(row.per_block.gate, ".weight"), config.per_block, config.hidden);
+    parts.add(Part::per_block_out, cat(row.per_block.out, ".weight"), config.hidden, config.per_block);
+    parts.add_norm(Part::per_block_norm, row.per_block.post_norm, 1, config.hidden);
+  }
+  if (config.residuals > 1) add_altup_parts(config, parts.prefix, parts.specs);
+  if (config.laurel_rank > 0) add_laurel_parts(config, parts.prefix, parts.specs);
+  if (!row.activation_alphas.empty()) {
+    const std::string module = cat(parts.prefix, row.activation_alphas);
+    parts.specs.push_back(
+        {.part = Part::activation_alphas, .weights = {module + ".alpha_p", module + ".alpha_n"}, .rows = 2, .cols = 1});
+  }
+  if (!row.block_scale.empty()) parts.add(Part::block_scale, std::string(row.block_scale), 1, 1);
+  return std::move(parts.specs);
 }
 
 StepSpecs all_steps(const ModelConfig& config) {
