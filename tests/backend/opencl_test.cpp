@@ -118,6 +118,21 @@ TEST_F(Opencl, CopiesOfAnyPartOfABlock) {
   }
 }
 
+TEST_F(Opencl, CopiesOfADiagonal) {
+  constexpr int64_t kSize = 6;
+  Matrix matrix(*backend_, DType::f32, kSize, kSize);
+  backend_->run(ops::Clear{.y = matrix});
+  MatrixView diagonal(matrix.view().data, DType::f32, kSize, 1);
+  diagonal.stride = kSize + 1;
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6};
+  backend_->upload(diagonal, values.data());
+  std::vector<float> back(values.size());
+  backend_->download(back.data(), diagonal);
+  EXPECT_EQ(back, values);
+  const auto all = to_host<float>(*backend_, matrix);
+  EXPECT_EQ(std::count(all.begin(), all.end(), 0.0F), kSize * (kSize - 1));
+}
+
 TEST_F(Opencl, AMatrixOfTheHostIsRefused) {
   Matrix host(host_memory(), DType::f32, 2, 2), device(*backend_, DType::f32, 2, 2);
   EXPECT_THROW(backend_->run(ops::Convert{.x = host, .y = device}), DeviceError);

@@ -56,7 +56,7 @@ BufferPlace DeviceMemory::find(const void* address) const {
   auto block = blocks_.upper_bound(wanted);
   if (block == blocks_.begin() || (--block, wanted - block->first > block->second.bytes))
     throw DeviceError(cat(name_, " was given a matrix that is not in its memory"));
-  return {block->second.buffer, static_cast<int64_t>(wanted - block->first)};
+  return {block->second.buffer, static_cast<int64_t>(wanted - block->first), block->second.bytes};
 }
 
 }  // namespace gptq::opencl

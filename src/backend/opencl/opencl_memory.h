@@ -17,6 +17,7 @@ namespace gptq::opencl {
 struct BufferPlace {
   cl_mem buffer = nullptr;
   int64_t offset = 0;
+  size_t bytes = 0;  // of the buffer
 };
 
 class DeviceMemory final : public Memory {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/backend.h"
+#include "base/error.h"
 
 namespace gptq::opencl {
 namespace {
@@ -88,10 +89,11 @@ void copy_in_parts(const BufferPlace& place, ConstMatrixView view, const CopyRan
                width = static_cast<size_t>(view.cols) * size, pitch = static_cast<size_t>(view.stride) * size,
                offset = static_cast<size_t>(place.offset);
   if (rows == 1 || pitch == width) return copy_range(offset, 0, rows * width);
-  // NVIDIA's driver refuses rectangles whose rows go beyond a pitch.
-  if (offset % pitch + width <= pitch)
-    return copy_rows(Rectangle{{offset % pitch, offset / pitch, 0}, {width, rows, 1}, pitch, width});
-  for (size_t r = 0; r < rows; ++r) copy_range(offset + r * pitch, r * width, width);
+  // NVIDIA's driver refuses rectangles whose rows go beyond a pitch, and those whose last pitch ends after the buffer.
+  const bool in_pitch = offset % pitch + width <= pitch, whole = (offset / pitch + rows) * pitch <= place.bytes;
+  const size_t together = !in_pitch ? 0 : whole ? rows : rows - 1;
+  if (together > 0) copy_rows(Rectangle{{offset % pitch, offset / pitch, 0}, {width, together, 1}, pitch, width});
+  for (size_t r = together; r < rows; ++r) copy_range(offset + r * pitch, r * width, width);
 }
 constexpr std::array<size_t, 3> kNone = {0, 0, 0};
 
@@ -103,7 +105,7 @@ void Xpu::write(MatrixView to, const void* from) {
   const auto copy_range = [&](size_t offset, size_t host_offset, size_t bytes) {
     check(api().clEnqueueWriteBuffer(queue_, place.buffer, CL_TRUE, offset, bytes,
                                      static_cast<const std::byte*>(from) + host_offset, 0, nullptr, nullptr),
-          name_, "copying to it");
+          name_, cat("copying ", bytes, " bytes to it"));
   };
   copy_in_parts(place, to, copy_range, [&](const Rectangle& area) {
     check(api().clEnqueueWriteBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), kNone.data(),
@@ -119,7 +121,7 @@ void Xpu::read(void* to, ConstMatrixView from) {
   const auto copy_range = [&](size_t offset, size_t host_offset, size_t bytes) {
     check(api().clEnqueueReadBuffer(queue_, place.buffer, CL_TRUE, offset, bytes,
                                     static_cast<std::byte*>(to) + host_offset, 0, nullptr, nullptr),
-          name_, "copying from it");
+          name_, cat("copying ", bytes, " bytes from it"));
   };
   copy_in_parts(place, from, copy_range, [&](const Rectangle& area) {
     check(api().clEnqueueReadBufferRect(queue_, place.buffer, CL_TRUE, area.origin.data(), kNone.data(),

@@ -30,31 +30,37 @@ typedef struct {
   global const int *kept;
 } Side;
 
-float4 read_four(global const char *x, int dtype, long at) {
+// Four elements as they are in memory, so that nothing waits for them, and then as f32.
+uint4 read_four(global const char *x, int dtype, long at) {
   const bool aligned = at % 4 == 0;
   if (dtype == F32) {
-    global const float *from = (global const float *)x + at;
-    return aligned ? *(global const float4 *)from : vload4(0, from);
+    global const uint *from = (global const uint *)x + at;
+    return aligned ? *(global const uint4 *)from : vload4(0, from);
   }
-  if (dtype == F16) return vload_half4(0, (global const half *)x + at);
   global const ushort *from = (global const ushort *)x + at;
-  const ushort4 bits = aligned ? *(global const ushort4 *)from : vload4(0, from);
-  return as_float4(convert_uint4(bits) << 16);
+  return (uint4)(aligned ? *(global const uint2 *)from : as_uint2(vload4(0, from)), 0, 0);
+}
+float4 widened(uint4 bits, int dtype) {
+  if (dtype == F32) return as_float4(bits);
+  if (dtype == BF16) return as_float4((uint4)(bits.x << 16, bits.x & 0xffff0000u, bits.y << 16, bits.y & 0xffff0000u));
+  const uint2 halves = bits.xy;
+  return vload_half4(0, (const half *)&halves);
 }
 
 // Elements (row, col) and the three after it in memory, or zeros for those that are none.
-float4 read_some(global const char *x, Place x_at, Side s, long row, long col, long at) {
-  float values[4];
+uint4 read_some(global const char *x, Place x_at, Side s, long row, long col, long at) {
+  uint bits[4];
   for (int e = 0; e < 4; ++e) {
     const long r = s.by_columns ? row + e : row, c = s.by_columns ? col : col + e;
     const bool there = r < s.rows && c < s.cols && (!s.lower || c <= r) && (s.kept == 0 || s.kept[c] != 0);
-    values[e] = there ? read_element(x, x_at.dtype, at + e) : 0;
+    bits[e] = !there ? 0 : x_at.dtype == F32 ? ((global const uint *)x)[at + e] : ((global const ushort *)x)[at + e];
   }
-  return vload4(0, values);
+  if (x_at.dtype == F32) return vload4(0, bits);
+  return (uint4)(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16, 0, 0);
 }
 
 // A thread's fours of the elements (first + i, step + t) of a piece: neighbours in memory, of rows or of columns.
-void read_piece(float4 *values, global const char *x, Place x_at, Side s, long step) {
+void read_piece(uint4 *fours, global const char *x, Place x_at, Side s, long step) {
   const int thread = (int)(get_local_id(1) * SIDE + get_local_id(0));
   for (int e = 0; e < READ; ++e) {
     const int four = thread + e * THREADS;
@@ -64,23 +70,24 @@ void read_piece(float4 *values, global const char *x, Place x_at, Side s, long s
     const long last_row = s.by_columns ? row + 3 : row, last_col = s.by_columns ? col : col + 3;
     const bool whole = last_row < s.rows && last_col < s.cols && (!s.lower || last_col <= row) &&
                        (s.kept == 0 || (s.by_columns && s.kept[col] != 0));
-    values[e] = whole ? read_four(x, x_at.dtype, at) : read_some(x, x_at, s, row, col, at);
+    fours[e] = whole ? read_four(x, x_at.dtype, at) : read_some(x, x_at, s, row, col, at);
   }
 }
 
 // piece[t, i] = the thread's elements.
-void write_piece(local float4 *piece, const float4 *values, int by_columns) {
+void write_piece(local float4 *piece, const uint4 *fours, int dtype, int by_columns) {
   const int thread = (int)(get_local_id(1) * SIDE + get_local_id(0));
   for (int e = 0; e < READ; ++e) {
     const int four = thread + e * THREADS;
+    const float4 values = widened(fours[e], dtype);
     if (by_columns) {
-      piece[four / TILE_FOURS * (PITCH / 4) + four % TILE_FOURS] = values[e];
+      piece[four / TILE_FOURS * (PITCH / 4) + four % TILE_FOURS] = values;
     } else {
       local float *to = (local float *)piece + four % DEPTH_FOURS * 4 * PITCH + four / DEPTH_FOURS;
-      to[0] = values[e].s0;
-      to[PITCH] = values[e].s1;
-      to[2 * PITCH] = values[e].s2;
-      to[3 * PITCH] = values[e].s3;
+      to[0] = values.s0;
+      to[PITCH] = values.s1;
+      to[2 * PITCH] = values.s2;
+      to[3 * PITCH] = values.s3;
     }
   }
 }
@@ -102,14 +109,14 @@ kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void multiply(MATRIX
   for (int i = 0; i < EACH; ++i) {
     for (int j = 0; j < EACH / 4; ++j) sums[i][j] = 0;
   }
-  float4 a_next[READ], b_next[READ];
+  uint4 a_next[READ], b_next[READ];
   if (end > 0) {
     read_piece(a_next, a, a_at, a_side, 0);
     read_piece(b_next, b, b_at, b_side, 0);
   }
   for (long step = 0; step < end; step += DEPTH) {
-    write_piece(a_piece, a_next, p.a_by_columns);
-    write_piece(b_piece, b_next, p.b_by_columns);
+    write_piece(a_piece, a_next, a_at.dtype, p.a_by_columns);
+    write_piece(b_piece, b_next, b_at.dtype, p.b_by_columns);
     barrier(CLK_LOCAL_MEM_FENCE);
     if (step + DEPTH < end) {
       read_piece(a_next, a, a_at, a_side, step + DEPTH);
