@@ -1,4 +1,4 @@
-// Perplexity, comparison, inspection and a few words of text, for plain and for quantized folders.
+// Perplexity, comparison and inspection, for plain and for quantized folders.
 #pragma once
 
 #include <cstdint>
@@ -84,9 +84,5 @@ Inspection inspect(const std::string& model, std::stop_token stop = {});
 // Token ids of each document of `text` (a .txt is one document). text_key: as Calibration::key.
 std::vector<std::vector<int32_t>> tokenize(const std::string& model, const std::string& text, std::stop_token stop = {},
                                            const std::string& text_key = {});
-
-// Greedy text: the prompt and the `tokens` most likely next tokens, decoded together.
-std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads = 0,
-                     std::stop_token stop = {});
 
 }  // namespace gptq

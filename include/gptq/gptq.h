@@ -9,6 +9,7 @@
 
 #include "gptq/error.h"
 #include "gptq/evaluate.h"
+#include "gptq/generate.h"
 #include "gptq/listener.h"
 #include "gptq/options.h"
 #include "gptq/recipe.h"

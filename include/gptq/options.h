@@ -1,4 +1,4 @@
-// The options of a Job and an Evaluation as data, for front ends: names, kinds, defaults and help; set by name.
+// The options of a Job, an Evaluation and a Generation as data, for front ends: names, kinds, defaults and help; set by name.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 namespace gptq {
 
 struct Evaluation;
+struct Generation;
 struct Job;
 
 // `text` also stands for a number of bytes ("5GB") and for lists (names with commas, or JSON).
@@ -18,7 +19,7 @@ using OptionValue = std::variant<bool, int64_t, uint64_t, double, std::string>;
 
 struct OptionInfo {
   enum class Kind : uint8_t { flag, integer, natural, number, text };
-  enum class Group : uint8_t { calibration, recipe, devices, output, evaluation };
+  enum class Group : uint8_t { calibration, recipe, devices, output, evaluation, generation };
   std::string key;  // "desc_act"
   Kind kind = Kind::text;
   Group group = Group::recipe;
@@ -34,11 +35,13 @@ struct OptionInfo {
 // In the order of help texts. A recipe file knows the recipe's by their keys.
 const std::vector<OptionInfo>& job_options();
 const std::vector<OptionInfo>& evaluation_options();
+const std::vector<OptionInfo>& generation_options();
 
 // Sets the option of this key. Throws InputError for a key that is not known, or a value that is not of its kind or
 // words. Ranges, and options that contradict each other, are checked when the job runs.
 void set_option(Job& job, std::string_view key, const OptionValue& value);
 void set_option(Evaluation& evaluation, std::string_view key, const OptionValue& value);
+void set_option(Generation& generation, std::string_view key, const OptionValue& value);
 
 // A message with its options as a front end spells them: spell("desc_act", "") for `desc_act`, spell("sym", "false")
 // for `sym=false`.

@@ -84,6 +84,15 @@ const std::vector<OptionInfo>& evaluation_options() {
   return list;
 }
 
+const std::vector<OptionInfo>& generation_options() {
+  static const std::vector<OptionInfo> list = [] {
+    std::vector<OptionInfo> rows;
+    append<Generation>(rows);
+    return rows;
+  }();
+  return list;
+}
+
 void set_option(Job& job, std::string_view key, const OptionValue& value) {
   const Json json = json_of(value);
   const bool known = set_in(job.calibration, key, json) || set_in(job.recipe, key, json) || set_in(job, key, json);
@@ -93,6 +102,10 @@ void set_option(Job& job, std::string_view key, const OptionValue& value) {
 
 void set_option(Evaluation& evaluation, std::string_view key, const OptionValue& value) {
   if (!set_in(evaluation, key, json_of(value))) throw option_error(key, ": there is no such option");
+}
+
+void set_option(Generation& generation, std::string_view key, const OptionValue& value) {
+  if (!set_in(generation, key, json_of(value))) throw option_error(key, ": there is no such option");
 }
 
 std::string spell_options(const std::string& text,

@@ -49,6 +49,8 @@ struct RopeTable {
 
 // Whether the frequencies depend on the sequence length.
 bool depends_on_length(const Rope& rope);
+// Whether a position is rotated differently in sequences of these two lengths.
+bool differ_by_length(const Rope& rope, int64_t a, int64_t b);
 struct ModelConfig;
 bool depends_on_length(const ModelConfig& config);  // any of its ropes
 

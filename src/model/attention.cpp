@@ -101,8 +101,6 @@ Attention::Projected Attention::project(const Block& block, ConstMatrixView x, K
 Matrix Attention::attend(const Block& block, Batch& batch) {
   Backend& backend = *block.backend;
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  const RopeMatrices* rope = kind.rope < 0 ? nullptr : &ropes_.table(batch, kind.rope, backend);
-  const RopeMatrices* query_rope = kind.query_rope < 0 ? nullptr : &ropes_.table(batch, kind.query_rope, backend);
   const int64_t kv_width = kind.kv_heads * kind.head_dim;
   const bool is_narrow = kind.value_dim != kind.head_dim;
   Matrix y(backend, dtype_, batch.tokens(), kind.heads * kind.value_dim);
@@ -116,8 +114,8 @@ Matrix Attention::attend(const Block& block, Batch& batch) {
     Projected heads = project(block, x, kept);
     Matrix v = is_narrow ? with_zeros(block, heads.v) : Matrix();
     Matrix wide = is_narrow ? Matrix(backend, dtype_, x.rows, kind.heads * kind.head_dim) : Matrix();
-    attend_heads(block, rope, query_rope, offsets, kind.head_dim, heads.q, heads.k, is_narrow ? v.view() : heads.v,
-                 is_narrow ? wide.view() : rows.of(y), kept);
+    attend_heads(block, tokens_of(block, batch, offsets), kind.head_dim, heads.q, heads.k,
+                 is_narrow ? v.view() : heads.v, is_narrow ? wide.view() : rows.of(y), kept);
     if (is_narrow) without_zeros(block, wide, rows.of(y));
     if (!config_.architecture->attention_gate.empty()) gate_heads(block, x, rows.of(y));
     if (!heads.gates.empty()) gate(backend, heads.gates, Activation::sigmoid, rows.of(y));
@@ -167,13 +165,31 @@ void Attention::gate_heads(const Block& block, ConstMatrixView x, MatrixView hea
   gate(backend, gates, config_.architecture->attention_gate_activation, heads);
 }
 
-void Attention::attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
-                             SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v,
-                             MatrixView y, Kept kept) const {
-  Backend& backend = *block.backend;
-  const RotaryOrder order = config_.rotary_order;
+Attention::Tokens Attention::tokens_of(const Block& block, const Batch& batch, SequenceOffsets offsets) const {
   const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  const bool has_keys = !kind.reuses_keys;  // else they are ready
+  return {.offsets = offsets,
+          .rope = ropes_.table(batch, kind.rope, *block.backend),
+          .query_rope = ropes_.table(batch, kind.query_rope, *block.backend),
+          .cache = batch.cache};
+}
+
+AttentionShape Attention::shape_of(const Block& block, int64_t head_dim) const {
+  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
+  return {.heads = kind.heads,
+          .kv_heads = kind.kv_heads,
+          .head_dim = head_dim,
+          .scale = kind.score_scale,
+          .soft_cap = config_.score_cap,
+          .window = kind.window,
+          .chunk = kind.chunk,
+          .slopes = block.slopes,
+          .sinks = part_of(block, Part::sinks).weight};
+}
+
+void Attention::attend_heads(const Block& block, const Tokens& tokens, int64_t head_dim, MatrixView q, MatrixView k,
+                             MatrixView v, MatrixView y, Kept kept) const {
+  Backend& backend = *block.backend;
+  const bool has_keys = !config_.kinds[static_cast<size_t>(block.index)].reuses_keys;  // else they are ready
   std::vector<Matrix> normed;
   const auto normalize_heads = [&](Part part, MatrixView& heads) {
     if (part_of(block, part).weight.empty()) return;
@@ -191,36 +207,35 @@ void Attention::attend_heads(const Block& block, const RopeMatrices* rope, const
     for (const MatrixView heads : {q, k, v})
       backend.run(ops::Cap{.kind = ops::Cap::hard, .bound = config_.qkv_cap, .x = heads});
   }
-  if (rope != nullptr) {
-    const auto rotate = [&](MatrixView heads) {
-      backend.run(ops::Rope{
-          .cos = rope->cos, .sin = rope->sin, .offsets = offsets, .order = order, .head_dim = head_dim, .x = heads});
-    };
-    rotate(q);
-    if (has_keys) rotate(k);
-  }
+  const auto rotate = [&](const RopeRows& rope, MatrixView heads) {
+    if (rope.cos.empty()) return;
+    backend.run(ops::Rope{.cos = rope.cos,
+                          .sin = rope.sin,
+                          .offsets = tokens.offsets,
+                          .order = config_.rotary_order,
+                          .head_dim = head_dim,
+                          .x = heads});
+  };
+  rotate(tokens.rope, q);
+  if (has_keys) rotate(tokens.rope, k);
   if (config_.architecture->qk_norm_after_rope) normalize_pair();
   if (has_keys && !kept.keys.empty()) {
     backend.run(ops::Convert{.x = k, .y = kept.keys});
     backend.run(ops::Convert{.x = v, .y = kept.values});
   }
-  if (query_rope != nullptr)
-    backend.run(ops::Rope{.cos = query_rope->cos,
-                          .sin = query_rope->sin,
-                          .offsets = offsets,
-                          .order = order,
-                          .head_dim = head_dim,
-                          .x = q});
-  const AttentionShape shape{.heads = kind.heads,
-                             .kv_heads = kind.kv_heads,
-                             .head_dim = head_dim,
-                             .scale = kind.score_scale,
-                             .soft_cap = config_.score_cap,
-                             .window = kind.window,
-                             .chunk = kind.chunk,
-                             .slopes = block.slopes,
-                             .sinks = part_of(block, Part::sinks).weight};
-  backend.run(ops::Attention{.q = q, .k = k, .v = v, .offsets = offsets, .shape = shape, .y = y});
+  rotate(tokens.query_rope, q);
+  const AttentionShape shape = shape_of(block, head_dim);
+  ConstMatrixView all_keys = k, all_values = v;
+  if (tokens.cache != nullptr) {
+    BlockCache& cached = tokens.cache->blocks[static_cast<size_t>(block.index)];
+    all_keys = cached.keys.append(backend, tokens.cache->tokens, k);
+    all_values = cached.values.append(backend, tokens.cache->tokens, v);
+  }
+  if (all_keys.rows > k.rows) {
+    backend.run(ops::CachedAttention{.q = q, .k = all_keys, .v = all_values, .shape = shape, .y = y});
+  } else {
+    backend.run(ops::Attention{.q = q, .k = k, .v = v, .offsets = tokens.offsets, .shape = shape, .y = y});
+  }
 }
 
 }  // namespace gptq

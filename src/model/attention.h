@@ -24,11 +24,18 @@ class Attention {
     MatrixView keys, values;
   };
 
+  // Some tokens of a batch, and what attention knows of their places.
+  struct Tokens {
+    SequenceOffsets offsets;
+    RopeRows rope, query_rope;  // of queries and keys, and of queries alone
+    Cache* cache = nullptr;     // as Batch has it
+  };
+  Tokens tokens_of(const Block& block, const Batch& batch, SequenceOffsets offsets) const;
+
   // Attention proper: norms, rope and softmax(q k') v of projected q and y [tokens, heads * head_dim], k and v
-  // [tokens, kv_heads * head_dim]. Changes q, k and v. Without rope, or without one for queries alone, these are null.
-  void attend_heads(const Block& block, const RopeMatrices* rope, const RopeMatrices* query_rope,
-                    SequenceOffsets offsets, int64_t head_dim, MatrixView q, MatrixView k, MatrixView v, MatrixView y,
-                    Kept kept = {}) const;
+  // [tokens, kv_heads * head_dim]. Changes q, k and v.
+  void attend_heads(const Block& block, const Tokens& tokens, int64_t head_dim, MatrixView q, MatrixView k,
+                    MatrixView v, MatrixView y, Kept kept = {}) const;
 
  private:
   // q [rows, heads * head_dim], k and v [rows, kv_heads * head_dim], in matrices of their own or parts of one.
@@ -41,6 +48,7 @@ class Attention {
   Matrix with_zeros(const Block& block, ConstMatrixView v) const;
   void without_zeros(const Block& block, ConstMatrixView wide, MatrixView y) const;
   void gate_heads(const Block& block, ConstMatrixView x, MatrixView heads) const;
+  AttentionShape shape_of(const Block& block, int64_t head_dim) const;
 
   const ModelConfig& config_;
   const DType dtype_;

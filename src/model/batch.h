@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/cache.h"
 #include "model/specs.h"
 #include "tensor/matrix.h"
 
@@ -25,10 +26,14 @@ struct Batch {
   Routing routing;
   // Whether inputs are rebuilt: then a parallel block adds nothing to the residual before finish().
   bool is_rebuilt = false;
+  // Where the batch is the next tokens of one sequence: what is kept of those before them. They are added to it.
+  Cache* cache = nullptr;
   // The hidden states in the residual, which may have more columns (ModelConfig::state_width).
   MatrixView hidden(int64_t width) { return residual.view().col_range(0, width); }
   ConstMatrixView hidden(int64_t width) const { return residual.view().col_range(0, width); }
   int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }
+  // The place of the first token of each sequence.
+  int64_t first_position() const { return cache == nullptr ? 0 : cache->tokens; }
 };
 
 // Which states of a batch a step reads and writes, so that a store moves only those.

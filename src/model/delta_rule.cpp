@@ -4,10 +4,9 @@
 
 namespace gptq {
 
-Matrix GatedDelta::mix(const Block& block, const Batch& batch) {
+void GatedDelta::mix(const Block& block, const Batch& batch, MatrixView y) {
   Backend& backend = *block.backend;
   const DeltaRule& delta = config_.delta;
-  Matrix y(backend, dtype_, batch.tokens(), delta.value_width());
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets offsets) {
     const ConstMatrixView x = rows.of(batch.input.view());
     const Gates with = gates(block, x);
@@ -22,9 +21,9 @@ Matrix GatedDelta::mix(const Block& block, const Batch& batch) {
     Matrix normed(backend, dtype_, x.rows, delta.value_width());
     backend.run(
         ops::RmsNorm{.x = attended, .weight = part_of(block, Part::gated_norm).weight, .eps = norm_eps(), .y = normed});
-    backend.run(ops::Gate{.gate = projected.z, .up = normed, .activation = Activation::silu, .y = rows.of(y)});
+    backend.run(ops::Gate{
+        .gate = projected.z, .up = normed, .activation = Activation::silu, .y = y.row_range(rows.first, rows.count)});
   });
-  return y;
 }
 
 float GatedDelta::norm_eps() const {

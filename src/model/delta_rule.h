@@ -15,8 +15,8 @@ class GatedDelta {
   GatedDelta(const ModelConfig& config, DType dtype, MicroBatches& micro_batches)
       : config_(config), dtype_(dtype), micro_batches_(micro_batches) {}
 
-  // The input [tokens, value_heads * value_dim] of mixer_out, from that of mixer_in in batch.input.
-  Matrix mix(const Block& block, const Batch& batch);
+  // y [tokens, value_heads * value_dim], the input of mixer_out, from that of mixer_in in batch.input.
+  void mix(const Block& block, const Batch& batch, MatrixView y);
 
  private:
   // Queries, keys and values side by side, and the gate of the results.

@@ -25,7 +25,8 @@ struct TokenRows {
   std::map<int32_t, std::vector<int64_t>> rows_of;  // of each id; sorted, so that the table is read in order
 };
 
-TokenRows token_rows(const ModelConfig& config, std::span<const std::vector<int32_t>> sequences) {
+// first: the position of the first token.
+TokenRows token_rows(const ModelConfig& config, std::span<const std::vector<int32_t>> sequences, int64_t first) {
   TokenRows found;
   const bool one_length = depends_on_length(config);
   for (const std::vector<int32_t>& sequence : sequences) {
@@ -44,12 +45,13 @@ TokenRows token_rows(const ModelConfig& config, std::span<const std::vector<int3
     found.offsets.push_back(place);
     found.longest = std::max(found.longest, static_cast<int64_t>(sequence.size()));
   }
-  if (!config.architecture->position_embedding.empty() && found.longest > config.max_positions) {
-    throw InputError(cat("a sequence of ", found.longest, " tokens, but this model has learned ", config.max_positions,
+  const int64_t length = first + found.longest;
+  if (!config.architecture->position_embedding.empty() && length > config.max_positions) {
+    throw InputError(cat("a sequence of ", length, " tokens, but this model has learned ", config.max_positions,
                          " positions: use shorter sequences"));
   }
-  if (config.dense_tokens > 0 && found.longest > config.dense_tokens) {
-    throw UnsupportedError(cat("a sequence of ", found.longest, " tokens, but beyond ", config.dense_tokens,
+  if (config.dense_tokens > 0 && length > config.dense_tokens) {
+    throw UnsupportedError(cat("a sequence of ", length, " tokens, but beyond ", config.dense_tokens,
                                " tokens this model attends to some of them only, which is not computed: use "
                                "sequences of at most ",
                                config.dense_tokens, " tokens"));
@@ -106,9 +108,11 @@ float rounded(float value, DType dtype) {
 
 }  // namespace
 
-Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool) const {
+Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool,
+                       Cache* cache) const {
   const Architecture& row = *config_.architecture;
-  const TokenRows wanted = token_rows(config_, sequences);
+  const int64_t first = cache == nullptr ? 0 : cache->tokens;
+  const TokenRows wanted = token_rows(config_, sequences, first);
   const StoredTensor& table = checkpoint_.tensor(embedding_tensor(config_));
   const ConstMatrixView like = table.matrix();
   Memory& staging = backend.staging_memory();
@@ -120,30 +124,33 @@ Batch Embedding::embed(std::span<const std::vector<int32_t>> sequences, Backend&
     read_tokens(checkpoint_, per_block_table(), within(config_.per_block_vocabulary, wanted.rows_of), host.per_block,
                 pool);
   }
-  if (!row.position_embedding.empty()) host.positions = read_positions(wanted.longest, staging);
-  if (row.positions == Positions::sinusoidal) host.positions = sinusoids(wanted.longest, staging);
-  return embedded(std::move(host), backend, {checkpoint_, host_memory()});
+  if (!row.position_embedding.empty()) host.positions = read_positions(first, wanted.longest, staging);
+  if (row.positions == Positions::sinusoidal) host.positions = sinusoids(first, wanted.longest, staging);
+  Batch batch = embedded(std::move(host), backend, {checkpoint_, host_memory()});
+  batch.cache = cache;
+  return batch;
 }
 
-// The first rows of the table of learned positions.
-Matrix Embedding::read_positions(int64_t count, Memory& memory) const {
+// Rows [first, first + count) of the table of learned positions.
+Matrix Embedding::read_positions(int64_t first, int64_t count, Memory& memory) const {
   const Architecture& row = *config_.architecture;
   const StoredTensor& learned = checkpoint_.tensor(tensor_name(config_, row.position_embedding));
   const size_t bytes = static_cast<size_t>(config_.hidden) * size_of(learned.matrix().dtype);
   Matrix positions(memory, learned.matrix().dtype, count, config_.hidden);
-  checkpoint_.read(learned, static_cast<size_t>(row.position_offset) * bytes, positions.bytes(), positions.view().data);
+  checkpoint_.read(learned, static_cast<size_t>(row.position_offset + first) * bytes, positions.bytes(),
+                   positions.view().data);
   check_finite(checkpoint_, learned, positions);
   return positions;
 }
 
 // sin and cos of each position times 10000^(-i / (hidden / 2 - 1)), in halves as in fairseq.
-Matrix Embedding::sinusoids(int64_t count, Memory& memory) const {
+Matrix Embedding::sinusoids(int64_t first, int64_t count, Memory& memory) const {
   Matrix positions(memory, DType::f32, count, config_.hidden);
   reference(ops::Clear{.y = positions});
   const int64_t half = config_.hidden / 2;
   const float step = static_cast<float>(std::log(10000.0) / static_cast<double>(std::max<int64_t>(half - 1, 1)));
   for (int64_t row = 0; row < count; ++row) {
-    const auto place = static_cast<float>(row + config_.architecture->position_offset);
+    const auto place = static_cast<float>(first + row + config_.architecture->position_offset);
     float* values = positions.row<float>(row);
     for (int64_t i = 0; i < half; ++i) {
       const float angle = place * std::exp(static_cast<float>(i) * -step);

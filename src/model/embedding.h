@@ -23,8 +23,10 @@ class Embedding {
 
   // Embeds the tokens of all sequences, reading only their rows of the table, on the threads of the pool if one is
   // given. Throws InputError for an id outside the vocabulary, and for more tokens than learned positions. If rope
-  // depends on the length, the sequences of a batch must have equal length.
-  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr) const;
+  // depends on the length, the sequences of a batch must have equal length. With a cache, the tokens are the next ones
+  // of its sequence.
+  Batch embed(std::span<const std::vector<int32_t>> sequences, Backend& backend, ThreadPool* pool = nullptr,
+              Cache* cache = nullptr) const;
   // The same without reading, for runs that only count: its values are undefined.
   Batch blank_batch(std::vector<int64_t> offsets, Backend& backend, Memory& host) const;
 
@@ -35,8 +37,8 @@ class Embedding {
     Matrix per_block;          // [tokens, blocks * width]
   };
 
-  Matrix read_positions(int64_t count, Memory& memory) const;
-  Matrix sinusoids(int64_t count, Memory& memory) const;
+  Matrix read_positions(int64_t first, int64_t count, Memory& memory) const;
+  Matrix sinusoids(int64_t first, int64_t count, Memory& memory) const;
   Batch embedded(HostRows rows, Backend& backend, const TensorReader& tensors) const;
   const StoredTensor& per_block_table() const;
   Matrix scaled(Backend& backend, ConstMatrixView x, float factor) const;

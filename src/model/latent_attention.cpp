@@ -35,9 +35,6 @@ Matrix LatentAttention::latents(const Block& block, const Batch& batch) {
 Matrix LatentAttention::attend(const Block& block, const Batch& batch) {
   Backend& backend = *block.backend;
   const Latent& latent = config_.latent;
-  const BlockKind& kind = config_.kinds[static_cast<size_t>(block.index)];
-  const RopeMatrices& rope = ropes_.table(batch, kind.rope, backend);
-  const RopeMatrices* query_rope = kind.query_rope < 0 ? nullptr : &ropes_.table(batch, kind.query_rope, backend);
   const int64_t dim = config_.head_dim, plain = dim - latent.rope_dim, value = latent.value_dim, heads = config_.heads;
   const int64_t expanded = heads * (plain + value), shared = expanded, zero = expanded + latent.rope_dim;
   std::vector<int32_t> q_columns, k_columns, v_columns, y_columns;
@@ -75,7 +72,7 @@ Matrix LatentAttention::attend(const Block& block, const Batch& batch) {
     backend.run(ops::Clear{.y = kv.view().col_range(zero, 1)});
     backend.run(ops::GatherColumns{.x = kv, .ids = k_columns, .y = k});
     backend.run(ops::GatherColumns{.x = kv, .ids = v_columns, .y = v});
-    attention_.attend_heads(block, &rope, query_rope, offsets, dim, q, k, v, y);
+    attention_.attend_heads(block, attention_.tokens_of(block, batch, offsets), dim, q, k, v, y);
     backend.run(ops::GatherColumns{.x = y, .ids = y_columns, .y = rows.of(result)});
   });
   return result;

@@ -9,9 +9,8 @@ namespace gptq {
 class LatentAttention {
  public:
   // Computes in `dtype`. References must outlive it.
-  LatentAttention(const ModelConfig& config, DType dtype, const Attention& attention, RopeTables& ropes,
-                  MicroBatches& micro_batches)
-      : config_(config), dtype_(dtype), attention_(attention), ropes_(ropes), micro_batches_(micro_batches) {}
+  LatentAttention(const ModelConfig& config, DType dtype, const Attention& attention, MicroBatches& micro_batches)
+      : config_(config), dtype_(dtype), attention_(attention), micro_batches_(micro_batches) {}
 
   // From the input of latent_in in batch.input: queries (or their latents), the latents of keys and values, and the
   // part of keys that all heads share, side by side.
@@ -26,7 +25,6 @@ class LatentAttention {
   const ModelConfig& config_;
   const DType dtype_;
   const Attention& attention_;
-  RopeTables& ropes_;
   MicroBatches& micro_batches_;
 };
 

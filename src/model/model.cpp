@@ -18,7 +18,7 @@ Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, Weight
       ropes_(config_),
       residual_(config_, dtype, micro_batches_),
       attention_(config_, dtype, ropes_, micro_batches_),
-      latent_attention_(config_, dtype, attention_, ropes_, micro_batches_),
+      latent_attention_(config_, dtype, attention_, micro_batches_),
       convolution_(config_, dtype, micro_batches_),
       state_space_(config_, dtype, micro_batches_),
       delta_rule_(config_, dtype, micro_batches_),
@@ -66,20 +66,36 @@ void Model::enter(const Block& block, int64_t step, Batch& batch) {
 Matrix Model::mix(const Block& block, Batch& batch) {
   const Mixer mixer = config_.kinds[static_cast<size_t>(block.index)].mixer;
   if (mixer == Mixer::attention) return attention_.attend(block, batch);
-  if (mixer == Mixer::convolution) return convolution_.mix(block, batch);
-  if (mixer == Mixer::delta_rule) return delta_rule_.mix(block, batch);
-  const int64_t width = config_.state_space.width();
-  const Linear& in = block.steps.front().linears.back();
-  if (mixer == Mixer::state_space) {
-    Matrix mixed(*block.backend, dtype_, batch.tokens(), width);
-    state_space_.mix(block, in, batch, mixed);
-    return mixed;
-  }
-  const int64_t attended = config_.heads * config_.head_dim;
-  Matrix both(*block.backend, dtype_, batch.tokens(), attended + width);
-  block.backend->run(ops::Convert{.x = attention_.attend(block, batch), .y = both.view().col_range(0, attended)});
-  state_space_.mix(block, in, batch, both.view().col_range(attended, width));
-  return both;
+  const int64_t attended = mixer == Mixer::attention_and_state_space ? config_.heads * config_.head_dim : 0;
+  const int64_t width = mixer == Mixer::convolution  ? config_.hidden
+                        : mixer == Mixer::delta_rule ? config_.delta.value_width()
+                                                     : config_.state_space.width();
+  Matrix mixed(*block.backend, dtype_, batch.tokens(), attended + width);
+  if (attended > 0)
+    block.backend->run(ops::Convert{.x = attention_.attend(block, batch), .y = mixed.view().col_range(0, attended)});
+  recur(block, batch, mixed.view().col_range(attended, width));
+  return mixed;
+}
+
+// A recurrent mixer's result for the tokens of a batch. It goes over all tokens before them again.
+void Model::recur(const Block& block, const Batch& batch, MatrixView y) {
+  if (batch.cache == nullptr) return recur_over(block, batch, y);
+  Backend& backend = *block.backend;
+  const int64_t before = batch.cache->tokens;
+  CachedRows& inputs = batch.cache->blocks[static_cast<size_t>(block.index)].mixer_inputs;
+  Batch all;
+  all.input = copy_of(backend, inputs.append(backend, before, batch.input));
+  all.offsets = {0, all.input.rows()};
+  Matrix mixed(backend, dtype_, all.tokens(), y.cols);
+  recur_over(block, all, mixed);
+  backend.run(ops::Convert{.x = mixed.view().row_range(before, y.rows), .y = y});
+}
+
+void Model::recur_over(const Block& block, const Batch& batch, MatrixView y) {
+  const Mixer mixer = config_.kinds[static_cast<size_t>(block.index)].mixer;
+  if (mixer == Mixer::convolution) return convolution_.mix(block, batch, y);
+  if (mixer == Mixer::delta_rule) return delta_rule_.mix(block, batch, y);
+  state_space_.mix(block, block.steps.front().linears.back(), batch, y);
 }
 
 // From the input of the mixer's last step, if there is one, to that of the MLP or of the experts.

@@ -68,6 +68,8 @@ class Model {
 
  private:
   Matrix mix(const Block& block, Batch& batch);
+  void recur(const Block& block, const Batch& batch, MatrixView y);
+  void recur_over(const Block& block, const Batch& batch, MatrixView y);
   void begin_mlp(const Block& block, Batch& batch);
 
   Backend& backend_;

@@ -144,6 +144,11 @@ bool depends_on_length(const ModelConfig& config) {
                      [](const Rope& rope) { return depends_on_length(rope); });
 }
 
+bool differ_by_length(const Rope& rope, int64_t a, int64_t b) {
+  if (!depends_on_length(rope) || a == b) return false;
+  return frequencies(rope, a) != frequencies(rope, b) || attention_scaling(rope, a) != attention_scaling(rope, b);
+}
+
 bool is_finite(const Rope& rope) {
   if (rope.kind == RopeKind::temperature)
     return std::isfinite(single((INT32_MAX + rope.temperature_first) / rope.temperature_positions));

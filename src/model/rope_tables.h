@@ -9,8 +9,9 @@
 
 namespace gptq {
 
-struct RopeMatrices {
-  Matrix cos, sin;  // [positions, rotary_dim / 2] f32
+// A table from the position of a batch's first token on; empty where nothing is rotated.
+struct RopeRows {
+  ConstMatrixView cos, sin;  // [positions, rotary_dim / 2] f32
 };
 
 // Makes a table when it is first needed, and again for a longer sequence.
@@ -23,10 +24,14 @@ class RopeTables {
   void prepare(int64_t longest, Backend& backend);
   // Frees all tables; they are made again when they are needed.
   void drop() { tables_.clear(); }
-  // The table of rope `index` of the config, for the batch's sequences. Valid until a longer sequence needs another.
-  const RopeMatrices& table(const Batch& batch, int64_t index, Backend& backend);
+  // The table of rope `index` of the config, for the batch's sequences; -1: none. Valid until a longer sequence needs
+  // another.
+  RopeRows table(const Batch& batch, int64_t index, Backend& backend);
 
  private:
+  struct RopeMatrices {
+    Matrix cos, sin;
+  };
   const RopeMatrices& table(int64_t length, int64_t index, Backend& backend);
 
   const ModelConfig& config_;

@@ -2,11 +2,10 @@
 
 namespace gptq {
 
-Matrix GatedConvolution::mix(const Block& block, const Batch& batch) {
+void GatedConvolution::mix(const Block& block, const Batch& batch, MatrixView y) {
   Backend& backend = *block.backend;
   const int64_t hidden = config_.hidden;
   const Affine& convolution = part_of(block, Part::convolution);
-  Matrix y(backend, dtype_, batch.tokens(), hidden);
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets offsets) {
     const ConstMatrixView input = rows.of(batch.input.view());
     const Matrix projected = apply(backend, linears_of(block, StepKind::mixer_in)[0], input);
@@ -20,9 +19,8 @@ Matrix GatedConvolution::mix(const Block& block, const Batch& batch) {
                                        .offsets = offsets,
                                        .activation = Activation::identity,
                                        .y = mixed});
-    backend.run(ops::Gate{.gate = c, .up = mixed, .activation = Activation::identity, .y = rows.of(y)});
+    backend.run(ops::Gate{.gate = c, .up = mixed, .activation = Activation::identity, .y = y.row_range(rows.first, rows.count)});
   });
-  return y;
 }
 
 }  // namespace gptq

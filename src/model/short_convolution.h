@@ -13,9 +13,9 @@ class GatedConvolution {
   GatedConvolution(const ModelConfig& config, DType dtype, MicroBatches& micro_batches)
       : config_(config), dtype_(dtype), micro_batches_(micro_batches) {}
 
-  // The input [tokens, hidden] of mixer_out, from that of mixer_in in batch.input: c * convolution(b * x) where
+  // y [tokens, hidden], the input of mixer_out, from that of mixer_in in batch.input: c * convolution(b * x) where
   // mixer_in makes b, c and x.
-  Matrix mix(const Block& block, const Batch& batch);
+  void mix(const Block& block, const Batch& batch, MatrixView y);
 
  private:
   const ModelConfig& config_;

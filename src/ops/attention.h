@@ -1,6 +1,8 @@
 // Attention.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/op.h"
 #include "ops/rope.h"
 
@@ -60,7 +62,41 @@ struct Attention {
 };
 void reference(const Attention& op);
 
-using AttentionOps = OpList<Attention>;
+// The same for the last queries of one sequence, whose earlier keys and values are there: a few rows, limited by reading
+// the keys.   q, y [queries, heads * head_dim]; k, v [keys, kv_heads * head_dim], keys >= queries
+struct CachedAttention {
+  static constexpr const char* kName = "cached_attention";
+  static constexpr bool kIsProduct = true;
+  ConstMatrixView q, k, v;
+  AttentionShape shape;
+  MatrixView y;
+
+  auto reads() { return std::array{&q, &k, &v, &shape.slopes, &shape.sinks}; }
+  auto writes() { return std::array{&y}; }
+  // Queries, heads, head_dim, keys.
+  OpSizes sizes() const { return {q.rows, shape.heads, shape.head_dim, k.rows}; }
+  DType dtype() const { return q.dtype; }
+  static double work(const OpSizes& s) {
+    return 2 * as_double(s[0]) * as_double(s[1]) * as_double(s[2]) * as_double(s[3]);
+  }
+  static OpSizes trial_sizes(OpSizes s, const TrialLimits& limits) {
+    halve<CachedAttention>(s, 1, 4, limits.products);
+    halve<CachedAttention>(s, 3, 128, limits.products);
+    s[0] = std::min(s[0], s[3]);
+    return s;
+  }
+  static CachedAttention trial(TrialOperands& t, const OpSizes& s, DType dtype) {
+    const int64_t width = s[1] * s[2];
+    return {t.random(dtype, s[0], width),
+            t.random(dtype, s[3], width),
+            t.random(dtype, s[3], width),
+            {.heads = s[1], .kv_heads = s[1], .head_dim = s[2], .scale = 0.1F},
+            t.undefined(dtype, s[0], width)};
+  }
+};
+void reference(const CachedAttention& op);
+
+using AttentionOps = OpList<Attention, CachedAttention>;
 
 }  // namespace ops
 }  // namespace gptq

@@ -52,9 +52,11 @@ template void check_ranges(const Recipe&);
 template void check_ranges(const Calibration&);
 template void check_ranges(const Job&);
 template void check_ranges(const Evaluation&);
+template void check_ranges(const Generation&);
 template OptionInfo info_of(const Option<Recipe>&);
 template OptionInfo info_of(const Option<Calibration>&);
 template OptionInfo info_of(const Option<Job>&);
 template OptionInfo info_of(const Option<Evaluation>&);
+template OptionInfo info_of(const Option<Generation>&);
 
 }  // namespace gptq

@@ -55,6 +55,8 @@ template <>
 const std::vector<Option<Job>>& option_rows();
 template <>
 const std::vector<Option<Evaluation>>& option_rows();
+template <>
+const std::vector<Option<Generation>>& option_rows();
 
 // Whether the choice of a row with `decide` is still to be made.
 bool is_open(const Option<Recipe>& row, const Recipe& recipe);
@@ -71,9 +73,11 @@ extern template void check_ranges(const Recipe&);
 extern template void check_ranges(const Calibration&);
 extern template void check_ranges(const Job&);
 extern template void check_ranges(const Evaluation&);
+extern template void check_ranges(const Generation&);
 extern template OptionInfo info_of(const Option<Recipe>&);
 extern template OptionInfo info_of(const Option<Calibration>&);
 extern template OptionInfo info_of(const Option<Job>&);
 extern template OptionInfo info_of(const Option<Evaluation>&);
+extern template OptionInfo info_of(const Option<Generation>&);
 
 }  // namespace gptq

@@ -11,6 +11,7 @@ namespace {
 using Group = OptionInfo::Group;
 
 constexpr std::string_view kAutomatic = "auto";
+constexpr double kMostTemperature = 100;
 constexpr std::string_view kGroupSizeRange =
     "give auto, a positive divisor of the input sizes, or -1 for one group per row";
 
@@ -209,16 +210,11 @@ std::vector<Option<Calibration>> calibration_rows() {
   };
 }
 
-// The rows that a Job and an Evaluation have in common.
+// The rows that all runs have in common.
 template <typename Struct>
-std::vector<Option<Struct>> device_rows() {
+std::vector<Option<Struct>> running_rows() {
   using S = Struct;
   return {
-      {.key = "device_map",
-       .access = access(&S::device_map),
-       .group = Group::devices,
-       .help = "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, sequential",
-       .more = "Without it: the current accelerator, or the CPU. See [offload](offload.md)."},
       {.key = "max_memory",
        .access = access(&S::max_memory),
        .group = Group::devices,
@@ -240,6 +236,20 @@ std::vector<Option<Struct>> device_rows() {
        .fits = [](const S& s) { return s.threads >= 0; },
        .range = "give a positive number, or 0 for all cores"},
   };
+}
+
+// Those that a Job and an Evaluation have in common.
+template <typename Struct>
+std::vector<Option<Struct>> device_rows() {
+  std::vector<Option<Struct>> rows = {
+      {.key = "device_map",
+       .access = access(&Struct::device_map),
+       .group = Group::devices,
+       .help = "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, sequential",
+       .more = "Without it: the current accelerator, or the CPU. See [offload](offload.md)."}};
+  const std::vector<Option<Struct>> others = running_rows<Struct>();
+  rows.insert(rows.end(), others.begin(), others.end());
+  return rows;
 }
 
 std::vector<Option<Job>> job_rows() {
@@ -334,6 +344,48 @@ std::vector<Option<Evaluation>> evaluation_rows() {
   return rows;
 }
 
+std::vector<Option<Generation>> generation_rows() {
+  using G = Generation;
+  std::vector<Option<G>> rows = {
+      {.key = "tokens",
+       .access = access(&G::tokens),
+       .group = Group::generation,
+       .help = "new tokens, at most",
+       .fits = [](const G& g) { return g.tokens > 0; },
+       .range = "give a positive number of tokens"},
+      {.key = "temperature",
+       .access = access(&G::temperature),
+       .group = Group::generation,
+       .help = "0: always the most likely token; 1: as likely as the model has it",
+       .fits = [](const G& g) { return g.temperature >= 0 && g.temperature <= kMostTemperature; },
+       .range = "give a number from 0 to 100"},
+      {.key = "top_k",
+       .access = access(&G::top_k),
+       .group = Group::generation,
+       .help = "choose among so many of the most likely tokens; 0: all",
+       .fits = [](const G& g) { return g.top_k >= 0; },
+       .range = "give a positive number of tokens, or 0 for all"},
+      {.key = "top_p",
+       .access = access(&G::top_p),
+       .group = Group::generation,
+       .help = "choose among the fewest tokens that have this probability together",
+       .fits = [](const G& g) { return g.top_p > 0 && g.top_p <= 1; },
+       .range = "it is a probability, more than 0 and at most 1"},
+      {.key = "seed",
+       .access = access(&G::seed),
+       .group = Group::generation,
+       .help = "of the choices: same seed, same text"},
+      {.key = "device",
+       .access = access(&G::device),
+       .group = Group::generation,
+       .help = "cpu, cuda:0, xpu:0; or whatever --device-map of gptq quantize takes",
+       .more = "Without it: the current accelerator, or the CPU."},
+  };
+  const std::vector<Option<G>> others = running_rows<G>();
+  rows.insert(rows.end(), others.begin(), others.end());
+  return rows;
+}
+
 }  // namespace
 
 template <>
@@ -358,6 +410,11 @@ const std::vector<Option<Job>>& option_rows() {
 template <>
 const std::vector<Option<Evaluation>>& option_rows() {
   static const auto rows = evaluation_rows();
+  return rows;
+}
+template <>
+const std::vector<Option<Generation>>& option_rows() {
+  static const auto rows = generation_rows();
   return rows;
 }
 

@@ -31,11 +31,24 @@ std::unique_ptr<StateStore> OpenModel::forward(const std::vector<std::vector<Tok
                                                const Boundary& at_boundary) {
   auto states = session_->make_store(0);
   for (const auto& batch : batches) states->add(session_->embed(batch, nullptr), session_->first());
-  states_ = states.get();
+  pass(*states, keep, at_boundary);
+  return states;
+}
+
+std::unique_ptr<StateStore> OpenModel::forward(const TokenSequence& tokens, Cache& cache) {
+  auto states = session_->make_store(0);
+  Backend& first = session_->first();
+  states->add(model().embedding().embed(std::span(&tokens, 1), first, nullptr, &cache), first);
+  pass(*states, true, {});
+  cache.tokens += static_cast<int64_t>(tokens.size());
+  return states;
+}
+
+void OpenModel::pass(StateStore& states, bool keep, const Boundary& at_boundary) {
+  states_ = &states;
   keep_ = keep;
   at_boundary_ = at_boundary;
   walk_->over(keep ? every_block_in_rounds(blocks()) : every_block(blocks()), *this);
-  return states;
 }
 
 void OpenModel::visit(const Stop& stop, const Take& take, const Team& team) {

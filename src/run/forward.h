@@ -31,8 +31,11 @@ class OpenModel final : private Visitor {
   // The states of these batches after all blocks. keep: more rounds follow. Calls at_boundary() after each block.
   std::unique_ptr<StateStore> forward(const std::vector<std::vector<TokenSequence>>& batches, bool keep,
                                       const Boundary& at_boundary = {});
+  // The same for the next tokens of a sequence, which `cache` then has too.
+  std::unique_ptr<StateStore> forward(const TokenSequence& tokens, Cache& cache);
 
  private:
+  void pass(StateStore& states, bool keep, const Boundary& at_boundary);
   void visit(const Stop& stop, const Take& take, const Team& team) override;
   void boundary(const Stop& stop, const Team& /*team*/, const std::vector<Trimmed>& /*trimmed*/) override {
     if (at_boundary_) at_boundary_(stop);

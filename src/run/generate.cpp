@@ -1,12 +1,72 @@
-// tokenize() and generate(): token ids of a text, and greedy continuation of a prompt.
+// tokenize(), generate() and Conversation: token ids of a text, the continuation of a prompt, and turns of a chat.
+#include "gptq/generate.h"
+
 #include <algorithm>
+#include <optional>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
+#include "base/stopwatch.h"
+#include "data/chat.h"
 #include "gptq/gptq.h"
-#include "run/forward.h"
+#include "recipe/option.h"
+#include "run/sampler.h"
+#include "run/text_model.h"
+#include "run/text_stream.h"
 
 namespace gptq {
+namespace {
+
+void check(const Generation& generation) {
+  check_ranges(generation);
+  for (const std::string& stop : generation.stops) {
+    if (stop.empty()) throw option_error("stop", " is an empty text: leave it out, or give the text to stop at");
+  }
+}
+
+// The new tokens that a prompt leaves positions for.
+int64_t room_for(const TokenSequence& prompt, int64_t positions) {
+  const auto length = static_cast<int64_t>(prompt.size());
+  if (length == 0) throw option_error("prompt", " is empty: give the text to continue");
+  if (length < positions) return positions - length;
+  throw option_error("prompt", " has ", length, " tokens, and the model has ", positions,
+                     " positions for them and the new ones (max_position_embeddings): shorten it");
+}
+
+GeneratedText continued(TextModel& model, const Tokenizer& tokenizer, const Generation& generation, Sampler& sampler,
+                        TokenSequence tokens, const OnText& on_text) {
+  const int64_t room = room_for(tokens, model.positions()), most = std::min(generation.tokens, room);
+  GeneratedText result;
+  TextStream stream(tokenizer, tokens, generation.stops, on_text);
+  Stopwatch watch;
+  std::vector<float> logits = model.next_logits(tokens);
+  result.prompt_tokens = model.computed();
+  result.prompt_seconds = watch.seconds();
+  watch = {};
+  for (;;) {
+    const int32_t token = sampler.choose(logits);
+    tokens.push_back(token);
+    ++result.tokens;
+    const std::vector<int32_t>& ends = model.end_tokens();
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
+      result.end = "eos";
+    } else if (!stream.add(token)) {
+      result.end = "stop";
+    } else if (result.tokens == most) {
+      result.end = most == generation.tokens ? "tokens" : "positions";
+    }
+    if (!result.end.empty()) break;
+    logits = model.next_logits(tokens);
+  }
+  stream.finish();
+  result.seconds = watch.seconds();
+  result.text = stream.text();
+  return result;
+}
+
+}  // namespace
 
 std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text, std::stop_token stop,
                                     const std::string& text_key) {
@@ -17,23 +77,49 @@ std::vector<TokenSequence> tokenize(const std::string& model, const std::string&
                          .key_option = "text_key"});
 }
 
-std::string generate(const std::string& model, const std::string& prompt, int64_t tokens, int threads,
-                     std::stop_token stop) {
-  const Resources resources = find_resources("");
-  Devices devices(resources, threads);
-  std::vector<Notice> notices;
-  OpenModel opened(model, {.stop = stop}, resources, devices, notices);
-  const Tokenizer tokenizer(opened.checkpoint().folder());
-  std::vector<TokenSequence> sequence{tokenizer.encode(prompt)};
-  if (sequence[0].empty()) throw InputError("the prompt is empty");
-  for (int64_t i = 0; i < tokens; ++i) {
-    const auto states = opened.forward({sequence}, true);
-    const Batch& batch = states->at(0, opened.head());
-    const Matrix logits = opened.model().output_head().logits(batch, batch.tokens() - 1, 1);
-    const std::vector<float> row = to_host<float>(opened.head(), logits);
-    sequence[0].push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+GeneratedText generate(const Generation& generation, const std::string& prompt, const OnText& on_text,
+                       const Listener& listener) {
+  check(generation);
+  if (prompt.empty()) throw option_error("prompt", " is empty: give the text to continue");
+  TextModel model(generation, listener);
+  const Tokenizer tokenizer(model.checkpoint().folder());
+  Sampler sampler(generation);
+  return continued(model, tokenizer, generation, sampler, tokenizer.encode(prompt), on_text);
+}
+
+struct Conversation::State {
+  State(const Generation& generation, const std::string& system, const Listener& listener)
+      : generation((check(generation), generation)),
+        chat_template(generation.model),
+        model(generation, listener),
+        tokenizer(model.checkpoint().folder()),
+        sampler(generation) {
+    if (!system.empty()) add("system", system);
   }
-  return tokenizer.decode(sequence[0]);
+  void add(const char* role, const std::string& text) { messages.push_back({{"role", role}, {"content", text}}); }
+
+  const Generation generation;
+  ChatTemplate chat_template;
+  TextModel model;
+  Tokenizer tokenizer;
+  Sampler sampler;
+  Json messages = Json::array();
+};
+
+Conversation::Conversation(const Generation& generation, const std::string& system, const Listener& listener)
+    : state_(std::make_unique<State>(generation, system, listener)) {}
+
+Conversation::~Conversation() = default;
+
+GeneratedText Conversation::answer(const std::string& message, const OnText& on_text) {
+  State& state = *state_;
+  state.add("user", message);
+  const std::string text =
+      state.chat_template.render({.messages = state.messages, .variables = {{"add_generation_prompt", true}}});
+  GeneratedText answer = continued(state.model, state.tokenizer, state.generation, state.sampler,
+                                   state.tokenizer.encode(text, false), on_text);
+  state.add("assistant", answer.text);
+  return answer;
 }
 
 }  // namespace gptq

@@ -689,7 +689,7 @@ TEST_F(Quantize, PlansInspectionsAndTextsStopWhenAsked) {
   EXPECT_THROW(inspect(folder_ / "model", stop.get_token()), Cancelled);
   EXPECT_THROW(tokenize(folder_ / "model", folder_ / "ids.jsonl", stop.get_token()), Cancelled);
   const fs::path demo = fs::path(GPTQ_SOURCE) / "demo" / "model";
-  EXPECT_THROW(generate(demo, "Once", 2, 1, stop.get_token()), Cancelled);
+  EXPECT_THROW(generate({.model = demo, .tokens = 2, .threads = 1, .stop = stop.get_token()}, "Once"), Cancelled);
 }
 
 TEST_F(Quantize, CalibrationFromMemoryGivesTheBytesOfItsFile) {

@@ -132,19 +132,16 @@ void copy_queries(const CpuBackend& cpu, ConstMatrixView from, MatrixView to) {
   }
 }
 
-// Applies what the shape says to the products of row `row` with `keys`, at `scores`. Returns the factor that remains to
-// multiply them by.
-float modify_scores(const CpuBackend& cpu, const TaskRows& rows, int64_t row, KeyRange keys, float* scores) {
-  const AttentionShape& shape = rows.shape;
+// Applies what the shape says to the products of a head's query, which sees `keys`, at `scores`. Returns the factor that
+// remains to multiply them by.
+float modify_scores(const CpuBackend& cpu, const AttentionShape& shape, int64_t head, int64_t query, KeyRange keys,
+                    float* scores) {
   if (shape.scale > 0 && !(shape.soft_cap > 0) && shape.slopes.empty()) return shape.scale;
   const int64_t count = keys.end - keys.first;
   cpu.kernels.scale(scores, shape.scale, scores, count);
   if (shape.soft_cap > 0) cpu.kernels.soft_cap(shape.soft_cap, scores, count);
-  if (!shape.slopes.empty()) {
-    const int64_t query = rows.seen_by[static_cast<size_t>(row)].end - 1;
-    cpu.kernels.add_line(scores, static_cast<float>(keys.first - query),
-                         shape.slopes.row<float>(0)[rows.first_head + row % rows.heads], count);
-  }
+  if (!shape.slopes.empty())
+    cpu.kernels.add_line(scores, static_cast<float>(keys.first - query), shape.slopes.row<float>(0)[head], count);
   return 1;
 }
 
@@ -176,7 +173,9 @@ void attend_block(const CpuBackend& cpu, TaskRows& rows, const PackedKeys::Head&
       std::fill_n(probabilities + (row - panel) * kScores, (end - from) / kernel.k_per_dword, 0.0F);
       continue;
     }
-    const float factor = modify_scores(cpu, rows, row, of_row, line + first);
+    const int64_t query = rows.seen_by[static_cast<size_t>(row)].end - 1;
+    const float factor =
+        modify_scores(cpu, rows.shape, rows.first_head + row % rows.heads, query, of_row, line + first);
     std::fill(line + first_score, line + first, kUnseen);
     std::fill(line + last, line + end_score, kUnseen);
     soften(line + first_score, end_score - first_score, factor, rows.softmax[static_cast<size_t>(row)]);
@@ -267,8 +266,58 @@ int64_t attention_scratch(const CpuBackend& cpu, const OpCall& call) {
          (b_dwords(kernel, length, head_dim) + b_dwords(kernel, head_dim, length));
 }
 
+// One query and the heads that share a key head. Each key and each value is read once.
+void attend_one(CpuBackend& cpu, const ops::CachedAttention& op, int64_t row, int64_t kv_head) {
+  const AttentionShape& shape = op.shape;
+  const int64_t width = shape.head_dim, heads = shape.heads / shape.kv_heads, query = op.k.rows - op.q.rows + row;
+  const KeyRange keys = seen(shape, query, query);
+  const int64_t count = keys.end - keys.first, room = rounded_up(count, kLane);
+  ScratchPool::Lease lease = cpu.scratch.borrow(heads * (room + 2 * width) + width, 4);
+  float *const scores = lease.take(heads * room), *const queries = lease.take(heads * width),
+               *const sums = lease.take(heads * width), *const wide = lease.take(width);
+  const ConstMatrixView k = op.k.block(keys.first, count, kv_head * width, width),
+                        v = op.v.block(keys.first, count, kv_head * width, width);
+  const float* const of_queries = cpu.as_f32(op.q.col_range(kv_head * heads * width, heads * width), row, queries);
+  for (int64_t key = 0; key < count; ++key) {
+    const float* const line = cpu.as_f32(k, key, wide);
+    for (int64_t i = 0; i < heads; ++i)
+      scores[i * room + key] = cpu.kernels.product(of_queries + i * width, line, width);
+  }
+  std::fill_n(sums, heads * width, 0.0F);
+  std::vector<RunningSoftmax> softmax(static_cast<size_t>(heads));
+  for (int64_t i = 0; i < heads; ++i) {
+    const int64_t head = kv_head * heads + i;
+    float* const line = scores + i * room;
+    const bool has_sink = !shape.sinks.empty();
+    RunningSoftmax& running = softmax[static_cast<size_t>(i)];
+    running = {.top = has_sink ? shape.sinks.row<float>(0)[head] : kUnseen, .weight = has_sink ? 1.0F : 0.0F};
+    const float factor = modify_scores(cpu, shape, head, query, keys, line);
+    std::fill(line + count, line + room, kUnseen);
+    cpu.kernels.soften(line, room, factor, running);
+  }
+  for (int64_t key = 0; key < count; ++key) {
+    const float* const line = cpu.as_f32(v, key, wide);
+    for (int64_t i = 0; i < heads; ++i) cpu.kernels.add(line, scores[i * room + key], sums + i * width, width);
+  }
+  const MatrixView to = op.y.col_range(kv_head * heads * width, heads * width);
+  float* const result = cpu.begin_row(to, row, queries);
+  for (int64_t i = 0; i < heads; ++i)
+    cpu.kernels.scale(sums + i * width, 1 / softmax[static_cast<size_t>(i)].weight, result + i * width, width);
+  cpu.finish_row(result, to, row);
+}
+
+void cached_attention(CpuBackend& cpu, const ops::CachedAttention& op) {
+  if (op.y.empty()) return;
+  cpu.pool.for_each(op.q.rows * op.shape.kv_heads, [&](int64_t task) {
+    attend_one(cpu, op, task / op.shape.kv_heads, task % op.shape.kv_heads);
+  });
+}
+
 }  // namespace
 
-void add_attention_ops(CpuOps& table) { table.add<attention>(&attention_scratch); }
+void add_attention_ops(CpuOps& table) {
+  table.add<attention>(&attention_scratch);
+  table.add<cached_attention>();
+}
 
 }  // namespace gptq::cpu
