@@ -37,6 +37,19 @@ void add_comparison_options(CLI::App& command, EvaluationOptions& options);
 void run_eval(EvaluationOptions& options, std::stop_token stop);
 void run_compare(EvaluationOptions& options, std::stop_token stop);
 
+// The options of `gptq generate` and `gptq chat`; `prompt` and `json` are generate's, `system` is chat's.
+struct GenerationOptions {
+  Generation generation;
+  std::string prompt, system;
+  GivenOptions given{generation_options()};
+  bool json = false, quiet = false;
+};
+
+void add_generation_options(CLI::App& command, GenerationOptions& options);
+void add_chat_options(CLI::App& command, GenerationOptions& options);
+void run_generate(GenerationOptions& options, std::stop_token stop);
+void run_chat(GenerationOptions& options, std::stop_token stop);
+
 void run_plan(const QuantizeOptions& options, std::stop_token stop);
 
 // The options of `gptq inspect`, `devices` and `tokenize`.

@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string kBeginning = "Once upon a time, there was a little fox who", kPrompt = "<|endoftext|>" + kBeginning;
+
 struct Row {
   std::string method;
   int bits = 16;
@@ -156,9 +158,9 @@ void run_demo(const DemoOptions& options, Interrupt& interrupt) {
   print("\nWhat each of them writes (most likely words):\n");
   for (const Row& row : rows) {
     const std::string text =
-        generate(row.folder, "<|endoftext|>Once upon a time, there was a little fox who", 40, options.threads, stop);
+        generate({.model = row.folder, .tokens = 40, .threads = options.threads, .stop = stop}, kPrompt).text;
     print("\n%s\n", name_of(row));
-    print_lines(text);
+    print_lines(kBeginning + text);
   }
   print("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");
 }

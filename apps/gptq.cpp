@@ -99,6 +99,7 @@ class Program {
   CLI::App* add(const char* name, const char* description, std::function<void()> body);
   void add_jobs();
   void add_evaluations();
+  void add_generations();
   void add_inspections();
   void add_demo();
 
@@ -106,6 +107,7 @@ class Program {
   std::vector<std::pair<CLI::App*, std::function<void()>>> commands_;
   QuantizeOptions quantize_, plan_;
   EvaluationOptions eval_, compare_;
+  GenerationOptions generate_, chat_;
   InspectionOptions inspection_;
   DemoOptions demo_;
   Interrupt* interrupt_ = nullptr;  // while a command runs
@@ -117,6 +119,7 @@ Program::Program() {
   app_.get_formatter()->column_width(39);
   add_jobs();
   add_evaluations();
+  add_generations();
   add_inspections();
   add_demo();
 }
@@ -152,6 +155,15 @@ void Program::add_evaluations() {
   command->add_option("MODEL", compare_.evaluation.model, "unquantized model folder")->required();
   command->add_option("QUANTIZED", compare_.quantized, "quantized folder")->required();
   add_comparison_options(*command, compare_);
+}
+
+void Program::add_generations() {
+  add_generation_options(*add("generate", "what a plain or a quantized folder writes after a prompt",
+                              [this] { run_generate(generate_, interrupt_->token()); }),
+                         generate_);
+  add_chat_options(*add("chat", "talk to a model: a message a line, by its chat template",
+                        [this] { run_chat(chat_, interrupt_->token()); }),
+                   chat_);
 }
 
 void Program::add_inspections() {

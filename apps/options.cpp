@@ -17,7 +17,7 @@ std::string help_of(const OptionInfo& info) {
 
 // The flag of an option, and of its value where there are two.
 std::string flag_of(std::string_view key, std::string_view value) {
-  for (const std::vector<OptionInfo>* list : {&job_options(), &evaluation_options()}) {
+  for (const std::vector<OptionInfo>* list : {&job_options(), &evaluation_options(), &generation_options()}) {
     for (const OptionInfo& info : *list) {
       if (info.key != key) continue;
       if (value == "false" && !info.off.empty()) return "--" + info.off;
@@ -92,6 +92,7 @@ void GivenOptions::apply(Struct& target) const {
 }
 template void GivenOptions::apply(Job&) const;
 template void GivenOptions::apply(Evaluation&) const;
+template void GivenOptions::apply(Generation&) const;
 
 void add_job_options(CLI::App& command, QuantizeOptions& o) {
   command.add_option("MODEL", o.model, "Hugging Face model folder")->required();
