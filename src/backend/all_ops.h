@@ -23,6 +23,7 @@ const Table& all_ops() {
     add_loss_ops(ops);
     add_norm_ops(ops);
     add_pack_ops(ops);
+    add_packed_ops(ops);
     add_rope_ops(ops);
     add_row_sum_ops(ops);
     add_state_space_ops(ops);

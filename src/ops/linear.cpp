@@ -17,4 +17,6 @@ void reference(const Linear& op) {
   }
 }
 
+void reference(const NarrowLinear& op) { reference(Linear{.x = op.x, .w = op.w, .bias = op.bias, .y = op.y}); }
+
 }  // namespace gptq::ops

@@ -121,7 +121,35 @@ struct AddLinear {
   }
 };
 
-using LinearOps = OpList<Linear, GatedLinear, AddLinear>;
+// Linear for a few rows of x, limited by reading w, whose rows are multiplied as they are stored: sums in f32, in
+// another order than Linear's.   x [m, k], w [n, k], bias [1, n] or empty, y [m, n]
+struct NarrowLinear {
+  static constexpr const char* kName = "narrow_linear";
+  static constexpr bool kIsProduct = true;
+  static constexpr int64_t kMostRows = 4;  // beyond them Linear is faster
+  ConstMatrixView x, w, bias;
+  MatrixView y;
+
+  auto reads() { return std::array{&x, &w, &bias}; }
+  auto writes() { return std::array{&y}; }
+  OpSizes sizes() const { return {x.rows, w.rows, x.cols}; }
+  DType dtype() const { return x.dtype; }
+  static double work(const OpSizes& s) { return Linear::work(s); }
+  static OpSizes trial_sizes(const OpSizes& s, const TrialLimits& limits) {
+    return trial_sizes_of_linear<NarrowLinear>(s, limits);
+  }
+  static NarrowLinear trial(TrialOperands& t, const OpSizes& s, DType dtype) {
+    return {t.random(dtype, s[0], s[2]), t.random(dtype, s[1], s[2]), {}, t.undefined(dtype, s[0], s[1])};
+  }
+  template <typename Device>
+  void compose(Device& device) const {
+    device.run(Linear{.x = x, .w = w, .bias = bias, .y = y});
+  }
+};
+
+void reference(const NarrowLinear& op);
+
+using LinearOps = OpList<Linear, GatedLinear, AddLinear, NarrowLinear>;
 
 }  // namespace ops
 }  // namespace gptq

@@ -18,6 +18,7 @@
 #include "ops/losses.h"
 #include "ops/norms.h"
 #include "ops/pack.h"
+#include "ops/packed.h"
 #include "ops/rope.h"
 #include "ops/row_sums.h"
 #include "ops/state_space.h"
@@ -29,7 +30,8 @@ namespace ops {
 
 using AllOps =
     Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps, FactorOps,
-                  RowSumOps, GridOps, ColumnOps, PackOps, LossOps, ConvolutionOps, DeltaRuleOps, StateSpaceOps>::List;
+                  RowSumOps, GridOps, ColumnOps, PackOps, PackedOps, LossOps, ConvolutionOps, DeltaRuleOps,
+                  StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

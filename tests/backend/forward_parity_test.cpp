@@ -241,6 +241,23 @@ void expect_attention(Backend& backend, DType dtype, const AttentionCase& test) 
     const double limit =
         (2 * score_error + static_cast<double>(2 * tokens + 8) * kUnit + rounding_error(dtype, 1)) * largest;
     expect_close(y, [&](int64_t, int64_t) { return limit; });
+
+    // The last queries of the last sequence give the same rows.
+    const int64_t first = test.offsets.size() < 2 ? 0 : test.offsets[test.offsets.size() - 2], keys = tokens - first;
+    for (const int64_t queries : {int64_t{1}, int64_t{3}, keys}) {
+      if (queries > keys) continue;
+      Operand last(backend, dtype, queries, width, nullptr, placed);
+      const auto of = [&](int64_t rows, int64_t column, int64_t cols) {
+        return all.device().block(tokens - rows, rows, column, cols);
+      };
+      backend.run(ops::CachedAttention{.q = of(queries, 0, width),
+                                       .k = of(keys, width, kv_width),
+                                       .v = of(keys, width + kv_width, kv_width),
+                                       .shape = shape,
+                                       .y = last.device()});
+      reference(ops::Convert{.x = expected.view().row_range(tokens - queries, queries), .y = last.host});
+      expect_close(last, [&](int64_t, int64_t) { return limit; });
+    }
   }
 }
 

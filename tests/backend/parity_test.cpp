@@ -480,9 +480,11 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::RmsNorm{.x = rows, .weight = wide, .eps = 1e-5F, .y = rows});
   device.run(ops::LayerNorm{.x = rows, .weight = wide, .eps = 1e-5F, .y = rows});
   device.run(ops::Linear{.x = rows, .w = square, .y = rows});
+  device.run(ops::NarrowLinear{.x = rows, .w = square, .y = rows});
   device.run(
       ops::Rope{.cos = wide, .sin = wide, .offsets = offsets, .order = RotaryOrder::halves, .head_dim = 8, .x = rows});
   device.run(ops::Attention{.q = rows, .k = rows, .v = rows, .offsets = offsets, .shape = {1, 1, 8, 1}, .y = rows});
+  device.run(ops::CachedAttention{.q = rows, .k = rows, .v = rows, .shape = {1, 1, 8, 1}, .y = rows});
   device.run(ops::Gate{.gate = rows, .up = rows, .activation = Activation::silu, .y = rows});
   device.run(ops::Cap{.kind = ops::Cap::soft, .bound = 1, .x = rows});
   device.run(ops::Xielu{.x = rows, .alphas = square.view().row_range(0, 2).col_range(0, 1), .y = rows});
@@ -520,6 +522,9 @@ TEST_P(Parity, EveryOpAcceptsMatricesOfNothing) {
   device.run(ops::Dequantize{.codes = bytes, .groups = groups, .grid = {small, zeros, 4}, .w = rows});
   device.run(ops::Pack{.codes = bytes, .bits = 4, .words = words});
   device.run(ops::Unpack{.words = words, .bits = 4, .codes = bytes});
+  const PackedWeight packed{words, nothing, nothing, 4, 8};
+  device.run(ops::DequantizePacked{.weight = packed, .w = rows});
+  device.run(ops::PackedLinear{.x = rows, .weight = packed, .y = nothing});
   device.run(ops::TokenLosses{.logits = rows, .targets = ids, .losses = column});
   device.run(ops::CompareLogits{.p = rows, .q = rows, .divergence = column, .same_top = column});
   device.run(ops::StateSpaceDual{.x = rows,

@@ -90,6 +90,7 @@ void add_linear_ops(CpuOps& table);
 void add_loss_ops(CpuOps& table);
 void add_norm_ops(CpuOps& table);
 void add_pack_ops(CpuOps& table);
+void add_packed_ops(CpuOps& table);
 void add_rope_ops(CpuOps& table);
 void add_row_sum_ops(CpuOps& table);
 void add_state_space_ops(CpuOps& table);

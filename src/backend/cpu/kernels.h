@@ -27,6 +27,7 @@ struct GridRules {
   float shrink_step, norm;
 };
 
+struct PackedKernels;
 struct ProductKernels;
 
 // y = activation(x) * up, in f32 or bf16.
@@ -57,6 +58,7 @@ struct ScanToken {
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
+  const PackedKernels* packed;
   // The most rows that one call of a grid kernel takes; each SIMD lane is a row.
   int64_t lanes;
 

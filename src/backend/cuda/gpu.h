@@ -68,6 +68,7 @@ void add_linear_ops(GpuOps& table);
 void add_loss_ops(GpuOps& table);
 void add_norm_ops(GpuOps& table);
 void add_pack_ops(GpuOps& table);
+void add_packed_ops(GpuOps& table);
 void add_rope_ops(GpuOps& table);
 void add_row_sum_ops(GpuOps& table);
 void add_state_space_ops(GpuOps& table);

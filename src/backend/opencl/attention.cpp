@@ -8,7 +8,7 @@
 namespace gptq::opencl {
 namespace {
 
-// Shape of kernels/attention.cl.
+// Shape of kernels/attention.cl and kernels/cached_attention.cl.
 struct Shape {
   cl_int head_dim, heads_per_kv, window, chunk;
   cl_float scale, soft_cap;
@@ -36,8 +36,27 @@ void attention(Xpu& xpu, const ops::Attention& op) {
              shape.slopes, shape.sinks, op.y, passed, static_cast<int32_t>(slices));
 }
 
+void cached_attention(Xpu& xpu, const ops::CachedAttention& op) {
+  constexpr int64_t kThreads = 64;
+  const AttentionShape& shape = op.shape;
+  if (op.y.empty()) return;
+  const auto bound = [&](int64_t keys) { return static_cast<cl_int>(std::min(keys, op.k.rows)); };
+  const Shape passed = {static_cast<cl_int>(shape.head_dim),
+                        static_cast<cl_int>(shape.heads / shape.kv_heads),
+                        bound(shape.window),
+                        bound(shape.chunk),
+                        shape.scale,
+                        shape.soft_cap};
+  const Matrix scores(xpu.memory(), DType::f32, op.q.rows * shape.heads, op.k.rows);
+  xpu.launch({"cached_attention", "cached_attention"}, {{shape.heads, op.q.rows, 1}, {kThreads, 1, 1}}, op.q, op.k,
+             op.v, shape.slopes, shape.sinks, scores, op.y, passed, op.k.rows - op.q.rows);
+}
+
 }  // namespace
 
-void add_attention_ops(XpuOps& table) { table.add<attention>(); }
+void add_attention_ops(XpuOps& table) {
+  table.add<attention>();
+  table.add<cached_attention>();
+}
 
 }  // namespace gptq::opencl

@@ -125,6 +125,7 @@ void add_linear_ops(XpuOps& table);
 void add_loss_ops(XpuOps& table);
 void add_norm_ops(XpuOps& table);
 void add_pack_ops(XpuOps& table);
+void add_packed_ops(XpuOps& table);
 void add_rope_ops(XpuOps& table);
 void add_row_sum_ops(XpuOps& table);
 void add_state_space_ops(XpuOps& table);

@@ -5,6 +5,7 @@
 
 #define GPTQ_OPENCL_SOURCES(SOURCE) \
   SOURCE(attention)                 \
+  SOURCE(cached_attention)          \
   SOURCE(columns)                   \
   SOURCE(common)                    \
   SOURCE(convolution)               \
@@ -18,6 +19,7 @@
   SOURCE(matrix_products)           \
   SOURCE(norms)                     \
   SOURCE(pack)                      \
+  SOURCE(packed)                    \
   SOURCE(products)                  \
   SOURCE(rope)                      \
   SOURCE(row_sums)                  \

@@ -1,0 +1,115 @@
+// Products with codes, compiled once per instruction set. A lane is an output: its word is loaded once, each code in it
+// becomes a float in a register, and a row of x broadcasts its element. The sums of a few hundred outputs stay in L1
+// while the words stream by in the order of memory. Limited by memory, or by three instructions a code.
+#include "backend/cpu/packed_kernels.h"
+
+#include "backend/cpu/lanes.h"
+
+namespace gptq {
+namespace GPTQ_ISA {
+namespace {
+
+// The fewest codes that fill whole words.
+template <int kBits>
+struct Unit {
+  static constexpr int kWords = kBits == 3 ? 3 : 1, kCodes = 32 * kWords / kBits;
+};
+
+#if defined(__AVX512F__)
+// The low bits of each lane as a float: a table of 16, which repeats where codes have fewer bits.
+template <int kBits>
+[[gnu::always_inline]] inline Lanes code_of(Dwords bits) {
+  if constexpr (kBits <= 4) {
+    constexpr int kMask = (1 << kBits) - 1;
+    Lanes table;
+    for (int i = 0; i < 16; ++i) table[i] = static_cast<float>(i & kMask);
+    return bits_of<Lanes>(_mm512_permutexvar_ps(bits_of<__m512i>(bits), bits_of<__m512>(table)));
+  } else {
+    return __builtin_convertvector(bits_of<IntLanes>(bits & ((1U << kBits) - 1)), Lanes);
+  }
+}
+#else
+template <int kBits>
+[[gnu::always_inline]] inline Lanes code_of(Dwords bits) {
+  return __builtin_convertvector(bits_of<IntLanes>(bits & ((1U << kBits) - 1)), Lanes);
+}
+#endif
+
+// One unit of kLanes outputs.
+template <int kBits, int kRows>
+[[gnu::always_inline]] inline void add_unit(const Dwords* words, FloatRows x, Lanes* sums) {
+#pragma GCC unroll 32
+  for (int code = 0; code < Unit<kBits>::kCodes; ++code) {
+    const int word = code * kBits / 32, shift = code * kBits % 32;
+    Dwords bits = words[word] >> shift;
+    if (shift + kBits > 32) bits |= words[word + 1] << (32 - shift);
+    const Lanes value = code_of<kBits>(bits);
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) sums[row] += value * x.data[row * x.stride + code];
+  }
+}
+
+template <typename Vector, typename Element>
+[[gnu::always_inline]] inline Vector load_first(const Element* x, int64_t count) {
+  Vector value{};
+  __builtin_memcpy(&value, x, static_cast<size_t>(count) * sizeof *x);
+  return value;
+}
+
+template <int kBits, int kRows>
+void add_codes_of(const CodeColumns& codes, int64_t inputs, FloatRows x, float* to, int64_t stride) {
+  constexpr int kWords = Unit<kBits>::kWords, kCodes = Unit<kBits>::kCodes, kAhead = 8;  // rows to prefetch
+  const int64_t whole = codes.count / kLanes * kLanes, rest = codes.count - whole;
+  const uint32_t* from = codes.words;
+  for (int64_t k = 0; k < inputs; k += kCodes, from += kWords * codes.stride, x.data += kCodes) {
+    Dwords words[kWords];
+    Lanes sums[kRows];
+    for (int64_t c = 0; c < whole; c += kLanes) {
+      for (int word = 0; word < kWords; ++word) {
+        words[word] = load<Dwords>(from + word * codes.stride + c);
+        __builtin_prefetch(from + (word + kAhead) * codes.stride + c);
+      }
+      for (int row = 0; row < kRows; ++row) sums[row] = load(to + row * stride + c);
+      add_unit<kBits, kRows>(words, x, sums);
+      for (int row = 0; row < kRows; ++row) save(to + row * stride + c, sums[row]);
+    }
+    if (rest == 0) continue;
+    for (int word = 0; word < kWords; ++word)
+      words[word] = load_first<Dwords>(from + word * codes.stride + whole, rest);
+    for (int row = 0; row < kRows; ++row) sums[row] = load_first<Lanes>(to + row * stride + whole, rest);
+    add_unit<kBits, kRows>(words, x, sums);
+    for (int row = 0; row < kRows; ++row)
+      __builtin_memcpy(to + row * stride + whole, &sums[row], static_cast<size_t>(rest) * sizeof *to);
+  }
+}
+
+using AddCodes = void (*)(const CodeColumns&, int64_t, FloatRows, float*, int64_t);
+
+template <int kBits>
+AddCodes for_rows(int64_t rows) {
+  static_assert(PackedKernels::kMostRows == 4);
+  constexpr AddCodes kFunctions[] = {add_codes_of<kBits, 1>, add_codes_of<kBits, 2>, add_codes_of<kBits, 3>,
+                                     add_codes_of<kBits, 4>};
+  return kFunctions[rows - 1];
+}
+
+void add_codes(const CodeColumns& codes, int64_t inputs, FloatRows x, int64_t rows, float* sums, int64_t stride) {
+  const AddCodes function = codes.bits == 2   ? for_rows<2>(rows)
+                            : codes.bits == 3 ? for_rows<3>(rows)
+                            : codes.bits == 4 ? for_rows<4>(rows)
+                                              : for_rows<8>(rows);
+  function(codes, inputs, x, sums, stride);
+}
+
+void add_group(const float* sums, const float* scales, const uint8_t* zeros, float total, int64_t n, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] += scales[i] * (sums[i] - static_cast<float>(zeros[i]) * total);
+}
+
+}  // namespace
+
+extern const PackedKernels kPackedKernels;
+const PackedKernels kPackedKernels = {.add_codes = add_codes, .add_group = add_group};
+
+}  // namespace GPTQ_ISA
+}  // namespace gptq

@@ -1,0 +1,27 @@
+// The kernels that multiply by codes of 2, 3, 4 or 8 bits without unpacking them to memory.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/kernels.h"
+
+namespace gptq {
+
+// Some outputs of a packed weight, from a group's first word on: the streams of bits run down the columns.
+struct CodeColumns {
+  const uint32_t* words = nullptr;
+  int64_t stride = 0, count = 0;
+  int bits = 4;
+};
+
+struct PackedKernels {
+  // The most rows of x that one call takes.
+  static constexpr int64_t kMostRows = 4;
+
+  // sums[i, c] += sum_k x[i, k] code[k, c] for the inputs of a group: whole words.
+  void (*add_codes)(const CodeColumns& codes, int64_t inputs, FloatRows x, int64_t rows, float* sums, int64_t stride);
+  // y += scale (sum - zero * total) for n outputs, where total is the sum of the group's x.
+  void (*add_group)(const float* sums, const float* scales, const uint8_t* zeros, float total, int64_t n, float* y);
+};
+
+}  // namespace gptq
