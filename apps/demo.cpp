@@ -162,7 +162,7 @@ void run_demo(const DemoOptions& options, Interrupt& interrupt) {
     print("\n%s\n", name_of(row));
     print_lines(kBeginning + text);
   }
-  print("\nNext: gptq quantize MODEL OUT --calibration FILE, with a model folder of your own.\n");
+  print("\nNext: gptq quantize MODEL OUT, with a model folder of your own, and gptq generate OUT --prompt TEXT.\n");
 }
 
 }  // namespace gptq

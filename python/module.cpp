@@ -118,12 +118,17 @@ std::vector<std::vector<int32_t>> tokenize_file(const std::string& model, const 
   return ids;
 }
 
-// The prompt and its continuation, decoded together.
-std::string generate_text(const std::string& model, const std::string& prompt, int64_t tokens, int threads) {
+// The new text.
+std::string generate_text(const std::string& model, const std::string& prompt, const std::vector<std::string>& stops,
+                          const nb::dict& options, const nb::object& on_message) {
+  Generation generation{.model = model, .stops = stops};
+  for (const auto& [key, value] : options_of(options)) set_option(generation, key, value);
   std::string text;
-  run([&](const std::stop_token& stop,
-          const Listener& /*listener*/) { text = generate(model, prompt, tokens, threads, stop); },
-      nb::none(), nb::none());
+  const auto work = [&](const std::stop_token& stop, const Listener& listener) {
+    generation.stop = stop;
+    text = generate(generation, prompt, {}, listener).text;
+  };
+  run(work, on_message, nb::none());
   return text;
 }
 
@@ -157,6 +162,8 @@ NB_MODULE(_native, m) {
         nb::arg("on_message").none(), nb::arg("on_progress").none());
   m.def("inspect", &inspect_model, nb::arg("model"));
   m.def("tokenize", &tokenize_file, nb::arg("model"), nb::arg("file"), nb::arg("text_key"));
-  m.def("generate", &generate_text, nb::arg("model"), nb::arg("prompt"), nb::arg("tokens"), nb::arg("threads"));
+  m.def("generation_options", [] { return to_python(gptq::generation_options()); });
+  m.def("generate", &generate_text, nb::arg("model"), nb::arg("prompt"), nb::arg("stops"), nb::arg("options"),
+        nb::arg("on_message").none());
   m.def("devices", &device_list);
 }

@@ -70,4 +70,6 @@ int main() {
   gptq::write("Evaluation", gptq::evaluation_options(), Group::evaluation);
   std::printf(
       "\n`gptq eval` and `gptq compare` also take `--device-map`, `--max-memory`, `--precision` and `--threads`.\n");
+  gptq::write("Text", gptq::generation_options(), Group::generation);
+  std::printf("\n`gptq generate` and `gptq chat` also take `--max-memory`, `--precision` and `--threads`.\n");
 }

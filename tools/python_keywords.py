@@ -51,6 +51,11 @@ def text() -> str:
             "Keywords of evaluate and compare.",
             (row for key, row in evaluations.items() if key not in ("context", "windows")),
         ),
+        typed_dict(
+            "GenerationOptions",
+            "Keywords of generate.",
+            (row for key, row in native.GENERATION_OPTIONS.items() if key not in ("tokens", "device")),
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 

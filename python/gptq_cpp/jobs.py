@@ -10,6 +10,7 @@ from .calibration import Source, calibration_source, items_of, records_file, tex
 from .cuda_libraries import load_cuda_libraries
 from .native import (
     EVALUATION_OPTIONS,
+    GENERATION_OPTIONS,
     JOB_OPTIONS,
     RECIPE_KEYS,
     RUN_KEYS,
@@ -25,7 +26,7 @@ from .recipe import Recipe
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._keywords import EvaluationOptions, RunOptions
+    from ._keywords import EvaluationOptions, GenerationOptions, RunOptions
     from .reports import Comparison, Device, Evaluation, Inspection, Plan, Report
 
 
@@ -58,8 +59,14 @@ def _with_device(function: str, device: Any, options: dict[str, Any]) -> dict[st
         return options
     if options.get("device_map") is not None:
         raise TypeError(f"{function}() got device and device_map: give one of them")
+    return {**options, "device_map": _device_name(device)}
+
+
+def _device_name(device: Any) -> Any:
+    if device is None:
+        return None
     device = device if isinstance(device, (int, str)) else str(device)  # torch.device
-    return {**options, "device_map": f"cuda:{device}" if isinstance(device, int) else plain("device", device)}
+    return f"cuda:{device}" if isinstance(device, int) else plain("device", device)
 
 
 def quantize(
@@ -226,21 +233,39 @@ def compare(
     return comparison_from(os.fspath(model), os.fspath(quantized), list(zip(names, results)), disagreement)
 
 
-def generate(model: str | os.PathLike[str], prompt: str, tokens: int = 64, *, threads: int = 0) -> str:
-    """The new text alone: the ``tokens`` most likely tokens after the prompt, one by one (greedy).
-
-    threads: 0: all cores. Raises InputError for a folder without a usable tokenizer, and for an empty prompt.
-    """
+def generate(
+    model: str | os.PathLike[str],
+    prompt: str,
+    tokens: int = 64,
+    *,
+    stop: str | Iterable[str] = (),
+    device: Any = None,
+    **options: Unpack[GenerationOptions],
+) -> str:
     if not isinstance(prompt, str):
         raise TypeError(f"generate(): prompt is {type(prompt).__name__} where a str was expected")
-    if tokens < 0:
-        raise TypeError("generate(): tokens is a number of new tokens, 0 or more")
+    known = [*GENERATION_OPTIONS, "model", "prompt", "stop"]
+    given = plain_options("generate", {**options, "tokens": tokens, "device": _device_name(device)}, known)
+    stops = [stop] if isinstance(stop, str) else items_of(stop, "stop")
     load_cuda_libraries()
-    folder = given_path("model", model)
-    text = _native.generate(folder, prompt, tokens, threads)
-    # The prompt as the tokenizer decodes it: it may drop or add a blank.
-    start = prompt if text.startswith(prompt) else _native.generate(folder, prompt, 0, threads)
-    return text[len(start) :]
+    with listener("generate", False) as (on_message, _):
+        return _native.generate(given_path("model", model), prompt, stops, given, on_message)
+
+
+generate.__doc__ = f"""The new text alone: up to ``tokens`` tokens after the prompt, one by one.
+
+The most likely ones, unless ``temperature`` says otherwise; the same seed gives the same text.
+
+stop: texts that end the new text, and are not part of it.
+device: as that of `quantize`.
+
+Other options:
+
+{described(row for key, row in GENERATION_OPTIONS.items() if key not in ("tokens", "device"))}
+
+Raises InputError for a folder without a usable tokenizer, for an empty prompt, and for one that leaves no position for
+a new token.
+"""
 
 
 def inspect(model: str | os.PathLike[str]) -> Inspection:

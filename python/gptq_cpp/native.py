@@ -21,6 +21,7 @@ finally:
 __version__ = _native.version()
 JOB_OPTIONS: dict[str, dict[str, Any]] = {row["key"]: row for row in _native.job_options()}
 EVALUATION_OPTIONS: dict[str, dict[str, Any]] = {row["key"]: row for row in _native.evaluation_options()}
+GENERATION_OPTIONS: dict[str, dict[str, Any]] = {row["key"]: row for row in _native.generation_options()}
 RECIPE_KEYS = tuple(key for key, row in JOB_OPTIONS.items() if row["group"] == "recipe")
 RUN_KEYS = tuple(key for key, row in JOB_OPTIONS.items() if row["group"] != "recipe" and key != "calibration")
 

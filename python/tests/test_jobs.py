@@ -245,7 +245,28 @@ def test_generate_gives_the_new_text_alone(model):
     assert (
         gptq.generate(model, "Once upon a time", tokens=4) == text[: len(gptq.generate(model, "Once upon a time", 4))]
     )
-    assert gptq.generate(model, "Once upon a time", tokens=0) == ""
+    with pytest.raises(gptq.InputError, match="tokens 0"):
+        gptq.generate(model, "Once upon a time", tokens=0)
+
+
+def test_generate_draws_by_its_seed_and_stops(model):
+    def draw(seed: int) -> str:
+        return gptq.generate(model, "Once", 16, temperature=1.2, top_k=100, top_p=0.9, seed=seed, device="cpu")
+
+    assert draw(1) == draw(1) != draw(2)
+    text = gptq.generate(model, "Once upon a time", tokens=12)
+    stop = text[8:11]
+    assert gptq.generate(model, "Once upon a time", 12, stop=stop) == text[: text.index(stop)]
+    assert gptq.generate(model, "Once upon a time", 12, stop=["nothing of it", stop]) == text[: text.index(stop)]
+
+
+def test_generate_says_what_is_wrong(model):
+    for arguments, option in (({"top_p": 2.0}, "top_p"), ({"prompt": ""}, "prompt"), ({"stop": ""}, "stop")):
+        with pytest.raises(gptq.InputError) as raised:
+            gptq.generate(**{"model": model, "prompt": "Once", **arguments})
+        assert raised.value.option == option
+    with pytest.raises(TypeError, match="did you mean 'temperature'"):
+        gptq.generate(model, "Once", temprature=1)
 
 
 def test_tokenize_takes_a_text_texts_and_a_file(model, tmp_path):

@@ -1,6 +1,7 @@
 #include "format/format.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -154,6 +155,45 @@ Matrix HostLinear::dequantized(Backend& backend, DType dtype) const {
   return weight;
 }
 
+std::optional<PackedMatrices> HostLinear::packed(Backend& backend) const {
+  const auto inputs = static_cast<int64_t>(g_idx.size());
+  PackedMatrices result{.bits = bits};
+  std::vector<int32_t> order(g_idx.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto is_before = [&](int32_t a, int32_t b) { return g_idx[a] < g_idx[b]; };
+  const bool is_sorted = std::is_sorted(g_idx.begin(), g_idx.end());
+  if (!is_sorted) std::stable_sort(order.begin(), order.end(), is_before);
+  result.group_size = std::count(g_idx.begin(), g_idx.end(), 0);
+  const int64_t whole = bits == 3 ? 32 : 32 / bits;  // codes that fill words
+  if (inputs == 0 || result.group_size == 0 || (groups > 1 && result.group_size % whole != 0)) return std::nullopt;
+  for (int64_t k = 0; k < inputs; ++k) {
+    if (g_idx[order[k]] != k / result.group_size) return std::nullopt;
+  }
+  result.words = to_device(backend, DType::i32, words.rows(), words.cols(), words.view().data);
+  if (!is_sorted) {
+    Matrix codes(backend, DType::u8, rows, inputs), sorted(backend, DType::u8, rows, inputs);
+    backend.run(ops::Unpack{.words = result.words, .bits = bits, .codes = codes});
+    backend.run(ops::GatherColumns{.x = codes, .ids = order, .y = sorted});
+    backend.run(ops::Pack{.codes = sorted, .bits = bits, .words = result.words});
+    result.order = std::move(order);
+  }
+  std::vector<float> scales_by_group(scales.size());
+  std::vector<uint8_t> zeros_by_group(zeros.size());
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t group = 0; group < groups; ++group) {
+      scales_by_group[group * rows + row] = scales[row * groups + group];
+      zeros_by_group[group * rows + row] = zeros[row * groups + group];
+    }
+  }
+  // As narrow as they are exact.
+  const bool are_halves = std::all_of(scales.begin(), scales.end(),
+                                      [](float scale) { return static_cast<float>(Half(scale)) == scale; });
+  const ConstMatrixView wide(scales_by_group.data(), DType::f32, groups, rows);
+  result.scales = place_matrix(wide, backend, are_halves ? DType::f16 : DType::f32);
+  result.zeros = to_device(backend, DType::u8, groups, rows, zeros_by_group.data());
+  return result;
+}
+
 bool has_negative_scales(const Checkpoint& checkpoint, const std::string& linear, const Format& format) {
   const std::vector<float> scales = load_scales(checkpoint, checkpoint.tensor(cat(linear, ".", format.parts().scales)));
   return std::any_of(scales.begin(), scales.end(), [](float scale) { return scale < 0; });
@@ -176,14 +216,18 @@ void check_scales(const Checkpoint& checkpoint, const std::vector<const StoredTe
   for (size_t i = 0; i < scales.size(); ++i) refuse_nonfinite(checkpoint, *scales[i], bad[i]);
 }
 
-WeightReader quantized_reader(const Checkpoint& checkpoint) {
+WeightReader quantized_reader(const Checkpoint& checkpoint, ModelUse use) {
   const QuantizationConfig config =
       parse_quantization_config(checkpoint.quantization_config(), checkpoint.folder().string());
-  return [&checkpoint, config](const LinearSpec& spec) -> PlaceWeight {
+  return [&checkpoint, config, use](const LinearSpec& spec) -> PlaceWeight {
     if (!checkpoint.has(cat(spec.name, ".", config.format->parts().codes))) return {};
     // Shared, so that copies of the function do not copy the weights.
     auto linear = std::make_shared<const HostLinear>(config.format->read(checkpoint, spec, config));
-    return [linear](Backend& backend, DType dtype) { return linear->dequantized(backend, dtype); };
+    return [linear, use](Backend& backend, DType dtype) -> Weight {
+      std::optional<PackedMatrices> packed;
+      if (use == ModelUse::texts) packed = linear->packed(backend);
+      return packed ? Weight(std::move(*packed)) : Weight(linear->dequantized(backend, dtype));
+    };
   };
 }
 

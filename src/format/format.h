@@ -80,6 +80,8 @@ struct HostLinear {
 
   // Unpacked on the device, which takes it the bytes of the codes meanwhile.
   Matrix dequantized(Backend& backend, DType dtype) const;
+  // Its codes on the device, sorted by group where g_idx is not. Nothing where groups are no whole words of one size.
+  std::optional<PackedMatrices> packed(Backend& backend) const;
 };
 
 // The tensors of an output, in its order.
@@ -180,6 +182,7 @@ void check_scales(const Checkpoint& checkpoint, const std::vector<const StoredTe
 
 // Reads the linears of a quantized checkpoint, for Model: codes and grid in host memory, dequantized where they are
 // placed. The checkpoint must outlive the reader. Throws InputError for tensors whose shapes do not fit together.
-WeightReader quantized_reader(const Checkpoint& checkpoint);
+// For texts weights stay codes, where they can.
+WeightReader quantized_reader(const Checkpoint& checkpoint, ModelUse use = ModelUse::batches);
 
 }  // namespace gptq

@@ -9,7 +9,7 @@ Matrix LatentAttention::latents(const Block& block, const Batch& batch) {
   Backend& backend = *block.backend;
   const Latent& latent = config_.latent;
   const std::vector<Linear>& linears = linears_of(block, StepKind::latent_in);
-  const int64_t q_width = linears[0].weight.rows(), kv_rank = latent.kv_rank;
+  const int64_t q_width = linears[0].out_features(), kv_rank = latent.kv_rank;
   Matrix y(backend, dtype_, batch.tokens(), q_width + kv_rank + latent.rope_dim);
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets) {
     const ConstMatrixView x = rows.of(batch.input.view());
@@ -62,11 +62,8 @@ Matrix LatentAttention::attend(const Block& block, const Batch& batch) {
     backend.run(ops::GatherColumns{
         .x = latent.q_rank > 0 ? projected.view() : x.col_range(0, q_width), .ids = q_columns, .y = q});
     Matrix kv = matrix(zero + 1);
-    const Linear& expand = linears_of(block, StepKind::latent_key_value)[0];
-    backend.run(ops::Linear{.x = x.col_range(q_width, latent.kv_rank),
-                            .w = expand.weight,
-                            .bias = expand.bias,
-                            .y = kv.view().col_range(0, expanded)});
+    multiply(backend, linears_of(block, StepKind::latent_key_value)[0], x.col_range(q_width, latent.kv_rank),
+             kv.view().col_range(0, expanded));
     backend.run(ops::Convert{.x = x.col_range(q_width + latent.kv_rank, latent.rope_dim),
                              .y = kv.view().col_range(shared, latent.rope_dim)});
     backend.run(ops::Clear{.y = kv.view().col_range(zero, 1)});

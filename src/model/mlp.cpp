@@ -78,12 +78,12 @@ void Mlp::activate_sparsely(Backend& backend, const Step& step, double sparsity,
 
 int64_t Mlp::width(const Step& step) const {
   const bool is_fused = !config_.architecture->gate.empty() && step.linears.size() == 1;
-  return step.linears[0].weight.rows() / (is_fused ? 2 : 1);
+  return step.linears[0].out_features() / (is_fused ? 2 : 1);
 }
 
 void Mlp::activate(Backend& backend, const Step& step, ConstMatrixView x, MatrixView y, int64_t room) const {
   const std::vector<Linear>& linears = step.linears;
-  if (backend.fuses_linears(dtype_)) {
+  if (is_fused(backend, linears[0], dtype_)) {
     const ConstMatrixView weight = linears[0].weight, bias = linears[0].bias;
     GatedWeights weights{.gate = weight, .gate_bias = bias, .activation = config_.activation};
     if (weight.rows != y.cols) {  // gate and up fused in one linear

@@ -7,14 +7,14 @@
 
 namespace gptq {
 
-Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader)
+Model::Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader, ModelUse use)
     : backend_(backend),
       dtype_(dtype),
       reader_(std::move(reader)),
       config_(parse_model_config(checkpoint)),
-      weights_(checkpoint, config_, dtype, reader_),
+      weights_(checkpoint, config_, dtype, reader_, use),
       embedding_(checkpoint, config_, dtype),
-      output_head_(checkpoint, config_, backend, dtype, reader_),
+      output_head_(checkpoint, config_, backend, dtype, reader_, use),
       ropes_(config_),
       residual_(config_, dtype, micro_batches_),
       attention_(config_, dtype, ropes_, micro_batches_),

@@ -26,7 +26,8 @@ class Model {
   // Validates that every tensor of every block exists with the shape that config.json implies, except weights that
   // `reader` provides. Without a reader, reads plain float weights. Like transformers, ignores tensors that config.json
   // does not imply: a head despite tied embeddings, a bias despite attention_bias = false.
-  Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr);
+  Model(const Checkpoint& checkpoint, Backend& backend, DType dtype, WeightReader reader = nullptr,
+        ModelUse use = ModelUse::batches);
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 

@@ -61,8 +61,7 @@ Matrix OutputHead::logits(const Batch& batch, int64_t first, int64_t count) {
   Backend& backend = *backend_;
   const Matrix normed = transformed(batch.residual.view().row_range(first, count));
   Matrix logits(backend, DType::f32, count, config_.vocabulary);
-  const Matrix& w = weight();
-  backend.run(ops::Linear{.x = normed, .w = w, .bias = bias_, .y = logits});
+  multiply(backend, head(), normed, logits);
   if (config_.logit_cap > 0) backend.run(ops::Cap{.kind = ops::Cap::soft, .bound = config_.logit_cap, .x = logits});
   return logits;
 }
@@ -79,22 +78,27 @@ void OutputHead::set_blank() {
   }
   for (const PartSpec& spec : altup_projections(config_, config_.architecture->altup.unembed_projections))
     unembed_projections_.push_back({.weight = Matrix(*backend_, DType::f32, spec.rows, spec.cols), .bias = {}});
-  weight_ = Matrix(*backend_, like.dtype, like.rows, like.cols);
-  if (config_.head_bias) bias_ = Matrix(*backend_, DType::f32, 1, config_.vocabulary);
+  head_.weight = Matrix(*backend_, like.dtype, like.rows, like.cols);
+  if (config_.head_bias) head_.bias = Matrix(*backend_, DType::f32, 1, config_.vocabulary);
 }
 
 // Reads, checks and uploads the head in parts, as it is large.
-const Matrix& OutputHead::weight() {
-  if (!weight_.empty()) return weight_;
+const Linear& OutputHead::head() {
+  if (head_.out_features() > 0) return head_;
   refuse_headless(checkpoint_, config_);
   if (config_.head_bias) {
     const StoredTensor& tensor = checkpoint_.tensor(config_.head + ".bias", {config_.vocabulary});
     const Matrix stored = checkpoint_.load(tensor);
     check_finite(checkpoint_, tensor, stored);
-    bias_ = place_matrix(stored, *backend_, DType::f32);
+    head_.bias = place_matrix(stored, *backend_, DType::f32);
   }
   if (reader_ && !config_.tied_embeddings) {
-    if (const PlaceWeight place = reader_(head_spec(config_))) return weight_ = place(*backend_, dtype_);
+    if (const PlaceWeight place = reader_(head_spec(config_))) {
+      Weight weight = place(*backend_, dtype_);
+      head_.weight = std::move(weight.dense);
+      head_.packed = std::move(weight.packed);
+      return head_;
+    }
   }
   constexpr int64_t kPart = int64_t{32} << 20;
   const StoredTensor& tensor = checkpoint_.tensor(head_tensor(config_));
@@ -112,7 +116,8 @@ const Matrix& OutputHead::weight() {
     backend_->upload(weight.view().row_range(first, count), part.view().data);
   }
   refuse_nonfinite(checkpoint_, tensor, bad);
-  return weight_ = std::move(weight);
+  head_.weight = std::move(weight);
+  return head_;
 }
 
 const std::vector<Affine>& OutputHead::unembed_projections() {
@@ -131,11 +136,11 @@ const Affine& OutputHead::norm() {
 }
 
 Matrix OutputHead::take_weight() {
-  weight();
-  if (weight_.dtype() == dtype_) return std::move(weight_);
-  Matrix converted(*backend_, dtype_, weight_.rows(), weight_.cols());
-  backend_->run(ops::Convert{.x = weight_, .y = converted});
-  weight_ = Matrix();
+  head();
+  Matrix weight = std::exchange(head_.weight, Matrix());
+  if (weight.dtype() == dtype_) return weight;
+  Matrix converted(*backend_, dtype_, weight.rows(), weight.cols());
+  backend_->run(ops::Convert{.x = weight, .y = converted});
   return converted;
 }
 

@@ -14,8 +14,10 @@ class OutputHead {
  public:
   // On `backend`, until compute_on() names another one. References must outlive it.
   OutputHead(const Checkpoint& checkpoint, const ModelConfig& config, Backend& backend, DType dtype,
-             const WeightReader& reader)
-      : checkpoint_(checkpoint), config_(config), backend_(&backend), dtype_(dtype), reader_(reader) {}
+             const WeightReader& reader, ModelUse use)
+      : checkpoint_(checkpoint), config_(config), backend_(&backend), dtype_(dtype), reader_(reader) {
+    head_.is_for_texts = use == ModelUse::texts;
+  }
 
   void compute_on(Backend& backend) { backend_ = &backend; }
 
@@ -32,8 +34,9 @@ class OutputHead {
     dense_ = {};
     head_norm_ = {};
     unembed_projections_.clear();
-    weight_ = Matrix();
-    bias_ = Matrix();
+    head_.weight = Matrix();
+    head_.packed = {};
+    head_.bias = Matrix();
   }
   // Allocates them without reading, for runs that only count.
   void set_blank();
@@ -43,7 +46,7 @@ class OutputHead {
   Matrix transformed(ConstMatrixView states);
   const std::vector<Affine>& unembed_projections();
   const Affine& norm();
-  const Matrix& weight();
+  const Linear& head();
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
@@ -52,7 +55,7 @@ class OutputHead {
   const WeightReader& reader_;
   Affine norm_, dense_, head_norm_;
   std::vector<Affine> unembed_projections_;
-  Matrix weight_, bias_;  // the weight in the checkpoint's dtype
+  Linear head_;  // the weight in the checkpoint's dtype
 };
 
 }  // namespace gptq

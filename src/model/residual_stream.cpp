@@ -83,7 +83,7 @@ void ResidualStream::add_linear(const Block& block, StepKind step, Part post_nor
                                 Batch& batch) {
   micro_batches_.for_each(batch, [&](Rows rows, SequenceOffsets) {
     const Linear& linear = linears_of(block, step)[0];
-    if (part_of(block, post_norm).weight.empty() && block.backend->fuses_linears(dtype_)) {
+    if (part_of(block, post_norm).weight.empty() && is_fused(*block.backend, linear, dtype_)) {
       return block.backend->run(ops::AddLinear{.x = rows.of(input),
                                                .w = linear.weight,
                                                .bias = linear.bias,

@@ -38,7 +38,11 @@ StagedBlock Weights::blank_block(int64_t index, Memory& memory) const {
 }
 
 Linear Weights::place(const StagedBlock::StagedLinear& staged, Backend& backend) const {
-  Linear linear{.name = staged.name, .weight = staged.weight(backend, dtype_)};
+  Weight weight = staged.weight(backend, dtype_);
+  Linear linear{.name = staged.name,
+                .weight = std::move(weight.dense),
+                .packed = std::move(weight.packed),
+                .is_for_texts = use_ == ModelUse::texts};
   if (!staged.bias.empty()) linear.bias = place_matrix(staged.bias, backend, dtype_);
   return linear;
 }

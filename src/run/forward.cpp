@@ -10,7 +10,7 @@
 namespace gptq {
 
 OpenModel::OpenModel(const std::string& folder, const Evaluation& options, const Resources& resources, Devices& devices,
-                     std::vector<Notice>& notices)
+                     std::vector<Notice>& notices, ModelUse use)
     : checkpoint_(folder), resources_(resources) {
   const Json& quantization = checkpoint_.quantization_config();
   if (!quantization.is_null() && !reads_codes(quantization) && checkpoint_.can_dequantize()) dequantize(checkpoint_);
@@ -23,7 +23,7 @@ OpenModel::OpenModel(const std::string& folder, const Evaluation& options, const
   notices.push_back({Level::message, message_of(chosen)});
   const bool quantized = !checkpoint_.quantization_config().is_null();
   session_.emplace(checkpoint_, placement_, devices, chosen.computed,
-                   quantized ? quantized_reader(checkpoint_) : WeightReader{}, StateOptions{});
+                   quantized ? quantized_reader(checkpoint_, use) : WeightReader{}, StateOptions{}, use);
   walk_.emplace(*session_, WalkOptions{.trims = false, .at_boundary = {}, .stop = options.stop});
 }
 

@@ -18,10 +18,9 @@ namespace gptq {
 class OpenModel final : private Visitor {
  public:
   // References must outlive it. Throws InputError for an invalid folder, map or precision, and for a model without an
-  // output head. Of `options` it takes the device map, the precision, the keys to
-  // ignore and the stop token.
+  // output head. Of `options` it takes the device map, the precision, the keys to ignore and the stop token.
   OpenModel(const std::string& folder, const Evaluation& options, const Resources& resources, Devices& devices,
-            std::vector<Notice>& notices);
+            std::vector<Notice>& notices, ModelUse use = ModelUse::batches);
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   Model& model() { return session_->model(); }

@@ -66,6 +66,15 @@ GeneratedText continued(TextModel& model, const Tokenizer& tokenizer, const Gene
   return result;
 }
 
+void check_chat(const Generation& generation) {
+  check(generation);
+  if (ChatTemplate::exists(generation.model)) return;
+  throw InputError(cat(generation.model,
+                       ": a chat needs a chat template, and there is none (no chat_template.jinja and no "
+                       "\"chat_template\" in tokenizer_config.json): add one, or continue a `prompt` without it"),
+                   {.option = {}, .file = generation.model, .tensor = {}});
+}
+
 }  // namespace
 
 std::vector<TokenSequence> tokenize(const std::string& model, const std::string& text, std::stop_token stop,
@@ -89,7 +98,7 @@ GeneratedText generate(const Generation& generation, const std::string& prompt, 
 
 struct Conversation::State {
   State(const Generation& generation, const std::string& system, const Listener& listener)
-      : generation((check(generation), generation)),
+      : generation((check_chat(generation), generation)),
         chat_template(generation.model),
         model(generation, listener),
         tokenizer(model.checkpoint().folder()),

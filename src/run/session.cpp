@@ -28,10 +28,10 @@ Backend& Devices::operator[](const std::string& name) {
 }
 
 DeviceSession::DeviceSession(const Checkpoint& checkpoint, const Placement& placement, Devices& devices, DType dtype,
-                             WeightReader reader, StateOptions states)
+                             WeightReader reader, StateOptions states, ModelUse use)
     : Session(placement), devices_(devices), states_(std::move(states)) {
   for (const std::string& name : placement.devices) devices_[name];
-  model_ = std::make_unique<Model>(checkpoint, first(), dtype, std::move(reader));
+  model_ = std::make_unique<Model>(checkpoint, first(), dtype, std::move(reader), use);
   model_->output_head().compute_on(head());
 }
 

@@ -94,7 +94,7 @@ class DeviceSession final : public Session {
  public:
   // References must outlive the session. reader: reads quantized weights, as in Model.
   DeviceSession(const Checkpoint& checkpoint, const Placement& placement, Devices& devices, DType dtype,
-                WeightReader reader, StateOptions states);
+                WeightReader reader, StateOptions states, ModelUse use = ModelUse::batches);
 
   Backend& device(const std::string& name) override { return devices_[name]; }
   Model& model() override { return *model_; }

@@ -58,7 +58,7 @@ bool is_recurrent(const ModelConfig& config) {
 TextModel::TextModel(const Generation& generation, const Listener& listener)
     : resources_(find_resources(generation.max_memory)),
       devices_(resources_, generation.threads),
-      opened_(generation.model, evaluation_of(generation), resources_, devices_, notices_),
+      opened_(generation.model, evaluation_of(generation), resources_, devices_, notices_, ModelUse::texts),
       cache_(opened_.blocks()),
       end_tokens_(end_tokens_of(opened_.checkpoint())) {
   if (is_recurrent(opened_.model().config())) notices_.emplace_back().text = kRecurrent;

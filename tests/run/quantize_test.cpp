@@ -252,7 +252,7 @@ std::map<std::string, std::vector<float>> dequantized(const fs::path& folder) {
     for (const auto& step : step_specs(config, block)) {
       for (const LinearSpec& linear : step) {
         const PlaceWeight place = reader(linear);
-        if (place) weights[linear.name] = to_host<float>(*backend, place(*backend, DType::f32));
+        if (place) weights[linear.name] = to_host<float>(*backend, place(*backend, DType::f32).dense);
       }
     }
   }

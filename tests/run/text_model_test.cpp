@@ -5,8 +5,11 @@
 #include <cmath>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "golden_families.h"
+#include "gptq/gptq.h"
+#include "io/json.h"
 #include "tiny_model.h"
 
 namespace gptq {
@@ -95,7 +98,77 @@ TEST_P(TextOfFamilies, MayGoBackAndPassSeveralTokensAtOnce) {
   EXPECT_EQ(cached.computed(), 1);
 }
 
+// The weights of a quantized folder stay codes.
+TEST_P(TextOfFamilies, OfAQuantizedFolderIsThatOfItsUnpackedWeights) {
+  const testing_model::TemporaryFolder folder;
+  Job job{.model = generation().model, .output = folder / "out", .threads = 1, .final_check = false};
+  job.recipe.method = Method::rtn;
+  job.recipe.group_size = -1;
+  quantize(job);
+  Generation quantized = generation();
+  quantized.model = folder / "out";
+  TextModel packed(quantized, {});
+  Plain unpacked(quantized);
+  TokenSequence tokens = prompt_of(9, 3);
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<float> found = packed.next_logits(tokens), wanted = unpacked.next_logits(tokens);
+    ASSERT_LT(difference(found, wanted), kRoundings) << "after " << tokens.size() << " tokens";
+    tokens.push_back(most_likely(wanted));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Golden, TextOfFamilies, testing::ValuesIn(family_names()), test_name);
+
+// Made by tests/golden/texts/make.py.
+TEST(TextModel, WritesTheGreedyTextsOfTransformers) {
+  const fs::path golden = GPTQ_GOLDEN;
+  const Json file = read_json(golden / "texts" / "texts.json");
+  EXPECT_GE(file.at("texts").size(), 10U);
+  for (const auto& [family, texts] : file.at("texts").items()) {
+    SCOPED_TRACE(family);
+    TextModel model({.model = golden / "families" / family, .precision = "fp32", .threads = 1}, {});
+    for (size_t i = 0; i < texts.size(); ++i) {
+      TokenSequence tokens = file.at("prompts").at(i).get<TokenSequence>();
+      const size_t prompt = tokens.size();
+      while (tokens.size() < prompt + texts[i].size()) tokens.push_back(most_likely(model.next_logits(tokens)));
+      EXPECT_EQ(TokenSequence(tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end()),
+                texts[i].get<TokenSequence>());
+    }
+  }
+}
+
+// Each width, groups that are shuffled, zeros of their own, signed scales, and a quantized head.
+TEST(TextModel, MultipliesCodesOfEveryRecipe) {
+  const testing_model::TemporaryFolder folder;
+  testing_model::write_tiny_model(folder / "model");
+  testing_model::write_ids(folder / "ids.jsonl", 8, 32);
+  const auto job_with = [&](int bits) {
+    Job job{.model = folder / "model", .output = folder / "out", .threads = 1, .overwrite = true, .final_check = false};
+    job.calibration = {.file = folder / "ids.jsonl", .samples = 8, .sequence_length = 32};
+    job.recipe.bits = bits;
+    job.recipe.group_size = 32;
+    return job;
+  };
+  const auto expect_same_text = [&](const Job& job) {
+    quantize(job);
+    const Generation generation{.model = job.output, .precision = "fp32", .threads = 2};
+    TextModel packed(generation, {});
+    Plain unpacked(generation);
+    for (const int64_t length : {9, 10}) {  // many rows, then one
+      const TokenSequence tokens = prompt_of(length, 2);
+      EXPECT_LT(difference(packed.next_logits(tokens), unpacked.next_logits(tokens)), kRoundings) << job.recipe.bits;
+    }
+  };
+  for (const int bits : {2, 3, 4, 8}) {
+    expect_same_text(job_with(bits));
+    Job shuffled = job_with(bits);
+    set_option(shuffled, "desc_act", true);
+    shuffled.recipe.sym = false;
+    shuffled.recipe.lm_head = true;
+    if (bits == 2) shuffled.recipe.refine = "none";
+    expect_same_text(shuffled);
+  }
+}
 
 }  // namespace
 }  // namespace gptq

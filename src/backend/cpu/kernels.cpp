@@ -693,13 +693,13 @@ void dequantize(int64_t n, const uint8_t* codes, const float* scales, const uint
 
 }  // namespace
 
-extern const PackedKernels kPackedKernels;
+extern const NarrowKernels kNarrowKernels;
 extern const ProductKernels kProductKernels;
 extern const Kernels kKernels;
 const Kernels kKernels = {
     .isa = GPTQ_TEXT(GPTQ_ISA),
     .products = &kProductKernels,
-    .packed = &kPackedKernels,
+    .narrow = &kNarrowKernels,
     .lanes = kLanes,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,

@@ -27,7 +27,7 @@ struct GridRules {
   float shrink_step, norm;
 };
 
-struct PackedKernels;
+struct NarrowKernels;
 struct ProductKernels;
 
 // y = activation(x) * up, in f32 or bf16.
@@ -58,7 +58,7 @@ struct ScanToken {
 struct Kernels {
   const char* isa;
   const ProductKernels* products;
-  const PackedKernels* packed;
+  const NarrowKernels* narrow;
   // The most rows that one call of a grid kernel takes; each SIMD lane is a row.
   int64_t lanes;
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "backend/cpu/packed_kernels.h"
+#include "backend/cpu/narrow_kernels.h"
 #include "backend/cpu/partition.h"
 #include "backend/cpu/products.h"
 
@@ -63,7 +63,7 @@ WideInput wide_input(const CpuBackend& cpu, ConstMatrixView x, const PackedWeigh
 
 // Outputs [first, first + n): group by group, sums of codes become sums of weights.
 void multiply_codes(CpuBackend& cpu, const ops::PackedLinear& op, const WideInput& input, int64_t first, int64_t n) {
-  const PackedKernels& kernels = *cpu.kernels.packed;
+  const NarrowKernels& kernels = *cpu.kernels.narrow;
   const PackedWeight weight = op.weight.part(first, n);
   const int64_t rows = op.x.rows, inputs = op.x.cols, width = rounded_up(n, kLine);
   ScratchPool::Lease lease = cpu.scratch.borrow((2 * rows + 1) * width, 3);
@@ -93,7 +93,7 @@ void multiply_codes(CpuBackend& cpu, const ops::PackedLinear& op, const WideInpu
 
 void packed_linear(CpuBackend& cpu, const ops::PackedLinear& op) {
   if (op.y.empty()) return;
-  if (op.x.rows > PackedKernels::kMostRows) {
+  if (op.x.rows > NarrowKernels::kMostRows) {
     const int64_t half = op.x.rows / 2, rest = op.x.rows - half;
     packed_linear(cpu, {op.x.row_range(0, half), op.weight, op.bias, op.y.row_range(0, half)});
     return packed_linear(cpu, {op.x.row_range(half, rest), op.weight, op.bias, op.y.row_range(half, rest)});
@@ -108,6 +108,7 @@ void packed_linear(CpuBackend& cpu, const ops::PackedLinear& op) {
 void narrow_linear(CpuBackend& cpu, const ops::NarrowLinear& op) {
   if (op.y.empty()) return;
   if (op.x.rows > ops::NarrowLinear::kMostRows) return op.compose(cpu);
+  const NarrowKernels& kernels = *cpu.kernels.narrow;
   const int64_t inputs = op.x.cols, rows = op.x.rows;
   const std::vector<float> x = cpu.widened(op.x), bias = cpu.widened(op.bias);
   const EvenPartition tasks = tasks_of(cpu, op.w.rows, op.w.size() * static_cast<int64_t>(size_of(op.w.dtype)));
@@ -115,10 +116,13 @@ void narrow_linear(CpuBackend& cpu, const ops::NarrowLinear& op) {
     const int64_t first = tasks.start(task), n = tasks.length(task);
     ScratchPool::Lease lease = cpu.scratch.borrow(inputs + rows * n, 2);
     float *const wide = lease.take(inputs), *const results = lease.take(rows * n);
+    const bool is_bf16 = op.w.dtype == DType::bf16;
     for (int64_t i = 0; i < n; ++i) {
-      const float* const w = cpu.as_f32(op.w, first + i, wide);
+      const float* const w = is_bf16 ? nullptr : cpu.as_f32(op.w, first + i, wide);
       for (int64_t row = 0; row < rows; ++row) {
-        results[row * n + i] = cpu.kernels.product(x.data() + row * inputs, w, inputs) +
+        const float* const own = x.data() + row * inputs;
+        results[row * n + i] = (is_bf16 ? kernels.product_bf16(own, op.w.row<uint16_t>(first + i), inputs)
+                                        : kernels.product(own, w, inputs)) +
                                (bias.empty() ? 0.0F : bias[static_cast<size_t>(first + i)]);
       }
     }

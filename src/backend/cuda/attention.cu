@@ -5,6 +5,7 @@
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/gpu.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/rows.cuh"
 #include "base/error.h"
 #include "ops/attention.h"
 
@@ -98,8 +99,77 @@ void attention(Gpu& gpu, const ops::Attention& op) {
   });
 }
 
+// A few queries of one sequence. A block has one query of one head: its threads share the keys out for the scores, then
+// the columns for the sum of values. Limited by reading keys and values.
+struct CachedArguments {
+  AnyRows q, k, v, scores, y;
+  int head_dim, heads_per_kv, window, chunk;  // 0: no bound
+  int64_t earlier;                            // keys before the first query
+  float scale, soft_cap;
+  const float *slopes, *sinks;
+};
+
+__global__ void __launch_bounds__(kThreads) cached_attention_kernel(CachedArguments a) {
+  const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  const int64_t row = blockIdx.y, query = a.earlier + row, column = static_cast<int64_t>(head) * a.head_dim;
+  const int64_t kv_column = static_cast<int64_t>(head / a.heads_per_kv) * a.head_dim;
+  int64_t first = a.window > 0 && query >= a.window ? query - a.window + 1 : 0;
+  if (a.chunk > 0) first = max(first, query / a.chunk * a.chunk);
+  float* const own = static_cast<float*>(a.scores.data) + (row * gridDim.x + head) * a.scores.stride;
+
+  float top = a.sinks == nullptr ? -INFINITY : a.sinks[head];
+  for (int64_t key = first + thread; key <= query; key += kThreads) {
+    float score = 0;
+    for (int d = 0; d < a.head_dim; ++d) score = fmaf(a.q.get(row, column + d), a.k.get(key, kv_column + d), score);
+    score *= a.scale;
+    if (a.soft_cap > 0) score = a.soft_cap * tanhf(score / a.soft_cap);
+    if (a.slopes != nullptr) score += a.slopes[head] * static_cast<float>(key - query);
+    own[key] = score;
+    top = fmaxf(top, score);
+  }
+  top = over_block(top, Maximum());
+  float total = 0;
+  for (int64_t key = first + thread; key <= query; key += kThreads) {
+    own[key] = expf(own[key] - top);
+    total += own[key];
+  }
+  total = over_block(total, Sum());  // after it all threads see all scores
+  if (a.sinks != nullptr) total += expf(a.sinks[head] - top);  // it has no value
+  for (int d = thread; d < a.head_dim; d += kThreads) {
+    float sum = 0;
+    for (int64_t key = first; key <= query; ++key) sum = fmaf(own[key], a.v.get(key, kv_column + d), sum);
+    a.y.set(row, column + d, sum / total);
+  }
+}
+
+void cached_attention(Gpu& gpu, const ops::CachedAttention& op) {
+  if (op.y.empty()) return;
+  const AttentionShape& shape = op.shape;
+  const Matrix scores(gpu.memory(), DType::f32, op.q.rows * shape.heads, op.k.rows);
+  const auto bound = [&](int64_t keys) { return static_cast<int>(std::min(keys, op.k.rows)); };  // 0 stays 0
+  const dim3 blocks(static_cast<unsigned>(shape.heads), static_cast<unsigned>(op.q.rows));
+  cached_attention_kernel<<<blocks, kThreads, 0, gpu.stream()>>>(
+      {.q = any_rows(op.q),
+       .k = any_rows(op.k),
+       .v = any_rows(op.v),
+       .scores = any_rows(scores.view()),
+       .y = any_rows(op.y),
+       .head_dim = static_cast<int>(shape.head_dim),
+       .heads_per_kv = static_cast<int>(shape.heads / shape.kv_heads),
+       .window = bound(shape.window),
+       .chunk = bound(shape.chunk),
+       .earlier = op.k.rows - op.q.rows,
+       .scale = shape.scale,
+       .soft_cap = shape.soft_cap,
+       .slopes = shape.slopes.empty() ? nullptr : shape.slopes.row<float>(0),
+       .sinks = shape.sinks.empty() ? nullptr : shape.sinks.row<float>(0)});
+}
+
 }  // namespace
 
-void add_attention_ops(GpuOps& table) { table.add<attention>(); }
+void add_attention_ops(GpuOps& table) {
+  table.add<attention>();
+  table.add<cached_attention>();
+}
 
 }  // namespace gptq::cuda

@@ -1,7 +1,8 @@
-// Products with codes, compiled once per instruction set. A lane is an output: its word is loaded once, each code in it
-// becomes a float in a register, and a row of x broadcasts its element. The sums of a few hundred outputs stay in L1
-// while the words stream by in the order of memory. Limited by memory, or by three instructions a code.
-#include "backend/cpu/packed_kernels.h"
+// Products of a few rows, compiled once per instruction set.
+// With codes a lane is an output: its word is loaded once, each code in it becomes a float in a register, and a row of x
+// broadcasts its element. The sums of a few hundred outputs stay in L1 while the words stream by in the order of memory.
+// Limited by memory, or by three instructions a code. Other weights are multiplied along their rows: limited by memory.
+#include "backend/cpu/narrow_kernels.h"
 
 #include "backend/cpu/lanes.h"
 
@@ -87,7 +88,7 @@ using AddCodes = void (*)(const CodeColumns&, int64_t, FloatRows, float*, int64_
 
 template <int kBits>
 AddCodes for_rows(int64_t rows) {
-  static_assert(PackedKernels::kMostRows == 4);
+  static_assert(NarrowKernels::kMostRows == 4);
   constexpr AddCodes kFunctions[] = {add_codes_of<kBits, 1>, add_codes_of<kBits, 2>, add_codes_of<kBits, 3>,
                                      add_codes_of<kBits, 4>};
   return kFunctions[rows - 1];
@@ -106,10 +107,34 @@ void add_group(const float* sums, const float* scales, const uint8_t* zeros, flo
   for (int64_t i = 0; i < n; ++i) y[i] += scales[i] * (sums[i] - static_cast<float>(zeros[i]) * total);
 }
 
+[[gnu::always_inline]] inline Lanes load_weights(const float* w) { return load(w); }
+[[gnu::always_inline]] inline Lanes load_weights(const uint16_t* w) { return load_bf16(w); }
+float widened(float w) { return w; }
+float widened(uint16_t w) { return bits_of<float>(static_cast<uint32_t>(w) << 16); }
+
+template <typename Element>
+float product(const float* x, const Element* w, int64_t n) {
+  constexpr int64_t kSums = 4;  // enough to hide the latency of an addition
+  Lanes sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums * kLanes <= n; i += kSums * kLanes) {
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kSums; ++j) sums[j] += load(x + i + j * kLanes) * load_weights(w + i + j * kLanes);
+  }
+  for (; i + kLanes <= n; i += kLanes) sums[0] += load(x + i) * load_weights(w + i);
+  const Lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  float sum = 0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += all[lane];
+  for (; i < n; ++i) sum += x[i] * widened(w[i]);
+  return sum;
+}
+
 }  // namespace
 
-extern const PackedKernels kPackedKernels;
-const PackedKernels kPackedKernels = {.add_codes = add_codes, .add_group = add_group};
+extern const NarrowKernels kNarrowKernels;
+const NarrowKernels kNarrowKernels = {.add_codes = add_codes, .add_group = add_group,
+                                      .product = product<float>,
+                                      .product_bf16 = product<uint16_t>};
 
 }  // namespace GPTQ_ISA
 }  // namespace gptq

@@ -1,4 +1,4 @@
-// The kernels that multiply by codes of 2, 3, 4 or 8 bits without unpacking them to memory.
+// The kernels that multiply a few rows by weights as they are stored: codes of 2, 3, 4 or 8 bits, and bf16.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct CodeColumns {
   int bits = 4;
 };
 
-struct PackedKernels {
+struct NarrowKernels {
   // The most rows of x that one call takes.
   static constexpr int64_t kMostRows = 4;
 
@@ -22,6 +22,10 @@ struct PackedKernels {
   void (*add_codes)(const CodeColumns& codes, int64_t inputs, FloatRows x, int64_t rows, float* sums, int64_t stride);
   // y += scale (sum - zero * total) for n outputs, where total is the sum of the group's x.
   void (*add_group)(const float* sums, const float* scales, const uint8_t* zeros, float total, int64_t n, float* y);
+
+  // sum x * w, in several partial sums.
+  float (*product)(const float* x, const float* w, int64_t n);
+  float (*product_bf16)(const float* x, const uint16_t* w, int64_t n);
 };
 
 }  // namespace gptq
