@@ -91,7 +91,6 @@ TEST_F(GenerationCli, FlagsThatMeanNothingAreRefused) {
            {{"--prompt", "a", "--top-p", "2"}, {"--top-p 2", "probability"}},
            {{"--prompt", "a", "--top-p", "0"}, {"--top-p 0"}},
            {{"--prompt", "a", "--top-k", "-1"}, {"--top-k -1"}},
-           {{"--prompt", "a", "--seed", "-1"}, {"--seed"}},
            {{"--prompt", "a", "--stop", ""}, {"--stop is an empty text"}},
            {{"--prompt", "a", "--device", "tpu:0"}, {"tpu:0"}},
            {{"--prompt", "a", "--precision", "int7"}, {"--precision", "int7"}}})

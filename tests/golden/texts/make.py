@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Greedy continuations of token ids by transformers, in fp32, for some of the families beside this folder.
 
+Every token comes from a pass of all tokens before it: with its cache, transformers 5.24 writes another text for mamba2
+than its own full pass.
+
     tests/golden/texts/make.py        # writes texts.json; needs PyTorch and transformers 5.24
 """
 
@@ -15,6 +18,7 @@ FAMILIES = [
     "bloom",
     "deepseek_v3",
     "falcon-7b",
+    "falcon_h1",
     "gemma2",
     "gemma3_text",
     "gpt2",
@@ -37,7 +41,7 @@ TOKENS = 16
 
 def continuation(model: torch.nn.Module, prompt: list[int]) -> list[int]:
     model.generation_config.eos_token_id = None  # which would end some early
-    ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=TOKENS, pad_token_id=0)
+    ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=TOKENS, pad_token_id=0, use_cache=False)
     return ids[0, len(prompt) :].tolist()
 
 
