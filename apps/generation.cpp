@@ -55,7 +55,8 @@ void end_line() {
 
 void add_common_options(CLI::App& command, GenerationOptions& o) {
   command.add_option("MODEL", o.generation.model, "model folder, plain or quantized")->required();
-  command.add_option("--stop", o.generation.stops, "a text that ends the new text; repeatable")->allow_extra_args(false);
+  command.add_option("--stop", o.generation.stops, "a text that ends the new text; repeatable")
+      ->allow_extra_args(false);
   o.given.add_to(command);
   command.add_flag("--quiet", o.quiet, "no messages, no speeds");
 }

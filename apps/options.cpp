@@ -53,8 +53,9 @@ GivenOptions::GivenOptions(const std::vector<OptionInfo>& options) {
 void GivenOptions::add_to(CLI::App& command) {
   for (Given& given : given_) {
     const OptionInfo& info = *given.info;
+    const std::string names = "--" + info.on + (info.key == "device_map" ? ",--device" : "");
     const auto add = [&](auto& value) {
-      CLI::Option* option = command.add_option("--" + info.on, value, help_of(info));
+      CLI::Option* option = command.add_option(names, value, help_of(info));
       if (!shows_default_in_help(info) && !info.initial.empty()) option->default_str(info.initial);
     };
     using Kind = OptionInfo::Kind;

@@ -1,4 +1,5 @@
-// Flags -> Job, Evaluation and Generation: the words of the command line, which come from the tables of options (gptq/options.h).
+// Flags -> Job, Evaluation and Generation: the words of the command line, which come from the tables of options
+// (gptq/options.h).
 #pragma once
 
 #include <deque>

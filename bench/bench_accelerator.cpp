@@ -288,6 +288,14 @@ void Bench::columns(int64_t rows, int64_t cols) {
          [&] { backend_->run(ops::Pack{.codes = codes, .bits = 4, .words = words}); });
   memory(("unpack 4 bits, " + shape).c_str(), 1.5 * rows * cols,
          [&] { backend_->run(ops::Unpack{.words = words, .bits = 4, .codes = codes}); });
+  const Matrix group_scales = random(cols / kGroup, rows, DType::f16), row = random(1, cols, DType::bf16);
+  Matrix group_zeros(*backend_, DType::u8, cols / kGroup, rows), result(*backend_, DType::bf16, 1, rows);
+  backend_->run(ops::Clear{.y = group_zeros});
+  const PackedWeight packed{words, group_scales, group_zeros, 4, kGroup};
+  memory(("1 row by 4 bits, " + shape).c_str(), 0.5 * rows * cols,
+         [&] { backend_->run(ops::PackedLinear{.x = row, .weight = packed, .bias = {}, .y = result}); });
+  memory(("dequantize 4 bits to bf16, " + shape).c_str(), 2.5 * rows * cols,
+         [&] { backend_->run(ops::DequantizePacked{.weight = packed, .w = dequantized}); });
   std::vector<int32_t> g_idx(static_cast<size_t>(cols));
   for (size_t k = 0; k < g_idx.size(); ++k) g_idx[k] = static_cast<int32_t>(k / kGroup);
   memory(("dequantize to bf16, " + shape).c_str(), 3.0 * rows * cols,

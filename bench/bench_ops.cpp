@@ -141,6 +141,35 @@ Case attention(Backend& backend, const Model& model, float soft_cap = 0, int64_t
           }};
 }
 
+// One row, as of a text that grows token by token: by a weight of 4 bits in groups of 64, and by one of bf16.
+Case packed_linear(Backend& backend, int64_t n, int64_t k) {
+  auto x = keep(random(backend, 1, k)), y = keep(Matrix(backend, DType::f32, 1, n));
+  auto words = keep(filled(backend, DType::i32, k / 8, n)), zeros = keep(filled(backend, DType::u8, k / 64, n)),
+       scales = keep(random(backend, k / 64, n, 1, DType::f16));
+  const double bytes = static_cast<double>(words->bytes() + zeros->bytes() + scales->bytes());
+  return {Kind::bytes, bytes, [=, &backend] {
+            backend.run(ops::PackedLinear{.x = *x, .weight = {*words, *scales, *zeros, 4, 64}, .bias = {}, .y = *y});
+          }};
+}
+
+Case narrow_linear(Backend& backend, int64_t n, int64_t k) {
+  auto x = keep(random(backend, 1, k)), w = keep(random(backend, n, k, 1, DType::bf16)),
+       y = keep(Matrix(backend, DType::f32, 1, n));
+  return {Kind::bytes, static_cast<double>(w->bytes()),
+          [=, &backend] { backend.run(ops::NarrowLinear{.x = *x, .w = *w, .bias = {}, .y = *y}); }};
+}
+
+// Its query and the keys of a sequence.
+Case cached_attention(Backend& backend, const Model& model) {
+  auto q = keep(random(backend, 1, model.heads * model.head_dim)),
+       k = keep(random(backend, model.sequence, model.kv_heads * model.head_dim)),
+       v = keep(random(backend, model.sequence, model.kv_heads * model.head_dim)),
+       y = keep(Matrix(backend, DType::f32, 1, model.heads * model.head_dim));
+  const AttentionShape shape = {model.heads, model.kv_heads, model.head_dim, 0.1F};
+  return {Kind::bytes, static_cast<double>(k->bytes() + v->bytes()),
+          [=, &backend] { backend.run(ops::CachedAttention{.q = *q, .k = *k, .v = *v, .shape = shape, .y = *y}); }};
+}
+
 // The mixer of Granite 4.0-H Tiny for 2048 tokens of one sequence: its time beside that of its two projections. The
 // work counts the products of a chunked form in chunks of 64.
 constexpr StateSpaceShape kDual = {.heads = 48, .head_dim = 64, .groups = 1, .state = 128};
@@ -481,6 +510,9 @@ const std::vector<std::pair<const char*, Setup>>& setups() {
            b.run(ops::TokenLosses{.logits = x, .targets = targets, .losses = y.view().col_range(0, 1)});
          });
        }},
+      {"packed_linear, 1 row", [](Backend& b, const Model& m) { return packed_linear(b, m.intermediate, m.hidden); }},
+      {"narrow_linear, 1 row", [](Backend& b, const Model& m) { return narrow_linear(b, m.intermediate, m.hidden); }},
+      {"cached_attention, 1 query", cached_attention},
       {"permute_symmetric",
        [](Backend& b, const Model& m) {
          std::vector<int32_t> order(static_cast<size_t>(m.hidden));

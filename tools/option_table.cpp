@@ -71,5 +71,6 @@ int main() {
   std::printf(
       "\n`gptq eval` and `gptq compare` also take `--device-map`, `--max-memory`, `--precision` and `--threads`.\n");
   gptq::write("Text", gptq::generation_options(), Group::generation);
-  std::printf("\n`gptq generate` and `gptq chat` also take `--max-memory`, `--precision` and `--threads`.\n");
+  std::printf(
+      "\n`gptq generate` and `gptq chat` also take `--device-map`, `--max-memory`, `--precision` and `--threads`.\n");
 }

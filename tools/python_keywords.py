@@ -54,7 +54,7 @@ def text() -> str:
         typed_dict(
             "GenerationOptions",
             "Keywords of generate.",
-            (row for key, row in native.GENERATION_OPTIONS.items() if key not in ("tokens", "device")),
+            (row for key, row in native.GENERATION_OPTIONS.items() if key != "tokens"),
         ),
     ]
     return "\n\n".join(parts) + "\n"

@@ -15,17 +15,16 @@ namespace gptq {
 
 struct Generation {
   std::string model;
-  int64_t tokens = 128;             // new ones, at most
-  double temperature = 0;           // 0: always the most likely token
-  int64_t top_k = 0;                // chooses among so many of the most likely tokens; 0: all
-  double top_p = 1;                 // and among the fewest that have this probability together
-  uint64_t seed = 0;                // same seed, same text
-  std::vector<std::string> stops;   // texts that end the new text, and are not part of it
-  std::string device;               // as Job::device_map
-  std::string max_memory;           // as that of Job
-  std::string precision = "auto";   // as that of Job
-  std::string ignore_config_keys;   // as that of Job
-  int threads = 0;                  // 0: all cores
+  int64_t tokens = 128;                // new ones, at most
+  double temperature = 0;              // 0: always the most likely token
+  int64_t top_k = 0;                   // chooses among so many of the most likely tokens; 0: all
+  double top_p = 1;                    // and among the fewest that have this probability together
+  uint64_t seed = 0;                   // same seed, same text
+  std::vector<std::string> stops;      // texts that end the new text, and are not part of it
+  std::string device_map, max_memory;  // as those of Evaluation
+  std::string precision = "auto";      // as that of Job
+  std::string ignore_config_keys;      // as that of Job
+  int threads = 0;                     // 0: all cores
   std::stop_token stop;
 };
 

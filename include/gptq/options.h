@@ -1,4 +1,5 @@
-// The options of a Job, an Evaluation and a Generation as data, for front ends: names, kinds, defaults and help; set by name.
+// The options of a Job, an Evaluation and a Generation as data, for front ends: names, kinds, defaults and help; set by
+// name.
 #pragma once
 
 #include <cstdint>

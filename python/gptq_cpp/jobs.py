@@ -59,14 +59,8 @@ def _with_device(function: str, device: Any, options: dict[str, Any]) -> dict[st
         return options
     if options.get("device_map") is not None:
         raise TypeError(f"{function}() got device and device_map: give one of them")
-    return {**options, "device_map": _device_name(device)}
-
-
-def _device_name(device: Any) -> Any:
-    if device is None:
-        return None
     device = device if isinstance(device, (int, str)) else str(device)  # torch.device
-    return f"cuda:{device}" if isinstance(device, int) else plain("device", device)
+    return {**options, "device_map": f"cuda:{device}" if isinstance(device, int) else plain("device", device)}
 
 
 def quantize(
@@ -244,8 +238,8 @@ def generate(
 ) -> str:
     if not isinstance(prompt, str):
         raise TypeError(f"generate(): prompt is {type(prompt).__name__} where a str was expected")
-    known = [*GENERATION_OPTIONS, "model", "prompt", "stop"]
-    given = plain_options("generate", {**options, "tokens": tokens, "device": _device_name(device)}, known)
+    known = [*GENERATION_OPTIONS, "model", "prompt", "stop", "device"]
+    given = plain_options("generate", {**_with_device("generate", device, dict(options)), "tokens": tokens}, known)
     stops = [stop] if isinstance(stop, str) else items_of(stop, "stop")
     load_cuda_libraries()
     with listener("generate", False) as (on_message, _):
@@ -261,7 +255,7 @@ device: as that of `quantize`.
 
 Other options:
 
-{described(row for key, row in GENERATION_OPTIONS.items() if key not in ("tokens", "device"))}
+{described(row for key, row in GENERATION_OPTIONS.items() if key != "tokens")}
 
 Raises InputError for a folder without a usable tokenizer, for an empty prompt, and for one that leaves no position for
 a new token.

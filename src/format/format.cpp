@@ -186,8 +186,8 @@ std::optional<PackedMatrices> HostLinear::packed(Backend& backend) const {
     }
   }
   // As narrow as they are exact.
-  const bool are_halves = std::all_of(scales.begin(), scales.end(),
-                                      [](float scale) { return static_cast<float>(Half(scale)) == scale; });
+  const bool are_halves =
+      std::all_of(scales.begin(), scales.end(), [](float scale) { return static_cast<float>(Half(scale)) == scale; });
   const ConstMatrixView wide(scales_by_group.data(), DType::f32, groups, rows);
   result.scales = place_matrix(wide, backend, are_halves ? DType::f16 : DType::f32);
   result.zeros = to_device(backend, DType::u8, groups, rows, zeros_by_group.data());

@@ -38,10 +38,8 @@ void multiply_packed(Backend& backend, const Linear& linear, ConstMatrixView x, 
     Matrix w(backend, x.dtype, count, x.cols);
     backend.run(ops::DequantizePacked{.weight = weight.part(first, count), .w = w});
     const ConstMatrixView bias = linear.bias;
-    backend.run(ops::Linear{.x = x,
-                            .w = w,
-                            .bias = bias.empty() ? bias : bias.col_range(first, count),
-                            .y = y.col_range(first, count)});
+    backend.run(ops::Linear{
+        .x = x, .w = w, .bias = bias.empty() ? bias : bias.col_range(first, count), .y = y.col_range(first, count)});
   }
 }
 

@@ -27,16 +27,16 @@ struct PackedMatrices {
 struct Weight {
   Matrix dense;  // [out_features, in_features]
   PackedMatrices packed;
-  Weight(Matrix dense) : dense(std::move(dense)) {}              // NOLINT: either is a weight
+  Weight(Matrix dense) : dense(std::move(dense)) {}             // NOLINT: either is a weight
   Weight(PackedMatrices packed) : packed(std::move(packed)) {}  // NOLINT
 };
 
 struct Linear {
-  std::string name;  // module path: "model.layers.0.self_attn.q_proj"
-  Matrix weight;     // [out_features, in_features], compute dtype
-  Matrix bias;       // [1, out_features] or empty
-  PackedMatrices packed = {};   // in the place of the weight, for texts
-  bool is_for_texts = false;    // few rows at a time: ops::NarrowLinear
+  std::string name;            // module path: "model.layers.0.self_attn.q_proj"
+  Matrix weight;               // [out_features, in_features], compute dtype
+  Matrix bias;                 // [1, out_features] or empty
+  PackedMatrices packed = {};  // in the place of the weight, for texts
+  bool is_for_texts = false;   // few rows at a time: ops::NarrowLinear
 
   int64_t out_features() const { return packed.bits > 0 ? packed.words.cols() : weight.rows(); }
 };

@@ -19,7 +19,8 @@ void GatedConvolution::mix(const Block& block, const Batch& batch, MatrixView y)
                                        .offsets = offsets,
                                        .activation = Activation::identity,
                                        .y = mixed});
-    backend.run(ops::Gate{.gate = c, .up = mixed, .activation = Activation::identity, .y = y.row_range(rows.first, rows.count)});
+    backend.run(ops::Gate{
+        .gate = c, .up = mixed, .activation = Activation::identity, .y = y.row_range(rows.first, rows.count)});
   });
 }
 

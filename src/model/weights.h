@@ -12,7 +12,8 @@ class TensorReader;
 class Weights {
  public:
   // Without a reader, reads plain float weights, which are placed in `dtype`. References must outlive it.
-  Weights(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype, const WeightReader& reader, ModelUse use)
+  Weights(const Checkpoint& checkpoint, const ModelConfig& config, DType dtype, const WeightReader& reader,
+          ModelUse use)
       : checkpoint_(checkpoint), config_(config), dtype_(dtype), reader_(reader), use_(use) {}
 
   // Reads one block into host memory. Thread-safe. Throws InputError if a weight has NaN or infinity, with the tensor

@@ -62,8 +62,8 @@ struct Attention {
 };
 void reference(const Attention& op);
 
-// The same for the last queries of one sequence, whose earlier keys and values are there: a few rows, limited by reading
-// the keys.   q, y [queries, heads * head_dim]; k, v [keys, kv_heads * head_dim], keys >= queries
+// The same for the last queries of one sequence, whose earlier keys and values are there: a few rows, limited by
+// reading the keys.   q, y [queries, heads * head_dim]; k, v [keys, kv_heads * head_dim], keys >= queries
 struct CachedAttention {
   static constexpr const char* kName = "cached_attention";
   static constexpr bool kIsProduct = true;

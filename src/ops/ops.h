@@ -28,10 +28,9 @@
 namespace gptq {
 namespace ops {
 
-using AllOps =
-    Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps, FactorOps,
-                  RowSumOps, GridOps, ColumnOps, PackOps, PackedOps, LossOps, ConvolutionOps, DeltaRuleOps,
-                  StateSpaceOps>::List;
+using AllOps = Concatenation<CopyOps, SumOps, NormOps, LinearOps, RopeOps, AttentionOps, GateOps, GramOps, SymmetricOps,
+                             FactorOps, RowSumOps, GridOps, ColumnOps, PackOps, PackedOps, LossOps, ConvolutionOps,
+                             DeltaRuleOps, StateSpaceOps>::List;
 
 template <typename Op, typename... All>
 constexpr int index_in(OpList<All...> /*all*/) {

@@ -48,8 +48,8 @@ struct DequantizePacked {
 };
 void reference(const DequantizePacked& op);
 
-// y = x w' + bias, for a few rows of x: limited by reading the codes, which are multiplied as they are; sums in f32. For
-// more rows DequantizePacked and Linear are faster.   x [m, k], bias [1, n] or empty, y [m, n]
+// y = x w' + bias, for a few rows of x: limited by reading the codes, which are multiplied as they are; sums in f32.
+// For more rows DequantizePacked and Linear are faster.   x [m, k], bias [1, n] or empty, y [m, n]
 struct PackedLinear {
   static constexpr const char* kName = "packed_linear";
   static constexpr bool kIsProduct = true;
@@ -69,7 +69,9 @@ struct PackedLinear {
     return s;
   }
   static PackedLinear trial(TrialOperands& t, const OpSizes& s, DType dtype) {
-    return {t.random(dtype, s[0], s[2]), trial_weight(t, s[1], s[2], static_cast<int>(s[3])), {},
+    return {t.random(dtype, s[0], s[2]),
+            trial_weight(t, s[1], s[2], static_cast<int>(s[3])),
+            {},
             t.undefined(dtype, s[0], s[1])};
   }
   template <typename Device>

@@ -210,11 +210,17 @@ std::vector<Option<Calibration>> calibration_rows() {
   };
 }
 
-// The rows that all runs have in common.
+// The rows that a Job, an Evaluation and a Generation have in common.
 template <typename Struct>
-std::vector<Option<Struct>> running_rows() {
+std::vector<Option<Struct>> device_rows() {
   using S = Struct;
   return {
+      {.key = "device_map",
+       .access = access(&S::device_map),
+       .group = Group::devices,
+       .help = "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, sequential",
+       .more =
+           "Without it: the current accelerator, or the CPU. `--device` is the same flag. See [offload](offload.md)."},
       {.key = "max_memory",
        .access = access(&S::max_memory),
        .group = Group::devices,
@@ -236,20 +242,6 @@ std::vector<Option<Struct>> running_rows() {
        .fits = [](const S& s) { return s.threads >= 0; },
        .range = "give a positive number, or 0 for all cores"},
   };
-}
-
-// Those that a Job and an Evaluation have in common.
-template <typename Struct>
-std::vector<Option<Struct>> device_rows() {
-  std::vector<Option<Struct>> rows = {
-      {.key = "device_map",
-       .access = access(&Struct::device_map),
-       .group = Group::devices,
-       .help = "JSON of modules to devices, a file with it, a device, or auto, balanced, balanced_low_0, sequential",
-       .more = "Without it: the current accelerator, or the CPU. See [offload](offload.md)."}};
-  const std::vector<Option<Struct>> others = running_rows<Struct>();
-  rows.insert(rows.end(), others.begin(), others.end());
-  return rows;
 }
 
 std::vector<Option<Job>> job_rows() {
@@ -375,14 +367,9 @@ std::vector<Option<Generation>> generation_rows() {
        .access = access(&G::seed),
        .group = Group::generation,
        .help = "of the choices: same seed, same text"},
-      {.key = "device",
-       .access = access(&G::device),
-       .group = Group::generation,
-       .help = "cpu, cuda:0, xpu:0; or whatever --device-map of gptq quantize takes",
-       .more = "Without it: the current accelerator, or the CPU."},
   };
-  const std::vector<Option<G>> others = running_rows<G>();
-  rows.insert(rows.end(), others.begin(), others.end());
+  const std::vector<Option<G>> devices = device_rows<G>();
+  rows.insert(rows.end(), devices.begin(), devices.end());
   return rows;
 }
 

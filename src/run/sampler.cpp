@@ -37,7 +37,8 @@ double Sampler::draw() {
 
 int32_t Sampler::choose(std::span<const float> logits) {
   const auto top = std::max_element(logits.begin(), logits.end());
-  if (!std::all_of(logits.begin(), logits.end(), [](float logit) { return !std::isnan(logit); }) || !std::isfinite(*top))
+  if (!std::all_of(logits.begin(), logits.end(), [](float logit) { return !std::isnan(logit); }) ||
+      !std::isfinite(*top))
     throw Error("the model's logits are no numbers: its weights, or the precision, are not fit for this text");
   if (temperature_ == 0) return static_cast<int32_t>(top - logits.begin());
 

@@ -15,7 +15,7 @@ constexpr std::string_view kRecurrent =
 
 Evaluation evaluation_of(const Generation& generation) {
   return {.model = generation.model,
-          .device_map = generation.device,
+          .device_map = generation.device_map,
           .precision = generation.precision,
           .ignore_config_keys = generation.ignore_config_keys,
           .stop = generation.stop};

@@ -13,7 +13,8 @@ namespace gptq {
 // Passes on whole characters only, and holds back what may be the start of a stop text.
 class TextStream {
  public:
-  // prompt: the tokens before the new ones, which decide whether a word starts with a blank. References must outlive it.
+  // prompt: the tokens before the new ones, which decide whether a word starts with a blank. References must outlive
+  // it.
   TextStream(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt, const std::vector<std::string>& stops,
              const OnText& on_text);
 

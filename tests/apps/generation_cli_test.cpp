@@ -38,8 +38,8 @@ TEST_F(GenerationCli, WritesTheNewTextAlone) {
   const Outcome quiet = generate({"--prompt", "Once upon a time, there was", "--tokens", "12", "--quiet"});
   EXPECT_EQ(quiet.out, outcome.out);
   EXPECT_EQ(quiet.err, "");
-  const Json json = Json::parse(
-      generate({"--prompt", "Once upon a time, there was", "--tokens", "12", "--json", "--quiet"}).out);
+  const Json json =
+      Json::parse(generate({"--prompt", "Once upon a time, there was", "--tokens", "12", "--json", "--quiet"}).out);
   EXPECT_EQ(json.at("text"), outcome.out);
   EXPECT_EQ(json.at("end"), "tokens");
   EXPECT_EQ(json.at("tokens"), 12);
@@ -92,7 +92,7 @@ TEST_F(GenerationCli, FlagsThatMeanNothingAreRefused) {
            {{"--prompt", "a", "--top-p", "0"}, {"--top-p 0"}},
            {{"--prompt", "a", "--top-k", "-1"}, {"--top-k -1"}},
            {{"--prompt", "a", "--stop", ""}, {"--stop is an empty text"}},
-           {{"--prompt", "a", "--device", "tpu:0"}, {"tpu:0"}},
+           {{"--prompt", "a", "--device", "tpu:0"}, {"--device-map 'tpu:0'"}},
            {{"--prompt", "a", "--precision", "int7"}, {"--precision", "int7"}}})
     expect_refusal(generate(flags), said);
   expect_refusal(generate({"--prompt", "a"}, folder_ / "nowhere"), {"nowhere"});
@@ -108,11 +108,11 @@ TEST_F(GenerationCli, ChatsByTheTemplate) {
   const std::string first = outcome.out.substr(0, outcome.out.find('\n'));
   EXPECT_EQ(first, generate({"--prompt", "user: Hello\nOnce upon a time", "--tokens", "8"}, model).out);
   const std::string turns = "user: Hello\nassistant: " + first + "\nuser: Tell me more\nOnce upon a time";
-  EXPECT_EQ(outcome.out.substr(first.size() + 1),
-            generate({"--prompt", turns, "--tokens", "8"}, model).out + "\n");
+  EXPECT_EQ(outcome.out.substr(first.size() + 1), generate({"--prompt", turns, "--tokens", "8"}, model).out + "\n");
   const Outcome told = chat({"--system", "Be a fox"}, "Hello\n", model);
-  EXPECT_EQ(told.out,
-            generate({"--prompt", "system: Be a fox\nuser: Hello\nOnce upon a time", "--tokens", "8"}, model).out + "\n");
+  EXPECT_EQ(
+      told.out,
+      generate({"--prompt", "system: Be a fox\nuser: Hello\nOnce upon a time", "--tokens", "8"}, model).out + "\n");
 }
 
 TEST_F(GenerationCli, AChatNeedsATemplate) {

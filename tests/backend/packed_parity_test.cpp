@@ -1,7 +1,6 @@
 // Products of a few rows, with packed weights and with plain ones.
-#include "ops/packed.h"
-
 #include "devices.h"
+#include "ops/packed.h"
 
 namespace gptq {
 namespace {
@@ -15,12 +14,8 @@ struct PackedCase {
 // Sizes in units of the codes that fill whole words: few and many outputs, one group, and a last group that is shorter.
 std::vector<PackedCase> cases_of(int bits) {
   const int64_t unit = bits == 3 ? 32 : 32 / bits;
-  return {{1, unit, unit},
-          {7, 3 * unit, unit},
-          {64, 8 * unit, 4 * unit},
-          {130, 9 * unit, 4 * unit},
-          {2051, 6 * unit, 6 * unit},
-          {48, 40 * unit, 16 * unit}};
+  return {{1, unit, unit},           {7, 3 * unit, unit},        {64, 8 * unit, 4 * unit},
+          {130, 9 * unit, 4 * unit}, {1030, 3 * unit, 3 * unit}, {48, 20 * unit, 8 * unit}};
 }
 
 // A packed weight on the device and on the host.

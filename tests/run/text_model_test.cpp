@@ -48,7 +48,7 @@ class Plain {
  public:
   explicit Plain(const Generation& generation)
       : devices_(resources_, 1),
-        opened_(generation.model, {.device_map = generation.device, .precision = "fp32"}, resources_, devices_,
+        opened_(generation.model, {.device_map = generation.device_map, .precision = "fp32"}, resources_, devices_,
                 notices_) {}
   std::vector<float> next_logits(const TokenSequence& tokens) {
     const auto states = opened_.forward({{tokens}}, true);

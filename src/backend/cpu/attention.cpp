@@ -132,8 +132,8 @@ void copy_queries(const CpuBackend& cpu, ConstMatrixView from, MatrixView to) {
   }
 }
 
-// Applies what the shape says to the products of a head's query, which sees `keys`, at `scores`. Returns the factor that
-// remains to multiply them by.
+// Applies what the shape says to the products of a head's query, which sees `keys`, at `scores`. Returns the factor
+// that remains to multiply them by.
 float modify_scores(const CpuBackend& cpu, const AttentionShape& shape, int64_t head, int64_t query, KeyRange keys,
                     float* scores) {
   if (shape.scale > 0 && !(shape.soft_cap > 0) && shape.slopes.empty()) return shape.scale;
@@ -308,9 +308,8 @@ void attend_one(CpuBackend& cpu, const ops::CachedAttention& op, int64_t row, in
 
 void cached_attention(CpuBackend& cpu, const ops::CachedAttention& op) {
   if (op.y.empty()) return;
-  cpu.pool.for_each(op.q.rows * op.shape.kv_heads, [&](int64_t task) {
-    attend_one(cpu, op, task / op.shape.kv_heads, task % op.shape.kv_heads);
-  });
+  cpu.pool.for_each(op.q.rows * op.shape.kv_heads,
+                    [&](int64_t task) { attend_one(cpu, op, task / op.shape.kv_heads, task % op.shape.kv_heads); });
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // Products of a few rows, compiled once per instruction set.
-// With codes a lane is an output: its word is loaded once, each code in it becomes a float in a register, and a row of x
-// broadcasts its element. The sums of a few hundred outputs stay in L1 while the words stream by in the order of memory.
-// Limited by memory, or by three instructions a code. Other weights are multiplied along their rows: limited by memory.
+// With codes a lane is an output: its word is loaded once, each code in it becomes a float in a register, and a row of
+// x broadcasts its element. The sums of a few hundred outputs stay in L1 while the words stream by in the order of
+// memory. Limited by memory, or by three instructions a code. Other weights are multiplied along their rows: limited by
+// memory.
 #include "backend/cpu/narrow_kernels.h"
 
 #include "backend/cpu/lanes.h"
@@ -132,9 +133,8 @@ float product(const float* x, const Element* w, int64_t n) {
 }  // namespace
 
 extern const NarrowKernels kNarrowKernels;
-const NarrowKernels kNarrowKernels = {.add_codes = add_codes, .add_group = add_group,
-                                      .product = product<float>,
-                                      .product_bf16 = product<uint16_t>};
+const NarrowKernels kNarrowKernels = {
+    .add_codes = add_codes, .add_group = add_group, .product = product<float>, .product_bf16 = product<uint16_t>};
 
 }  // namespace GPTQ_ISA
 }  // namespace gptq

@@ -100,9 +100,8 @@ void packed_linear(CpuBackend& cpu, const ops::PackedLinear& op) {
   }
   const WideInput input = wide_input(cpu, op.x, op.weight);
   const EvenPartition tasks = tasks_of(cpu, op.y.cols, op.y.cols * op.x.cols * op.weight.bits / 8);
-  cpu.pool.for_each(tasks.count, [&](int64_t task) {
-    multiply_codes(cpu, op, input, tasks.start(task), tasks.length(task));
-  });
+  cpu.pool.for_each(tasks.count,
+                    [&](int64_t task) { multiply_codes(cpu, op, input, tasks.start(task), tasks.length(task)); });
 }
 
 void narrow_linear(CpuBackend& cpu, const ops::NarrowLinear& op) {

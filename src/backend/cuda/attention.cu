@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(CachedArgume
     own[key] = expf(own[key] - top);
     total += own[key];
   }
-  total = over_block(total, Sum());  // after it all threads see all scores
+  total = over_block(total, Sum());                            // after it all threads see all scores
   if (a.sinks != nullptr) total += expf(a.sinks[head] - top);  // it has no value
   for (int d = thread; d < a.head_dim; d += kThreads) {
     float sum = 0;

@@ -1,10 +1,9 @@
 // Weights that stay codes.
-#include "ops/packed.h"
-
 #include <algorithm>
 
 #include "backend/cuda/gpu.h"
 #include "backend/cuda/rows.cuh"
+#include "ops/packed.h"
 
 namespace gptq::cuda {
 namespace {
@@ -101,8 +100,8 @@ void packed_linear(Gpu& gpu, const ops::PackedLinear& op) {
                       : bits == 3 ? packed_linear_kernel<3>
                       : bits == 4 ? packed_linear_kernel<4>
                                   : packed_linear_kernel<8>;
-  kernel<<<blocks, threads, 0, gpu.stream()>>>(any_rows(op.x), codes_of(op.weight), any_rows(op.bias),
-                                               !op.bias.empty(), any_rows(op.y));
+  kernel<<<blocks, threads, 0, gpu.stream()>>>(any_rows(op.x), codes_of(op.weight), any_rows(op.bias), !op.bias.empty(),
+                                               any_rows(op.y));
 }
 
 }  // namespace
