@@ -67,6 +67,11 @@ TextModel::TextModel(const Generation& generation, const Listener& listener)
   }
 }
 
+int64_t TextModel::positions() {
+  const ModelConfig& config = opened_.model().config();
+  return config.dense_tokens > 0 ? std::min(config.max_positions, config.dense_tokens) : config.max_positions;
+}
+
 std::vector<float> TextModel::next_logits(const TokenSequence& tokens) {
   const auto same = std::mismatch(tokens.begin(), tokens.end() - 1, cached_.begin(), cached_.end()).first;
   int64_t kept = same - tokens.begin();

@@ -16,7 +16,8 @@ class TextModel {
   TextModel(const Generation& generation, const Listener& listener);
 
   const Checkpoint& checkpoint() const { return opened_.checkpoint(); }
-  int64_t positions() { return opened_.model().config().max_positions; }
+  // Of a text, with its prompt.
+  int64_t positions();
   // Tokens that end a text: those of generation_config.json and of config.json.
   const std::vector<int32_t>& end_tokens() const { return end_tokens_; }
 
