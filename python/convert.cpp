@@ -32,6 +32,8 @@ const char* name_of(OptionInfo::Group group) {
       return "output";
     case OptionInfo::Group::evaluation:
       return "evaluation";
+    case OptionInfo::Group::generation:
+      return "generation";
     case OptionInfo::Group::recipe:
       break;
   }

@@ -62,3 +62,16 @@ class EvaluationOptions(TypedDict, total=False):
     precision: str | None
     ignore_config_keys: str | None
     threads: int | None
+
+class GenerationOptions(TypedDict, total=False):
+    """Keywords of generate."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    device_map: str | PathLike[str] | Mapping[str, Any] | None
+    max_memory: str | Mapping[Any, str | int] | None
+    precision: str | None
+    ignore_config_keys: str | None
+    threads: int | None

@@ -240,7 +240,7 @@ def generate(
         raise TypeError(f"generate(): prompt is {type(prompt).__name__} where a str was expected")
     known = [*GENERATION_OPTIONS, "model", "prompt", "stop", "device"]
     given = plain_options("generate", {**_with_device("generate", device, dict(options)), "tokens": tokens}, known)
-    stops = [stop] if isinstance(stop, str) else items_of(stop, "stop")
+    stops = [stop] if isinstance(stop, str) else list(stop)
     load_cuda_libraries()
     with listener("generate", False) as (on_message, _):
         return _native.generate(given_path("model", model), prompt, stops, given, on_message)

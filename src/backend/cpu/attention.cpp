@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "backend/cpu/narrow_kernels.h"
 #include "backend/cpu/products.h"
 
 namespace gptq::cpu {
@@ -278,10 +279,15 @@ void attend_one(CpuBackend& cpu, const ops::CachedAttention& op, int64_t row, in
   const ConstMatrixView k = op.k.block(keys.first, count, kv_head * width, width),
                         v = op.v.block(keys.first, count, kv_head * width, width);
   const float* const of_queries = cpu.as_f32(op.q.col_range(kv_head * heads * width, heads * width), row, queries);
+  const NarrowKernels& narrow = *cpu.kernels.narrow;
+  const bool is_bf16 = are_bf16(k, v);
   for (int64_t key = 0; key < count; ++key) {
-    const float* const line = cpu.as_f32(k, key, wide);
-    for (int64_t i = 0; i < heads; ++i)
-      scores[i * room + key] = cpu.kernels.product(of_queries + i * width, line, width);
+    const float* const line = is_bf16 ? nullptr : cpu.as_f32(k, key, wide);
+    for (int64_t i = 0; i < heads; ++i) {
+      const float* const own = of_queries + i * width;
+      scores[i * room + key] =
+          is_bf16 ? narrow.product_bf16(own, k.row<uint16_t>(key), width) : narrow.product(own, line, width);
+    }
   }
   std::fill_n(sums, heads * width, 0.0F);
   std::vector<RunningSoftmax> softmax(static_cast<size_t>(heads));
@@ -296,8 +302,13 @@ void attend_one(CpuBackend& cpu, const ops::CachedAttention& op, int64_t row, in
     cpu.kernels.soften(line, room, factor, running);
   }
   for (int64_t key = 0; key < count; ++key) {
-    const float* const line = cpu.as_f32(v, key, wide);
-    for (int64_t i = 0; i < heads; ++i) cpu.kernels.add(line, scores[i * room + key], sums + i * width, width);
+    const float* const line = is_bf16 ? nullptr : cpu.as_f32(v, key, wide);
+    for (int64_t i = 0; i < heads; ++i) {
+      const float share = scores[i * room + key];
+      float* const own = sums + i * width;
+      is_bf16 ? cpu.kernels.add_bf16(v.row<uint16_t>(key), share, own, width)
+              : cpu.kernels.add(line, share, own, width);
+    }
   }
   const MatrixView to = op.y.col_range(kv_head * heads * width, heads * width);
   float* const result = cpu.begin_row(to, row, queries);

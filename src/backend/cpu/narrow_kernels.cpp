@@ -1,9 +1,11 @@
 // Products of a few rows, compiled once per instruction set.
 // With codes a lane is an output: its word is loaded once, each code in it becomes a float in a register, and a row of
 // x broadcasts its element. The sums of a few hundred outputs stay in L1 while the words stream by in the order of
-// memory. Limited by memory, or by three instructions a code. Other weights are multiplied along their rows: limited by
-// memory.
+// memory. Limited by memory, or by three instructions a code; dot products of bf16 take half as many. Other weights are
+// multiplied along their rows: limited by memory.
 #include "backend/cpu/narrow_kernels.h"
+
+#include <algorithm>
 
 #include "backend/cpu/lanes.h"
 
@@ -103,6 +105,54 @@ void add_codes(const CodeColumns& codes, int64_t inputs, FloatRows x, int64_t ro
   function(codes, inputs, x, sums, stride);
 }
 
+#if defined(__AVX512BF16__)
+// Two codes of each lane at a time, from the halves of its word.
+template <int kBits, int kRows>
+void add_pairs_of(const CodeColumns& codes, int64_t inputs, const uint32_t* x, int64_t x_stride, float* to,
+                  int64_t stride) {
+  constexpr int kHalf = 16 / kBits, kMask = (1 << kBits) - 1, kAhead = 8;
+  constexpr uint16_t kIntegers[] = {0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                    0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};  // in bf16
+  alignas(64) uint16_t repeated[32];
+  for (int i = 0; i < 32; ++i) repeated[i] = kIntegers[i & kMask];
+  const auto table = load<__m512i>(repeated);
+  for (int64_t k = 0; k < inputs; k += 2 * kHalf, x += kHalf) {
+    const uint32_t* const from = codes.words + k * kBits / 32 * codes.stride;
+    for (int64_t c = 0; c < codes.count; c += kLanes) {
+      const auto lanes = static_cast<__mmask16>((1U << std::min<int64_t>(codes.count - c, kLanes)) - 1);
+      const __m512i words = _mm512_maskz_loadu_epi32(lanes, from + c);
+      __builtin_prefetch(from + kAhead * codes.stride + c);
+      __m512 sums[kRows];
+      for (int row = 0; row < kRows; ++row) sums[row] = load<__m512>(to + row * stride + c);
+#pragma GCC unroll 8
+      for (int j = 0; j < kHalf; ++j) {
+        const __m512i pairs = _mm512_permutexvar_epi16(_mm512_srli_epi16(words, j * kBits), table);
+        for (int row = 0; row < kRows; ++row) {
+          sums[row] = _mm512_dpbf16_ps(sums[row], bits_of<__m512bh>(pairs),
+                                       bits_of<__m512bh>(_mm512_set1_epi32(static_cast<int>(x[row * x_stride + j]))));
+        }
+      }
+      for (int row = 0; row < kRows; ++row) save(to + row * stride + c, sums[row]);
+    }
+  }
+}
+
+template <int kBits>
+auto pairs_for_rows(int64_t rows) {
+  constexpr decltype(&add_pairs_of<kBits, 1>) kFunctions[] = {add_pairs_of<kBits, 1>, add_pairs_of<kBits, 2>,
+                                                              add_pairs_of<kBits, 3>, add_pairs_of<kBits, 4>};
+  return kFunctions[rows - 1];
+}
+
+void add_codes_bf16(const CodeColumns& codes, int64_t inputs, const uint32_t* x, int64_t stride, int64_t rows,
+                    float* sums, int64_t sum_stride) {
+  const auto function = codes.bits == 2 ? pairs_for_rows<2>(rows) : pairs_for_rows<4>(rows);
+  function(codes, inputs, x, stride, sums, sum_stride);
+}
+#else
+constexpr decltype(NarrowKernels::add_codes_bf16) add_codes_bf16 = nullptr;
+#endif
+
 void add_group(const float* sums, const float* scales, const uint8_t* zeros, float total, int64_t n, float* y) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] += scales[i] * (sums[i] - static_cast<float>(zeros[i]) * total);
@@ -133,8 +183,11 @@ float product(const float* x, const Element* w, int64_t n) {
 }  // namespace
 
 extern const NarrowKernels kNarrowKernels;
-const NarrowKernels kNarrowKernels = {
-    .add_codes = add_codes, .add_group = add_group, .product = product<float>, .product_bf16 = product<uint16_t>};
+const NarrowKernels kNarrowKernels = {.add_codes = add_codes,
+                                      .add_codes_bf16 = add_codes_bf16,
+                                      .add_group = add_group,
+                                      .product = product<float>,
+                                      .product_bf16 = product<uint16_t>};
 
 }  // namespace GPTQ_ISA
 }  // namespace gptq

@@ -43,13 +43,21 @@ void dequantize_packed(CpuBackend& cpu, const ops::DequantizePacked& op) {
   });
 }
 
-// x [rows, inputs] in f32, and the sums of each row's groups [groups, rows].
+// x [rows, inputs] in f32, and the sums of each row's groups [groups, rows]; in pairs where codes are multiplied by
+// bf16.
 struct WideInput {
   std::vector<float> x, totals;
+  std::vector<uint32_t> pairs;  // [rows, inputs / 2], or none
 };
 
 WideInput wide_input(const CpuBackend& cpu, ConstMatrixView x, const PackedWeight& weight) {
-  WideInput wide{.x = cpu.widened(x), .totals = {}};
+  WideInput wide{.x = cpu.widened(x), .totals = {}, .pairs = {}};
+  const bool has_halves = weight.bits == 2 || weight.bits == 4;
+  if (cpu.kernels.narrow->add_codes_bf16 != nullptr && x.dtype == DType::bf16 && has_halves) {
+    wide.pairs.resize(static_cast<size_t>(x.size() / 2));
+    for (int64_t row = 0; row < x.rows; ++row)
+      paired_bf16(x.row<uint16_t>(row), x.cols, weight.bits, wide.pairs.data() + row * x.cols / 2);
+  }
   for (int64_t first = 0; first < x.cols; first += weight.group_size) {
     const int64_t count = std::min(weight.group_size, x.cols - first);
     for (int64_t row = 0; row < x.rows; ++row) {
@@ -77,7 +85,12 @@ void multiply_codes(CpuBackend& cpu, const ops::PackedLinear& op, const WideInpu
   for (int64_t group = 0, k = 0; k < inputs; ++group, k += weight.group_size) {
     const CodeColumns codes{weight.words.row<uint32_t>(k * weight.bits / 32), weight.words.stride, n, weight.bits};
     std::fill_n(sums, rows * width, 0.0F);
-    kernels.add_codes(codes, std::min(weight.group_size, inputs - k), {input.x.data() + k, inputs}, rows, sums, width);
+    const int64_t count = std::min(weight.group_size, inputs - k);
+    if (input.pairs.empty()) {
+      kernels.add_codes(codes, count, {input.x.data() + k, inputs}, rows, sums, width);
+    } else {
+      kernels.add_codes_bf16(codes, count, input.pairs.data() + k / 2, inputs / 2, rows, sums, width);
+    }
     const float* const scales = cpu.as_f32(weight.scales, group, wide);
     for (int64_t row = 0; row < rows; ++row) {
       kernels.add_group(sums + row * width, scales, weight.zeros.row<uint8_t>(group),
