@@ -41,7 +41,9 @@ TOKENS = 16
 
 def continuation(model: torch.nn.Module, prompt: list[int]) -> list[int]:
     model.generation_config.eos_token_id = None  # which would end some early
-    ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=TOKENS, pad_token_id=0, use_cache=False)
+    ids = model.generate(
+        torch.tensor([prompt]), do_sample=False, max_new_tokens=TOKENS, pad_token_id=0, use_cache=False
+    )
     return ids[0, len(prompt) :].tolist()
 
 
