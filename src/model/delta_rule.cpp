@@ -38,9 +38,9 @@ GatedDelta::Projected GatedDelta::project(const Block& block, ConstMatrixView x)
     Matrix all(backend, dtype_, x.rows, config_.delta.mixed_width());
     int64_t first = 0;
     for (size_t i = 0; i + 1 < linears.size(); ++i) {
-      const ConstMatrixView weight = linears[i].weight;
-      backend.run(ops::Linear{.x = x, .w = weight, .bias = {}, .y = all.view().col_range(first, weight.rows)});
-      first += weight.rows;
+      const int64_t width = linears[i].out_features();
+      multiply(backend, linears[i], x, all.view().col_range(first, width));
+      first += width;
     }
     return {std::move(all), apply(backend, linears.back(), x)};
   }

@@ -70,7 +70,7 @@ void Mlp::activate_sparsely(Backend& backend, const Step& step, double sparsity,
                             MatrixView y) const {
   const Linear& gate = step.linears[0];
   Matrix gates(backend, DType::f32, x.rows, y.cols);
-  backend.run(ops::Linear{.x = x, .w = gate.weight, .bias = gate.bias, .y = gates});
+  multiply(backend, gate, x, gates);
   const Matrix cut = cut_rows(backend, normal_quantile(sparsity), gates);
   const Matrix up = apply(backend, step.linears[1], x);
   backend.run(ops::Gate{.gate = cut, .up = up, .activation = config_.activation, .y = y});
