@@ -134,9 +134,9 @@ std::string why_unusable(const DeviceFacts& device) {
   if (info<cl_bool>(device.id, CL_DEVICE_AVAILABLE) == CL_FALSE) return "its driver says that it is not available";
   if (info<cl_bool>(device.id, CL_DEVICE_COMPILER_AVAILABLE) == CL_FALSE)
     return "its driver has no compiler: install the full driver";
-  constexpr size_t kThreads = 256;
-  const auto threads = info<size_t>(device.id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
-  if (threads < kThreads) return cat("it has work-groups of ", threads, " at most and this program needs ", kThreads);
+  constexpr int64_t kThreads = 256;
+  if (device.largest_group < kThreads)
+    return cat("it has work-groups of ", device.largest_group, " at most and this program needs ", kThreads);
   return {};
 }
 

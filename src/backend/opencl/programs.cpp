@@ -55,7 +55,9 @@ cl_program Programs::program(const KernelName& name) {
   check(result, name_, "loading kernels");
   const std::string options = cat(
       "-cl-std=CL1.2 ", device_.is_rounding_exactly ? "-cl-fp32-correctly-rounded-divide-sqrt -DEXACT_DIVISION " : "",
-      device_.has_doubles ? "-DHAS_DOUBLES " : "", name.options);
+      device_.has_doubles ? "-DHAS_DOUBLES " : "",
+      device_.matrix_lanes > 0 && !device_.emulates_matrices ? cat("-DREGISTER_LANES=", device_.matrix_lanes, " ") : "",
+      name.options);
   result = api().clBuildProgram(made.get(), 1, &device_.id, options.c_str(), nullptr, nullptr);
   if (result == CL_BUILD_PROGRAM_FAILURE) {
     size_t bytes = 0;

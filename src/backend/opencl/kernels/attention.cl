@@ -33,7 +33,7 @@ void load_turned(local float *piece, int width, global const char *x, Place x_at
   }
 }
 
-kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void attention(MATRIX(q), MATRIX(k), MATRIX(v),
+kernel FEW_LANES __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void attention(MATRIX(q), MATRIX(k), MATRIX(v),
                                                                            MATRIX(offsets), MATRIX(slopes),
                                                                            MATRIX(sinks), MATRIX(y), Shape s,
                                                                            int slices) {

@@ -2,6 +2,14 @@
 // are rounded one by one unless fma() says otherwise, so that all devices give nearly the same.
 #pragma OPENCL FP_CONTRACT OFF
 
+// For kernels with many registers, on GPUs whose registers hold REGISTER_LANES floats: threads of a sub-group as many, so
+// that a float takes one register.
+#if defined(REGISTER_LANES) && defined(cl_intel_required_subgroup_size)
+#define FEW_LANES __attribute__((intel_reqd_sub_group_size(REGISTER_LANES)))
+#else
+#define FEW_LANES
+#endif
+
 // As DType numbers them.
 #define F32 0
 #define F16 1
