@@ -214,6 +214,16 @@ void Bench::mixers(int64_t sequences) {
   const double beside = projections(all_width + values, values, 2048);
   line("causal_convolution" + of_tokens + "8192, 4 taps", convolution_time, beside);
   line("gated_delta_rule" + of_tokens + "32 x 128 x 128", delta_time, beside);
+  // Ten experts of a token and the shared one, 512 wide each, as products without routing.
+  const int64_t experts = 11 * 512;
+  const Matrix x_of_block = random(tokens, 2048, DType::bf16), gate_up = random(2 * experts, 2048, DType::bf16),
+               gated = random(tokens, experts, DType::bf16), down = random(2048, experts, DType::bf16);
+  Matrix up(*backend_, DType::bf16, tokens, 2 * experts), out(*backend_, DType::bf16, tokens, 2048);
+  const double of_experts = seconds([&] {
+    backend_->run(ops::Linear{.x = x_of_block, .w = gate_up, .y = up});
+    backend_->run(ops::Linear{.x = gated, .w = down, .y = out});
+  });
+  line("both, beside the block's experts too" + of_tokens, convolution_time + delta_time, beside + of_experts);
 }
 
 void Bench::hessians() {

@@ -227,10 +227,7 @@ __global__ void __launch_bounds__(kDeltaThreads) delta_kernel(DeltaArguments a) 
 // The largest sizes for which a block has room: few chunks before few columns.
 DeltaSizes sizes_for(const Gpu& gpu, const DeltaShape& shape) {
   const int bytes = recurrence::most_shared_bytes();
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (major < 8)
+  if (recurrence::major_version() < 8)
     throw UnsupportedError(cat(gpu.name(), ": the gated delta rule needs compute capability 8.0; use the device cpu"));
   const int keys = static_cast<int>(rounded_up(shape.key_dim, kTile)),
             values = static_cast<int>(std::min<int64_t>(rounded_up(shape.value_dim, kTile), 64));

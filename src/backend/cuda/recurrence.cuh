@@ -500,18 +500,21 @@ __global__ void __launch_bounds__(kBlockThreads) chunk_kernel(Arguments a, Rule 
 #endif
 }
 
-// Shared memory that a block may have.
-inline int most_shared_bytes() {
-  int device = 0, bytes = 0;
+inline int attribute_of_device(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes;
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
 }
+// Shared memory that a block may have.
+inline int most_shared_bytes() { return attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+// Of the compute capability, whose version 8 brings tensor cores for bf16 and asynchronous copies.
+inline int major_version() { return attribute_of_device(cudaDevAttrComputeCapabilityMajor); }
 
 template <typename Rule, int kKeys>
 bool launch_with(const Gpu& gpu, const Arguments& arguments, dim3 blocks, const Rule& rule) {
   constexpr int kBytes = static_cast<int>(sizeof(Shared<Rule, kKeys>));
-  if (kBytes > most_shared_bytes()) return false;
+  if (major_version() < 8 || kBytes > most_shared_bytes()) return false;
   cudaFuncSetAttribute(chunk_kernel<Rule, kKeys>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   chunk_kernel<Rule, kKeys><<<blocks, kBlockThreads, kBytes, gpu.stream()>>>(arguments, rule);
   return true;
