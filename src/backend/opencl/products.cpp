@@ -29,8 +29,6 @@ std::string matrix_options(const DeviceFacts& device, const Product& product) {
 struct Tiling {
   int64_t side, each;
   int64_t tile() const { return side * each; }
-  // Two pieces of each operand, 16 deep.
-  int64_t local_bytes() const { return int64_t{2 * 2 * 16 * sizeof(float)} * (tile() + 4); }
   std::string options() const { return cat("-DSIDE=", side, " -DEACH=", each); }
 };
 
@@ -41,7 +39,6 @@ Tiling tiling_for(const DeviceFacts& device, const Product& product) {
   if (const char* asked = std::getenv("GPTQ_OPENCL_TILES"); asked != nullptr)
     return asked == std::string_view("large") ? kLarge : asked == std::string_view("small") ? kSmall : kOfCpu;
   if (device.is_cpu) return kOfCpu;
-  if (device.local_memory < kLarge.local_bytes()) return kSmall;
   const int64_t tiles = pieces_of(product.c.rows, kLarge.tile()) * pieces_of(product.c.cols, kLarge.tile());
   return tiles / (product.lower ? 2 : 1) >= device.compute_units ? kLarge : kSmall;
 }

@@ -98,7 +98,7 @@ int place_of(int thread, int i) { return i / 4 * 4 * SIDE + 4 * thread + i % 4; 
 
 kernel FEW_LANES __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void multiply(MATRIX(a), MATRIX(b), MATRIX(bias),
                                                                           MATRIX(kept), MATRIX(c), Product p) {
-  local float4 a_pieces[2][PIECE], b_pieces[2][PIECE];
+  local float4 a_piece[PIECE], b_piece[PIECE];
   const int col = (int)get_local_id(0), row = (int)get_local_id(1);
   const long first_row = (long)get_group_id(1) * TILE, first_col = (long)get_group_id(0) * TILE;
   const int above = p.lower && first_col > first_row;  // the diagonal: nothing to do
@@ -116,8 +116,6 @@ kernel FEW_LANES __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void multi
     read_piece(b_next, b, b_at, b_side, 0);
   }
   for (long step = 0; step < end; step += DEPTH) {
-    // Two pieces take turns: who writes one may be ahead of those who still multiply the other.
-    local float4 *const a_piece = a_pieces[step / DEPTH % 2], *const b_piece = b_pieces[step / DEPTH % 2];
     write_piece(a_piece, a_next, a_at.dtype, p.a_by_columns);
     write_piece(b_piece, b_next, b_at.dtype, p.b_by_columns);
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -139,6 +137,7 @@ kernel FEW_LANES __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void multi
         }
       }
     }
+    barrier(CLK_LOCAL_MEM_FENCE);
   }
   for (int i = 0; i < EACH; ++i) {
     const long r = first_row + place_of(row, i);
