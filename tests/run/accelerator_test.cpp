@@ -142,7 +142,8 @@ class AcceleratorJob : public testing::Test {
       expect_same_weights("device", name);
     }
   }
-  void expect_modules_on_the_cpu_to_visit(const std::string& device) {
+  // A trimmed pool keeps at most one of its chunks, whose other part is in use.
+  void expect_modules_on_the_cpu_to_visit(const std::string& device, int64_t chunk) {
     quantize(job("stays", device));
     const Report report =
         quantize(job("visits", R"({"model.embed_tokens": "cpu", "model.layers.0": "cpu", "lm_head": "cpu",
@@ -152,7 +153,7 @@ class AcceleratorJob : public testing::Test {
     EXPECT_EQ(report.visits.size(), 2U);
     // Caches are cleared after the inputs, after each of two blocks and at the end.
     ASSERT_EQ(report.trims.size(), 4U);
-    for (const auto& trim : report.trims) EXPECT_EQ(trim.held_after, 0) << trim.when;
+    for (const auto& trim : report.trims) EXPECT_LE(trim.held_after, chunk) << trim.when;
   }
   void expect_the_bytes_of_one_device_on_two(const std::string& one, const std::string& other) {
     std::string map;
@@ -221,7 +222,7 @@ TEST_F(GpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
   expect_the_same_bytes_where_memory_is_short("cuda:0", kSolver);
 }
 
-TEST_F(GpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("cuda:0"); }
+TEST_F(GpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("cuda:0", int64_t{32} << 20); }
 
 TEST_F(GpuJob, BlocksOnTwoGpusGiveTheBytesOfOne) {
   need("cuda:1");
@@ -252,7 +253,7 @@ TEST_F(XpuJob, StatesElsewhereAndShortMemoryGiveTheSameBytes) {
   expect_the_same_bytes_where_memory_is_short("xpu:0", 0);
 }
 
-TEST_F(XpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("xpu:0"); }
+TEST_F(XpuJob, ModulesOnTheCpuVisit) { expect_modules_on_the_cpu_to_visit("xpu:0", 0); }
 
 TEST_F(XpuJob, BlocksOnTwoDevicesGiveTheBytesOfOne) {
   need("xpu:1");
