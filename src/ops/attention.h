@@ -73,23 +73,23 @@ struct CachedAttention {
 
   auto reads() { return std::array{&q, &k, &v, &shape.slopes, &shape.sinks}; }
   auto writes() { return std::array{&y}; }
-  // Queries, heads, head_dim, keys.
-  OpSizes sizes() const { return {q.rows, shape.heads, shape.head_dim, k.rows}; }
+  // Queries, heads, head_dim, keys of earlier tokens.
+  OpSizes sizes() const { return {q.rows, shape.heads, shape.head_dim, k.rows - q.rows}; }
   DType dtype() const { return q.dtype; }
   static double work(const OpSizes& s) {
-    return 2 * as_double(s[0]) * as_double(s[1]) * as_double(s[2]) * as_double(s[3]);
+    return 2 * as_double(s[0]) * as_double(s[1]) * as_double(s[2]) * as_double(s[0] + s[3]);
   }
   static OpSizes trial_sizes(OpSizes s, const TrialLimits& limits) {
     halve<CachedAttention>(s, 1, 4, limits.products);
     halve<CachedAttention>(s, 3, 128, limits.products);
-    s[0] = std::min(s[0], s[3]);
+    halve<CachedAttention>(s, 0, 16, limits.products);
     return s;
   }
   static CachedAttention trial(TrialOperands& t, const OpSizes& s, DType dtype) {
-    const int64_t width = s[1] * s[2];
+    const int64_t width = s[1] * s[2], keys = s[0] + s[3];
     return {t.random(dtype, s[0], width),
-            t.random(dtype, s[3], width),
-            t.random(dtype, s[3], width),
+            t.random(dtype, keys, width),
+            t.random(dtype, keys, width),
             {.heads = s[1], .kv_heads = s[1], .head_dim = s[2], .scale = 0.1F},
             t.undefined(dtype, s[0], width)};
   }

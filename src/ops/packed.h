@@ -61,16 +61,19 @@ struct PackedLinear {
 
   auto reads() { return std::array{&x, &weight.words, &weight.scales, &weight.zeros, &bias}; }
   auto writes() { return std::array{&y}; }
-  OpSizes sizes() const { return {x.rows, y.cols, x.cols, weight.bits}; }
+  // Rows, outputs, words of an output, bits.
+  OpSizes sizes() const { return {x.rows, y.cols, weight.words.rows, weight.bits}; }
   DType dtype() const { return x.dtype; }
-  static double work(const OpSizes& s) { return Linear::work(s); }
+  static int64_t inputs_of(const OpSizes& s) { return s[2] * 32 / s[3]; }
+  static double work(const OpSizes& s) { return Linear::work({s[0], s[1], inputs_of(s)}); }
   static OpSizes trial_sizes(OpSizes s, const TrialLimits& limits) {
     halve<PackedLinear>(s, 0, 256, limits.products);
     return s;
   }
   static PackedLinear trial(TrialOperands& t, const OpSizes& s, DType dtype) {
-    return {t.random(dtype, s[0], s[2]),
-            trial_weight(t, s[1], s[2], static_cast<int>(s[3])),
+    const int64_t inputs = inputs_of(s);
+    return {t.random(dtype, s[0], inputs),
+            trial_weight(t, s[1], inputs, static_cast<int>(s[3])),
             {},
             t.undefined(dtype, s[0], s[1])};
   }

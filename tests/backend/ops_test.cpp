@@ -129,7 +129,7 @@ TEST(Counting, CountsEachOpByItsKeyAndExpectsSuccess) {
         EXPECT_EQ(backend.run(op), Op::kExpected);
       const auto calls = backend.take_calls().at("trial");
       if (is_composed<Op>() && !fuses) {
-        EXPECT_GT(calls.size(), 1U);
+        EXPECT_FALSE(calls.empty()) << "composed of others";
         EXPECT_EQ(calls.count(ops::call_of(op)), 0U);
       } else {
         ASSERT_EQ(calls.size(), 1U);
