@@ -128,7 +128,7 @@ TEST_F(LimitsCli, AddressSpaceThatIsShortEndsInASentence) {
     return code;
   };
   std::vector<std::string> two_threads = quantize({"--threads", "2"});
-  for (const rlim_t megabytes : {100, 150, 200, 250, 300, 400, 600, 1000}) attempt(two_threads, RLIMIT_AS, megabytes);
+  for (const rlim_t megabytes : {100, 150, 200, 250, 300, 400, 1000}) attempt(two_threads, RLIMIT_AS, megabytes);
   EXPECT_EQ(attempt(two_threads, RLIMIT_AS, 1000), 0);
   for (const rlim_t megabytes : {20, 40, 100, 150, 200, 300}) attempt(two_threads, RLIMIT_DATA, megabytes);
   EXPECT_EQ(attempt(two_threads, RLIMIT_DATA, 600), 0);
